@@ -1,0 +1,3 @@
+module github.com/pgrex/pgrex
+
+go 1.26.8

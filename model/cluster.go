@@ -1,0 +1,112 @@
+package model
+
+import (
+	"cmp"
+	"strings"
+)
+
+// Cluster is what one partition's CIB says, read at one moment.
+type Cluster struct {
+	Version     Version `json:"version"`
+	Quorate     bool    `json:"quorate"` // have-quorum of the partition that answered
+	DC          string  `json:"dc"`      // the designated controller's node name; "" while there is none
+	Maintenance bool    `json:"maintenance"`
+	// Properties are the cluster options (crm_config), the highest-scored set winning.
+	Properties map[string]string `json:"properties,omitempty"`
+	Nodes      []Node            `json:"nodes"`  // in order of name
+	Clones     []Clone           `json:"clones"` // the promotable ones, in order of id, then primitive
+}
+
+// Version orders CIBs: Pacemaker compares admin_epoch, then epoch, then num_updates.
+type Version struct {
+	AdminEpoch int64 `json:"admin_epoch"`
+	Epoch      int64 `json:"epoch"`
+	NumUpdates int64 `json:"num_updates"`
+}
+
+// ConfigurationOlder tells whether v's configuration is older than o's. num_updates does not count: it starts again
+// from zero when the whole cluster restarts, while admin_epoch and epoch are kept on disk and never go back.
+func (v Version) ConfigurationOlder(o Version) bool {
+	return cmp.Or(cmp.Compare(v.AdminEpoch, o.AdminEpoch), cmp.Compare(v.Epoch, o.Epoch)) < 0
+}
+
+// Node is a cluster node as Pacemaker sees it.
+type Node struct {
+	Name        string `json:"name"`
+	ID          string `json:"id"`
+	Online      bool   `json:"online"`
+	Standby     bool   `json:"standby"`
+	Maintenance bool   `json:"maintenance"`
+	Pending     bool   `json:"pending"`
+	Unclean     bool   `json:"unclean"` // failed and not fenced yet: what ran there may still run
+	// Permanent attributes live in the configuration and survive a reboot; Transient ones end with the membership.
+	Permanent map[string]string `json:"permanent,omitempty"`
+	Transient map[string]string `json:"transient,omitempty"`
+}
+
+// Attribute is the node attribute's value as Pacemaker uses it: the transient one wins. "" when it is not set.
+func (n Node) Attribute(name string) string {
+	if v, ok := n.Transient[name]; ok {
+		return v
+	}
+	return n.Permanent[name]
+}
+
+// Role is the state of a promotable clone's instance, in Pacemaker's words.
+type Role string
+
+// The roles that pgrex tells apart. A node of unknown state has no entry among Clone.Roles.
+const (
+	RolePromoted   Role = "promoted"
+	RoleUnpromoted Role = "unpromoted"
+	RoleStopped    Role = "stopped"
+)
+
+// Clone is one primitive of a promotable clone. A clone of a group gives one Clone for each of its primitives.
+type Clone struct {
+	ID        string `json:"id"`
+	Primitive string `json:"primitive"`
+	Agent     string `json:"agent"` // class:provider:type
+	// Managed is false when is-managed=false or maintenance=true holds for the resource, or the cluster is in
+	// maintenance-mode. A node's own maintenance is the node's.
+	Managed bool `json:"managed"`
+	// Parameters are the effective instance attributes among AgentParameters. The others are left out on purpose:
+	// monitor_password and primary_conninfo_opt may hold secrets.
+	Parameters map[string]string `json:"parameters,omitempty"`
+	// Conditional names parameters of AgentParameters that some rule sets: their value depends on node or time, which
+	// pgrex does not evaluate.
+	Conditional []string `json:"conditional,omitempty"`
+	// Meta are the effective meta attributes: the primitive's over the group's over the clone's over rsc_defaults.
+	Meta map[string]string `json:"meta,omitempty"`
+	// Roles by node name.
+	Roles map[string]Role `json:"roles"`
+}
+
+// AgentParameters are the parameters of ocf:heartbeat:pgsql that pgrex uses, and the only ones it keeps.
+var AgentParameters = []string{
+	"master_ip", "node_list", "pgctl", "pgdata", "pgdb", "pgdba", "pghost", "pgport", "psql", "rep_mode",
+	"replication_slot_name", "repuser", "socketdir", "start_opt", "tmpdir",
+}
+
+// Node finds a node by name. Pacemaker and the agent compare node names without regard to case.
+func (c Cluster) Node(name string) (Node, bool) {
+	for _, n := range c.Nodes {
+		if strings.EqualFold(n.Name, name) {
+			return n, true
+		}
+	}
+	return Node{}, false
+}
+
+// DatabaseAgents are the resource agents whose clones pgrex understands.
+var DatabaseAgents = []string{"ocf:heartbeat:pgsql", "ocf:linuxhajp:pgsql"}
+
+// Role is the role of the clone's instance on a node; ok is false where Pacemaker does not say.
+func (c Clone) Role(node string) (role Role, ok bool) {
+	for name, r := range c.Roles {
+		if strings.EqualFold(name, node) {
+			return r, true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,37 @@
+package model
+
+// Code names a kind of finding. Codes are stable: scripts and documentation refer to them.
+type Code string
+
+// The findings of a plan. docs/findings.md tells what to do about each.
+const (
+	// What keeps pgrex from doing anything, or anything destructive.
+	CodeServerDown         Code = "ServerDown"
+	CodeInTransition       Code = "InTransition"
+	CodeSplitBrain         Code = "SplitBrain"
+	CodeNoQuorum           Code = "NoQuorum"
+	CodeMaintenance        Code = "Maintenance"
+	CodeUnmanaged          Code = "Unmanaged"
+	CodePaused             Code = "Paused"
+	CodeCIBStale           Code = "CIBStale"
+	CodeOtherSystem        Code = "OtherSystem"
+	CodeTimelineDiffers    Code = "TimelineDiffers"
+	CodeUpstreamUnknown    Code = "UpstreamUnknown"
+	CodeNotReplicated      Code = "NotReplicated"
+	CodeNotMember          Code = "NotMember"
+	CodeUnsupportedVersion Code = "UnsupportedVersion"
+	CodeInvalidPolicy      Code = "InvalidPolicy"
+	CodeAmbiguousParameter Code = "AmbiguousParameter"
+
+	// What is not as it should be.
+	CodeAgentOwnsSlots    Code = "AgentOwnsSlots"
+	CodeCapacityShort     Code = "CapacityShort"
+	CodeNameCollision     Code = "NameCollision"
+	CodeNotAttached       Code = "NotAttached"
+	CodeHoldNotProtective Code = "HoldNotProtective"
+	CodeRebuildRequired   Code = "RebuildRequired"
+	CodeSlotBusy          Code = "SlotBusy"
+	CodeOrphan            Code = "Orphan"
+	CodeUnknownMember     Code = "UnknownMember"
+	CodeSlotMissing       Code = "SlotMissing"
+)

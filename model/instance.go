@@ -1,0 +1,117 @@
+package model
+
+// ServerState tells how far a PostgreSQL server can be talked to.
+type ServerState string
+
+// The states of the local server. Down, starting and stopping are normal on a cluster: they are waited for.
+const (
+	ServerUp          ServerState = "up"
+	ServerStarting    ServerState = "starting" // SQLSTATE 57P03: starting up, or recovering without hot standby
+	ServerDown        ServerState = "down"     // nothing listens, or it shuts down
+	ServerUnreachable ServerState = "unreachable"
+)
+
+// Instance is what the local PostgreSQL says of itself, read in one round trip.
+type Instance struct {
+	State   ServerState `json:"state"`
+	Problem string      `json:"problem,omitempty"` // why it is not up, one line, no secret
+	// Version is server_version_num, 150020 for 15.20.
+	Version    int    `json:"version,omitempty"`
+	SystemID   string `json:"system_id,omitempty"` // system_identifier of the control file, decimal
+	InRecovery bool   `json:"in_recovery"`
+	// Redo is the redo position of the last checkpoint or, in recovery, of the last restartpoint, and RedoTimeline the
+	// timeline it is on (pg_control_checkpoint). WAL before Redo is not needed for crash recovery.
+	Redo         LSN    `json:"redo,omitempty"`
+	RedoTimeline uint32 `json:"redo_timeline,omitempty"`
+	// Current is the end of WAL: flushed on a primary, replayed on a standby.
+	Current        LSN    `json:"current,omitempty"`
+	WALSegmentSize uint64 `json:"wal_segment_size,omitempty"` // bytes
+	Slots          []Slot `json:"slots"`                      // all of them, in order of name
+	MaxSlots       int    `json:"max_replication_slots"`
+	// PrimarySlotName is the effective setting, "" when unset.
+	PrimarySlotName string       `json:"primary_slot_name"`
+	Receiver        *WALReceiver `json:"wal_receiver,omitempty"` // pg_stat_wal_receiver; nil when there is none
+	Senders         []WALSender  `json:"wal_senders,omitempty"`  // pg_stat_replication, in order of application_name, pid
+}
+
+// SlotType is pg_replication_slots.slot_type.
+type SlotType string
+
+// PostgreSQL's slot types.
+const (
+	SlotPhysical SlotType = "physical"
+	SlotLogical  SlotType = "logical"
+)
+
+// Slot is a row of pg_replication_slots.
+type Slot struct {
+	Name        string   `json:"name"`
+	Type        SlotType `json:"type"`
+	Temporary   bool     `json:"temporary,omitempty"`
+	Active      bool     `json:"active"`
+	ActivePID   int      `json:"active_pid,omitempty"`
+	XMin        uint32   `json:"xmin,omitempty"`
+	CatalogXMin uint32   `json:"catalog_xmin,omitempty"`
+	RestartLSN  LSN      `json:"restart_lsn,omitempty"`
+	// WALStatus is wal_status: reserved, extended, unreserved, lost; "" where PostgreSQL says NULL.
+	WALStatus string `json:"wal_status,omitempty"`
+	// InvalidationReason is invalidation_reason (PostgreSQL 17), "" where there is none.
+	InvalidationReason string `json:"invalidation_reason,omitempty"`
+}
+
+// Lost tells whether PostgreSQL has invalidated the slot: WAL its owner needs is gone, and it holds nothing.
+func (s Slot) Lost() bool { return s.WALStatus == "lost" || s.InvalidationReason != "" }
+
+// Reserved tells whether the slot holds WAL back.
+func (s Slot) Reserved() bool { return s.RestartLSN.IsValid() && !s.Lost() }
+
+// HoldsXMin tells whether the slot holds vacuum back.
+func (s Slot) HoldsXMin() bool { return s.XMin != 0 || s.CatalogXMin != 0 }
+
+// WALReceiver is the row of pg_stat_wal_receiver.
+type WALReceiver struct {
+	Status     string `json:"status"` // "streaming" when it streams
+	SlotName   string `json:"slot_name,omitempty"`
+	Timeline   uint32 `json:"timeline,omitempty"` // received_tli
+	SenderHost string `json:"sender_host,omitempty"`
+	SenderPort int    `json:"sender_port,omitempty"`
+}
+
+// Streaming tells whether WAL is being received.
+func (r *WALReceiver) Streaming() bool { return r != nil && r.Status == "streaming" }
+
+// WALSender is a row of pg_stat_replication.
+type WALSender struct {
+	ApplicationName string `json:"application_name"` // the agent sets it to the host's name, lower-cased
+	PID             int    `json:"pid"`
+	State           string `json:"state"` // startup, catchup, streaming, backup, stopping
+}
+
+// Upstream is what the server that a standby replicates from says over the replication protocol.
+type Upstream struct {
+	Address  string `json:"address"` // host and port, nothing else of the connection string
+	SystemID string `json:"system_id"`
+	Timeline uint32 `json:"timeline"`
+	Flushed  LSN    `json:"flushed"` // IDENTIFY_SYSTEM's xlogpos
+	// Slots answers for each name asked for, in order of name.
+	Slots []UpstreamSlot `json:"slots"`
+}
+
+// UpstreamSlot is the answer to READ_REPLICATION_SLOT (PostgreSQL 15).
+type UpstreamSlot struct {
+	Name       string `json:"name"`
+	Exists     bool   `json:"exists"`
+	RestartLSN LSN    `json:"restart_lsn,omitempty"` // none when it reserves nothing, or was invalidated
+}
+
+// Slot finds the answer for a name. A name that was not asked for is no answer at all.
+func (u *Upstream) Slot(name string) (UpstreamSlot, bool) {
+	if u != nil {
+		for _, s := range u.Slots {
+			if s.Name == name {
+				return s, true
+			}
+		}
+	}
+	return UpstreamSlot{}, false
+}

@@ -1,0 +1,124 @@
+package model
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Policy is the operator's wish for the whole cluster: the meta attributes pgrex-* of the clone or its primitive, and
+// what the agent's own parameters imply.
+type Policy struct {
+	SlotPrefix   string
+	PairNaming   bool // pgrex-slot-naming=pair: the bare prefix while there are two members
+	StandbySlots bool // pgrex-standby-slots=keep: standbys hold slots, too
+	DropOrphans  bool // pgrex-orphans=drop
+	Paused       bool // pgrex-paused: look, say, do nothing
+	// AgentSlots is true when the names are the agent's: its replication_slot_name is the prefix.
+	AgentSlots bool
+	// Members are the hosts of the agent's node_list, as spelled there, without repetition, in order.
+	Members []string
+	// RepMode is the agent's rep_mode; only sync and async replicate under Pacemaker's control.
+	RepMode string
+}
+
+// The meta attributes that make the policy.
+const (
+	MetaSlotPrefix   = "pgrex-slot-prefix"
+	MetaSlotNaming   = "pgrex-slot-naming"
+	MetaStandbySlots = "pgrex-standby-slots"
+	MetaWALBudget    = "pgrex-wal-budget"
+	MetaOrphans      = "pgrex-orphans"
+	MetaPaused       = "pgrex-paused"
+	metaPrefix       = "pgrex-"
+)
+
+const defaultSlotPrefix = "pgrex"
+
+// A prefix leaves room for "_" and 8 hex digits of a hash, and a letter of the host's name.
+const maxSlotPrefix = 53
+
+var slotPrefixPattern = regexp.MustCompile(`^[a-z0-9_]+$`)
+
+// PolicyOf reads the policy of a clone. Every value that cannot be understood is a problem, one sentence each that
+// says what is allowed; a plan made in spite of a problem would be a guess.
+func PolicyOf(c Clone) (p Policy, problems []string) {
+	agentPrefix := c.Parameters["replication_slot_name"]
+	p = Policy{
+		SlotPrefix:   defaultSlotPrefix,
+		StandbySlots: true,
+		Members:      members(c.Parameters["node_list"]),
+		RepMode:      c.Parameters["rep_mode"],
+	}
+	if agentPrefix != "" {
+		p.SlotPrefix = agentPrefix
+	}
+	bad := func(name, value, allowed string) {
+		problems = append(problems, fmt.Sprintf("%s=%q is not understood; allowed: %s", name, value, allowed))
+	}
+	choice := func(name string, values ...string) string {
+		v, ok := c.Meta[name]
+		if !ok {
+			return values[0]
+		}
+		if !slices.Contains(values, v) {
+			bad(name, v, strings.Join(values, ", "))
+		}
+		return v
+	}
+	if v, ok := c.Meta[MetaSlotPrefix]; ok {
+		p.SlotPrefix = v
+	}
+	if !slotPrefixPattern.MatchString(p.SlotPrefix) || len(p.SlotPrefix) > maxSlotPrefix {
+		bad("slot prefix", p.SlotPrefix, fmt.Sprintf("a-z, 0-9 and _, at most %d", maxSlotPrefix))
+	}
+	p.PairNaming = choice(MetaSlotNaming, "host", "pair") == "pair"
+	p.StandbySlots = choice(MetaStandbySlots, "keep", "none") == "keep"
+	p.DropOrphans = choice(MetaOrphans, "report", "drop") == "drop"
+	if v, ok := c.Meta[MetaPaused]; ok {
+		b, known := crmBool(v)
+		if !known {
+			bad(MetaPaused, v, "true, false")
+		}
+		p.Paused = b
+	}
+	p.AgentSlots = agentPrefix != "" && agentPrefix == p.SlotPrefix
+	return p, append(problems, unknownMeta(c.Meta)...)
+}
+
+// unknownMeta finds names under our prefix that mean nothing: most likely a typing error in a safety setting.
+func unknownMeta(meta map[string]string) []string {
+	known := []string{MetaSlotPrefix, MetaSlotNaming, MetaStandbySlots, MetaWALBudget, MetaOrphans, MetaPaused}
+	var problems []string
+	for name := range meta {
+		if strings.HasPrefix(name, metaPrefix) && !slices.Contains(known, name) {
+			problems = append(problems, fmt.Sprintf("meta attribute %s is unknown; known: %s", name, strings.Join(known, ", ")))
+		}
+	}
+	slices.Sort(problems)
+	return problems
+}
+
+// members splits node_list. Names that differ in case only are one host: Pacemaker and the agent fold case.
+func members(nodeList string) []string {
+	var hosts []string
+	for _, h := range strings.Fields(nodeList) {
+		if !slices.ContainsFunc(hosts, func(o string) bool { return strings.EqualFold(o, h) }) {
+			hosts = append(hosts, h)
+		}
+	}
+	slices.SortFunc(hosts, func(a, b string) int { return strings.Compare(strings.ToLower(a), strings.ToLower(b)) })
+	return hosts
+}
+
+// crmBool reads a boolean as Pacemaker does (crm_str_to_boolean).
+func crmBool(s string) (value, known bool) {
+	switch strings.ToLower(s) {
+	case "true", "on", "yes", "y", "1":
+		return true, true
+	case "false", "off", "no", "n", "0":
+		return false, true
+	}
+	return false, false
+}
