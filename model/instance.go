@@ -92,7 +92,9 @@ type Upstream struct {
 	Address  string `json:"address"` // host and port, nothing else of the connection string
 	SystemID string `json:"system_id"`
 	Timeline uint32 `json:"timeline"`
-	Flushed  LSN    `json:"flushed"` // IDENTIFY_SYSTEM's xlogpos
+	// InRecovery is the server's in_hot_standby (PostgreSQL 14): it is a standby itself.
+	InRecovery bool `json:"in_recovery"`
+	Flushed    LSN  `json:"flushed"` // IDENTIFY_SYSTEM's xlogpos
 	// Slots answers for each name asked for, in order of name.
 	Slots []UpstreamSlot `json:"slots"`
 }

@@ -82,7 +82,7 @@ func (p Policy) AgentSlotName(member string) string {
 	return p.SlotPrefix + "_" + strings.NewReplacer(".", "_", "-", "_").Replace(strings.ToLower(member))
 }
 
-// OwnsName tells whether a slot's name lies under our prefix, so that a slot of no member is an orphan.
+// OwnsName tells whether a slot's name is made of our prefix, so that a slot of no member is an orphan.
 func (p Policy) OwnsName(slot string) bool {
-	return strings.HasPrefix(slot, p.SlotPrefix+"_")
+	return slot == p.SlotPrefix || strings.HasPrefix(slot, p.SlotPrefix+"_")
 }

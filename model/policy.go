@@ -17,7 +17,7 @@ type Policy struct {
 	Paused       bool // pgrex-paused: look, say, do nothing
 	// AgentSlots is true when the names are the agent's: its replication_slot_name is the prefix.
 	AgentSlots bool
-	// Members are the hosts of the agent's node_list, as spelled there, without repetition, in order.
+	// Members are the hosts of the agent's node_list, lower-cased, without repetition, in order.
 	Members []string
 	// RepMode is the agent's rep_mode; only sync and async replicate under Pacemaker's control.
 	RepMode string
@@ -100,16 +100,11 @@ func unknownMeta(meta map[string]string) []string {
 	return problems
 }
 
-// members splits node_list. Names that differ in case only are one host: Pacemaker and the agent fold case.
+// members splits node_list, lower-cased as the agent does it (pgsql_validate_all), without repetition, in order.
 func members(nodeList string) []string {
-	var hosts []string
-	for _, h := range strings.Fields(nodeList) {
-		if !slices.ContainsFunc(hosts, func(o string) bool { return strings.EqualFold(o, h) }) {
-			hosts = append(hosts, h)
-		}
-	}
-	slices.SortFunc(hosts, func(a, b string) int { return strings.Compare(strings.ToLower(a), strings.ToLower(b)) })
-	return hosts
+	hosts := strings.Fields(strings.ToLower(nodeList))
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
 }
 
 // crmBool reads a boolean as Pacemaker does (crm_str_to_boolean).

@@ -1,0 +1,80 @@
+package reconcile
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// Input is everything that a plan is made from.
+type Input struct {
+	// Node is the local host's node name; upper and lower case are the same, as for Pacemaker.
+	Node string `json:"node"`
+	// Resource picks the database's clone by the clone's or the primitive's id; "" when there is only one.
+	Resource string `json:"resource,omitempty"`
+	// Cluster is nil when the CIB could not be read; ClusterProblem then says why.
+	Cluster        *model.Cluster `json:"cluster"`
+	ClusterProblem string         `json:"cluster_problem,omitempty"`
+	// Newest is the newest CIB version seen so far. Older ones justify nothing destructive.
+	Newest   model.Version  `json:"newest_version"`
+	Instance model.Instance `json:"instance"`
+	// Upstream is nil when it was not or could not be read; UpstreamProblem then says why.
+	Upstream        *model.Upstream `json:"upstream,omitempty"`
+	UpstreamProblem string          `json:"upstream_problem,omitempty"`
+}
+
+// InputError tells that no plan can be made: what is wrong, and what to do.
+type InputError struct{ Problem string }
+
+// Error implements error.
+func (e *InputError) Error() string { return e.Problem }
+
+func inputErrorf(format string, args ...any) error {
+	return &InputError{fmt.Sprintf(format, args...)}
+}
+
+// Database finds the clone that runs the database: the one resource names, or else the only one of a known agent.
+func Database(c model.Cluster, resource string) (model.Clone, error) {
+	var found []model.Clone
+	for _, clone := range c.Clones {
+		known := slices.Contains(model.DatabaseAgents, clone.Agent)
+		switch {
+		case resource != "" && resource != clone.ID && resource != clone.Primitive:
+		case known:
+			found = append(found, clone)
+		case resource != "" && resource == clone.Primitive:
+			return model.Clone{}, inputErrorf("resource %s has the agent %s, which pgrex does not know; it knows %s",
+				resource, clone.Agent, strings.Join(model.DatabaseAgents, " and "))
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return model.Clone{}, inputErrorf("the CIB has %d database resources (%s): pick one with --resource",
+			len(found), strings.Join(primitives(found), ", "))
+	case resource != "":
+		return model.Clone{}, inputErrorf("the CIB has no database resource %s; promotable clones: %s",
+			resource, orNone(primitives(c.Clones)))
+	}
+	return model.Clone{}, inputErrorf("the CIB has no promotable clone of %s; promotable clones: %s",
+		strings.Join(model.DatabaseAgents, " or "), orNone(primitives(c.Clones)))
+}
+
+func primitives(clones []model.Clone) []string {
+	var names []string
+	for _, c := range clones {
+		names = append(names, c.Primitive+" ("+c.Agent+")")
+	}
+	slices.Sort(names)
+	return names
+}
+
+func orNone(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}

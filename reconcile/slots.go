@@ -1,0 +1,242 @@
+package reconcile
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// maxApplicationName is NAMEDATALEN-1: PostgreSQL cuts a longer application_name.
+const maxApplicationName = 63
+
+func (v *view) slot(name string) (model.Slot, bool) {
+	i := slices.IndexFunc(v.slots, func(s model.Slot) bool { return s.Name == name })
+	if i < 0 {
+		return model.Slot{}, false
+	}
+	return v.slots[i], true
+}
+
+// primarySlot is rule 1 on a primary: a reserved slot for every other member, whatever its owner does.
+func (v *view) primarySlot(member string) {
+	name := v.names[member]
+	if v.policy.AgentSlots && name != v.policy.AgentSlotName(member) {
+		v.say(model.CodeNameCollision, model.Critical, member,
+			"the agent's slot name for %s, %s, is shared, too long or invalid: give the hosts names that differ in letters and digits",
+			member, v.policy.AgentSlotName(member))
+		return
+	}
+	s, ok := v.usableSlot(name, member)
+	if !ok {
+		return
+	}
+	switch {
+	case s.Lost():
+		v.lostOnPrimary(s, member)
+	case !s.Reserved():
+		v.reset(s, member, "Unreserved", "has no restart_lsn: it holds nothing")
+	case !s.Active:
+		v.say(model.CodeNotAttached, model.Warning, member, "%s does not stream through its slot %s, which holds %s of WAL for it",
+			member, name, v.retained(s))
+	}
+}
+
+// lostOnPrimary is rule 5 for a slot whose owner's WAL is gone: made anew when that helps, not while it would only
+// fill the disk once more for a host that needs a copy anyway. The agent's slots are made anew at once (rule 8): with
+// them the owner cannot stream without its slot.
+func (v *view) lostOnPrimary(s model.Slot, member string) {
+	switch {
+	case s.RestartLSN.IsValid():
+		// PostgreSQL 16 and 17 let an owner attach that caught up elsewhere; the slot then moves but holds nothing.
+		v.reset(s, member, "LooksAlive", "is lost and only looks alive again: it holds nothing")
+	case v.policy.AgentSlots:
+		v.reset(s, member, "Lost", "is lost: the agent makes its owner use it all the same")
+	case v.streamsWithout(member, s):
+		v.reset(s, member, "Lost", "is lost, but "+member+" streams without it")
+	default:
+		v.say(model.CodeRebuildRequired, model.Critical, member,
+			"slot %s is lost: WAL that %s needs is gone here; bring %s back from an archive or with a copy", s.Name, member, member)
+	}
+}
+
+// streamsWithout tells whether the member is attached to this primary by another way than its slot.
+func (v *view) streamsWithout(member string, s model.Slot) bool {
+	application := member[:min(len(member), maxApplicationName)]
+	return slices.ContainsFunc(v.in.Instance.Senders, func(w model.WALSender) bool {
+		return w.ApplicationName == application && w.State == "streaming" && w.PID != s.ActivePID
+	})
+}
+
+// standbySlot is rules 1, 3 and 5 on a standby: a reserved slot for every other member, held where a failover would
+// need it.
+func (v *view) standbySlot(member string) {
+	if v.policy.AgentSlots {
+		return
+	}
+	if !v.policy.StandbySlots {
+		if s, ok := v.slot(v.names[member]); ok && s.Type == model.SlotPhysical && !s.Temporary && !v.isOwnName(s.Name) {
+			v.drop(s, "StandbySlots", model.MetaStandbySlots+"=none: only the primary has slots")
+		}
+		return
+	}
+	s, ok := v.usableSlot(v.names[member], member)
+	if !ok {
+		return
+	}
+	need, known := v.need(member)
+	switch {
+	case s.Lost():
+		if known {
+			v.reset(s, member, "Lost", "is lost, and the primary holds WAL for "+member+" again")
+		}
+	case !s.Reserved():
+		v.reset(s, member, "Unreserved", "has no restart_lsn: it holds nothing")
+	case s.HoldsXMin():
+		v.reset(s, member, "XMinHeld", fmt.Sprintf(
+			"holds vacuum back on the whole cluster with an xmin from when this host was primary; %s of WAL held from %s on is let go",
+			model.FormatBytes(s.RestartLSN.BytesTo(v.in.Instance.Redo)), s.RestartLSN))
+	case !known:
+		v.say(model.CodeSlotMissing, model.Info, member,
+			"the primary %s has no reserved slot for %s yet: the one here is held where it is", v.primary, member)
+	default:
+		v.advance(s, member, need)
+	}
+}
+
+// need is the position from which a failover to this host would need WAL for a member (rule 3). For the primary that
+// is this host's own last restartpoint: pg_rewind reads from the last common checkpoint on. For another standby it is
+// what that one has confirmed to the primary.
+func (v *view) need(member string) (model.LSN, bool) {
+	if member == v.primary {
+		return v.in.Instance.Redo, true
+	}
+	s, ok := v.in.Upstream.Slot(v.names[member])
+	return s.RestartLSN, ok && s.Exists && s.RestartLSN.IsValid()
+}
+
+// advance moves a slot forward to the need, never past this host's own redo, and only when that lets a whole WAL
+// segment go.
+func (v *view) advance(s model.Slot, member string, need model.LSN) {
+	size := v.in.Instance.WALSegmentSize
+	target := min(need, v.in.Instance.Redo)
+	if s.RestartLSN.Segment(size) > need.Segment(size) {
+		v.say(model.CodeHoldNotProtective, model.Info, member,
+			"slot %s here starts at %s, but %s needs WAL from %s: after a failover to this host now, %s would need an archive or a copy",
+			s.Name, s.RestartLSN, member, need, member)
+		return
+	}
+	if s.RestartLSN.Segment(size) >= target.Segment(size) || !v.mayDestroy {
+		return
+	}
+	if s.Active {
+		v.busy(s, "advanced")
+		return
+	}
+	v.advances = append(v.advances, model.AdvanceSlot{
+		Slot: s.Name, Member: member, From: s.RestartLSN, To: target, Guard: v.guard(),
+		Reason: model.Reason{Code: "Released", Text: fmt.Sprintf(
+			"%s needs WAL from %s on only, and the last restartpoint here is at %s: %s need not be held any more",
+			member, need, v.in.Instance.Redo, model.FormatBytes(s.RestartLSN.BytesTo(target)))},
+	})
+}
+
+// usableSlot finds the slot that is ours by name. Where there is none it plans one; one that squats on the name is
+// never touched.
+func (v *view) usableSlot(name, member string) (model.Slot, bool) {
+	s, ok := v.slot(name)
+	switch {
+	case !ok:
+		v.creates = append(v.creates, model.CreateSlot{
+			Slot: name, Member: member, Guard: v.guard(),
+			Reason: model.Reason{Code: "Missing", Text: fmt.Sprintf(
+				"%s has no slot here; it is reserved from %s on, the redo of the last checkpoint", member, v.in.Instance.Redo)},
+		})
+	case s.Type != model.SlotPhysical || s.Temporary:
+		v.say(model.CodeNameCollision, model.Critical, name,
+			"a %s slot has the name of %s's slot and is not touched: drop it, or choose another %s",
+			kindOf(s), member, model.MetaSlotPrefix)
+	default:
+		return s, true
+	}
+	return model.Slot{}, false
+}
+
+func kindOf(s model.Slot) string {
+	if s.Temporary {
+		return "temporary " + string(s.Type)
+	}
+	return string(s.Type)
+}
+
+// ownSlot is rule 2: no slot of ours for this host itself. With pair naming both hosts' slots share one name, and with
+// the agent's names nothing is dropped.
+func (v *view) ownSlot() {
+	if v.policy.AgentSlots || v.isSharedName() {
+		return
+	}
+	if s, ok := v.slot(v.names[v.self]); ok && s.Type == model.SlotPhysical && !s.Temporary {
+		v.drop(s, "Own", "no host needs a slot for itself")
+	}
+}
+
+func (v *view) isOwnName(name string) bool { return name == v.names[v.self] && !v.isSharedName() }
+
+func (v *view) isSharedName() bool {
+	return slices.ContainsFunc(v.others, func(m string) bool { return v.names[m] == v.names[v.self] })
+}
+
+// orphans is rule 6: slots under our prefix whose host is no member.
+func (v *view) orphans() {
+	taken := make(map[string]bool, len(v.names))
+	for _, m := range v.policy.Members {
+		taken[v.names[m]] = true
+	}
+	for _, s := range v.slots {
+		if taken[s.Name] || !v.policy.OwnsName(s.Name) || s.Type != model.SlotPhysical || s.Temporary {
+			continue
+		}
+		if v.policy.DropOrphans && !v.policy.AgentSlots {
+			v.drop(s, "Orphan", fmt.Sprintf("no member has a slot of this name, and %s=drop; it held %s of WAL", model.MetaOrphans, v.retained(s)))
+			continue
+		}
+		v.say(model.CodeOrphan, model.Warning, s.Name,
+			"no member has a slot of this name; it holds %s of WAL: drop it, or set %s=drop", v.retained(s), model.MetaOrphans)
+	}
+}
+
+// reset plans to drop a slot and make it anew, unless something forbids it.
+func (v *view) reset(s model.Slot, member, code, why string) {
+	switch {
+	case s.Active:
+		v.busy(s, "made anew")
+	case v.mayDestroy:
+		v.resets = append(v.resets, model.ResetSlot{Slot: s.Name, Member: member, From: s.RestartLSN, Guard: v.guard(),
+			Reason: model.Reason{Code: code, Text: "the slot " + why}})
+	}
+}
+
+// drop plans to remove a slot, unless something forbids it.
+func (v *view) drop(s model.Slot, code, why string) {
+	switch {
+	case s.Active:
+		v.busy(s, "dropped")
+	case v.mayDestroy:
+		v.drops = append(v.drops, model.DropSlot{Slot: s.Name, From: s.RestartLSN, Guard: v.guard(),
+			Reason: model.Reason{Code: code, Text: why}})
+	}
+}
+
+// busy says that a slot stays as it is because it is attached. A walsender is never ended for it.
+func (v *view) busy(s model.Slot, wanted string) {
+	v.say(model.CodeSlotBusy, model.Info, s.Name, "slot %s is in use by process %d and is not %s before that ends",
+		s.Name, s.ActivePID, wanted)
+}
+
+// retained is how much WAL a slot holds back, for people.
+func (v *view) retained(s model.Slot) string {
+	if !s.Reserved() {
+		return "none"
+	}
+	return model.FormatBytes(s.RestartLSN.BytesTo(v.in.Instance.Current))
+}

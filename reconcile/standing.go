@@ -1,0 +1,106 @@
+package reconcile
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// The agent's attributes (change_pgsql_status, change_data_status) and the values that only a primary has.
+const (
+	statusSuffix     = "-status"
+	dataStatusSuffix = "-data-status"
+	statusPrimary    = "PRI"
+	dataLatest       = "LATEST"
+)
+
+// signs is what the CIB says of one node's claim to be the primary.
+type signs struct {
+	node     model.Node
+	promoted bool // Pacemaker: the instance is promoted
+	pri      bool // the agent: <primitive>-status is PRI
+	latest   bool // the agent: <primitive>-data-status is LATEST
+}
+
+func (s signs) claims() bool { return s.promoted || s.pri }
+func (s signs) confirmed() bool {
+	return s.promoted && s.pri && s.latest && s.node.Online && !s.node.Unclean
+}
+
+func (s signs) String() string {
+	return fmt.Sprintf("%s: promoted=%t %s=%t %s=%t", s.node.Name, s.promoted, statusPrimary, s.pri, dataLatest, s.latest)
+}
+
+// readSigns looks at every node that may run anything: a clean offline node runs nothing, an unclean one still may.
+func readSigns(c model.Cluster, clone model.Clone) []signs {
+	var all []signs
+	for _, n := range c.Nodes {
+		if !n.Online && !n.Unclean {
+			continue
+		}
+		role, _ := clone.Role(n.Name)
+		all = append(all, signs{
+			node:     n,
+			promoted: role == model.RolePromoted,
+			pri:      n.Attribute(clone.Primitive+statusSuffix) == statusPrimary,
+			latest:   n.Attribute(clone.Primitive+dataStatusSuffix) == dataLatest,
+		})
+	}
+	slices.SortFunc(all, func(a, b signs) int { return strings.Compare(a.node.Name, b.node.Name) })
+	return all
+}
+
+// confirmedPrimary is the one node that every sign says is the primary while no other node shows any. Otherwise the
+// name is "" and the finding says what the signs are.
+func confirmedPrimary(c model.Cluster, clone model.Clone) (string, *model.Finding) {
+	var claimants []signs
+	pri := 0
+	for _, s := range readSigns(c, clone) {
+		if s.claims() {
+			claimants = append(claimants, s)
+		}
+		if s.pri {
+			pri++
+		}
+	}
+	var said []string
+	for _, s := range claimants {
+		said = append(said, s.String())
+	}
+	switch {
+	case pri > 1:
+		return "", &model.Finding{Code: model.CodeSplitBrain, Severity: model.Critical, Subject: clone.ID,
+			Text: "more than one host says it is the primary (" + strings.Join(said, "; ") +
+				"): nothing is done; find out which holds the newest data before anything else"}
+	case len(claimants) == 1 && claimants[0].confirmed():
+		return claimants[0].node.Name, nil
+	case len(claimants) == 0:
+		return "", &model.Finding{Code: model.CodeInTransition, Severity: model.Warning, Subject: clone.ID,
+			Text: "no host is promoted: nothing is done until one is"}
+	}
+	return "", &model.Finding{Code: model.CodeInTransition, Severity: model.Info, Subject: clone.ID,
+		Text: "the signs of the primary do not agree yet (" + strings.Join(said, "; ") + "): nothing is done until they do"}
+}
+
+// standing compares what the CIB says of this host with what its server says.
+func (v *view) standing() model.Standing {
+	primary, finding := confirmedPrimary(*v.in.Cluster, v.clone)
+	if finding != nil {
+		v.findings = append(v.findings, *finding)
+		return model.InTransition
+	}
+	v.primary = strings.ToLower(primary)
+	local := v.primary == v.self
+	switch {
+	case local && !v.in.Instance.InRecovery:
+		return model.Primary
+	case !local && v.in.Instance.InRecovery:
+		return model.Standby
+	}
+	v.say(model.CodeInTransition, model.Warning, v.self,
+		"the CIB says the primary is %s, but the server here is %s: nothing is done until they agree",
+		primary, map[bool]string{true: "in recovery", false: "not in recovery"}[v.in.Instance.InRecovery])
+	return model.InTransition
+}
