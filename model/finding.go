@@ -6,6 +6,7 @@ type Code string
 // The findings of a plan. docs/findings.md tells what to do about each.
 const (
 	// What keeps pgrex from doing anything, or anything destructive.
+	CodeNoPlan             Code = "NoPlan"
 	CodeClusterUnknown     Code = "ClusterUnknown"
 	CodeServerDown         Code = "ServerDown"
 	CodeInTransition       Code = "InTransition"

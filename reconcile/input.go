@@ -44,7 +44,7 @@ func Database(c model.Cluster, resource string) (model.Clone, error) {
 		case resource != "" && resource != clone.ID && resource != clone.Primitive:
 		case known:
 			found = append(found, clone)
-		case resource != "" && resource == clone.Primitive:
+		case resource != "":
 			return model.Clone{}, inputErrorf("resource %s has the agent %s, which pgrex does not know; it knows %s",
 				resource, clone.Agent, strings.Join(model.DatabaseAgents, " and "))
 		}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+func applyCommand() *cobra.Command {
+	s := newSettings()
+	var output string
+	cmd := &cobra.Command{
+		Use:   "apply",
+		Short: "Do once what plan prints, then exit",
+		Long: `Looks at this host once, prints the plan as 'pgrex plan' does, carries it out, and exits. It may run beside the
+daemon: each step checks again, as it is done, that what it was planned on still holds.
+
+Exit status: 0 all steps done or none needed, 1 a step failed or no plan could be made.`,
+		Args: cobra.NoArgs,
+		RunE: runE(func(cmd *cobra.Command) error {
+			if err := s.load(cmd); err != nil {
+				return err
+			}
+			return apply(cmd, s, output)
+		}),
+	}
+	s.observeFlags(cmd.Flags())
+	outputFlag(cmd, &output, "text", "json")
+	return cmd
+}
+
+func apply(cmd *cobra.Command, s *settings, output string) error {
+	o := s.observer()
+	defer o.Close()
+	in, err := o.Full(cmd.Context())
+	if err != nil {
+		return err
+	}
+	plan, err := reconcile.Plan(in)
+	if err != nil {
+		return err
+	}
+	if err := printPlan(cmd.OutOrStdout(), plan, output); err != nil {
+		return err
+	}
+	if err := blind(in); err != nil {
+		return err
+	}
+	if len(plan.Steps) == 0 {
+		return nil
+	}
+	result := controller.Apply(cmd.Context(), o.Server(), plan.Steps, logr.Discard())
+	var errs []error
+	for _, f := range result.Failures {
+		errs = append(errs, fmt.Errorf("%s: %s;", f.Step, f.Text))
+	}
+	if result.Changed {
+		errs = append(errs, errors.New("something changed between looking and acting: look at 'pgrex plan' again;"))
+	}
+	if len(result.Todo) > 0 {
+		return errors.Join(append(errs, fmt.Errorf("%d of %d steps are still to do", len(result.Todo), len(plan.Steps)))...)
+	}
+	return nil
+}

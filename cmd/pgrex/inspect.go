@@ -1,0 +1,160 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/model"
+)
+
+// inspected is the contract of 'inspect -o json': see docs/inspect.md.
+type inspected struct {
+	Version     model.Version    `json:"version"`
+	Quorate     bool             `json:"quorate"`
+	DC          string           `json:"dc"`
+	Maintenance bool             `json:"maintenance"`
+	Nodes       []inspectedNode  `json:"nodes"`
+	Clones      []inspectedClone `json:"clones"`
+}
+
+type inspectedNode struct {
+	Name        string            `json:"name"`
+	ID          string            `json:"id"`
+	Online      bool              `json:"online"`
+	Standby     bool              `json:"standby"`
+	Maintenance bool              `json:"maintenance"`
+	Pending     bool              `json:"pending"`
+	Unclean     bool              `json:"unclean"`
+	Attributes  map[string]string `json:"attributes"` // the transient ones over the permanent ones, as Pacemaker uses them
+}
+
+type inspectedClone struct {
+	ID        string                `json:"id"`
+	Primitive string                `json:"primitive"`
+	Agent     string                `json:"agent"`
+	Managed   bool                  `json:"managed"`
+	Roles     map[string]model.Role `json:"roles"`
+}
+
+func inspectCommand() *cobra.Command {
+	var file, output string
+	cmd := &cobra.Command{
+		Use:   "inspect",
+		Short: "Print the cluster as pgrex reads it from a CIB",
+		Long: `Reads a CIB, from a file, from standard input (--cib -), or from the running cluster, and prints the nodes and every
+promotable clone with its role on each node.
+
+Exit status: 0 printed, 1 the CIB could not be read.`,
+		Example: "  pgrex inspect --cib /var/lib/pacemaker/cib/cib.xml\n  cibadmin -Q | pgrex inspect --cib - -o json",
+		Args:    cobra.NoArgs,
+		RunE: runE(func(cmd *cobra.Command) error {
+			cluster, err := inspectCluster(cmd, file)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return printJSON(cmd.OutOrStdout(), inspectedOf(cluster))
+			}
+			return printCluster(cmd.OutOrStdout(), inspectedOf(cluster))
+		}),
+	}
+	cmd.Flags().StringVar(&file, "cib", "", "CIB to read ('-': standard input) instead of the running cluster's")
+	outputFlag(cmd, &output, "text", "json")
+	return cmd
+}
+
+func inspectCluster(cmd *cobra.Command, file string) (model.Cluster, error) {
+	if file == "" {
+		return (&cib.Client{}).Read(cmd.Context())
+	}
+	data, err := readInput(cmd, file)
+	if err != nil {
+		return model.Cluster{}, err
+	}
+	cluster, err := cib.Parse(data)
+	if err != nil {
+		return model.Cluster{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return cluster, nil
+}
+
+func inspectedOf(c model.Cluster) inspected {
+	out := inspected{c.Version, c.Quorate, c.DC, c.Maintenance, []inspectedNode{}, []inspectedClone{}}
+	for _, n := range c.Nodes {
+		attributes := maps.Clone(n.Permanent)
+		if attributes == nil {
+			attributes = map[string]string{}
+		}
+		maps.Copy(attributes, n.Transient)
+		out.Nodes = append(out.Nodes, inspectedNode{n.Name, n.ID, n.Online, n.Standby, n.Maintenance, n.Pending, n.Unclean, attributes})
+	}
+	for _, c := range c.Clones {
+		roles := c.Roles
+		if roles == nil {
+			roles = map[string]model.Role{}
+		}
+		out.Clones = append(out.Clones, inspectedClone{c.ID, c.Primitive, c.Agent, c.Managed, roles})
+	}
+	return out
+}
+
+func printCluster(w io.Writer, c inspected) error {
+	fmt.Fprintf(w, "CIB %d.%d.%d, quorum: %s, DC: %s%s\n\n", c.Version.AdminEpoch, c.Version.Epoch, c.Version.NumUpdates,
+		yesNo(c.Quorate), orDash(c.DC), when(c.Maintenance, ", in maintenance-mode"))
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "NODE\tID\tSTATE")
+	for _, n := range c.Nodes {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", n.Name, n.ID, nodeState(n))
+	}
+	for _, clone := range c.Clones {
+		fmt.Fprintf(t, "\n%s\t%s\t%s%s\n", clone.ID, clone.Primitive, clone.Agent, when(!clone.Managed, " (unmanaged)"))
+		for _, node := range slices.Sorted(maps.Keys(clone.Roles)) {
+			fmt.Fprintf(t, "  %s\t%s\n", node, clone.Roles[node])
+		}
+	}
+	return t.Flush()
+}
+
+func nodeState(n inspectedNode) string {
+	words := []string{"offline"}
+	if n.Online {
+		words[0] = "online"
+	}
+	for _, w := range []struct {
+		is   bool
+		word string
+	}{{n.Pending, "pending"}, {n.Unclean, "unclean"}, {n.Standby, "standby"}, {n.Maintenance, "maintenance"}} {
+		if w.is {
+			words = append(words, w.word)
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func when(is bool, text string) string {
+	if is {
+		return text
+	}
+	return ""
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/controller/postgres"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// observer reads this host as the settings say.
+func (s *settings) observer() *controller.Observer {
+	return &controller.Observer{
+		Node:     s.Node,
+		Resource: s.Resource,
+		Override: controller.Target{SocketDir: s.PGSocketDir, Port: s.PGPort, User: s.PGUser, Database: s.PGDatabase},
+		Clusters: &cib.Client{},
+		Connect: func(t controller.Target) controller.Server {
+			return postgres.NewServer(postgres.Config{SocketDir: t.SocketDir, Port: t.Port, User: t.User, Database: t.Database})
+		},
+	}
+}
+
+// observeOnce looks at this host once, and closes what it opened.
+func (s *settings) observeOnce(ctx context.Context) (reconcile.Input, error) {
+	o := s.observer()
+	defer o.Close()
+	return o.Full(ctx)
+}
+
+// snapshotOf is the document for an input taken now.
+func snapshotOf(in reconcile.Input) ([]byte, error) {
+	return reconcile.Snapshot{Taken: time.Now().UTC().Truncate(time.Second), Input: in}.Encode()
+}
+
+// blind tells why an input says too little for a plan to mean anything.
+func blind(in reconcile.Input) error {
+	switch {
+	case in.Cluster == nil:
+		return fmt.Errorf("the CIB could not be read: %s", in.ClusterProblem)
+	case in.Instance.State == model.ServerUnreachable:
+		return fmt.Errorf("PostgreSQL could not be asked: %s", in.Instance.Problem)
+	}
+	return nil
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// maxInputBytes bounds what is read from a file or standard input.
+const maxInputBytes = 64 << 20
+
+func planCommand() *cobra.Command {
+	s := newSettings()
+	var snapshot, output string
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Print what run would do now, and change nothing",
+		Long: `Prints the steps that 'pgrex run' would do on this host now, why, and what else is worth knowing. With
+--snapshot it plans for the host and moment of a snapshot, on any machine.
+
+Exit status: 0 nothing to do, 2 something to do, 1 no plan could be made.`,
+		Example: "  pgrex plan\n  pgrex plan --snapshot pm01.json -o json",
+		Args:    cobra.NoArgs,
+		RunE: runE(func(cmd *cobra.Command) error {
+			in, err := planInput(cmd, s, snapshot)
+			if err != nil {
+				return err
+			}
+			plan, err := reconcile.Plan(in)
+			if err != nil {
+				return err
+			}
+			if err := printPlan(cmd.OutOrStdout(), plan, output); err != nil {
+				return err
+			}
+			if err := blind(in); err != nil {
+				return err
+			}
+			if len(plan.Steps) > 0 {
+				return exitStatus(exitToDo)
+			}
+			return nil
+		}),
+	}
+	s.observeFlags(cmd.Flags())
+	cmd.Flags().StringVar(&snapshot, "snapshot", "", "plan from this snapshot ('-': standard input) instead of this host")
+	outputFlag(cmd, &output, "text", "json")
+	return cmd
+}
+
+// planInput is what a plan is made from: a snapshot, or this host as it is now.
+func planInput(cmd *cobra.Command, s *settings, snapshot string) (reconcile.Input, error) {
+	if snapshot == "" {
+		if err := s.load(cmd); err != nil {
+			return reconcile.Input{}, err
+		}
+		return s.observeOnce(cmd.Context())
+	}
+	data, err := readInput(cmd, snapshot)
+	if err != nil {
+		return reconcile.Input{}, err
+	}
+	doc, err := reconcile.DecodeSnapshot(data)
+	if err != nil {
+		return reconcile.Input{}, fmt.Errorf("%s: %w", snapshot, err)
+	}
+	return doc.Input, nil
+}
+
+func printPlan(w io.Writer, plan model.Plan, output string) error {
+	if output == "json" {
+		return printJSON(w, plan)
+	}
+	_, err := io.WriteString(w, plan.String())
+	return err
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// choiceFlag is a string flag that takes certain words only.
+type choiceFlag struct {
+	value   *string
+	choices []string
+}
+
+func (c choiceFlag) String() string { return *c.value }
+func (c choiceFlag) Type() string   { return "string" }
+func (c choiceFlag) Set(v string) error {
+	if !slices.Contains(c.choices, v) {
+		return fmt.Errorf("it is one of %v", c.choices)
+	}
+	*c.value = v
+	return nil
+}
+
+// outputFlag adds -o, the first choice being the default.
+func outputFlag(cmd *cobra.Command, output *string, choices ...string) {
+	*output = choices[0]
+	cmd.Flags().VarP(choiceFlag{output, choices}, "output", "o", fmt.Sprintf("how to print: one of %v", choices))
+}
+
+// readInput reads a file, or standard input for "-".
+func readInput(cmd *cobra.Command, name string) ([]byte, error) {
+	r := cmd.InOrStdin()
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = f.Close() }() // only read
+		r = f
+	}
+	data, err := io.ReadAll(io.LimitReader(r, maxInputBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if len(data) > maxInputBytes {
+		return nil, fmt.Errorf("%s is larger than %s: this is no file of pgrex's", name, model.FormatBytes(maxInputBytes))
+	}
+	return data, nil
+}

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "pgrex",
+		Short: "Keeps the replication slots of a PG-REX cluster right",
+		Long: `pgrex keeps PostgreSQL replication slots right on a Pacemaker cluster (PG-REX), so that every host
+rejoins without a full copy. It runs on every database host and changes only the PostgreSQL of its own host.
+
+Run it as the user that runs PostgreSQL, with the group haclient (pgrex.service does so).`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(runCommand(), planCommand(), applyCommand(), snapshotCommand(), inspectCommand(), statusCommand(),
+		versionCommand())
+	return root
+}
+
+// runE makes a command's own errors failures, so that the others are known as errors of usage.
+func runE(f func(cmd *cobra.Command) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		err := f(cmd)
+		if err == nil {
+			return nil
+		}
+		if _, ok := err.(exitStatus); ok {
+			return err
+		}
+		return failure{err}
+	}
+}
+
+// oneLine folds an error onto one line.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	yaml "go.yaml.in/yaml/v3"
+)
+
+const (
+	defaultConfig = "/etc/pgrex/pgrex.yaml"
+	defaultSocket = "/run/pgrex/pgrex.sock"
+	defaultCIBDir = "/var/lib/pacemaker/cib"
+)
+
+// settings are what differs from host to host. Each is a flag, and by the same name a key of pgrex.yaml. What holds
+// for the whole cluster is in the CIB.
+type settings struct {
+	Config       string        `yaml:"-"`
+	Node         string        `yaml:"node"`
+	Resource     string        `yaml:"resource"`
+	Socket       string        `yaml:"socket"`
+	CIBDir       string        `yaml:"cib-dir"`
+	PGSocketDir  string        `yaml:"pg-socket-dir"`
+	PGPort       uint16        `yaml:"pg-port"`
+	PGUser       string        `yaml:"pg-user"`
+	PGDatabase   string        `yaml:"pg-database"`
+	LookInterval time.Duration `yaml:"look-interval"`
+	ReadInterval time.Duration `yaml:"read-interval"`
+	LogLevel     string        `yaml:"log-level"`
+}
+
+func newSettings() *settings {
+	return &settings{
+		Config: defaultConfig, Socket: defaultSocket, CIBDir: defaultCIBDir,
+		LookInterval: time.Second, ReadInterval: 10 * time.Second, LogLevel: "info",
+	}
+}
+
+// observeFlags are the settings of every command that looks at this host.
+func (s *settings) observeFlags(f *pflag.FlagSet) {
+	f.StringVar(&s.Config, "config", s.Config, "file with settings; the default one may be missing")
+	f.StringVar(&s.Node, "node", "", "this host's node name in the cluster (default: the host name)")
+	f.StringVar(&s.Resource, "resource", "", "id of the database's clone or primitive, when there are several")
+	f.StringVar(&s.PGSocketDir, "pg-socket-dir", "", "folder of PostgreSQL's socket (default: the agent's socketdir)")
+	f.Uint16Var(&s.PGPort, "pg-port", 0, "PostgreSQL's port (default: the agent's pgport)")
+	f.StringVar(&s.PGUser, "pg-user", "", "user to connect as (default: the agent's pgdba)")
+	f.StringVar(&s.PGDatabase, "pg-database", "", `database to connect to (default "postgres")`)
+}
+
+// daemonFlags are the settings of the daemon alone.
+func (s *settings) daemonFlags(f *pflag.FlagSet) {
+	f.StringVar(&s.Socket, "socket", s.Socket, "unix socket for 'pgrex status'")
+	f.StringVar(&s.CIBDir, "cib-dir", s.CIBDir, "folder that Pacemaker keeps the CIB in, watched for changes")
+	f.DurationVar(&s.LookInterval, "look-interval", s.LookInterval, "how often the local PostgreSQL is looked at")
+	f.DurationVar(&s.ReadInterval, "read-interval", s.ReadInterval, "how often the CIB and the primary are read, at least")
+	f.StringVar(&s.LogLevel, "log-level", s.LogLevel, "info or debug")
+}
+
+// load adds what the file says. A flag on the command line wins over the file.
+func (s *settings) load(cmd *cobra.Command) error {
+	given := map[string]string{}
+	cmd.Flags().Visit(func(f *pflag.Flag) { given[f.Name] = f.Value.String() })
+	if err := s.readFile(given["config"] != ""); err != nil {
+		return err
+	}
+	for name, value := range given {
+		if err := cmd.Flags().Set(name, value); err != nil {
+			return err
+		}
+	}
+	if s.Node == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("find the host name: %w; give the node name with --node", err)
+		}
+		s.Node = host
+	}
+	return s.check()
+}
+
+// readFile decodes the file strictly. Only the default file may be missing.
+func (s *settings) readFile(required bool) error {
+	f, err := os.Open(s.Config)
+	if errors.Is(err, fs.ErrNotExist) && !required {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the settings: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	decoder := yaml.NewDecoder(f)
+	decoder.KnownFields(true)
+	err = decoder.Decode(s)
+	var wrong *yaml.TypeError
+	switch {
+	case err == nil, errors.Is(err, io.EOF): // an empty file says nothing
+		return nil
+	case errors.As(err, &wrong):
+		return fmt.Errorf("%s: %s", s.Config, strings.ReplaceAll(strings.Join(wrong.Errors, "; "), " in type main.settings", " among the settings"))
+	}
+	return fmt.Errorf("%s: %w", s.Config, err)
+}
+
+func (s *settings) check() error {
+	switch {
+	case s.LookInterval <= 0 || s.LookInterval > s.ReadInterval:
+		return fmt.Errorf("look-interval %s and read-interval %s: both must be positive, and the first not the longer",
+			s.LookInterval, s.ReadInterval)
+	case s.LogLevel != "info" && s.LogLevel != "debug":
+		return fmt.Errorf("log-level %q: it is info or debug", s.LogLevel)
+	}
+	return nil
+}

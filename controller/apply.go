@@ -1,0 +1,83 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/go-logr/logr"
+
+	"github.com/pgrex/pgrex/controller/postgres"
+	"github.com/pgrex/pgrex/model"
+)
+
+// How long a step that fails for a passing reason is tried again within a pass, and the first wait.
+const (
+	stepBudget    = 5 * time.Second
+	stepFirstWait = 100 * time.Millisecond
+)
+
+// Failure is a step that was not done, and why.
+type Failure struct {
+	Step  string         `json:"step"`
+	Class postgres.Class `json:"class"`
+	Text  string         `json:"text"`
+}
+
+// Result is what became of a plan's steps.
+type Result struct {
+	Done     []model.Step
+	Todo     []model.Step // not done: failed, or not tried
+	Failures []Failure
+	Changed  bool // something is no longer as it was planned on: the rest was not tried
+}
+
+// Apply carries out the steps in order. One step's failure stops no other, but for a change of what the plan was made
+// on. A step that has begun is finished even if ctx ends; no further one is begun.
+func Apply(ctx context.Context, server Server, steps []model.Step, log logr.Logger) Result {
+	var r Result
+	for i, step := range steps {
+		if ctx.Err() != nil {
+			r.Todo = append(r.Todo, steps[i:]...)
+			return r
+		}
+		err := applyStep(ctx, server, step)
+		class := postgres.ClassOf(err)
+		switch {
+		case err == nil:
+			r.Done = append(r.Done, step)
+			log.Info("step done", keyStep, step.Kind(), keyText, step.Text(), keyReason, step.Why().Text)
+		case class == postgres.Changed:
+			log.Info("step not done: what it was planned on has changed", keyStep, step.Kind(), keyText, step.Text(), keyProblem, err.Error())
+			r.Changed, r.Todo = true, append(r.Todo, steps[i:]...)
+			return r
+		case class == postgres.AlreadyDone:
+			log.V(1).Info("step already done", keyStep, step.Kind(), keyText, step.Text())
+		default:
+			r.Todo = append(r.Todo, step)
+			r.Failures = append(r.Failures, Failure{Step: step.Kind() + " " + step.Text(), Class: class, Text: err.Error()})
+		}
+	}
+	return r
+}
+
+// applyStep tries a step, again while it fails for a passing reason. The last real error is kept.
+func applyStep(ctx context.Context, server Server, step model.Step) error {
+	policy := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(stepFirstWait),
+		backoff.WithMaxElapsedTime(stepBudget),
+	)
+	var last error
+	err := backoff.Retry(func() error {
+		last = server.Apply(context.WithoutCancel(ctx), step)
+		if last != nil && postgres.ClassOf(last) != postgres.Transient {
+			return backoff.Permanent(last)
+		}
+		return last
+	}, backoff.WithContext(policy, ctx))
+	if last != nil && err != nil && !errors.Is(err, last) {
+		return last // ctx ended while waiting
+	}
+	return err
+}

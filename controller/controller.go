@@ -1,0 +1,196 @@
+package controller
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/go-logr/logr"
+
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// Keys of structured log lines.
+const (
+	keyCode     = "code"
+	keyPass     = "pass"
+	keyProblem  = "problem"
+	keyReason   = "reason"
+	keySeverity = "severity"
+	keySince    = "since"
+	keyStanding = "standing"
+	keyStep     = "step"
+	keySteps    = "steps"
+	keySubject  = "subject"
+	keyText     = "text"
+)
+
+// The wait between passes that fail to do the same steps grows from the first to the longest.
+const (
+	firstHoldOff   = time.Second
+	longestHoldOff = 30 * time.Second
+)
+
+// Options make a Controller.
+type Options struct {
+	Observer *Observer
+	Hints    <-chan struct{} // something about the cluster may have changed
+	DryRun   bool            // plan and say, change nothing
+	// LookEvery is how often the local server is looked at, ReadEvery how often, at least, the CIB and the upstream.
+	LookEvery, ReadEvery time.Duration
+	Version              string
+	Publish              func(Status)
+	Notify               Notifier
+	Log                  logr.Logger
+}
+
+// Controller keeps one host right.
+type Controller struct {
+	Options
+	started    time.Time
+	conditions conditions
+	passes     int
+
+	readAt    time.Time // when the CIB and the upstream were last read
+	nextRead  time.Time // when they are to be read again
+	shape     string    // of the last plan
+	heldUntil time.Time // the same steps are not tried again before
+	holdOff   *backoff.ExponentialBackOff
+	stepsDone uint64
+	lastStep  *StepDone
+	failures  []Failure
+}
+
+// New makes a controller that has not looked at anything yet.
+func New(o Options) *Controller {
+	return &Controller{
+		Options:    o,
+		conditions: conditions{log: o.Log},
+		holdOff: backoff.NewExponentialBackOff(
+			backoff.WithInitialInterval(firstHoldOff),
+			backoff.WithMaxInterval(longestHoldOff),
+			backoff.WithMaxElapsedTime(0),
+		),
+	}
+}
+
+// Run looks, plans and applies until ctx ends. The watchdog is fed by finished passes only: every call in a pass has a
+// deadline, so that a pass which does not finish is a fault.
+func (c *Controller) Run(ctx context.Context) {
+	c.started = time.Now()
+	defer c.Observer.Close()
+	defer c.Notify.Stopping()
+	tick := time.NewTicker(c.LookEvery)
+	defer tick.Stop()
+	c.pass(ctx, true)
+	c.Notify.Ready()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.Hints:
+			c.pass(ctx, true)
+		case <-tick.C:
+			c.pass(ctx, !time.Now().Before(c.nextRead))
+		}
+		if ctx.Err() == nil {
+			c.Notify.Alive()
+		}
+	}
+}
+
+// pass looks once. What a look at the local server alone shows as new, or as something to do, is looked at closely
+// before anything is done about it.
+func (c *Controller) pass(ctx context.Context, read bool) {
+	c.passes++
+	if !read {
+		in, plan := c.plan(c.Observer.Look(ctx))
+		if shape(plan) == c.shape && (len(plan.Steps) == 0 || time.Now().Before(c.heldUntil)) {
+			c.publish(in, plan)
+			return
+		}
+	}
+	in, plan := c.plan(c.Observer.Full(ctx))
+	if ctx.Err() != nil {
+		return // half an observation says nothing
+	}
+	now := time.Now()
+	c.readAt, c.nextRead = now, now.Add(min(c.ReadEvery, plan.RecheckAfter))
+	c.Log.V(1).Info("pass", keyPass, c.passes, keyStanding, plan.Standing, keySteps, len(plan.Steps))
+	c.conditions.update(plan.Findings, now)
+	made := shape(plan)
+	plan.Steps = c.act(ctx, plan)
+	c.shape = made
+	c.publish(in, plan)
+}
+
+// plan makes a plan of an observation. Where none can be made the plan says why.
+func (c *Controller) plan(in reconcile.Input, err error) (reconcile.Input, model.Plan) {
+	var plan model.Plan
+	if err == nil {
+		plan, err = reconcile.Plan(in)
+	}
+	if err != nil {
+		plan = model.Plan{Host: in.Node, Standing: model.InTransition, RecheckAfter: c.ReadEvery, Findings: []model.Finding{
+			{Code: model.CodeNoPlan, Severity: model.Critical, Text: err.Error()},
+		}}
+	}
+	return in, plan
+}
+
+// act carries out a plan's steps, or says them in a dry run, and gives those that are still to do.
+func (c *Controller) act(ctx context.Context, plan model.Plan) (todo []model.Step) {
+	now := time.Now()
+	same := shape(plan) == c.shape
+	switch {
+	case len(plan.Steps) == 0:
+		c.failures = nil
+		return nil
+	case c.DryRun:
+		c.nextRead, c.heldUntil = now.Add(c.ReadEvery), now.Add(c.ReadEvery)
+		if !same {
+			for _, s := range plan.Steps {
+				c.Log.Info("would do", keyStep, s.Kind(), keyText, s.Text(), keyReason, s.Why().Text)
+			}
+		}
+		return plan.Steps
+	case same && now.Before(c.heldUntil):
+		return plan.Steps
+	}
+	result := Apply(ctx, c.Observer.Server(), plan.Steps, c.Log)
+	c.account(result, same)
+	return result.Todo
+}
+
+// account keeps what became of the steps. Steps that fail again are tried less and less often, until the plan changes.
+func (c *Controller) account(r Result, same bool) {
+	now := time.Now()
+	for _, step := range r.Done {
+		c.stepsDone++
+		c.lastStep = &StepDone{At: now, Kind: step.Kind(), Text: step.Text()}
+	}
+	for _, f := range r.Failures {
+		if !slices.Contains(c.failures, f) {
+			c.Log.Error(nil, "step failed", keyStep, f.Step, keyCode, f.Class, keyProblem, f.Text)
+		}
+	}
+	c.failures = r.Failures
+	if !same {
+		c.holdOff.Reset()
+	}
+	c.nextRead, c.heldUntil = now, now
+	if len(r.Failures) > 0 && !r.Changed {
+		wait := c.holdOff.NextBackOff()
+		c.nextRead, c.heldUntil = now.Add(wait), now.Add(wait)
+	}
+}
+
+func (c *Controller) publish(in reconcile.Input, plan model.Plan) {
+	s := statusOf(in, plan, c.conditions.held, c.failures)
+	s.Version, s.DryRun, s.Started, s.Looked, s.Read = c.Version, c.DryRun, c.started, time.Now(), c.readAt
+	s.StepsDone, s.LastStep = c.stepsDone, c.lastStep
+	c.Publish(s)
+	c.Notify.Status(s.Summary)
+}

@@ -1,0 +1,12 @@
+// Package controller is the loop: observe, plan, apply, publish, on one host.
+//
+// Every second it looks at the local PostgreSQL; on a hint, every ten seconds, and whenever a look would change
+// something it reads the CIB and the upstream afresh and plans on that. Nothing is ever changed on an old
+// observation. It is the only place with retries, and the only one that logs.
+//
+// It must not decide (reconcile does), know SQL (controller/postgres does) or XML (cib does), or act on an event: only
+// on a difference.
+//
+// It fails by saying so: a host whose PostgreSQL or Pacemaker is down is waited for quietly, a step that fails is kept
+// in the status and tried again later, ever less often. Run returns an error only if it cannot start.
+package controller

@@ -1,0 +1,42 @@
+package controller
+
+import (
+	"context"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// ClusterReader reads the CIB.
+type ClusterReader interface {
+	Read(ctx context.Context) (model.Cluster, error)
+}
+
+// Server is the local PostgreSQL. Its calls have deadlines of their own and do not retry.
+type Server interface {
+	// Observe gives the server's state; a server that is down is a state, not an error.
+	Observe(ctx context.Context) (model.Instance, error)
+	// ObserveUpstream asks the server that the local standby replicates from about slots.
+	ObserveUpstream(ctx context.Context, slots []string) (model.Upstream, error)
+	// Apply carries out one step. Its errors have a class (postgres.ClassOf).
+	Apply(ctx context.Context, step model.Step) error
+	Close()
+}
+
+// Target is where the local server is, and as whom to connect.
+type Target struct {
+	SocketDir string
+	Port      uint16
+	User      string
+	Database  string
+}
+
+// Connector makes the Server of a target. It does not connect yet.
+type Connector func(Target) Server
+
+// Notifier tells the service manager how things are; see sd_notify(3).
+type Notifier interface {
+	Ready()
+	Alive() // the watchdog's ping
+	Status(line string)
+	Stopping()
+}

@@ -1,0 +1,41 @@
+# Sourced by hack/test and hack/demo: the Debian packages that the lab and the tests need, and how to get them.
+
+lab_packages="pacemaker corosync pacemaker-cli-utils resource-agents crmsh iproute2 postgresql-15"
+test_packages="$lab_packages systemd gcc libc6-dev"
+
+# missing_packages PACKAGE...: prints those that are not installed.
+missing_packages() {
+	for package; do
+		dpkg-query --show --showformat='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || echo "$package"
+	done
+}
+
+# install_packages PACKAGE...: installs what is missing. Nothing is started, and no database is made: policy-rc.d forbids
+# the first for the time of the installation, create_main_cluster the second.
+install_packages() {
+	local missing
+	missing=$(missing_packages "$@")
+	[ -n "$missing" ] || return 0
+	# shellcheck disable=SC2086 # the names are words
+	set -- $missing
+	if [ "$(id -u)" != 0 ]; then
+		echo "missing packages: $*; install them as root: apt-get install --no-install-recommends $*" >&2
+		return 1
+	fi
+	echo "installing: $*"
+	(
+		policy=/usr/sbin/policy-rc.d
+		cluster=/etc/postgresql-common/createcluster.d/pgrex.conf
+		trap 'rm -f "$cluster"; [ -z "${made:-}" ] || rm -f "$policy"' EXIT
+		if [ ! -e "$policy" ]; then
+			made=1
+			printf '#!/bin/sh\nexit 101\n' >"$policy"
+			chmod 755 "$policy"
+		fi
+		mkdir -p "${cluster%/*}"
+		echo 'create_main_cluster = false' >"$cluster"
+		export DEBIAN_FRONTEND=noninteractive
+		apt-get -qq update
+		apt-get -qq install --yes --no-install-recommends "$@" >/dev/null
+	)
+}

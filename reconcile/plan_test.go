@@ -1,0 +1,207 @@
+package reconcile_test
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+var update = flag.Bool("update", false, "rewrite the wanted plans of the scenarios")
+
+// TestScenarios plans each scenario, compares with the plan a person has read, and holds the result against what must
+// be true of every plan.
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scenarios: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in := parseScenario(t, archive)
+			got := planText(in)
+			checkWant(t, file, archive, got)
+			checkOrder(t, in, got)
+			checkSnapshot(t, in, got)
+			checkConverges(t, in)
+		})
+	}
+}
+
+func planText(in reconcile.Input) string {
+	plan, err := reconcile.Plan(in)
+	if err != nil {
+		return "error: " + err.Error() + "\n"
+	}
+	return plan.String()
+}
+
+func checkWant(t *testing.T, file string, archive *txtar.Archive, got string) {
+	t.Helper()
+	i := slices.IndexFunc(archive.Files, func(f txtar.File) bool { return f.Name == "want" })
+	if i < 0 {
+		archive.Files = append(archive.Files, txtar.File{Name: "want"})
+		i = len(archive.Files) - 1
+	}
+	if *update {
+		archive.Files[i].Data = []byte(got)
+		if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(string(archive.Files[i].Data), got); diff != "" {
+		t.Errorf("the plan differs (-want +got):\n%s", diff)
+	}
+}
+
+// checkOrder is I8: the order of nodes, slots, senders and clones never matters.
+func checkOrder(t *testing.T, in reconcile.Input, want string) {
+	t.Helper()
+	if in.Cluster != nil {
+		c := *in.Cluster
+		c.Nodes, c.Clones = reversed(c.Nodes), reversed(c.Clones)
+		in.Cluster = &c
+	}
+	in.Instance.Slots, in.Instance.Senders = reversed(in.Instance.Slots), reversed(in.Instance.Senders)
+	if in.Upstream != nil {
+		u := *in.Upstream
+		u.Slots = reversed(u.Slots)
+		in.Upstream = &u
+	}
+	if diff := cmp.Diff(want, planText(in)); diff != "" {
+		t.Errorf("I8: another order of the input gives another plan (-want +got):\n%s", diff)
+	}
+}
+
+func reversed[T any](s []T) []T {
+	r := slices.Clone(s)
+	slices.Reverse(r)
+	return r
+}
+
+// checkSnapshot: a snapshot gives the same plan, byte for byte, and encodes to the same bytes again.
+func checkSnapshot(t *testing.T, in reconcile.Input, want string) {
+	t.Helper()
+	data, err := reconcile.Snapshot{Input: in}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := reconcile.DecodeSnapshot(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, planText(doc.Input)); diff != "" {
+		t.Errorf("the snapshot gives another plan (-want +got):\n%s", diff)
+	}
+	again, err := doc.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(data, again) {
+		t.Errorf("the snapshot does not encode to the same bytes again:\n%s", cmp.Diff(string(data), string(again)))
+	}
+}
+
+// checkConverges is I6 and I7: after any prefix of a plan, planning and applying again ends with nothing to do.
+func checkConverges(t *testing.T, in reconcile.Input) {
+	t.Helper()
+	plan, err := reconcile.Plan(in)
+	if err != nil {
+		return
+	}
+	for n := range len(plan.Steps) + 1 {
+		now := in
+		for _, s := range plan.Steps[:n] {
+			now = after(now, s)
+		}
+		again, err := reconcile.Plan(now)
+		if err != nil {
+			t.Fatalf("after %d steps: %v", n, err)
+		}
+		if n == len(plan.Steps) && len(again.Steps) > 0 {
+			t.Errorf("I6: the plan is carried out, and there is more to do:\n%s", again)
+		}
+		for _, s := range again.Steps {
+			now = after(now, s)
+		}
+		if last, err := reconcile.Plan(now); err != nil || len(last.Steps) > 0 {
+			t.Errorf("I7: after %d of %d steps, planning again does not get there: %v\n%s", n, len(plan.Steps), err, last)
+		}
+	}
+}
+
+// TestDatabase tells which clone is meant.
+func TestDatabase(t *testing.T) {
+	clone := func(id, primitive, agent string) model.Clone {
+		return model.Clone{ID: id, Primitive: primitive, Agent: agent}
+	}
+	a, b := clone("msA", "a", "ocf:heartbeat:pgsql"), clone("msB", "b", "ocf:linuxhajp:pgsql")
+	drbd := clone("msD", "d", "ocf:linbit:drbd")
+	for _, test := range []struct {
+		name, resource, want, err string
+		clones                    []model.Clone
+	}{
+		{"the only one", "", "a", "", []model.Clone{drbd, a}},
+		{"picked by clone", "msB", "b", "", []model.Clone{a, b}},
+		{"picked by primitive", "b", "b", "", []model.Clone{a, b}},
+		{"two", "", "", "the CIB has 2 database resources (a (ocf:heartbeat:pgsql), b (ocf:linuxhajp:pgsql)): pick one with --resource", []model.Clone{a, b}},
+		{"none", "", "", "the CIB has no promotable clone of ocf:heartbeat:pgsql or ocf:linuxhajp:pgsql; promotable clones: d (ocf:linbit:drbd)", []model.Clone{drbd}},
+		{"empty", "", "", "the CIB has no promotable clone of ocf:heartbeat:pgsql or ocf:linuxhajp:pgsql; promotable clones: none", nil},
+		{"unknown name", "x", "", "the CIB has no database resource x; promotable clones: a (ocf:heartbeat:pgsql)", []model.Clone{a}},
+		{"unknown agent", "d", "", "resource d has the agent ocf:linbit:drbd, which pgrex does not know; it knows ocf:heartbeat:pgsql and ocf:linuxhajp:pgsql", []model.Clone{drbd}},
+		{"unknown agent by clone", "msD", "", "resource msD has the agent ocf:linbit:drbd, which pgrex does not know; it knows ocf:heartbeat:pgsql and ocf:linuxhajp:pgsql", []model.Clone{drbd}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := reconcile.Database(model.Cluster{Clones: test.clones}, test.resource)
+			if got.Primitive != test.want {
+				t.Errorf("got %q, want %q", got.Primitive, test.want)
+			}
+			if text := errorText(err); text != test.err {
+				t.Errorf("error\n got %q\nwant %q", text, test.err)
+			}
+		})
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// TestSnapshotBadInput: what is no snapshot is refused with what to do.
+func TestSnapshotBadInput(t *testing.T) {
+	whole, err := reconcile.Snapshot{}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct{ data, err string }{
+		"empty":         {"", "not a snapshot, or cut off: unexpected end of JSON input; take a new one with 'pgrex snapshot'"},
+		"cut off":       {string(whole[:len(whole)/2]), "not a snapshot, or cut off: unexpected end of JSON input; take a new one with 'pgrex snapshot'"},
+		"something":     {"{}", "not a snapshot: it has no pgrex_snapshot; take one with 'pgrex snapshot'"},
+		"newer":         {`{"pgrex_snapshot": 2}`, "snapshot format 2, but this pgrex reads 1 only: use the pgrex that wrote it"},
+		"unknown field": {`{"pgrex_snapshot": 1, "x": 1}`, `snapshot: json: unknown field "x"; take a new one with 'pgrex snapshot'`},
+		"bad position":  {`{"pgrex_snapshot": 1, "input": {"instance": {"redo": "5"}}}`, `snapshot: "5" is not a WAL position such as 0/3000420; take a new one with 'pgrex snapshot'`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := reconcile.DecodeSnapshot([]byte(test.data))
+			if text := errorText(err); text != test.err {
+				t.Errorf("error\n got %q\nwant %q", text, test.err)
+			}
+		})
+	}
+}

@@ -1,0 +1,220 @@
+package reconcile_test
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/txtar"
+
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// A scenario is a txtar archive: what it shows, then "cluster", "instance", "upstream" (on a standby) and "want", the
+// plan as people read it. The lines of each are what the readers below take. Three hosts, pm01 to pm03, sync.
+type scenario struct {
+	t  *testing.T
+	in reconcile.Input
+}
+
+func parseScenario(t *testing.T, archive *txtar.Archive) reconcile.Input {
+	t.Helper()
+	s := &scenario{t: t}
+	s.in.Instance = model.Instance{
+		State: model.ServerUp, Version: 150000, SystemID: "7", Redo: 0x5000000, RedoTimeline: 1, Current: 0x6000000,
+		WALSegmentSize: 16 << 20, MaxSlots: 10,
+	}
+	for _, f := range archive.Files {
+		line := map[string]func([]string){"cluster": s.cluster, "instance": s.instance, "upstream": s.upstream}[f.Name]
+		for text := range strings.Lines(string(f.Data)) {
+			if words := strings.Fields(text); line != nil && len(words) > 0 {
+				line(words)
+			}
+		}
+	}
+	if s.in.Cluster != nil && s.in.Newest == (model.Version{}) {
+		s.in.Newest = s.in.Cluster.Version
+	}
+	return s.in
+}
+
+// cluster reads: "HOST ROLE STATUS DATA-STATUS", "HOST offline|unclean|maintenance", "epoch N", "newest N",
+// "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta NAME=VALUE", "conditional NAME".
+func (s *scenario) cluster(words []string) {
+	if s.in.Cluster == nil {
+		s.in.Cluster = &model.Cluster{Quorate: true, Version: model.Version{Epoch: 10}, Clones: []model.Clone{{
+			ID: "msPostgresql", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true,
+			Parameters: map[string]string{"rep_mode": "sync", "node_list": "pm01 pm02 pm03"},
+			Meta:       map[string]string{}, Roles: map[string]model.Role{},
+		}}}
+	}
+	c := s.in.Cluster
+	clone := &c.Clones[0]
+	switch words[0] {
+	case "no-quorum":
+		c.Quorate = false
+	case "maintenance":
+		c.Maintenance, clone.Managed = true, false
+	case "unmanaged":
+		clone.Managed = false
+	case "epoch":
+		c.Version.Epoch = s.number(words[1])
+	case "newest":
+		s.in.Newest.Epoch = s.number(words[1])
+	case "param", "meta":
+		name, value, _ := strings.Cut(strings.Join(words[1:], " "), "=")
+		map[string]map[string]string{"param": clone.Parameters, "meta": clone.Meta}[words[0]][name] = value
+	case "conditional":
+		clone.Conditional = append(clone.Conditional, words[1])
+	default:
+		s.node(words)
+	}
+}
+
+func (s *scenario) node(words []string) {
+	n := model.Node{Name: words[0], Online: true, Transient: map[string]string{}, Permanent: map[string]string{}}
+	clone := &s.in.Cluster.Clones[0]
+	switch words[1] {
+	case "offline":
+		n.Online = false
+	case "maintenance":
+		n.Maintenance = true
+	default:
+		clone.Roles[n.Name] = model.Role(words[1])
+		n.Transient["pgsql-status"] = words[2]
+		n.Permanent["pgsql-data-status"] = words[3]
+		n.Unclean = len(words) > 4 && words[4] == "unclean"
+		n.Online = !n.Unclean
+	}
+	s.in.Cluster.Nodes = append(s.in.Cluster.Nodes, n)
+}
+
+// instance reads: "host NAME", "in-recovery", "down WHY", "version N", "system ID", "redo LSN TIMELINE", "at LSN",
+// "slots N", "primary_slot_name NAME", "receiver SLOT", "sender HOST PID", "slot NAME LSN|- MARK...".
+func (s *scenario) instance(words []string) {
+	i := &s.in.Instance
+	switch words[0] {
+	case "host":
+		s.in.Node = words[1]
+	case "in-recovery":
+		i.InRecovery = true
+	case "down", "unreachable":
+		i.State, i.Problem = model.ServerState(words[0]), strings.Join(words[1:], " ")
+	case "version":
+		i.Version = int(s.number(words[1]))
+	case "system":
+		i.SystemID = words[1]
+	case "redo":
+		i.Redo, i.RedoTimeline = s.lsn(words[1]), uint32(s.number(words[2]))
+	case "at":
+		i.Current = s.lsn(words[1])
+	case "slots":
+		i.MaxSlots = int(s.number(words[1]))
+	case "primary_slot_name":
+		i.PrimarySlotName = words[1]
+	case "receiver":
+		i.Receiver = &model.WALReceiver{Status: "streaming", SlotName: words[1]}
+	case "sender":
+		i.Senders = append(i.Senders, model.WALSender{ApplicationName: words[1], PID: int(s.number(words[2])), State: "streaming"})
+	case "slot":
+		i.Slots = append(i.Slots, s.slot(words[1:]))
+	default:
+		s.t.Fatalf("scenario: unknown line %q", words)
+	}
+}
+
+func (s *scenario) slot(words []string) model.Slot {
+	slot := model.Slot{Name: words[0], Type: model.SlotPhysical, RestartLSN: s.lsn(words[1])}
+	for _, mark := range words[2:] {
+		switch mark {
+		case "active":
+			slot.Active, slot.ActivePID = true, 100
+		case "xmin":
+			slot.XMin = 700
+		case "logical":
+			slot.Type = model.SlotLogical
+		case "temporary":
+			slot.Temporary = true
+		default:
+			slot.WALStatus = mark
+		}
+	}
+	return slot
+}
+
+// upstream reads: "unreachable WHY", "system ID TIMELINE", "in-recovery", "slot NAME LSN|-|missing".
+func (s *scenario) upstream(words []string) {
+	if words[0] == "unreachable" {
+		s.in.UpstreamProblem = strings.Join(words[1:], " ")
+		return
+	}
+	if s.in.Upstream == nil {
+		s.in.Upstream = &model.Upstream{Address: "192.0.2.100:5432"}
+	}
+	u := s.in.Upstream
+	switch words[0] {
+	case "system":
+		u.SystemID, u.Timeline = words[1], uint32(s.number(words[2]))
+	case "in-recovery":
+		u.InRecovery = true
+	case "slot":
+		slot := model.UpstreamSlot{Name: words[1], Exists: words[2] != "missing"}
+		if slot.Exists {
+			slot.RestartLSN = s.lsn(words[2])
+		}
+		u.Slots = append(u.Slots, slot)
+	}
+}
+
+func (s *scenario) number(text string) int64 {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		s.t.Fatalf("scenario: %v", err)
+	}
+	return n
+}
+
+func (s *scenario) lsn(text string) model.LSN {
+	if text == "-" {
+		return 0
+	}
+	l, err := model.ParseLSN(text)
+	if err != nil {
+		s.t.Fatalf("scenario: %v", err)
+	}
+	return l
+}
+
+// after is the input as it would be with a step carried out by a real server.
+func after(in reconcile.Input, step model.Step) reconcile.Input {
+	slots := make(map[string]model.Slot, len(in.Instance.Slots))
+	for _, s := range in.Instance.Slots {
+		slots[s.Name] = s
+	}
+	fresh := func(name string) model.Slot {
+		return model.Slot{Name: name, Type: model.SlotPhysical, RestartLSN: in.Instance.Redo, WALStatus: "reserved"}
+	}
+	switch s := step.(type) {
+	case model.CreateSlot:
+		slots[s.Slot] = fresh(s.Slot)
+	case model.AdvanceSlot:
+		slot := slots[s.Slot]
+		slot.RestartLSN = s.To
+		slots[s.Slot] = slot
+	case model.ResetSlot:
+		slots[s.Slot] = fresh(s.Slot)
+	case model.DropSlot:
+		delete(slots, s.Slot)
+	case model.SetPrimarySlotName:
+		in.Instance.PrimarySlotName = s.To
+	default:
+		panic(fmt.Sprintf("unknown step %T", step))
+	}
+	in.Instance.Slots = nil
+	for _, s := range slots {
+		in.Instance.Slots = append(in.Instance.Slots, s)
+	}
+	return in
+}
