@@ -68,7 +68,7 @@ func portOf(clone model.Clone) (uint16, error) {
 	}
 	port, err := strconv.ParseUint(strings.Trim(text, `'"`), 10, 16)
 	if err != nil || port == 0 {
-		return 0, fmt.Errorf("the agent's port %q is no port number: put pgport right, or use --port", text)
+		return 0, fmt.Errorf("the agent's port %q is no port number: put pgport right, or use --pg-port", text)
 	}
 	return uint16(port), nil
 }

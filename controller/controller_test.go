@@ -1,0 +1,361 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-logr/logr/funcr"
+
+	"github.com/pgrex/pgrex/controller/postgres"
+	"github.com/pgrex/pgrex/model"
+)
+
+// world is a cluster of pm01 (primary) and pm02 as pgrex on pm01 meets it: fakes for Pacemaker and PostgreSQL, and
+// everything that was done and said.
+type world struct {
+	cluster    model.Cluster
+	clusterErr error
+	instance   model.Instance
+	upstream   model.Upstream
+	fail       map[string]error // by step text
+	reads      int
+	asked      int
+	applied    []string
+	log        []string
+	status     Status
+	alive      int
+	ready      bool
+	hints      chan struct{}
+}
+
+func newWorld() *world {
+	return &world{
+		cluster: model.Cluster{
+			Quorate: true, Version: model.Version{Epoch: 10},
+			Nodes: []model.Node{
+				{Name: "pm01", Online: true, Transient: map[string]string{"pgsql-status": "PRI"}, Permanent: map[string]string{"pgsql-data-status": "LATEST"}},
+				{Name: "pm02", Online: true},
+			},
+			Clones: []model.Clone{{
+				ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true,
+				Parameters: map[string]string{"rep_mode": "async", "node_list": "pm01 pm02"},
+				Roles:      map[string]model.Role{"pm01": model.RolePromoted, "pm02": model.RoleUnpromoted},
+			}},
+		},
+		instance: model.Instance{State: model.ServerUp, Version: 150000, SystemID: "7", Redo: 0x5000000, RedoTimeline: 1,
+			WALSegmentSize: 16 << 20, MaxSlots: 10},
+		fail:  map[string]error{},
+		hints: make(chan struct{}, 1),
+	}
+}
+
+// The fakes' side.
+
+func (w *world) Read(context.Context) (model.Cluster, error) {
+	w.reads++
+	return w.cluster, w.clusterErr
+}
+
+func (w *world) Observe(context.Context) (model.Instance, error) {
+	i := w.instance
+	i.Slots = slices.Clone(i.Slots)
+	return i, nil
+}
+
+func (w *world) ObserveUpstream(context.Context, []string) (model.Upstream, error) {
+	w.asked++
+	return w.upstream, nil
+}
+
+func (w *world) Apply(_ context.Context, step model.Step) error {
+	w.applied = append(w.applied, step.Kind()+" "+step.Text())
+	if err := w.fail[step.Text()]; err != nil {
+		return err
+	}
+	if s, ok := step.(model.CreateSlot); ok {
+		w.instance.Slots = append(w.instance.Slots, model.Slot{Name: s.Slot, Type: model.SlotPhysical, RestartLSN: w.instance.Redo, Active: true})
+	}
+	return nil
+}
+
+func (w *world) Close()             {}
+func (w *world) Ready()             { w.ready = true }
+func (w *world) Alive()             { w.alive++ }
+func (w *world) Status(string)      {}
+func (w *world) Stopping()          { w.ready = false }
+func (w *world) publish(s Status)   { w.status = s }
+func (w *world) said(s string) int  { return countContaining(w.log, s) }
+func (w *world) tried(s string) int { return countContaining(w.applied, s) }
+
+func countContaining(lines []string, s string) int {
+	n := 0
+	for _, l := range lines {
+		if strings.Contains(l, s) {
+			n++
+		}
+	}
+	return n
+}
+
+// live runs the daemon in a bubble of its own time while f tells what happens.
+func live(t *testing.T, w *world, dryRun bool, f func()) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		c := New(Options{
+			Observer: &Observer{Node: "pm01", Clusters: w, Connect: func(Target) Server { return w }},
+			Hints:    w.hints, DryRun: dryRun, LookEvery: time.Second, ReadEvery: 10 * time.Second,
+			Publish: w.publish, Notify: w,
+			Log: funcr.New(func(_, args string) { w.log = append(w.log, args) }, funcr.Options{}),
+		})
+		done := make(chan struct{})
+		go func() { defer close(done); c.Run(ctx) }()
+		synctest.Wait()
+		f()
+		cancel()
+		<-done
+		if w.ready {
+			t.Error("the service manager was not told of the end")
+		}
+	})
+}
+
+// pass lets time go by until everything due has been done.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func TestMakesSlotAndThenIsQuiet(t *testing.T) {
+	w := newWorld()
+	live(t, w, false, func() {
+		if want := []string{"CreateSlot slot pgrex_pm02 for pm02"}; !slices.Equal(w.applied, want) {
+			t.Fatalf("did %q, not %q", w.applied, want)
+		}
+		if !w.ready {
+			t.Error("not ready after the first pass")
+		}
+		pass(time.Minute)
+		if len(w.applied) != 1 || w.status.StepsDone != 1 {
+			t.Errorf("I9: an idle minute did %q", w.applied)
+		}
+		if w.reads < 6 || w.reads > 10 {
+			t.Errorf("the CIB was read %d times in a minute, not about every 10 s", w.reads)
+		}
+		if w.alive < 55 {
+			t.Errorf("the watchdog was fed %d times in a minute of passes", w.alive)
+		}
+		if !w.status.Healthy || w.status.Summary != "primary; all is as it should be" {
+			t.Errorf("status: %q", w.status.Summary)
+		}
+	})
+}
+
+func TestActsOnAFreshCIBOnly(t *testing.T) {
+	w := newWorld()
+	live(t, w, false, func() {
+		pass(5 * time.Second)
+		reads := w.reads
+		w.instance.Slots = nil // dropped by hand
+		w.cluster.Clones[0].Roles = map[string]model.Role{"pm02": model.RolePromoted}
+		w.applied = nil
+		pass(time.Second)
+		if w.reads == reads {
+			t.Error("the CIB was not read again before acting")
+		}
+		if len(w.applied) > 0 {
+			t.Errorf("acted on an old CIB: %q", w.applied)
+		}
+	})
+}
+
+func TestSlotDroppedByHandComesBackWithinASecond(t *testing.T) {
+	w := newWorld()
+	live(t, w, false, func() {
+		pass(5 * time.Second)
+		w.instance.Slots = nil
+		pass(time.Second)
+		if len(w.instance.Slots) != 1 {
+			t.Error("the slot is not back")
+		}
+	})
+}
+
+func TestHintReadsAtOnce(t *testing.T) {
+	w := newWorld()
+	live(t, w, false, func() {
+		reads := w.reads
+		w.hints <- struct{}{}
+		synctest.Wait()
+		if w.reads != reads+1 {
+			t.Errorf("a hint led to %d reads of the CIB", w.reads-reads)
+		}
+	})
+}
+
+func TestDryRunChangesNothing(t *testing.T) {
+	w := newWorld()
+	live(t, w, true, func() {
+		pass(time.Minute)
+		if len(w.applied) > 0 {
+			t.Errorf("the dry run did %q", w.applied)
+		}
+		if n := w.said("would do"); n != 1 {
+			t.Errorf("the step was said %d times, not once", n)
+		}
+		if w.status.Healthy || len(w.status.Planned) != 1 {
+			t.Errorf("status: %+v", w.status)
+		}
+	})
+}
+
+func TestDownIsWaitedForQuietly(t *testing.T) {
+	for name, test := range map[string]struct {
+		code        model.Code
+		begin, end_ func(w *world)
+	}{
+		"PostgreSQL": {model.CodeServerDown,
+			func(w *world) { w.instance.State, w.instance.Problem = model.ServerDown, "nothing listens" },
+			func(w *world) { w.instance.State = model.ServerUp }},
+		"Pacemaker": {model.CodeClusterUnknown,
+			func(w *world) { w.clusterErr = errors.New("Pacemaker does not run") },
+			func(w *world) { w.clusterErr = nil }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			live(t, w, false, func() {
+				test.begin(w)
+				pass(5 * time.Minute)
+				if n := w.said(string(test.code)); n != 1 {
+					t.Errorf("it was said %d times that it is down:\n%s", n, strings.Join(w.log, "\n"))
+				}
+				test.end_(w)
+				pass(11 * time.Second)
+				if n := w.said(string(test.code)); n != 2 || !w.status.Healthy {
+					t.Errorf("its end was not said, or not seen: %q\n%s", w.status.Summary, strings.Join(w.log, "\n"))
+				}
+			})
+		})
+	}
+}
+
+func failing(class postgres.Class) error { return &postgres.Error{Class: class, Err: errors.New("no")} }
+
+func TestFailures(t *testing.T) {
+	const text = "slot pgrex_pm02 for pm02"
+	for _, test := range []struct {
+		class    postgres.Class
+		min, max int // tries in a minute
+		failed   bool
+	}{
+		{postgres.Transient, 20, 400, true},    // within the step's budget, then again ever less often
+		{postgres.Busy, 3, 10, true},           // a condition
+		{postgres.Capacity, 3, 10, true},       // a condition
+		{postgres.Permission, 3, 10, true},     // a condition
+		{postgres.Changed, 50, 130, false},     // planned anew at once
+		{postgres.AlreadyDone, 50, 130, false}, // looked at again
+		{postgres.Configuration, 3, 10, true},  // a condition
+	} {
+		t.Run(string(test.class), func(t *testing.T) {
+			w := newWorld()
+			w.fail[text] = failing(test.class)
+			live(t, w, false, func() {
+				pass(time.Minute)
+				if n := w.tried(text); n < test.min || n > test.max {
+					t.Errorf("tried %d times in a minute, not %d to %d", n, test.min, test.max)
+				}
+				if got := len(w.status.Failures) == 1; got != test.failed {
+					t.Errorf("failures in the status: %+v", w.status.Failures)
+				}
+				if test.failed && w.said("step failed") != 1 {
+					t.Errorf("the failure was said %d times, not once", w.said("step failed"))
+				}
+				delete(w.fail, text)
+				pass(longestHoldOff + 15*time.Second)
+				if !w.status.Healthy || len(w.status.Failures) > 0 {
+					t.Errorf("not healthy once it works: %q", w.status.Summary)
+				}
+			})
+		})
+	}
+}
+
+func TestOneFailureStopsNoOtherStep(t *testing.T) {
+	w := newWorld()
+	w.cluster.Clones[0].Parameters["node_list"] = "pm01 pm02 pm03"
+	w.cluster.Nodes = append(w.cluster.Nodes, model.Node{Name: "pm03"})
+	w.fail["slot pgrex_pm02 for pm02"] = failing(postgres.Permission)
+	live(t, w, false, func() {
+		if w.tried("pgrex_pm03") != 1 || len(w.instance.Slots) != 1 {
+			t.Errorf("did %q", w.applied)
+		}
+		if want := []string{"CreateSlot slot pgrex_pm02 for pm02"}; !slices.Equal(w.status.Planned, want) {
+			t.Errorf("still to do: %q, not %q", w.status.Planned, want)
+		}
+	})
+}
+
+func TestChangedEndsThePlan(t *testing.T) {
+	w := newWorld()
+	w.cluster.Clones[0].Parameters["node_list"] = "pm01 pm02 pm03"
+	w.cluster.Nodes = append(w.cluster.Nodes, model.Node{Name: "pm03"})
+	w.fail["slot pgrex_pm02 for pm02"] = failing(postgres.Changed)
+	live(t, w, false, func() {
+		if w.tried("pgrex_pm03") != 0 {
+			t.Errorf("went on after a change: %q", w.applied)
+		}
+	})
+}
+
+func TestStandbyAsksUpstreamOnlyWhenOneIsConfirmed(t *testing.T) {
+	w := newWorld()
+	w.instance.InRecovery = true
+	w.cluster.Clones[0].Roles = map[string]model.Role{"pm01": model.RoleUnpromoted, "pm02": model.RoleUnpromoted}
+	w.cluster.Nodes[0].Transient = nil
+	live(t, w, false, func() {
+		pass(30 * time.Second)
+		if w.asked > 0 {
+			t.Errorf("asked an upstream %d times while nobody is primary", w.asked)
+		}
+		if w.reads < 25 {
+			t.Errorf("in transition the CIB was read %d times in 30 s, not every second", w.reads)
+		}
+	})
+}
+
+func TestNoPlanIsSaid(t *testing.T) {
+	w := newWorld()
+	w.cluster.Clones = nil
+	live(t, w, false, func() {
+		pass(time.Minute)
+		if w.said("no promotable clone") != 1 || w.status.Healthy {
+			t.Errorf("status %q, log:\n%s", w.status.Summary, strings.Join(w.log, "\n"))
+		}
+	})
+}
+
+func TestTarget(t *testing.T) {
+	for _, test := range []struct {
+		parameters map[string]string
+		override   Target
+		want       Target
+		err        string
+	}{
+		{map[string]string{"socketdir": "/run/pg", "pgport": "5433", "pgdba": "pg"}, Target{}, Target{"/run/pg", 5433, "pg", "postgres"}, ""},
+		{map[string]string{"socketdir": "/run/pg", "start_opt": "-c x=y -p 5434"}, Target{}, Target{"/run/pg", 5434, "postgres", "postgres"}, ""},
+		{map[string]string{"socketdir": "/run/pg", "start_opt": "-p5434"}, Target{Port: 1, User: "u", Database: "d", SocketDir: "/s"}, Target{"/s", 1, "u", "d"}, ""},
+		{map[string]string{"socketdir": "/run/pg"}, Target{}, Target{"/run/pg", 5432, "postgres", "postgres"}, ""},
+		{map[string]string{"pgport": "many"}, Target{}, Target{}, `the agent's port "many" is no port number: put pgport right, or use --pg-port`},
+	} {
+		got, err := targetOf(model.Clone{Parameters: test.parameters}, test.override)
+		if got != test.want || fmt.Sprint(err) != test.err && (err != nil || test.err != "") {
+			t.Errorf("%v: got %+v, %v", test.parameters, got, err)
+		}
+	}
+}

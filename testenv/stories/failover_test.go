@@ -1,0 +1,284 @@
+package stories
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/testenv"
+)
+
+const (
+	walKeepSize = 32 << 20  // as the lab sets it
+	maxWALSize  = 128 << 20 // one checkpoint's worth
+	segment     = 16 << 20
+)
+
+// TestThreeHosts is the seed's story: hosts go away and come back in every order, and none needs a copy.
+func TestThreeHosts(t *testing.T) {
+	t.Parallel()
+	s := tell(t, testenv.Config{
+		Hosts: []string{"pm01", "pm02", "pm03"}, Properties: map[string]string{"no-quorum-policy": "freeze"},
+	})
+	pm01 := s.primary()
+	rest := s.others(pm01)
+	pm02, pm03 := rest[0], rest[1]
+
+	s.chapter("E1", func(s *story) { s.slotsAppear(pm01); s.idleCostsNothing() })
+	for _, host := range s.lab.Hosts() {
+		s.mark(host)
+	}
+	s.chapter("E12", func(s *story) { s.copiedStandby(pm01, pm02, pm03) })
+	s.mark(pm03) // E12 did copy it
+	s.chapter("E7", func(s *story) { s.slotsMove(pm01) })
+	s.chapter("E2", func(s *story) { s.droppedByHand(pm01, pm03) })
+	s.chapter("E3", func(s *story) { s.standbyAway(pm01, pm03) })
+	s.chapter("E5", func(s *story) { s.standbyAwayAcrossFailover(pm01, pm02, pm03) })
+	s.chapter("E6", func(s *story) { s.oldPrimaryBack(pm01, pm02) })
+	s.chapter("E9", func(s *story) { s.doubts(pm02, pm03) })
+	s.chapter("E9 no quorum", func(s *story) { s.noQuorum(pm02, pm01, pm03) })
+}
+
+// slotsAppear is E1's first half.
+func (s *story) slotsAppear(primary string) {
+	s.start(s.lab.Hosts()...)
+	took := s.awaitRight(10*time.Second, primary)
+	s.t.Logf("all slots reserved and in use %s after pgrex was started", took.Round(10*time.Millisecond))
+}
+
+// idleCostsNothing is E1's second half and I9: for a minute nothing is written anywhere.
+func (s *story) idleCostsNothing() {
+	s.t.Helper()
+	type writes struct {
+		steps    uint64
+		settings string
+		slots    string
+		epoch    string
+	}
+	look := func(host string) (writes, time.Time) {
+		status, err := s.status(host)
+		s.must(err)
+		settings, err := s.lab.Exec(s.ctx, host, "stat", "-c", "%i %y", dataDir+"/postgresql.auto.conf")
+		s.must(err)
+		epoch, err := s.lab.Exec(s.ctx, host, "sh", "-c", "cibadmin -Q | sed -n 's/.* epoch=\"\\([0-9]*\\)\".*/\\1/p' | head -1")
+		s.must(err)
+		return writes{
+			steps: status.StepsDone, settings: settings, epoch: epoch,
+			slots: s.sql(host, "SELECT slot_name, restart_lsn FROM pg_replication_slots WHERE NOT active ORDER BY 1"),
+		}, status.Looked
+	}
+	s.await(patience, "every host is healthy", func() (bool, string) {
+		for _, host := range s.lab.Hosts() {
+			if status, err := s.status(host); err != nil || !status.Healthy {
+				return false, fmt.Sprint(host, ": ", status.Summary, err)
+			}
+		}
+		return true, ""
+	})
+	before, begin := map[string]writes{}, map[string]time.Time{}
+	for _, host := range s.lab.Hosts() {
+		before[host], begin[host] = look(host)
+	}
+	for _, host := range s.lab.Hosts() {
+		s.await(patience, host+" has looked for a minute", func() (bool, string) {
+			now, looked := look(host)
+			if now != before[host] {
+				s.t.Fatalf("I9: %s wrote while idle: before %+v, now %+v", host, before[host], now)
+			}
+			return looked.Sub(begin[host]) >= time.Minute, looked.String()
+		})
+	}
+}
+
+// copiedStandby is E12: pm03 is a copy of pm02, so that it comes up with primary_slot_name of pm02.
+func (s *story) copiedStandby(primary, source, copied string) {
+	owner := func() string {
+		return s.sql(primary, fmt.Sprintf("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '%s'", s.slot(source)))
+	}
+	before := owner()
+	s.must(s.lab.Copy(s.ctx, copied, source))
+	s.await(patience, copied+" has its own primary_slot_name", func() (bool, string) {
+		if now := owner(); now != before {
+			s.t.Fatalf("the slot of %s was taken: its process was %s, now %s", source, before, now)
+		}
+		out := s.ask(copied, "SHOW primary_slot_name")
+		return out == s.slot(copied), out
+	})
+	s.awaitStreams(patience, primary, copied)
+	status, err := s.status(copied)
+	s.must(err)
+	started := s.sql(copied, "SELECT extract(epoch FROM pg_postmaster_start_time())")
+	var epoch float64
+	_, err = fmt.Sscan(started, &epoch)
+	s.must(err)
+	took := status.LastStep.At.Sub(time.UnixMicro(int64(epoch * 1e6)))
+	s.t.Logf("last step %s %s, %s after PostgreSQL's start", status.LastStep.Kind, status.LastStep.Text, took.Round(time.Millisecond))
+	if took > 2*time.Second {
+		s.t.Errorf("right only %s after PostgreSQL's start, not within 2 s", took)
+	}
+	if now := owner(); now != before {
+		s.t.Errorf("the slot of %s was taken: its process was %s, now %s", source, before, now)
+	}
+}
+
+// slotsMove is E7: under load the slots on every standby hold no more than two checkpoints' worth.
+func (s *story) slotsMove(primary string) {
+	most := map[string]int64{}
+	first := map[string]string{}
+	position := func(host, of string) string {
+		return s.sql(host, fmt.Sprintf("SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = '%s'", s.slot(of)))
+	}
+	for _, host := range s.others(primary) {
+		for _, of := range s.others(host) {
+			first[host+of] = position(host, of)
+		}
+	}
+	for range 24 {
+		s.must(s.lab.Load(s.ctx, primary, walKeepSize))
+		for _, host := range s.others(primary) {
+			for _, of := range s.others(host) {
+				most[host] = max(most[host], s.retained(host, s.slot(of)))
+			}
+		}
+	}
+	for _, host := range s.others(primary) {
+		s.t.Logf("%s held at most %s in any slot while %s were written", host, model.FormatBytes(uint64(most[host])), model.FormatBytes(24*walKeepSize))
+		if most[host] > 2*maxWALSize+segment {
+			s.t.Errorf("%s held %s, more than two checkpoints' worth", host, model.FormatBytes(uint64(most[host])))
+		}
+		for _, of := range s.others(host) {
+			if position(host, of) == first[host+of] {
+				s.t.Errorf("on %s the slot for %s has not moved from %s", host, of, first[host+of])
+			}
+		}
+	}
+}
+
+// droppedByHand is E2.
+func (s *story) droppedByHand(primary, absent string) {
+	s.must(s.lab.Off(s.ctx, absent))
+	drop := fmt.Sprintf("SELECT pg_drop_replication_slot('%s')", s.slot(absent))
+	s.await(patience, "the absent standby's slot can be dropped", func() (bool, string) {
+		out := s.ask(primary, drop)
+		return out == "", out
+	})
+	took := s.await(3*time.Second, "the slot is back, reserved", func() (bool, string) {
+		return s.reserved(primary, s.slot(absent))
+	})
+	s.t.Logf("back, reserved, %s after it was dropped", took.Round(10*time.Millisecond))
+	s.must(s.lab.On(s.ctx, absent))
+	s.awaitStreams(patience, primary, absent)
+}
+
+// standbyAway is E3.
+func (s *story) standbyAway(primary, absent string) {
+	s.must(s.lab.Off(s.ctx, absent))
+	s.load(primary, 20*walKeepSize)
+	s.t.Logf("%s holds %s for %s", primary, model.FormatBytes(uint64(s.retained(primary, s.slot(absent)))), absent)
+	s.must(s.lab.On(s.ctx, absent))
+	took := s.awaitStreams(patience, primary, absent)
+	s.neverCopied(absent)
+	s.t.Logf("%s streams again %s after it was switched on, without a copy", absent, took.Round(100*time.Millisecond))
+}
+
+// standbyAwayAcrossFailover is E5.
+func (s *story) standbyAwayAcrossFailover(old, next, absent string) {
+	s.awaitRight(patience, old)
+	s.must(s.lab.Off(s.ctx, absent))
+	s.load(old, 10*walKeepSize)
+	s.await(patience, next+" has replayed and holds what "+absent+" needs", func() (bool, string) {
+		need := s.sql(old, fmt.Sprintf("SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = '%s'", s.slot(absent)))
+		out := s.sql(next, fmt.Sprintf("SELECT restart_lsn <= '%s' FROM pg_replication_slots WHERE slot_name = '%s'", need, s.slot(absent)))
+		return out == "t", out
+	})
+	s.must(s.lab.Crash(s.ctx, old))
+	s.t.Logf("%s takes writes %s after the crash of %s", next, s.awaitPrimary(next).Round(100*time.Millisecond), old)
+	s.load(next, 10*walKeepSize)
+	s.must(s.lab.On(s.ctx, absent))
+	took := s.awaitStreams(patience, next, absent)
+	s.neverCopied(absent)
+	s.t.Logf("%s streams from %s %s after it was switched on, without a copy", absent, next, took.Round(100*time.Millisecond))
+}
+
+// oldPrimaryBack is E6: the old primary needs pg_rewind, and pg_rewind finds what it needs.
+func (s *story) oldPrimaryBack(old, primary string) {
+	s.load(primary, 10*walKeepSize)
+	s.t.Logf("%s keeps %s in pg_wal, %s of it for %s", primary, model.FormatBytes(uint64(s.walHeld(primary))),
+		model.FormatBytes(uint64(s.retained(primary, s.slot(old)))), old)
+	begin := time.Now()
+	s.must(s.lab.Rewind(s.ctx, old))
+	s.awaitStreams(patience, primary, old)
+	s.t.Logf("%s streams from %s %s after pg_rewind was begun, without a copy", old, primary, time.Since(begin).Round(100*time.Millisecond))
+	s.awaitRight(patience, primary)
+}
+
+// doubts is E9: what forbids anything destructive is said, and holds a drop that is due until it ends.
+func (s *story) doubts(primary, standby string) {
+	for _, doubt := range []struct {
+		code       model.Code
+		begin, end []string
+	}{
+		{model.CodeMaintenance, []string{"crm", "configure", "property", "maintenance-mode=true"},
+			[]string{"crm", "configure", "property", "maintenance-mode=false"}},
+		{model.CodeUnmanaged, []string{"crm_resource", "--resource", "msPostgresql", "--meta", "--set-parameter", "is-managed", "--parameter-value", "false"},
+			[]string{"crm_resource", "--resource", "msPostgresql", "--meta", "--delete-parameter", "is-managed"}},
+		{model.CodePaused, []string{"crm_resource", "--resource", "msPostgresql", "--meta", "--set-parameter", "pgrex-paused", "--parameter-value", "true"},
+			[]string{"crm_resource", "--resource", "msPostgresql", "--meta", "--delete-parameter", "pgrex-paused"}},
+	} {
+		_, err := s.lab.Exec(s.ctx, primary, doubt.begin...)
+		s.must(err)
+		for _, host := range []string{primary, standby} {
+			s.awaitCondition(host, doubt.code)
+			s.makeOwnSlot(host)
+			s.notDropped(host)
+		}
+		_, err = s.lab.Exec(s.ctx, primary, doubt.end...)
+		s.must(err)
+		for _, host := range []string{primary, standby} {
+			s.awaitDropped(host)
+		}
+	}
+}
+
+// makeOwnSlot makes what is to be dropped: a slot of a host for itself.
+func (s *story) makeOwnSlot(host string) {
+	s.t.Helper()
+	s.sql(host, fmt.Sprintf("SELECT pg_create_physical_replication_slot('%s', true)", s.slot(host)))
+}
+
+// notDropped waits until the daemon has read the cluster and this slot at least twice, and finds the slot still there.
+func (s *story) notDropped(host string) {
+	s.t.Helper()
+	var reads []time.Time
+	s.await(patience, host+" has looked closely twice more", func() (bool, string) {
+		status, err := s.status(host)
+		if err == nil && slices.ContainsFunc(status.Slots, func(l controllerSlot) bool { return l.Name == s.slot(host) }) &&
+			!slices.ContainsFunc(reads, status.Read.Equal) {
+			reads = append(reads, status.Read)
+		}
+		return len(reads) > 2, fmt.Sprint(reads, err)
+	})
+	if ok, seen := s.reserved(host, s.slot(host)); !ok {
+		s.t.Fatalf("%s dropped a slot in doubt; it has %s", host, seen)
+	}
+}
+
+func (s *story) awaitDropped(host string) {
+	s.t.Helper()
+	s.await(patience, "the slot of "+host+" for itself is dropped", func() (bool, string) {
+		out := s.ask(host, fmt.Sprintf("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '%s'", s.slot(host)))
+		return out == "0", out
+	})
+}
+
+// noQuorum is the rest of E9: the primary is cut off from everybody, and the cluster is told to freeze.
+func (s *story) noQuorum(primary string, others ...string) {
+	for _, host := range others {
+		s.must(s.lab.Cut(s.ctx, host))
+	}
+	s.awaitCondition(primary, model.CodeNoQuorum)
+	s.makeOwnSlot(primary)
+	s.notDropped(primary)
+}

@@ -1,0 +1,216 @@
+package stories
+
+import (
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/testenv"
+)
+
+type controllerSlot = controller.SlotStatus
+
+// TestTwoHosts: review before change, and the seed's third warning: the standby stops, then the primary.
+func TestTwoHosts(t *testing.T) {
+	t.Parallel()
+	s := tell(t, testenv.Config{Hosts: []string{"pm01", "pm02"}})
+	primary := s.primary()
+	standby := s.others(primary)[0]
+	s.chapter("E10", func(s *story) { s.reviewBeforeChange(primary, standby) })
+	s.chapter("E1", func(s *story) { s.slotsAppear(primary) })
+	s.chapter("E4", func(s *story) { s.bothStop(primary, standby) })
+}
+
+// steps are the kinds and texts of a plan printed as JSON.
+func (s *story) steps(document string) []string {
+	s.t.Helper()
+	var plan struct {
+		Steps []struct{ Kind, Text string }
+	}
+	s.must(json.Unmarshal([]byte(document), &plan))
+	steps := []string{}
+	for _, step := range plan.Steps {
+		steps = append(steps, step.Kind+" "+step.Text)
+	}
+	return steps
+}
+
+// reviewBeforeChange is E10.
+func (s *story) reviewBeforeChange(primary, standby string) {
+	s.must(s.lab.Enable(s.ctx, primary, testenv.Service{
+		Name: "pgrex", User: "postgres", Group: "haclient", Argv: []string{pgrex, "run", "--dry-run"},
+	}))
+	s.await(patience, "the dry run has planned", func() (bool, string) {
+		status, err := s.status(primary)
+		return err == nil && len(status.Planned) == 1 && !status.Healthy, fmt.Sprint(status.Planned, err)
+	})
+	if slots := s.sql(primary, "SELECT slot_name FROM pg_replication_slots"); slots != "" {
+		s.t.Fatalf("the dry run made slots: %s", slots)
+	}
+	s.stop(primary)
+
+	planned, status := s.command(primary, "plan", "-o", "json")
+	if status != 2 {
+		s.t.Fatalf("plan with something to do exits with %d, not 2", status)
+	}
+	s.samePlanElsewhere(primary)
+	applied, status := s.command(primary, "apply", "-o", "json")
+	if status != 0 {
+		s.t.Fatalf("apply exits with %d", status)
+	}
+	want := []string{"CreateSlot slot " + s.slot(standby) + " for " + standby}
+	if got := s.steps(planned); !slices.Equal(got, want) {
+		s.t.Errorf("plan lists %q, not %q", got, want)
+	}
+	if got := s.steps(applied); !slices.Equal(got, want) {
+		s.t.Errorf("apply lists %q, not %q", got, want)
+	}
+	if ok, seen := s.reserved(primary, s.slot(standby)); !ok {
+		s.t.Errorf("apply did not do what it listed; slots: %s", seen)
+	}
+	s.samePlanElsewhere(standby)
+	if _, status := s.command(standby, "apply"); status != 0 {
+		s.t.Errorf("apply on the standby exits with %d", status)
+	}
+	s.awaitStreams(patience, primary, standby)
+	for _, host := range s.lab.Hosts() {
+		s.await(patience, host+" has nothing to do", func() (bool, string) {
+			out, status := s.command(host, "plan")
+			return status == 0, out
+		})
+	}
+}
+
+// samePlanElsewhere takes a snapshot on a host and plans from it outside of the cluster: no Pacemaker, no PostgreSQL.
+func (s *story) samePlanElsewhere(host string) {
+	s.t.Helper()
+	snapshot, status := s.command(host, "snapshot")
+	if status != 0 {
+		s.t.Fatalf("snapshot exits with %d", status)
+	}
+	plan := func(here bool, output string) string {
+		if here {
+			cmd := exec.CommandContext(s.ctx, pgrex, "plan", "--snapshot", "-", "-o", output)
+			cmd.Stdin = strings.NewReader(snapshot)
+			out, err := cmd.Output()
+			if exit, ok := err.(*exec.ExitError); err != nil && (!ok || exit.ExitCode() != 2) {
+				s.t.Fatal(err)
+			}
+			return string(out)
+		}
+		file := filepath.Join("/tmp", "snapshot.json")
+		_, err := s.lab.ExecAs(s.ctx, "postgres", "haclient", host, "sh", "-c", "cat >"+file+" <<'END'\n"+snapshot+"END")
+		s.must(err)
+		out, _ := s.command(host, "plan", "--snapshot", file, "-o", output)
+		return out
+	}
+	for _, output := range []string{"text", "json"} {
+		if there, here := plan(false, output), plan(true, output); there != here {
+			s.t.Errorf("the snapshot of %s gives another plan here:\n%s\nthere:\n%s", host, here, there)
+		}
+	}
+	live, _ := s.command(host, "plan")
+	if here := plan(true, "text"); live != here {
+		s.t.Errorf("plan on %s and from its snapshot differ:\n%s\n%s", host, live, here)
+	}
+}
+
+// bothStop is E4.
+func (s *story) bothStop(primary, standby string) {
+	for _, host := range s.lab.Hosts() {
+		s.mark(host)
+	}
+	s.must(s.lab.Standby(s.ctx, standby))
+	s.await(patience, standby+" is detached", func() (bool, string) {
+		ok, seen := s.streams(primary, standby)
+		return !ok && seen == "", seen
+	})
+	s.load(primary, 10*walKeepSize)
+	s.must(s.lab.Standby(s.ctx, primary))
+	s.await(patience, primary+" is down", func() (bool, string) {
+		out := s.ask(primary, "SELECT 1")
+		return strings.HasPrefix(out, "error: "), out
+	})
+	s.must(s.lab.Unstandby(s.ctx, primary))
+	s.awaitPrimary(primary)
+	s.load(primary, 10*walKeepSize)
+	s.must(s.lab.Unstandby(s.ctx, standby))
+	took := s.awaitStreams(patience, primary, standby)
+	s.neverCopied(standby)
+	s.t.Logf("%s streams again %s after it was let back, without a copy", standby, took.Round(100*time.Millisecond))
+	s.awaitRight(patience, primary)
+}
+
+// TestAgentSlots is E8: the agent names the slots.
+func TestAgentSlots(t *testing.T) {
+	t.Parallel()
+	s := tell(t, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, Slots: "rex"})
+	primary := s.primary()
+	standby, absent := s.others(primary)[0], s.others(primary)[1]
+	mine := s.slotUnder("rex", absent)
+	s.start(s.lab.Hosts()...)
+	s.awaitCondition(primary, model.CodeAgentOwnsSlots)
+	s.await(patience, "the finding says how to hand over", func() (bool, string) {
+		status, err := s.status(primary)
+		return slices.ContainsFunc(status.Conditions, func(c controller.Condition) bool {
+			return c.Code == model.CodeAgentOwnsSlots && strings.Contains(c.Text, "crm_resource --refresh")
+		}), fmt.Sprint(status.Conditions, err)
+	})
+	before := s.sql(standby, "SELECT slot_name, restart_lsn FROM pg_replication_slots ORDER BY 1")
+
+	s.chapter("missing", func(s *story) {
+		s.must(s.lab.Off(s.ctx, absent))
+		s.await(patience, "the slot can be dropped", func() (bool, string) {
+			out := s.ask(primary, fmt.Sprintf("SELECT pg_drop_replication_slot('%s')", mine))
+			return out == "", out
+		})
+		s.await(patience, "the slot is back, reserved", func() (bool, string) { return s.reserved(primary, mine) })
+	})
+	s.chapter("lost", func(s *story) {
+		s.stop(primary)
+		s.sql(primary, "ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'")
+		s.sql(primary, "SELECT pg_reload_conf()")
+		s.load(primary, 10*walKeepSize)
+		s.await(patience, "the slot is lost", func() (bool, string) {
+			out := s.ask(primary, fmt.Sprintf("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '%s'", mine))
+			return out == "lost", out
+		})
+		s.sql(primary, "ALTER SYSTEM RESET max_slot_wal_keep_size")
+		s.sql(primary, "SELECT pg_reload_conf()")
+		s.start(primary)
+		s.await(patience, "the lost slot is reserved again", func() (bool, string) { return s.reserved(primary, mine) })
+	})
+	if now := s.sql(standby, "SELECT slot_name, restart_lsn FROM pg_replication_slots ORDER BY 1"); now != before {
+		s.t.Errorf("the slots on the standby have changed: before %q, now %q", before, now)
+	}
+	s.chapter("promote", func(s *story) {
+		s.must(s.lab.Crash(s.ctx, primary))
+		s.awaitPrimary(standby)
+		s.await(patience, "the new primary's slots are reserved", func() (bool, string) {
+			return s.reserved(standby, s.slotUnder("rex", primary), mine)
+		})
+	})
+}
+
+// TestNames is E11: names that fold, names that meet, and a name of 64 characters.
+func TestNames(t *testing.T) {
+	t.Parallel()
+	long := "pm-with-a-name-of-sixty-four.characters.example.for-a-long-while"
+	if len(long) != 64 {
+		t.Fatalf("the long name has %d characters", len(long))
+	}
+	s := tell(t, testenv.Config{Hosts: []string{"DB-1.rex", "db-2", "db.2", long}})
+	primary := s.primary()
+	s.start(s.lab.Hosts()...)
+	s.awaitRight(patience, primary)
+	for _, host := range s.lab.Hosts() {
+		s.t.Logf("%s: %s", host, s.slot(host))
+	}
+}

@@ -1,0 +1,362 @@
+// Package stories tells on a real cluster what pgrex promises. Each test is a story of the design: hosts fail and come
+// back, conditions are awaited, and what was measured is in the log.
+package stories
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/testenv"
+)
+
+// pgrex is the program under test, built with the race detector.
+var pgrex string
+
+func TestMain(m *testing.M) {
+	testenv.Main() // a host of the lab is this binary, run again
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	folder, err := os.MkdirTemp("", "pgrex-stories")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(folder) }()
+	if err := os.Chmod(folder, 0o755); err != nil { // the daemon runs as postgres
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	pgrex = filepath.Join(folder, "pgrex")
+	build := exec.Command("go", "build", "-race", "-o", pgrex, "github.com/pgrex/pgrex/cmd/pgrex")
+	build.Stdout, build.Stderr = os.Stdout, os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build pgrex:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// patience bounds what Pacemaker needs for a start, a failover or a fencing on a busy machine.
+const patience = 120 * time.Second
+
+// story is one cluster with the tools to tell a story on it.
+type story struct {
+	t   *testing.T
+	lab *testenv.Lab
+	ctx context.Context
+}
+
+// tell boots a lab for a story; it is down when the test ends.
+func tell(t *testing.T, config testenv.Config) *story {
+	t.Helper()
+	if os.Getenv("PGREX_NO_LAB") != "" {
+		t.Skip("PGREX_NO_LAB is set: the stories need the lab, and the lab needs root")
+	}
+	config.Dir = t.TempDir()
+	config.Output = logWriter{t}
+	begin := time.Now()
+	lab, err := testenv.Up(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &story{t: t, lab: lab, ctx: t.Context()}
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.dumpLogs()
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := lab.Down(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("%d hosts up in %s", len(lab.Hosts()), time.Since(begin).Round(time.Second))
+	return s
+}
+
+type logWriter struct{ t *testing.T }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimRight(string(p), "\n"))
+	return len(p), nil
+}
+
+// chapter runs one part of a story; a part that fails ends the story, since the next builds on it.
+func (s *story) chapter(name string, f func(s *story)) {
+	s.t.Helper()
+	ok := s.t.Run(name, func(t *testing.T) {
+		begin := time.Now()
+		f(&story{t: t, lab: s.lab, ctx: t.Context()})
+		t.Logf("told in %s", time.Since(begin).Round(100*time.Millisecond))
+	})
+	if !ok {
+		s.t.FailNow()
+	}
+}
+
+func (s *story) dumpLogs() {
+	for _, host := range s.lab.Hosts() {
+		log := s.lab.ServiceLog(host, "pgrex")
+		if lines := strings.Split(log, "\n"); len(lines) > 60 {
+			log = strings.Join(lines[len(lines)-60:], "\n")
+		}
+		s.t.Logf("pgrex on %s:\n%s", host, log)
+	}
+}
+
+func (s *story) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// await waits for a condition. What was last seen is in the failure.
+func (s *story) await(within time.Duration, what string, condition func() (bool, string)) time.Duration {
+	s.t.Helper()
+	begin := time.Now()
+	seen := ""
+	for {
+		ok, now := condition()
+		if ok {
+			return time.Since(begin)
+		}
+		seen = now
+		if time.Since(begin) > within {
+			s.t.Fatalf("not within %s: %s; last seen: %s", within, what, seen)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// start runs the daemon on hosts, as the unit does: user postgres, group haclient.
+func (s *story) start(hosts ...string) {
+	s.t.Helper()
+	for _, host := range hosts {
+		s.must(s.lab.Enable(s.ctx, host, testenv.Service{
+			Name: "pgrex", User: "postgres", Group: "haclient", Argv: []string{pgrex, "run"},
+		}))
+	}
+}
+
+func (s *story) stop(host string) {
+	s.t.Helper()
+	s.must(s.lab.Disable(s.ctx, host, "pgrex"))
+}
+
+// command runs pgrex on a host as the daemon's user and gives what it prints and its exit status.
+func (s *story) command(host string, arguments ...string) (output string, status int) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
+	defer cancel()
+	out, err := s.lab.ExecAs(ctx, "postgres", "haclient", host, append([]string{pgrex}, arguments...)...)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return out, exit.ExitCode()
+	}
+	s.must(err)
+	return out, 0
+}
+
+func (s *story) status(host string) (controller.Status, error) {
+	var status controller.Status
+	ctx, cancel := context.WithTimeout(s.ctx, 10*time.Second)
+	defer cancel()
+	out, err := s.lab.ExecAs(ctx, "postgres", "haclient", host, pgrex, "status", "-o", "json")
+	if out == "" && err != nil {
+		return status, err
+	}
+	return status, json.Unmarshal([]byte(out), &status)
+}
+
+// conditions are the codes that hold on a host.
+func (s *story) conditions(host string) []model.Code {
+	status, err := s.status(host)
+	if err != nil {
+		return nil
+	}
+	var codes []model.Code
+	for _, c := range status.Conditions {
+		codes = append(codes, c.Code)
+	}
+	return codes
+}
+
+func (s *story) awaitCondition(host string, code model.Code) {
+	s.t.Helper()
+	s.await(patience, fmt.Sprintf("%s says %s", host, code), func() (bool, string) {
+		codes := s.conditions(host)
+		return slices.Contains(codes, code), fmt.Sprint(codes)
+	})
+}
+
+func (s *story) sql(host, query string) string {
+	s.t.Helper()
+	out, err := s.lab.SQL(s.ctx, host, query)
+	s.must(err)
+	return strings.TrimSpace(out)
+}
+
+// ask is sql where the server may be down.
+func (s *story) ask(host, query string) string {
+	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
+	defer cancel()
+	out, err := s.lab.SQL(ctx, host, query)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	return strings.TrimSpace(out)
+}
+
+func (s *story) number(host, query string) int64 {
+	s.t.Helper()
+	n, err := strconv.ParseInt(s.sql(host, query), 10, 64)
+	s.must(err)
+	return n
+}
+
+// slot names the slot of a host under the default prefix.
+func (s *story) slot(host string) string { return s.slotUnder("pgrex", host) }
+
+func (s *story) slotUnder(prefix, host string) string {
+	var members []string
+	for _, h := range s.lab.Hosts() {
+		members = append(members, strings.ToLower(h))
+	}
+	return model.SlotNames(prefix, members)[strings.ToLower(host)]
+}
+
+// reserved tells whether a host holds a reserved slot of each name.
+func (s *story) reserved(host string, slots ...string) (bool, string) {
+	out := s.ask(host, "SELECT slot_name, restart_lsn IS NOT NULL AND wal_status <> 'lost' FROM pg_replication_slots ORDER BY 1")
+	for _, name := range slots {
+		if !slices.Contains(strings.Split(out, "\n"), name+"|t") {
+			return false, out
+		}
+	}
+	return true, out
+}
+
+// streams tells whether the primary has the host attached, streaming, through the host's own slot.
+func (s *story) streams(primary, host string) (bool, string) {
+	out := s.ask(primary, fmt.Sprintf("SELECT s.slot_name, r.application_name, r.state FROM pg_stat_replication r "+
+		"LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE r.application_name = '%s'", application(host)))
+	return out == s.slot(host)+"|"+application(host)+"|streaming", out
+}
+
+// application is the application_name that the agent gives a host; PostgreSQL cuts it at 63.
+func application(host string) string {
+	name := strings.ToLower(host)
+	return name[:min(len(name), 63)]
+}
+
+func (s *story) awaitStreams(within time.Duration, primary, host string) time.Duration {
+	s.t.Helper()
+	return s.await(within, fmt.Sprintf("%s streams from %s through %s", host, primary, s.slot(host)), func() (bool, string) {
+		return s.streams(primary, host)
+	})
+}
+
+// others are all hosts but one.
+func (s *story) others(host string) []string {
+	return slices.DeleteFunc(slices.Clone(s.lab.Hosts()), func(h string) bool { return h == host })
+}
+
+// awaitRight waits until every host holds a reserved slot for each other one and each standby streams through its own.
+func (s *story) awaitRight(within time.Duration, primary string) time.Duration {
+	s.t.Helper()
+	return s.await(within, "slots on every host, and streaming through them", func() (bool, string) {
+		for _, host := range s.lab.Hosts() {
+			var names []string
+			for _, o := range s.others(host) {
+				names = append(names, s.slot(o))
+			}
+			if ok, seen := s.reserved(host, names...); !ok {
+				return false, host + " has " + seen
+			}
+			if host != primary {
+				if ok, seen := s.streams(primary, host); !ok {
+					return false, host + ": " + seen
+				}
+			}
+		}
+		return true, ""
+	})
+}
+
+func (s *story) primary() string {
+	s.t.Helper()
+	host, err := s.lab.Primary(s.ctx)
+	s.must(err)
+	return host
+}
+
+// awaitPrimary waits until the host is the confirmed primary to pgrex as well, and takes writes through the virtual IP.
+func (s *story) awaitPrimary(host string) time.Duration {
+	s.t.Helper()
+	return s.await(patience, host+" is the primary and takes writes", func() (bool, string) {
+		now, err := s.lab.Primary(s.ctx)
+		if err != nil || now != host {
+			return false, fmt.Sprint(now, err)
+		}
+		ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
+		defer cancel()
+		_, err = s.lab.VIPSQL(ctx, "CREATE TABLE IF NOT EXISTS story (at timestamptz); INSERT INTO story VALUES (now())")
+		return err == nil, fmt.Sprint(err)
+	})
+}
+
+// mark leaves a file in a host's data folder, which no copy of another host would have.
+func (s *story) mark(host string) {
+	s.t.Helper()
+	_, err := s.lab.Exec(s.ctx, host, "sh", "-c", "hostname >"+dataDir+"/copied_never")
+	s.must(err)
+}
+
+// neverCopied proves that the host's data folder is still the one that was marked.
+func (s *story) neverCopied(host string) {
+	s.t.Helper()
+	out, err := s.lab.Exec(s.ctx, host, "cat", dataDir+"/copied_never")
+	s.must(err)
+	if strings.TrimSpace(out) != host {
+		s.t.Fatalf("%s: the data folder is marked %q: it has been copied", host, out)
+	}
+}
+
+const dataDir = "/var/lib/pgsql/data"
+
+// load writes WAL on the primary and then makes it recycle what it may.
+func (s *story) load(primary string, bytes int64) {
+	s.t.Helper()
+	begin := time.Now()
+	s.must(s.lab.Load(s.ctx, primary, bytes))
+	s.sql(primary, "CHECKPOINT")
+	s.t.Logf("%s wrote %s of WAL in %s", primary, model.FormatBytes(uint64(bytes)), time.Since(begin).Round(time.Second))
+}
+
+// walHeld is how much WAL lies in a host's pg_wal, in bytes.
+func (s *story) walHeld(host string) int64 {
+	s.t.Helper()
+	return s.number(host, "SELECT count(*) * 16777216 FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'")
+}
+
+// retained is how much WAL a host's slot holds back, in bytes.
+func (s *story) retained(host, slot string) int64 {
+	s.t.Helper()
+	return s.number(host, fmt.Sprintf("SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() "+
+		"ELSE pg_current_wal_lsn() END - restart_lsn)::bigint FROM pg_replication_slots WHERE slot_name = '%s'", slot))
+}
