@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
@@ -140,6 +141,32 @@ func checkConverges(t *testing.T, in reconcile.Input) {
 		if last, err := reconcile.Plan(now); err != nil || len(last.Steps) > 0 {
 			t.Errorf("I7: after %d of %d steps, planning again does not get there: %v\n%s", n, len(plan.Steps), err, last)
 		}
+	}
+}
+
+// TestExample keeps the snapshot that the README plans from.
+func TestExample(t *testing.T) {
+	archive, err := txtar.ParseFile("testdata/standby-new.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	want, err := reconcile.Snapshot{Taken: taken, Input: parseScenario(t, archive)}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const file = "../docs/examples/new-standby.json"
+	if *update {
+		if err := os.WriteFile(file, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s differs from the scenario (-want +got):\n%s", file, diff)
 	}
 }
 

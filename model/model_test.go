@@ -1,0 +1,135 @@
+package model_test
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+func TestLSN(t *testing.T) {
+	for _, text := range []string{"0/0", "0/3000420", "16/B374D848", "FFFFFFFF/FFFFFFFF"} {
+		l, err := model.ParseLSN(text)
+		if err != nil || l.String() != text {
+			t.Errorf("%s is read as %s, %v", text, l, err)
+		}
+	}
+	for _, text := range []string{"", "0", "/", "0/", "/0", "0/1/2", "g/0", "-1/0", "1FFFFFFFF/0", "0x1/0", " 0/1"} {
+		if l, err := model.ParseLSN(text); err == nil {
+			t.Errorf("%q is read as %s", text, l)
+		}
+	}
+	if s := model.LSN(0x3000420).Segment(16 << 20); s != 3 {
+		t.Errorf("0/3000420 is in segment %d", s)
+	}
+	if n := model.LSN(5).BytesTo(3); n != 0 {
+		t.Errorf("backwards is %d bytes", n)
+	}
+}
+
+func TestVersionOrder(t *testing.T) {
+	ordered := []model.Version{{}, {NumUpdates: 9}, {Epoch: 1}, {Epoch: 2, NumUpdates: 1}, {AdminEpoch: 1}}
+	for i, older := range ordered {
+		for _, newer := range ordered[i:] {
+			sameConfiguration := older.AdminEpoch == newer.AdminEpoch && older.Epoch == newer.Epoch
+			if older.ConfigurationOlder(newer) == sameConfiguration || newer.ConfigurationOlder(older) {
+				t.Errorf("%v and %v are in the wrong order", older, newer)
+			}
+		}
+	}
+}
+
+// TestSlotNames: names are the agent's where they can be, valid, different from each other, and the same in any order.
+func TestSlotNames(t *testing.T) {
+	valid := regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+	agents := regexp.MustCompile(`^[a-z0-9_.-]+$`)
+	host := rapid.OneOf(
+		rapid.StringMatching(`[a-z0-9]{1,3}[-._][a-c0-9]{0,2}`),
+		rapid.StringMatching(`[A-Za-z0-9.-]{1,80}`),
+		rapid.StringMatching(`db_[0-9a-f]{8}`),
+		rapid.String(),
+	)
+	rapid.Check(t, func(t *rapid.T) {
+		hosts := rapid.SliceOfNDistinct(host, 1, 16, strings.ToLower).Draw(t, "hosts")
+		prefix := rapid.StringMatching(`[a-z0-9_]{1,53}`).Draw(t, "prefix")
+		names := model.SlotNames(prefix, hosts)
+		owner := map[string]string{}
+		for _, h := range hosts {
+			name := names[h]
+			if !valid.MatchString(name) {
+				t.Fatalf("the slot of %q is %q, which PostgreSQL refuses", h, name)
+			}
+			if other, ok := owner[name]; ok {
+				t.Fatalf("%q and %q share the slot %s", h, other, name)
+			}
+			owner[name] = h
+		}
+		if len(hosts) == 1 && agents.MatchString(hosts[0]) && len(prefix)+1+len(hosts[0]) <= 63 {
+			if want := (model.Policy{SlotPrefix: prefix}).AgentSlotName(hosts[0]); names[hosts[0]] != want {
+				t.Fatalf("the slot of %q is %s, the agent's %s", hosts[0], names[hosts[0]], want)
+			}
+		}
+		slices.Reverse(hosts)
+		if diff := cmp.Diff(names, model.SlotNames(prefix, hosts)); diff != "" {
+			t.Fatalf("another order gives other names:\n%s", diff)
+		}
+	})
+}
+
+func TestSameHostTwiceEnds(t *testing.T) {
+	if names := model.SlotNames("p", []string{"A", "a"}); len(names) != 2 {
+		t.Errorf("got %v", names)
+	}
+}
+
+func TestPolicy(t *testing.T) {
+	base := model.Policy{SlotPrefix: "pgrex", StandbySlots: true, Members: []string{"a", "b"}, RepMode: "sync"}
+	with := func(change func(*model.Policy)) model.Policy {
+		p := base
+		change(&p)
+		return p
+	}
+	for name, test := range map[string]struct {
+		meta, parameters map[string]string
+		want             model.Policy
+		problems         int
+	}{
+		"defaults":       {nil, nil, base, 0},
+		"prefix":         {map[string]string{"pgrex-slot-prefix": "x"}, nil, with(func(p *model.Policy) { p.SlotPrefix = "x" }), 0},
+		"agent's":        {nil, map[string]string{"replication_slot_name": "rex"}, with(func(p *model.Policy) { p.SlotPrefix, p.AgentSlots = "rex", true }), 0},
+		"besides":        {map[string]string{"pgrex-slot-prefix": "x"}, map[string]string{"replication_slot_name": "rex"}, with(func(p *model.Policy) { p.SlotPrefix = "x" }), 0},
+		"all else":       {map[string]string{"pgrex-slot-naming": "pair", "pgrex-standby-slots": "none", "pgrex-orphans": "drop", "pgrex-paused": "Yes"}, nil, with(func(p *model.Policy) { p.PairNaming, p.StandbySlots, p.DropOrphans, p.Paused = true, false, true, true }), 0},
+		"bad prefix":     {map[string]string{"pgrex-slot-prefix": "Rex"}, nil, with(func(p *model.Policy) { p.SlotPrefix = "Rex" }), 1},
+		"empty prefix":   {map[string]string{"pgrex-slot-prefix": ""}, nil, with(func(p *model.Policy) { p.SlotPrefix = "" }), 1},
+		"bad paused":     {map[string]string{"pgrex-paused": "maybe"}, nil, base, 1},
+		"two bad ones":   {map[string]string{"pgrex-orphans": "keep", "pgrex-orphan": "drop"}, nil, base, 2},
+		"someone else's": {map[string]string{"resource-stickiness": "1"}, nil, base, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			parameters := map[string]string{"node_list": " B a\tb ", "rep_mode": "sync"}
+			for k, v := range test.parameters {
+				parameters[k] = v
+			}
+			got, problems := model.PolicyOf(model.Clone{Meta: test.meta, Parameters: parameters})
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("policy (-want +got):\n%s", diff)
+			}
+			if len(problems) != test.problems {
+				t.Errorf("problems: %q", problems)
+			}
+		})
+	}
+}
+
+func TestFormatBytes(t *testing.T) {
+	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 16 << 20: "16.0 MiB", 1 << 63: "8.0 EiB"} {
+		if got := model.FormatBytes(n); got != want {
+			t.Errorf("%d bytes are %q, not %q", n, got, want)
+		}
+	}
+}
