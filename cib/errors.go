@@ -1,0 +1,54 @@
+package cib
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// What can go wrong, for a caller to branch on. Each is wrapped in an error that says what to do.
+var (
+	// ErrClusterDown: Pacemaker is not running on this host, or is just starting or stopping. It is worth a retry.
+	ErrClusterDown = errors.New("Pacemaker is not running") //nolint:revive,staticcheck // a name
+	// ErrTimeout: cibadmin did not answer within the deadline and was killed. It is worth a retry.
+	ErrTimeout = errors.New("no answer in time")
+	// ErrNotInstalled: there is no cibadmin to run.
+	ErrNotInstalled = errors.New("cibadmin is not installed")
+	// ErrPermission: this user may not read the CIB, or not run cibadmin.
+	ErrPermission = errors.New("no permission to read the CIB")
+	// ErrUnparseable: there is an answer, but it is no CIB that this version understands, or it is too big.
+	ErrUnparseable = errors.New("the CIB cannot be understood")
+	// ErrFailed: cibadmin failed in a way that is none of the above.
+	ErrFailed = errors.New("the CIB cannot be read")
+)
+
+// unparseable makes the error for a CIB that is not understood; the text says why, and what to do.
+func unparseable(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrUnparseable, oneLine(fmt.Sprintf(format, args...)))
+}
+
+// maxDetail is how much of somebody else's text an error repeats, in bytes.
+const maxDetail = 300
+
+// oneLine makes text fit for one line of a log: control characters become spaces, runs of spaces one, and of a long
+// text only the end is kept, because that is where commands say what failed.
+func oneLine(text string) string {
+	text = strings.ToValidUTF8(text, "?")
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsGraphic(r) || unicode.IsSpace(r) {
+			return ' '
+		}
+		return r
+	}, text)
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) <= maxDetail {
+		return text
+	}
+	cut := len(text) - maxDetail
+	for !utf8.RuneStart(text[cut]) {
+		cut++
+	}
+	return "..." + text[cut:]
+}

@@ -1,0 +1,178 @@
+package cib
+
+import (
+	"strings"
+
+	"github.com/beevik/etree"
+)
+
+// onFail is what to do about a failure, the graver the higher (enum action_fail_response, cmp_on_fail).
+type onFail int
+
+const (
+	failIgnore onFail = iota
+	failDemote
+	failRecover
+	failResetRemote
+	failRestartContainer
+	failMigrate
+	failBlock
+	failStop
+	failStandby
+	failFence
+)
+
+// outlastsSuccess tells whether a later success does not mend it (update_resource_state).
+func (f onFail) outlastsSuccess() bool {
+	return f == failStop || f == failFence || f == failMigrate || f == failStandby
+}
+
+// policy is what the configuration says about a failure of the operation (unpack_operation, unpack_operation_on_fail).
+func (i *instance) policy(o *op) onFail {
+	key := i.h.id + " " + o.key + " " + o.task
+	if p, ok := i.r.policies[key]; ok {
+		return p
+	}
+	if i.r.policies == nil {
+		i.r.policies = map[string]onFail{}
+	}
+	p := i.w.policy(i.r, i.h.id, o)
+	i.r.policies[key] = p
+	return p
+}
+
+func (w *workingSet) policy(r *resource, historyID string, o *op) onFail {
+	entry := w.operation(r, historyID, o.key)
+	switch value := strings.ToLower(w.onFailValue(r, entry, o)); value {
+	case "block":
+		return failBlock
+	case "fence":
+		if w.options.stonith {
+			return failFence
+		}
+		return failStop
+	case "standby":
+		return failStandby
+	case "ignore", "nothing":
+		return failIgnore
+	case "migrate":
+		return failMigrate
+	case "stop":
+		return failStop
+	case "restart":
+		return failRecover
+	case "demote":
+		return failDemote
+	case "restart-container":
+		if r.container != nil {
+			return failRestartContainer
+		}
+	}
+	return w.defaultPolicy(r, o)
+}
+
+// defaultPolicy is what is done where nothing is configured.
+func (w *workingSet) defaultPolicy(r *resource, o *op) onFail {
+	n := w.nodeNamed[fold(r.id)]
+	connects := r.isConnection() && n != nil && n.isRemote() && !n.isGuest()
+	switch {
+	case r.container != nil:
+		return failRestartContainer
+	case connects && !o.isProbe() && o.task != "start":
+		if !r.managed {
+			return failStop
+		}
+		return failResetRemote
+	case o.task == "stop" && w.options.stonith:
+		return failFence
+	case o.task == "stop":
+		return failBlock
+	}
+	return failRecover
+}
+
+// onFailValue is the on-fail that applies, "" for the default.
+func (w *workingSet) onFailValue(r *resource, entry *etree.Element, o *op) string {
+	value := w.configuredOnFail(entry)
+	switch {
+	case o.task == "stop":
+		if value == "standby" || value == "demote" || value == "stop" {
+			return "" // not allowed for a stop
+		}
+	case o.task == "demote" && value == "":
+		return w.promotedMonitorOnFail(r)
+	case value == "demote" && attr(entry, "name") != "promote" && !isPromotedMonitor(entry):
+		return "" // allowed where there is a promoted role to lose
+	}
+	return value
+}
+
+// configuredOnFail: the <op>'s own attribute goes before its meta attributes, and those before op_defaults.
+func (w *workingSet) configuredOnFail(entry *etree.Element) string {
+	if value, ok := lookupAttr(entry, "on-fail"); ok {
+		return strings.ToLower(value)
+	}
+	var meta attributes
+	only := func(name string) bool { return name == "on-fail" }
+	w.add(&meta, []*etree.Element{entry}, "meta_attributes", "", only)
+	w.add(&meta, []*etree.Element{w.opDefaults}, "meta_attributes", "", only)
+	return strings.ToLower(meta.values["on-fail"])
+}
+
+// promotedMonitorOnFail: a demote that has no on-fail of its own takes that of the promoted role's monitor.
+func (w *workingSet) promotedMonitorOnFail(r *resource) string {
+	for _, entry := range r.operations {
+		if !w.visit() {
+			break
+		}
+		enabled, known := parseBool(attr(entry, "enabled"))
+		value := strings.ToLower(attr(entry, "on-fail"))
+		if value != "" && value != "demote" && (enabled || !known) && isPromotedMonitor(entry) {
+			return value
+		}
+	}
+	return ""
+}
+
+// isPromotedMonitor tells whether an <op> is a recurring monitor of the promoted role.
+func isPromotedMonitor(entry *etree.Element) bool {
+	role := strings.ToLower(attr(entry, "role"))
+	return attr(entry, "name") == "monitor" && (role == "promoted" || role == "master") &&
+		milliseconds(attr(entry, "interval")) > 0
+}
+
+// operation finds the <op> that configures an operation, by its key name_task_interval (find_rsc_op_entry_helper).
+// migrate_to and migrate_from may be configured together as migrate.
+func (w *workingSet) operation(r *resource, historyID, key string) *etree.Element {
+	wanted, ok := strings.CutPrefix(strings.ToLower(key), strings.ToLower(historyID)+"_")
+	if !ok {
+		return nil
+	}
+	migrates := strings.HasPrefix(wanted, "migrate_")
+	var both *etree.Element
+	for _, entry := range r.operations {
+		if !w.visit() {
+			return nil
+		}
+		name, interval, found := cutLast(wanted, "_")
+		if !found || milliseconds(attr(entry, "interval")) != integer(interval, -1) {
+			continue
+		}
+		switch configured := strings.ToLower(attr(entry, "name")); {
+		case configured == name:
+			return entry
+		case migrates && configured == "migrate" && both == nil:
+			both = entry
+		}
+	}
+	return both
+}
+
+// cutLast cuts s around the last separator.
+func cutLast(s, separator string) (before, after string, found bool) {
+	i := strings.LastIndex(s, separator)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(separator):], true
+}

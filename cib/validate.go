@@ -1,0 +1,58 @@
+package cib
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// Validate checks what everybody who reads a model.Cluster relies on: names of nodes differ (without regard to
+// case, as Pacemaker compares them), nodes and clones are in order, clones differ, and roles are known ones of known
+// nodes. Its errors are ErrUnparseable. Parse calls it.
+func Validate(c model.Cluster) error {
+	seen := map[string]string{}
+	for i, n := range c.Nodes {
+		if n.Name == "" {
+			return unparseable("the node with id %q has no name; remove it with crm_node --remove", n.ID)
+		}
+		if id, twice := seen[fold(n.Name)]; twice {
+			return unparseable("two nodes are named %q (ids %q and %q); remove the one that is gone with crm_node --remove",
+				n.Name, id, n.ID)
+		}
+		seen[fold(n.Name)] = n.ID
+		if i > 0 && c.Nodes[i-1].Name >= n.Name {
+			return unparseable("the nodes %q and %q are out of order", c.Nodes[i-1].Name, n.Name)
+		}
+	}
+	if _, known := seen[fold(c.DC)]; c.DC != "" && !known {
+		return unparseable("the DC %q is not among the nodes", c.DC)
+	}
+	for i, clone := range c.Clones {
+		if i > 0 && compareClones(c.Clones[i-1], clone) >= 0 {
+			return unparseable("the clone %q holds %q twice; check the CIB with crm_verify --live-check", clone.ID, clone.Primitive)
+		}
+		for _, name := range slices.Sorted(maps.Keys(clone.Roles)) {
+			if _, known := seen[fold(name)]; !known {
+				return unparseable("the clone %q has a role on %q, which is not among the nodes", clone.ID, name)
+			}
+			switch role := clone.Roles[name]; role {
+			case model.RolePromoted, model.RoleUnpromoted, model.RoleStopped:
+			default:
+				return unparseable("the clone %q has the unknown role %q on %q", clone.ID, role, name)
+			}
+		}
+	}
+	return nil
+}
+
+func compareClones(a, b model.Clone) int {
+	if c := strings.Compare(a.ID, b.ID); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Primitive, b.Primitive)
+}
+
+// fold is how Pacemaker compares the names and ids of nodes: without regard to case.
+func fold(s string) string { return strings.ToLower(s) }

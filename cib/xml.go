@@ -1,0 +1,146 @@
+package cib
+
+import (
+	"iter"
+	"strconv"
+	"strings"
+
+	"github.com/beevik/etree"
+)
+
+// attr is the value of e's attribute, "" when there is none or e is nil.
+func attr(e *etree.Element, key string) string {
+	v, _ := lookupAttr(e, key)
+	return v
+}
+
+func lookupAttr(e *etree.Element, key string) (string, bool) {
+	if e == nil {
+		return "", false
+	}
+	for i := range e.Attr {
+		if a := &e.Attr[i]; a.Key == key && a.Space == "" {
+			return a.Value, true
+		}
+	}
+	return "", false
+}
+
+// children gives e's child elements, or those with one of the tags, in document order. e may be nil.
+func children(e *etree.Element, tags ...string) iter.Seq[*etree.Element] {
+	return func(yield func(*etree.Element) bool) {
+		if e == nil {
+			return
+		}
+		for _, token := range e.Child {
+			if c, ok := token.(*etree.Element); ok && hasTag(c, tags) && !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+func hasTag(e *etree.Element, tags []string) bool {
+	for _, tag := range tags {
+		if e.Tag == tag && e.Space == "" {
+			return true
+		}
+	}
+	return len(tags) == 0
+}
+
+// child is e's first child element with the tag, or nil.
+func child(e *etree.Element, tag string) *etree.Element {
+	for c := range children(e, tag) {
+		return c
+	}
+	return nil
+}
+
+// parseBool reads a boolean as crm_str_to_boolean does.
+func parseBool(s string) (value, known bool) {
+	switch strings.ToLower(s) {
+	case "true", "on", "yes", "y", "1":
+		return true, true
+	case "false", "off", "no", "n", "0":
+		return false, true
+	}
+	return false, false
+}
+
+// isTrue reads a boolean as crm_is_true does: what is not known to be true is false.
+func isTrue(s string) bool {
+	value, _ := parseBool(s)
+	return value
+}
+
+// integer reads a decimal number; fallback where there is none.
+func integer(s string, fallback int) int {
+	n, err := strconv.Atoi(strings.TrimSpace(s))
+	if err != nil {
+		return fallback
+	}
+	return n
+}
+
+// infinity is Pacemaker's: scores and counts are limited to it.
+const infinity = 1000000
+
+// score reads a score as char2score does.
+func score(s string) int {
+	switch strings.ToLower(s) {
+	case "infinity", "+infinity":
+		return infinity
+	case "-infinity":
+		return -infinity
+	}
+	return max(-infinity, min(infinity, integer(s, 0)))
+}
+
+// milliseconds reads an interval as crm_parse_interval_spec does: "10", "10s", "1min", "500ms", "PT1M30S".
+func milliseconds(s string) int {
+	s = strings.TrimSpace(s)
+	if strings.HasPrefix(s, "P") {
+		return isoMilliseconds(s[1:])
+	}
+	digits := len(s) - len(strings.TrimLeft(s, "0123456789"))
+	n, err := strconv.Atoi(s[:digits])
+	if err != nil || n > maxInterval {
+		return 0
+	}
+	unit := strings.ToLower(strings.TrimSpace(strings.TrimLeft(s[digits:], ".0123456789")))
+	switch {
+	case strings.HasPrefix(unit, "ms"):
+		return n
+	case strings.HasPrefix(unit, "us"):
+		return n / 1000
+	case strings.HasPrefix(unit, "m"):
+		return n * 60 * 1000
+	case strings.HasPrefix(unit, "h"):
+		return n * 60 * 60 * 1000
+	case unit == "" || strings.HasPrefix(unit, "s"):
+		return n * 1000
+	}
+	return 0
+}
+
+// maxInterval is the longest interval that is still told apart: 2^31 ms or s, beyond what Pacemaker can hold.
+const maxInterval = 1 << 31
+
+// isoMilliseconds reads what follows the P of an ISO 8601 duration. Months and years do not occur in intervals.
+func isoMilliseconds(s string) int {
+	units := map[rune]int{'W': 7 * 24 * 3600, 'D': 24 * 3600, 'H': 3600, 'M': 60, 'S': 1}
+	seconds, n := 0, 0
+	for _, r := range s {
+		switch {
+		case r >= '0' && r <= '9' && n < maxInterval && seconds < maxInterval:
+			n = n*10 + int(r-'0')
+		case r == 'T':
+		case units[r] != 0 && n < maxInterval:
+			seconds, n = seconds+n*units[r], 0
+		default:
+			return 0
+		}
+	}
+	return seconds * 1000
+}
