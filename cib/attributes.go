@@ -163,12 +163,13 @@ func (w *workingSet) index(e *etree.Element) {
 
 // options are the cluster options that decide about nodes and roles (unpack_config).
 type options struct {
-	stonith        bool   // stonith-enabled
-	startupFencing bool   // nodes that were never seen are unclean
-	maintenance    bool   // maintenance-mode
-	shutdownLock   bool   // the history of offline nodes counts without fencing, too
-	keepOrphans    bool   // stop-orphan-resources=false
-	noQuorum       string // no-quorum-policy, in lower case
+	stonith        bool // stonith-enabled
+	startupFencing bool // nodes that were never seen are unclean
+	maintenance    bool // maintenance-mode
+	shutdownLock   bool // the history of offline nodes counts without fencing, too
+	keepOrphans    bool // stop-orphan-resources=false
+	ignoreQuorum   bool // no-quorum-policy=ignore
+	suicide        bool // there is no quorum any more, and every node is to be fenced for it
 	// maybeMaintenance: a rule may switch maintenance-mode on. What is out of Pacemaker's hands at times must be left
 	// alone at all times, because pgrex does not know when.
 	maybeMaintenance bool
@@ -190,5 +191,7 @@ func (w *workingSet) readOptions() {
 	w.hasFencing = option("have-watchdog", false)
 	o.shutdownLock = option("shutdown-lock", false)
 	o.keepOrphans = !option("stop-orphan-resources", true)
-	o.noQuorum = strings.ToLower(w.properties.values["no-quorum-policy"])
+	policy := strings.ToLower(w.properties.values["no-quorum-policy"])
+	o.ignoreQuorum = policy == "ignore"
+	o.suicide = policy == "suicide" && o.stonith && !w.quorate && integer(attr(w.root, "no-quorum-panic"), 0) != 0
 }

@@ -143,7 +143,7 @@ func (w *workingSet) readNodeState(n *node, state *etree.Element) {
 	n.maintenance = n.maintenance || n.isSet("maintenance")
 	n.unclean = false
 	w.determine(n, state)
-	if !w.quorate && n.online && w.options.noQuorum == "suicide" && w.options.stonith {
+	if n.online && w.options.suicide {
 		w.fence(n)
 	}
 }

@@ -123,13 +123,23 @@ func (i *instance) checkRecoverable(o *op) {
 	}
 }
 
-// begin takes an operation into account that is under way.
+// begin takes an operation into account that is under way. It counts as what it may be already, or may be still.
+// Pacemaker itself lets a demote or stop change nothing here; but where they have replaced the operation from
+// which the role was known, that would mean an instance that still runs does not.
 func (i *instance) begin(o *op) {
 	switch o.task {
 	case "start":
 		i.activate()
 	case "promote":
 		i.role = rolePromoted
+	case "demote":
+		if i.pure {
+			i.role = rolePromoted
+		}
+	case "stop":
+		if i.pure && i.role < roleStarted {
+			i.activate()
+		}
 	}
 }
 
@@ -231,27 +241,61 @@ func (w *workingSet) settle(i *instance) {
 	if n.unclean {
 		problem = failIgnore // fencing settles it
 	}
+	w.actOn(i, problem)
+	switch {
+	case i.role > roleStopped:
+		w.run(r, n)
+		i.managed = i.managed && !n.maintenance
+		r.failed = r.failed || problem != failIgnore
+	case i.role == roleStopped && r.migration[0] == n && r.migration[1] != nil && len(r.running) > 0:
+		r.role = roleStarted // stopped where it came from, but not where it went
+	}
+	if !r.isCloned() {
+		r.managed = i.managed // what is left alone on one node is left alone on the next
+	}
+}
+
+// actOn does what is to be done about a failure as far as it changes what is thought of nodes.
+func (w *workingSet) actOn(i *instance, problem onFail) {
+	r, n := i.r, i.n
 	switch problem {
 	case failFence:
 		w.fence(n)
 	case failStandby:
 		n.standby = true
-	case failRestartContainer, failDemote:
+	case failBlock:
+		i.managed = false
+	case failDemote:
 		r.failed = true
+	case failRecover:
+		if i.role > roleStopped {
+			w.stop(n, i.managed)
+		}
+	case failRestartContainer:
+		r.failed = true
+		switch {
+		case r.container != nil && !r.isBundled():
+			w.stop(n, r.container.managed)
+		case r.container == nil && i.role > roleStopped:
+			w.stop(n, i.managed)
+		}
 	case failResetRemote:
 		r.failed = true
-		if c := w.nodeNamed[fold(r.id)]; w.options.stonith && r.isConnection() && c != nil && !c.isGuest() && c.isRemote() && !c.wasFenced {
+		c := w.nodeNamed[fold(r.id)]
+		if w.options.stonith && r.isConnection() && c != nil && c.isRemote() && !c.isGuest() && !c.wasFenced {
 			w.fence(c)
 		}
-	case failRecover, failBlock, failMigrate, failStop:
-		r.failed = r.failed || i.role > roleStopped
+		if i.role > roleStopped {
+			w.stop(n, i.managed)
+		}
 	}
-	switch {
-	case i.role > roleStopped:
-		w.run(r, n)
-		r.failed = r.failed || problem != failIgnore
-	case i.role == roleStopped && r.migration[0] == n && r.migration[1] != nil && len(r.running) > 0:
-		r.role = roleStarted // stopped where it came from, but not where it went
+}
+
+// stop plans a stop. Where the node is offline it cannot be carried out, which takes fencing
+// (update_resource_action_runnable).
+func (w *workingSet) stop(n *node, managed bool) {
+	if managed && !n.online && !n.unclean && (!n.isGuest() || n.needsReset) {
+		w.fence(n)
 	}
 }
 
@@ -337,5 +381,5 @@ func (w *workingSet) canFence(n *node) bool {
 	case !w.options.stonith || !w.hasFencing:
 		return false
 	}
-	return w.quorate || w.options.noQuorum == "ignore" || n.online
+	return w.quorate || w.options.ignoreQuorum || n.online
 }
