@@ -11,7 +11,7 @@ import (
 // What can go wrong, for a caller to branch on. Each is wrapped in an error that says what to do.
 var (
 	// ErrClusterDown: Pacemaker is not running on this host, or is just starting or stopping. It is worth a retry.
-	ErrClusterDown = errors.New("Pacemaker is not running") //nolint:revive,staticcheck // a name
+	ErrClusterDown = errors.New("Pacemaker is not running") //nolint:staticcheck // a name
 	// ErrTimeout: cibadmin did not answer within the deadline and was killed. It is worth a retry.
 	ErrTimeout = errors.New("no answer in time")
 	// ErrNotInstalled: there is no cibadmin to run.

@@ -43,10 +43,7 @@ func Parse(data []byte) (model.Cluster, error) {
 		return model.Cluster{}, err
 	}
 	w.readStatus()
-	cluster, err := w.cluster()
-	if err != nil {
-		return model.Cluster{}, err
-	}
+	cluster := w.cluster()
 	if w.visits > maxVisits {
 		return model.Cluster{}, unparseable("attribute sets or operations refer to each other more than %d times; "+
 			"look for sets that are shared by very many resources", maxVisits)
@@ -85,6 +82,11 @@ func readDocument(data []byte) (*etree.Element, error) {
 		return nil, unparseable("its root element is <%s> and not <cib>; query the whole CIB with cibadmin --query", root.FullTag())
 	case len(doc.ChildElements()) > 1:
 		return nil, unparseable("more follows after </cib>; %s", again)
+	}
+	for _, token := range doc.Child {
+		if text, ok := token.(*etree.CharData); ok && strings.TrimSpace(text.Data) != "" {
+			return nil, unparseable("there is text beside <cib>; %s", again)
+		}
 	}
 	return root, nil
 }
@@ -161,7 +163,7 @@ func (w *workingSet) visit() bool {
 }
 
 // cluster puts together the result.
-func (w *workingSet) cluster() (model.Cluster, error) {
+func (w *workingSet) cluster() model.Cluster {
 	c := model.Cluster{
 		Version:     w.version,
 		Quorate:     w.quorate,
@@ -178,5 +180,5 @@ func (w *workingSet) cluster() (model.Cluster, error) {
 	for _, n := range w.nodes {
 		c.Nodes = append(c.Nodes, n.model())
 	}
-	return c, nil
+	return c
 }

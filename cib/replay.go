@@ -263,6 +263,7 @@ func (w *workingSet) actOn(i *instance, problem onFail) {
 		w.fence(n)
 	case failStandby:
 		n.standby = true
+	case failIgnore, failMigrate, failStop: // matters of where it may run next
 	case failBlock:
 		i.managed = false
 	case failDemote:

@@ -1,7 +1,6 @@
 package cib
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
@@ -33,16 +32,30 @@ func Validate(c model.Cluster) error {
 		if i > 0 && compareClones(c.Clones[i-1], clone) >= 0 {
 			return unparseable("the clone %q holds %q twice; check the CIB with crm_verify --live-check", clone.ID, clone.Primitive)
 		}
-		for _, name := range slices.Sorted(maps.Keys(clone.Roles)) {
-			if _, known := seen[fold(name)]; !known {
-				return unparseable("the clone %q has a role on %q, which is not among the nodes", clone.ID, name)
-			}
-			switch role := clone.Roles[name]; role {
-			case model.RolePromoted, model.RoleUnpromoted, model.RoleStopped:
-			default:
-				return unparseable("the clone %q has the unknown role %q on %q", clone.ID, role, name)
-			}
+		if err := validateRoles(clone, seen); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// validateRoles checks a clone's roles; nodes are the names that are known, folded.
+func validateRoles(clone model.Clone, nodes map[string]string) error {
+	var strangers, strange []string
+	for name, role := range clone.Roles {
+		if _, known := nodes[fold(name)]; !known {
+			strangers = append(strangers, name)
+		}
+		if role != model.RolePromoted && role != model.RoleUnpromoted && role != model.RoleStopped {
+			strange = append(strange, name)
+		}
+	}
+	switch {
+	case len(strangers) > 0:
+		return unparseable("the clone %q has a role on %q, which is not among the nodes", clone.ID, slices.Min(strangers))
+	case len(strange) > 0:
+		name := slices.Min(strange)
+		return unparseable("the clone %q has the unknown role %q on %q", clone.ID, clone.Roles[name], name)
 	}
 	return nil
 }

@@ -92,8 +92,10 @@ func (w *Watcher) appears(ctx context.Context, notify *fsnotify.Watcher) bool {
 			if filepath.Clean(e.Name) == w.dir && e.Op.Has(fsnotify.Create) {
 				return true
 			}
-		case <-notify.Errors:
-			return false
+		case _, ok := <-notify.Errors:
+			if !ok {
+				return false
+			}
 		}
 	}
 }
@@ -118,9 +120,11 @@ func (w *Watcher) follow(ctx context.Context, notify *fsnotify.Watcher) (replace
 			case filepath.Base(e.Name) == cibName && filepath.Dir(e.Name) == w.dir && e.Op != fsnotify.Chmod:
 				settled.Reset(quiet)
 			}
-		case <-notify.Errors:
-			// Events were lost, perhaps ours.
-			settled.Reset(quiet)
+		case _, ok := <-notify.Errors:
+			if !ok {
+				return false
+			}
+			settled.Reset(quiet) // events were lost, perhaps ours
 		}
 	}
 }

@@ -1,0 +1,310 @@
+package cib
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// Golden files show what is made of a CIB; people read them when they change.
+func TestParseGolden(t *testing.T) {
+	own, err := filepath.Glob("testdata/*.xml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	captured, err := filepath.Glob("../../shared/cib/lab/*.xml")
+	if err != nil || len(captured) == 0 {
+		t.Fatal("../../shared/cib/lab is not there: put the folder `shared` beside the checkout")
+	}
+	for _, file := range append(own, captured...) {
+		name := strings.TrimSuffix(filepath.Base(file), ".xml")
+		t.Run(name, func(t *testing.T) {
+			cluster, err := Parse(readFile(t, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := json.MarshalIndent(cluster, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, '\n')
+			golden := filepath.Join("testdata", "golden", name+".json")
+			if *update {
+				if err := os.WriteFile(golden, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if diff := cmp.Diff(string(readFile(t, golden)), string(got)); diff != "" {
+				t.Errorf("golden (-) and got (+) differ; go test -update rewrites it:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestParseIsDeterministic(t *testing.T) {
+	for _, file := range sharedCIBs(t) {
+		data := readFile(t, file)
+		first, err := Parse(data)
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		for range 3 {
+			again, err := Parse(data)
+			if err != nil {
+				t.Fatalf("%s: %v", file, err)
+			}
+			if diff := cmp.Diff(first, again); diff != "" {
+				t.Fatalf("%s: parsed again:\n%s", file, diff)
+			}
+		}
+	}
+}
+
+// Pacemaker is the judge of parameters, too. Those that rules decide have no one value, so it is not asked.
+func TestParametersAgreeWithCrmResource(t *testing.T) {
+	crmResource, err := exec.LookPath("crm_resource")
+	if err != nil {
+		t.Fatal("crm_resource is not installed; install pacemaker-cli-utils")
+	}
+	file, err := filepath.Abs("testdata/parameters.xml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster, err := Parse(readFile(t, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(primitive, name string, meta ...string) string {
+		cmd := exec.CommandContext(t.Context(), crmResource, append(meta, "--resource", primitive, "--get-parameter", name)...)
+		cmd.Env = append(os.Environ(), "CIB_file="+file, "LC_ALL=C")
+		out, _ := cmd.Output() // it fails when there is no such parameter, and says nothing then
+		return strings.TrimSuffix(string(out), "\n")
+	}
+	for _, c := range cluster.Clones {
+		for _, name := range model.AgentParameters {
+			if want, got := ask(c.Primitive, name), c.Parameters[name]; c.Primitive != "pg-rules" && want != got {
+				t.Errorf("%s: %s=%q, crm_resource says %q", c.Primitive, name, got, want)
+			}
+		}
+		for _, name := range []string{"pgrex-wal-budget", "migration-threshold", "notify", "promotable"} {
+			if want, got := ask(c.Primitive, name, "--meta"), c.Meta[name]; want != got {
+				t.Errorf("%s: meta attribute %s=%q, crm_resource says %q", c.Primitive, name, got, want)
+			}
+		}
+	}
+}
+
+const cibStart = `<cib epoch="1"><configuration>`
+
+// Every refusal says what is wrong and what to do, in one line.
+func TestParseErrors(t *testing.T) {
+	const prefix = "the CIB cannot be understood: "
+	cases := map[string]struct{ data, text string }{
+		"empty":                 {"", "it is empty; query it again with cibadmin --query"},
+		"white space":           {" \n\t", "it is empty; query it again with cibadmin --query"},
+		"text":                  {"Could not connect", "it is not XML; query it again with cibadmin --query"},
+		"JSON":                  {`{"cib":1}`, "it is not XML; query it again with cibadmin --query"},
+		"comment only":          {"<!-- a CIB? -->", "it is not XML; query it again with cibadmin --query"},
+		"cut off within a tag":  {`<cib epoch="1" num_up`, "it is cut off, or its tags do not match; query it again with cibadmin --query"},
+		"cut off between tags":  {cibStart + "<nodes>", "it is cut off, or its tags do not match; query it again with cibadmin --query"},
+		"tags that do not meet": {"<cib><configuration></cib></configuration>", "it is cut off, or its tags do not match; query it again with cibadmin --query"},
+		"text around": {"hello <cib><configuration/></cib>",
+			"there is text beside <cib>; query it again with cibadmin --query"},
+		"another document": {`<pacemaker-result api-version="2.25"/>`,
+			"its root element is <pacemaker-result> and not <cib>; query the whole CIB with cibadmin --query"},
+		"another namespace": {`<x:cib xmlns:x="y"><configuration/></x:cib>`,
+			"its root element is <x:cib> and not <cib>; query the whole CIB with cibadmin --query"},
+		"two documents": {"<cib><configuration/></cib><cib/>", "more follows after </cib>; query it again with cibadmin --query"},
+		"no configuration": {`<cib epoch="1"><status/></cib>`,
+			"it has no <configuration>; query the whole CIB with cibadmin --query"},
+		"epoch": {`<cib epoch="seven"><configuration/></cib>`,
+			`its epoch is "seven" and not a number; check the CIB with crm_verify --live-check`},
+		"negative epoch": {`<cib epoch="-7"><configuration/></cib>`,
+			`its epoch is "-7" and not a number; check the CIB with crm_verify --live-check`},
+		"control character": {"<cib epoch=\"1\x01\"><configuration/></cib>",
+			"it is not XML (XML syntax error on line 1: illegal character code U+0001); query it again with cibadmin --query"},
+		"not UTF-8": {"<cib epoch=\"\xff\"><configuration/></cib>",
+			"it is not XML (XML syntax error on line 1: invalid UTF-8); query it again with cibadmin --query"},
+		"encoding": {`<?xml version="1.0" encoding="EBCDIC"?><cib><configuration/></cib>`,
+			"it is not XML (xml: opening charset \"EBCDIC\": its encoding is not UTF-8); query it again with cibadmin --query"},
+		"unknown entity": {`<!DOCTYPE cib [<!ENTITY a "aaaa">]><cib epoch="&a;"><configuration/></cib>`,
+			"it is not XML (XML syntax error on line 1: invalid character entity &a;); query it again with cibadmin --query"},
+		"deep": {cibStart + strings.Repeat("<a>", 100), "its elements are nested more than 64 deep; is this a CIB?"},
+		"very deep": {strings.Repeat("<a>", 4_000_000),
+			"it has more than 1000000 tags or 1500000 attributes; is this a CIB?"},
+		"attributes": {"<cib " + strings.Repeat(`a="" `, 2_000_000) + "/>",
+			"it has more than 1000000 tags or 1500000 attributes; is this a CIB?"},
+		"20 MB": {cibStart + strings.Repeat(" ", 20_000_000), "it has 20000030 bytes, more than the limit of 16777216; is this a CIB?"},
+		"two nodes of one name": {cibStart + `<nodes><node id="1" uname="pm01"/><node id="5" uname="PM01"/></nodes></configuration></cib>`,
+			`two nodes are named "pm01" (ids "5" and "1"); remove the one that is gone with crm_node --remove`},
+		"node without a name": {cibStart + `<nodes><node id="1"/></nodes></configuration></cib>`,
+			`the node with id "1" has no name; remove it with crm_node --remove`},
+		"one clone twice": {cibStart + `<resources>` + strings.Repeat(`<master id="ms"><primitive id="pg"/></master>`, 2) + `</resources></configuration></cib>`,
+			`the clone "ms" holds "pg" twice; check the CIB with crm_verify --live-check`},
+		"replicas": {cibStart + `<resources><bundle id="b"><podman replicas="2000000000"/></bundle></resources></configuration></cib>`,
+			`the bundle "b" has 2000000000 replicas, more than the limit of 1000`},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse([]byte(c.data))
+			checkError(t, err, ErrUnparseable, prefix+c.text)
+		})
+	}
+}
+
+// What is small but refers to itself again and again must not take forever.
+func TestParseBoundsReferences(t *testing.T) {
+	pairs := strings.Repeat(`<nvpair name="n" value="v"/>`, 5000)
+	references := strings.Repeat(`<instance_attributes id-ref="a"/>`, 5000)
+	cases := map[string]string{
+		"id-ref":   `<master id="ms"><primitive id="pg"><instance_attributes id="a">` + pairs + `</instance_attributes>` + references + `</primitive></master>`,
+		"template": `<template id="t"><meta_attributes id="m">` + pairs + `</meta_attributes></template>` + repeated(5000, `<primitive id="p%d" template="t"/>`),
+		"operations": `<primitive id="p"><operations>` + repeated(5000, `<op id="o%d" name="x" interval="1"/>`) + `</operations></primitive>` +
+			`<template id="t"><operations id-ref="x"/></template>`,
+	}
+	status := `<status><node_state id="1" uname="n" in_ccm="1" crmd="online" join="member"><lrm><lrm_resources><lrm_resource id="p">` +
+		repeated(5000, `<lrm_rsc_op id="p_%[1]d" operation_key="p_y_%[1]d" operation="start" call-id="%[1]d" rc-code="1" op-status="4"/>`) +
+		`</lrm_resource></lrm_resources></lrm></node_state></status>`
+	for name, resources := range cases {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse([]byte(cibStart + `<nodes><node id="1" uname="n"/></nodes><resources>` + resources + `</resources></configuration>` + status + `</cib>`))
+			checkError(t, err, ErrUnparseable, "the CIB cannot be understood: attribute sets or operations refer to each other more than "+
+				"2000000 times; look for sets that are shared by very many resources")
+		})
+	}
+}
+
+func repeated(n int, format string) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, format, i)
+	}
+	return b.String()
+}
+
+// References that lead back to themselves end.
+func TestParseCycles(t *testing.T) {
+	c, err := Parse([]byte(cibStart + `<resources>
+		<template id="t1" template="t2" class="ocf" type="x"/><template id="t2" template="t1" class="ocf" type="x"/>
+		<master id="ms1"><primitive id="a" template="t1"><instance_attributes id="s" id-ref="s"><nvpair id="p" id-ref="p" name="pgdata"/></instance_attributes></primitive></master>
+		<master id="ms2"><primitive id="b" template="b"/></master>
+		<master id="ms3"><primitive id="c" template="nowhere"/></master>
+		<master id="ms4"><master id="ms5"><primitive id="d"/></master></master>
+		</resources></configuration></cib>`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []model.Clone{{ID: "ms1", Primitive: "a", Agent: "ocf:x", Managed: true, Roles: map[string]model.Role{}}}
+	if diff := cmp.Diff(want, c.Clones); diff != "" {
+		t.Errorf("want (-), got (+):\n%s", diff)
+	}
+}
+
+// Whatever is doubtful counts as out of Pacemaker's hands.
+func TestRulesThatMayUnmanage(t *testing.T) {
+	const rule = `<rule id="r" score="0"><expression id="e" attribute="x" operation="defined"/></rule>`
+	parse := func(crmConfig, meta string) model.Cluster {
+		c, err := Parse([]byte(cibStart + `<crm_config>` + crmConfig + `</crm_config><resources><master id="ms"><primitive id="pg">` + meta +
+			`</primitive></master></resources></configuration></cib>`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	cases := []struct {
+		crmConfig, meta      string
+		maintenance, managed bool
+	}{
+		{"", "", false, true},
+		{`<cluster_property_set id="a">` + rule + `<nvpair name="maintenance-mode" value="true"/></cluster_property_set>`, "", true, false},
+		{`<cluster_property_set id="a">` + rule + `<nvpair name="maintenance-mode" value="false"/></cluster_property_set>`, "", false, true},
+		{"", `<meta_attributes id="a">` + rule + `<nvpair name="is-managed" value="false"/></meta_attributes>`, false, false},
+		{"", `<meta_attributes id="a">` + rule + `<nvpair name="maintenance" value="on"/></meta_attributes>`, false, false},
+		{"", `<meta_attributes id="a">` + rule + `<nvpair name="is-managed" value="false"/></meta_attributes>` +
+			`<meta_attributes id="b" score="1"><nvpair name="is-managed" value="true"/></meta_attributes>`, false, true},
+	}
+	for _, c := range cases {
+		got := parse(c.crmConfig, c.meta)
+		if got.Maintenance != c.maintenance || got.Clones[0].Managed != c.managed {
+			t.Errorf("%s%s: maintenance=%t managed=%t", c.crmConfig, c.meta, got.Maintenance, got.Clones[0].Managed)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	good := func() model.Cluster {
+		return model.Cluster{
+			DC: "pm01", Nodes: []model.Node{{Name: "pm01", ID: "1"}, {Name: "pm02", ID: "2"}},
+			Clones: []model.Clone{{ID: "ms", Primitive: "pg", Roles: map[string]model.Role{"pm01": model.RolePromoted}}},
+		}
+	}
+	if err := Validate(good()); err != nil {
+		t.Fatal(err)
+	}
+	cases := map[string]struct {
+		spoil func(*model.Cluster)
+		text  string
+	}{
+		"order":      {func(c *model.Cluster) { c.Nodes[0].Name = "pm03"; c.DC = "" }, `the nodes "pm03" and "pm02" are out of order`},
+		"DC":         {func(c *model.Cluster) { c.DC = "pm09" }, `the DC "pm09" is not among the nodes`},
+		"stranger":   {func(c *model.Cluster) { c.Clones[0].Roles["pm09"] = model.RoleStopped }, `the clone "ms" has a role on "pm09", which is not among the nodes`},
+		"role":       {func(c *model.Cluster) { c.Clones[0].Roles["pm02"] = "master" }, `the clone "ms" has the unknown role "master" on "pm02"`},
+		"same clone": {func(c *model.Cluster) { c.Clones = append(c.Clones, c.Clones[0]) }, `the clone "ms" holds "pg" twice; check the CIB with crm_verify --live-check`},
+	}
+	for name, c := range cases {
+		cluster := good()
+		c.spoil(&cluster)
+		t.Run(name, func(t *testing.T) {
+			checkError(t, Validate(cluster), ErrUnparseable, "the CIB cannot be understood: "+c.text)
+		})
+	}
+}
+
+// FuzzParse looks for input that makes Parse panic, take long, give an error of more than a line, or a cluster that
+// cannot be relied on.
+func FuzzParse(f *testing.F) {
+	own, err := filepath.Glob("testdata/*.xml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range own {
+		f.Add(readFile(f, file))
+	}
+	f.Add([]byte(`<cib epoch="1"><configuration><resources><bundle id="b"><podman replicas="3" promoted-max="1"/>` +
+		`<network control-port="1"/><primitive id="pg" class="ocf" type="x"/></bundle></resources></configuration></cib>`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse(data)
+		if err != nil {
+			if text := err.Error(); len(text) > 1000 || strings.ContainsAny(text, "\n\r\x00\x1b") {
+				t.Errorf("error %q", text)
+			}
+			return
+		}
+		if err := Validate(c); err != nil {
+			t.Error(err)
+		}
+		first, err := json.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := Parse(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if second, err := json.Marshal(again); err != nil || !bytes.Equal(first, second) {
+			t.Errorf("first %s\nthen %s (%v)", first, second, err)
+		}
+	})
+}
