@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/testenv"
+)
+
+func (a *app) addLab(root *cobra.Command) { root.AddCommand(a.upCommand(), a.downCommand()) }
+
+func (a *app) upCommand() *cobra.Command {
+	var config testenv.Config
+	var data string
+	cmd := &cobra.Command{
+		Use:     "up",
+		GroupID: "lab",
+		Short:   "Boot a cluster and wait until it takes writes",
+		Long: `Boots the hosts, makes the database, copies it to the standbys, configures the cluster, and waits until the first
+host is promoted, writes go through the virtual IP and every standby streams. Each stage prints a line with the time.
+
+Fencing is on and real: a host that the others lose is powered off, and stays off until 'rexlab on'.
+
+What an earlier lab in the same folder has left is removed, and said. Ctrl-C takes everything down again.`,
+		Example: `  rexlab up
+  rexlab up --hosts db-1,db-2 --rep-mode async
+  rexlab up --data 1GB --slots rex
+  rexlab up --dir /var/tmp/second --property no-quorum-policy=stop --setting wal_keep_size=64MB`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			size, err := parseSize(data)
+			if err != nil {
+				return fmt.Errorf("--data: %w", err)
+			}
+			config.Dir, config.DataBytes, config.Output = a.dir, size, cmd.OutOrStdout()
+			return up(cmd.Context(), config)
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&config.Hosts, "hosts", []string{"pm01", "pm02", "pm03"}, "the hosts' names; the first becomes the primary")
+	f.StringVar(&config.Slots, "slots", "", "the agent's replication_slot_name (default: unset, as PG-REX has it)")
+	f.StringVar(&config.RepMode, "rep-mode", "sync", "the agent's rep_mode: sync or async")
+	f.StringVar(&data, "data", "0", "fill the database with about this much, such as 500MB")
+	f.BoolVar(&config.NoFencing, "no-fencing", false, "stonith-enabled=false")
+	f.StringToStringVar(&config.Properties, "property", nil, "a cluster property, NAME=VALUE; may be given again")
+	f.StringToStringVar(&config.PostgreSQL, "setting", nil, "a PostgreSQL setting, NAME=VALUE; may be given again")
+	return cmd
+}
+
+func up(ctx context.Context, config testenv.Config) error {
+	lab, err := testenv.Up(ctx, config)
+	if err != nil {
+		return failure{err}
+	}
+	if err := lab.Detach(ctx); err != nil {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		return failure{errors.Join(err, lab.Down(end))}
+	}
+	return nil
+}
+
+func (a *app) downCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "down",
+		GroupID: "lab",
+		Short:   "End the lab and remove everything that it made",
+		Long: `Ends the lab's processes, and with them its namespaces, mounts and links, and removes its folder with the databases
+and logs. It also removes what a lab that has crashed left behind.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if os.Geteuid() != 0 {
+				return failure{errors.New("the lab belongs to root: run 'rexlab down' as root")}
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
+			defer cancel()
+			if err := testenv.Remove(ctx, a.dir); err != nil {
+				return failure{err}
+			}
+			return nil
+		},
+	}
+}

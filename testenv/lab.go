@@ -1,0 +1,267 @@
+package testenv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lab is a cluster that is up, or was.
+type Lab struct {
+	dir      string
+	config   Config
+	control  *controlClient
+	folder   *os.File // the socket is reached through it, because a socket's path must be short
+	lifeline *os.File // the lab ends when this is closed; nil for a lab that somebody else booted
+	server   Process
+	once     sync.Once
+}
+
+// Open gives a lab that is up.
+func Open(dir string) (*Lab, error) {
+	if dir == "" {
+		dir = DefaultDir
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	var state labState
+	if err := readJSON(filepath.Join(dir, stateName), &state); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("no lab in %s: start one with 'rexlab up', or name its folder", dir)
+		}
+		return nil, fmt.Errorf("the lab in %s: %w", dir, err)
+	}
+	if !state.Server.Alive() {
+		return nil, fmt.Errorf("the lab in %s is not up (its process %d has ended): 'rexlab up' starts a new one, 'rexlab down' removes what is left", dir, state.Server.PID)
+	}
+	l := &Lab{dir: dir, server: state.Server}
+	if err := readJSON(filepath.Join(dir, configName), &l.config); err != nil {
+		return nil, err
+	}
+	return l, l.connect()
+}
+
+func (l *Lab) connect() error {
+	folder, err := os.OpenFile(l.dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	l.folder = folder
+	l.control = newControlClient(fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), socketName))
+	return nil
+}
+
+// Hosts are the lab's hosts, in their configured order.
+func (l *Lab) Hosts() []string { return slices.Clone(l.config.Hosts) }
+
+// Config is what the lab was booted with.
+func (l *Lab) Config() Config {
+	c := l.config
+	c.Dir = l.dir
+	return c
+}
+
+// HostDir is the folder with everything of a host that outlives a power cut; "" for a host that the lab does not have.
+func (l *Lab) HostDir(host string) string {
+	index, err := l.config.index(host)
+	if err != nil {
+		return ""
+	}
+	return hostDir(l.dir, index)
+}
+
+// Detach lets the lab live on when the calling process ends.
+func (l *Lab) Detach(ctx context.Context) error { return l.order(ctx, order{Verb: "detach"}) }
+
+func (l *Lab) order(ctx context.Context, o order) error {
+	if o.Host != "" {
+		if _, err := l.config.index(o.Host); err != nil {
+			return err
+		}
+	}
+	return l.control.order(ctx, o)
+}
+
+// Off cuts a host's power: everything in it is gone when Off returns. What PostgreSQL wrote stays, as the machine's page
+// cache outlives the host.
+func (l *Lab) Off(ctx context.Context, host string) error {
+	return l.order(ctx, order{Verb: "off", Host: host})
+}
+
+// On gives a host power: corosync and Pacemaker are started, and its services. It does not wait for the cluster.
+func (l *Lab) On(ctx context.Context, host string) error {
+	return l.order(ctx, order{Verb: "on", Host: host})
+}
+
+// Cut takes a host's network away.
+func (l *Lab) Cut(ctx context.Context, host string) error {
+	return l.order(ctx, order{Verb: "cut", Host: host})
+}
+
+// Heal gives a host's network back.
+func (l *Lab) Heal(ctx context.Context, host string) error {
+	return l.order(ctx, order{Verb: "heal", Host: host})
+}
+
+// state is what the lab process knows about a host.
+func (l *Lab) state(ctx context.Context, host string) (HostState, error) {
+	if _, err := l.config.index(host); err != nil {
+		return HostState{}, err
+	}
+	states, err := l.control.hosts(ctx)
+	if err != nil {
+		return HostState{}, err
+	}
+	for _, s := range states {
+		if s.Name == host {
+			return s, nil
+		}
+	}
+	return HostState{}, fmt.Errorf("the lab process does not know %s", host)
+}
+
+// Down ends the lab and removes all that it made. A second call does nothing.
+func (l *Lab) Down(ctx context.Context) error {
+	var err error
+	l.once.Do(func() { err = l.down(ctx) })
+	return err
+}
+
+func (l *Lab) down(ctx context.Context) error {
+	if err := l.stop(ctx); err != nil {
+		return err
+	}
+	return removeLab(l.dir)
+}
+
+// stop ends every process of the lab and leaves its files.
+func (l *Lab) stop(ctx context.Context) error {
+	defer l.close()
+	polite, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	err := l.control.order(polite, order{Verb: "down"})
+	if err == nil {
+		err = l.server.awaitEnd(polite)
+	}
+	if err == nil {
+		return nil
+	}
+	// Its death is the hosts' too.
+	if err := l.server.signal(unix.SIGKILL); err != nil {
+		return err
+	}
+	return l.server.awaitEnd(ctx)
+}
+
+func (l *Lab) close() {
+	if l.lifeline != nil {
+		_ = l.lifeline.Close()
+	}
+	if l.folder != nil {
+		_ = l.folder.Close()
+	}
+}
+
+// removeLab removes what a lab without processes has left in its folder, and nothing else.
+func removeLab(dir string) error {
+	var state labState
+	if err := readJSON(filepath.Join(dir, stateName), &state); err != nil {
+		return fmt.Errorf("%s is no lab's folder: %w", dir, err)
+	}
+	// The state is the last to go: while it is there the next up knows whose files these are.
+	for _, name := range []string{
+		"hosts", programName, configName, socketName, lockName, logName, stateName + ".new", stateName,
+	} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("remove the lab's files: %w", err)
+		}
+	}
+	if !state.MadeDir {
+		return nil
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
+		return err
+	}
+	return nil
+}
+
+// remains tells what an earlier lab has left in a folder; "" for a folder that is empty or not there yet. A folder that
+// is in use, or holds what no lab made, is an error.
+func remains(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	var state labState
+	if err := readJSON(filepath.Join(dir, stateName), &state); err != nil {
+		return "", fmt.Errorf("%s is not empty and no lab's folder: name another one, or empty it", dir)
+	}
+	lock, err := lockDir(dir)
+	if errors.Is(err, errLabUp) {
+		return "", fmt.Errorf("%w; end it with 'rexlab down --dir %s', or name another folder", err, dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	_ = lock.Close()
+	var alive []string
+	for name, p := range state.Hosts {
+		if p.Alive() { // dying: the kernel kills them with their parent
+			alive = append(alive, name)
+		}
+	}
+	found := fmt.Sprintf("the files of a lab whose process %d has ended", state.Server.PID)
+	if len(alive) > 0 {
+		slices.Sort(alive)
+		found += " and the hosts " + strings.Join(alive, ", ")
+	}
+	return found, nil
+}
+
+// Remove ends whatever a lab has left: its files, and its processes where any live.
+func Remove(ctx context.Context, dir string) error {
+	if dir == "" {
+		dir = DefaultDir
+	}
+	if l, err := Open(dir); err == nil {
+		return l.Down(ctx)
+	}
+	found, err := remains(dir)
+	if err != nil {
+		return err
+	}
+	if found == "" {
+		return fmt.Errorf("no lab in %s", dir)
+	}
+	return clearRemains(ctx, dir)
+}
+
+func clearRemains(ctx context.Context, dir string) error {
+	var state labState
+	if err := readJSON(filepath.Join(dir, stateName), &state); err != nil {
+		return err
+	}
+	for _, p := range state.Hosts {
+		if err := p.signal(unix.SIGKILL); err != nil {
+			return err
+		}
+		if err := p.awaitEnd(ctx); err != nil {
+			return err
+		}
+	}
+	return removeLab(dir)
+}

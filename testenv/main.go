@@ -1,0 +1,35 @@
+package testenv
+
+import (
+	"fmt"
+	"os"
+)
+
+// roleVariable tells this binary what to be when the lab runs it again.
+const roleVariable = "REXLAB_ROLE"
+
+// Main must be called first thing in main or TestMain: the lab process, each host's PID 1 and the fence agent are the
+// same binary, run again. In those Main does not return; in any other process it does nothing.
+func Main() {
+	role := os.Getenv(roleVariable)
+	if role == "" {
+		return
+	}
+	_ = os.Unsetenv(roleVariable)
+	var err error
+	switch role {
+	case "serve":
+		err = serve()
+	case "host":
+		err = hostMain()
+	case "fence":
+		os.Exit(fenceMain(os.Stdin, os.Stdout, os.Stderr))
+	default:
+		err = fmt.Errorf("%s=%q: no such role", roleVariable, role)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "rexlab:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}

@@ -1,0 +1,234 @@
+package testenv
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// bootLimit bounds a boot whose caller set no deadline.
+const bootLimit = 5 * time.Minute
+
+// Up boots a lab and waits until its first host is promoted, writes go through the virtual IP and every other host
+// streams. The lab ends with the calling process unless Detach is called. A boot that fails leaves the logs; one that was
+// cancelled leaves nothing.
+func Up(ctx context.Context, config Config) (*Lab, error) {
+	if err := Check(); err != nil {
+		return nil, err
+	}
+	config, err := config.complete()
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		limit := bootLimit + time.Duration(config.DataBytes>>20)*time.Second // 1 MB/s at the worst
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	b := &boot{config: config, begin: time.Now(), password: rand.Text()}
+	lab, err := b.run(ctx)
+	if err == nil {
+		return lab, nil
+	}
+	if lab == nil {
+		return nil, err
+	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return nil, errors.Join(fmt.Errorf("the boot was interrupted: %w", context.Cause(ctx)), lab.Down(end))
+	}
+	return nil, errors.Join(fmt.Errorf("%w; the logs are kept in %s", err, config.Dir), lab.stop(end))
+}
+
+// boot is one run of Up.
+type boot struct {
+	config   Config
+	begin    time.Time
+	password string
+	lab      *Lab
+}
+
+func (b *boot) sayf(format string, arguments ...any) {
+	fmt.Fprintf(b.config.Output, "%6.1f s  %s\n", time.Since(b.begin).Seconds(), fmt.Sprintf(format, arguments...))
+}
+
+// run goes through the stages. The lab that it gives with an error has to be taken down.
+func (b *boot) run(ctx context.Context) (*Lab, error) {
+	if err := b.folder(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.startServer(ctx); err != nil {
+		return nil, err
+	}
+	for _, stage := range []struct {
+		do   func(context.Context) error
+		done string
+	}{
+		{b.each("power"), "the hosts have power"},
+		{func(ctx context.Context) error { return b.lab.makeDatabase(ctx, b.password) }, "the database is made"},
+		{b.lab.copyDatabase, "the standbys have their copies"},
+		{b.each("cluster"), "corosync and Pacemaker run"},
+		{b.lab.awaitMembers, "the cluster is complete"},
+		{b.lab.awaitPromoted, b.config.Hosts[0] + " is promoted"},
+		{b.lab.awaitWritable, "writes go through the virtual IP " + VIP},
+		{b.lab.awaitStandbys, "every standby streams"},
+	} {
+		if err := stage.do(ctx); err != nil {
+			return b.lab, err
+		}
+		b.sayf("%s", stage.done)
+	}
+	return b.lab, nil
+}
+
+// folder makes the lab's folder, after removing what an earlier lab left in it, and writes what the hosts need.
+func (b *boot) folder(ctx context.Context) error {
+	c := b.config
+	found, err := remains(c.Dir)
+	if err != nil {
+		return err
+	}
+	if found != "" {
+		b.sayf("found in %s: %s; removing them", c.Dir, found)
+		if err := clearRemains(ctx, c.Dir); err != nil {
+			return err
+		}
+	}
+	state := labState{MadeDir: true}
+	if err := os.Mkdir(c.Dir, 0o700); errors.Is(err, os.ErrExist) {
+		state.MadeDir = false
+	} else if err != nil {
+		return fmt.Errorf("make the lab's folder: %w", err)
+	}
+	if err := ownFolder(c.Dir); err != nil {
+		return err
+	}
+	if err := writeJSON(filepath.Join(c.Dir, stateName), state); err != nil {
+		return err
+	}
+	if err := b.files(); err != nil {
+		return errors.Join(err, removeLab(c.Dir))
+	}
+	return nil
+}
+
+// ownFolder refuses a folder where others could exchange the programs that the lab runs as root.
+func ownFolder(dir string) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || !ok || stat.Uid != 0 || info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%s must be a folder of root that nobody else may write", dir)
+	}
+	return nil
+}
+
+func (b *boot) files() error {
+	c := b.config
+	if err := writeJSON(filepath.Join(c.Dir, configName), c); err != nil {
+		return err
+	}
+	if err := copyProgram(filepath.Join(c.Dir, programName)); err != nil {
+		return fmt.Errorf("copy this program into the lab's folder: %w", err)
+	}
+	if err := os.Mkdir(filepath.Join(c.Dir, "hosts"), 0o700); err != nil {
+		return err
+	}
+	for i := range c.Hosts {
+		if err := c.makeHostDir(i+1, b.password); err != nil {
+			return fmt.Errorf("the files of %s: %w", c.Hosts[i], err)
+		}
+	}
+	return nil
+}
+
+func copyProgram(path string) error {
+	source, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = source.Close() }()
+	target, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o700)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(target, source)
+	return errors.Join(err, target.Close())
+}
+
+// startServer starts the lab process and waits until it takes orders.
+func (b *boot) startServer(ctx context.Context) error {
+	dir := b.config.Dir
+	log, err := openLog(filepath.Join(dir, logName))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = reader.Close() }()
+	cmd := exec.Command(filepath.Join(dir, programName))
+	cmd.Args = []string{"rexlab-serve", dir} // what ps shows
+	cmd.Dir = dir
+	cmd.Env = append([]string{roleVariable + "=serve", "HOME=/root"}, baseEnv...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = reader, log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is for the caller, who takes the lab down in order
+	if err := cmd.Start(); err != nil {
+		return errors.Join(err, writer.Close())
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	server, err := processOf(cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	b.lab = &Lab{dir: dir, config: b.config, lifeline: writer, server: server}
+	if err := b.lab.connect(); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	err = poll(limited, 5*time.Millisecond, "the lab process", func(ctx context.Context) (bool, error) {
+		select {
+		case err := <-ended:
+			cancel()
+			text, _ := os.ReadFile(filepath.Join(dir, logName))
+			return false, fmt.Errorf("it has ended (%w): %s", err, text)
+		default:
+		}
+		_, err := b.lab.control.hosts(ctx)
+		return err == nil, err
+	})
+	if err != nil {
+		_ = cmd.Process.Kill()
+		b.lab.close()
+		return err
+	}
+	return nil
+}
+
+// each gives an order to all hosts at once.
+func (b *boot) each(verb string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		for _, h := range b.config.Hosts {
+			group.Go(func() error { return b.lab.order(ctx, order{Verb: verb, Host: h}) })
+		}
+		return group.Wait()
+	}
+}
