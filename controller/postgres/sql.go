@@ -1,0 +1,75 @@
+package postgres
+
+// All SQL is here. Names are qualified, so that no search_path leads elsewhere; values are bound.
+
+// sqlObserve reads everything a plan needs, in one round trip, as the JSON form of model.Instance. pg_replication_slots
+// is taken as a whole row, because its columns differ from version to version: invalidation_reason came with 17.
+const sqlObserve = `
+SELECT pg_catalog.jsonb_build_object(
+  'state', 'up',
+  'version', pg_catalog.current_setting('server_version_num')::int,
+  'system_id', system.system_identifier::text,
+  'in_recovery', pg_catalog.pg_is_in_recovery(),
+  'redo', checkpoint.redo_lsn,
+  'redo_timeline', checkpoint.timeline_id,
+  'current', CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+                  ELSE pg_catalog.pg_current_wal_flush_lsn() END,
+  'wal_segment_size', pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')),
+  'max_replication_slots', pg_catalog.current_setting('max_replication_slots')::int,
+  'primary_slot_name', pg_catalog.current_setting('primary_slot_name'),
+  'slots', (
+    SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+      'name', slot.slot_name, 'type', slot.slot_type, 'temporary', slot.temporary,
+      'active', slot.active, 'active_pid', slot.active_pid,
+      'xmin', slot.xmin::text::bigint, 'catalog_xmin', slot.catalog_xmin::text::bigint,
+      'restart_lsn', slot.restart_lsn, 'wal_status', slot.wal_status,
+      'invalidation_reason', pg_catalog.to_jsonb(slot) ->> 'invalidation_reason') ORDER BY slot.slot_name), '[]')
+    FROM pg_catalog.pg_replication_slots AS slot),
+  'wal_receiver', (
+    SELECT pg_catalog.jsonb_build_object(
+      'status', r.status, 'slot_name', coalesce(r.slot_name, ''), 'timeline', r.received_tli,
+      'sender_host', r.sender_host, 'sender_port', r.sender_port)
+    FROM pg_catalog.pg_stat_wal_receiver AS r),
+  'wal_senders', (
+    SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+      'application_name', r.application_name, 'pid', r.pid, 'state', r.state) ORDER BY r.application_name, r.pid)
+    FROM pg_catalog.pg_stat_replication AS r))
+FROM pg_catalog.pg_control_system() AS system, pg_catalog.pg_control_checkpoint() AS checkpoint`
+
+// sqlGuard is what every step asserts: the system, the role and the timeline it was planned on ($1 to $3).
+const sqlGuard = `
+  (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) = $1
+  AND pg_catalog.pg_is_in_recovery() = $2
+  AND (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()) = $3`
+
+// sqlIdleSlot finds the slot $4 if it is ours to change, not in use, and still where it was seen ($5).
+const sqlIdleSlot = `
+  SELECT slot_name FROM pg_catalog.pg_replication_slots
+  WHERE slot_name = $4 AND slot_type = 'physical' AND NOT temporary AND NOT active
+    AND restart_lsn IS NOT DISTINCT FROM $5::pg_catalog.pg_lsn AND` + sqlGuard
+
+// A function in the select list is called for the rows that pass WHERE only.
+const (
+	sqlCreateSlot = `SELECT (pg_catalog.pg_create_physical_replication_slot($4, true)).lsn::text WHERE` + sqlGuard
+
+	// The redo is compared within the statement, too: the slot must not pass it.
+	sqlAdvanceSlot = `
+WITH slot AS MATERIALIZED (` + sqlIdleSlot + `
+  AND $6::pg_catalog.pg_lsn <= (SELECT redo_lsn FROM pg_catalog.pg_control_checkpoint()))
+SELECT (pg_catalog.pg_replication_slot_advance(slot_name, $6::pg_catalog.pg_lsn)).end_lsn::text FROM slot`
+
+	sqlDropSlot = `WITH slot AS MATERIALIZED (` + sqlIdleSlot + `)
+SELECT pg_catalog.pg_drop_replication_slot(slot_name)::text FROM slot`
+
+	// A row of "dropped" exists only once the drop is done, and the slot is made for that row.
+	sqlResetSlot = `WITH slot AS MATERIALIZED (` + sqlIdleSlot + `),
+dropped AS MATERIALIZED (SELECT slot_name, pg_catalog.pg_drop_replication_slot(slot_name) FROM slot)
+SELECT (pg_catalog.pg_create_physical_replication_slot(slot_name, true)).lsn::text FROM dropped`
+
+	sqlCheckSetting  = `SELECT pg_catalog.current_setting('primary_slot_name') WHERE` + sqlGuard
+	sqlReload        = `SELECT pg_catalog.pg_reload_conf()::text WHERE` + sqlGuard
+	sqlSetSlotName   = `ALTER SYSTEM SET primary_slot_name = ` // and a quoted literal: a utility statement takes no parameters
+	sqlSlotName      = `SELECT pg_catalog.current_setting('primary_slot_name')`
+	sqlConninfo      = `SELECT pg_catalog.current_setting('primary_conninfo')`
+	sqlUpstreamSlots = `SELECT slot_name::text, slot_type = 'physical', restart_lsn::text FROM pg_catalog.pg_replication_slots WHERE slot_name = ANY ($1)`
+)
