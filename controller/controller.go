@@ -188,8 +188,8 @@ func (c *Controller) account(r Result, same bool) {
 }
 
 func (c *Controller) publish(in reconcile.Input, plan model.Plan) {
-	s := statusOf(in, plan, c.conditions.held, c.failures)
-	s.Version, s.DryRun, s.Started, s.Looked, s.Read = c.Version, c.DryRun, c.started, time.Now(), c.readAt
+	s := statusOf(in, plan, c.conditions.held, c.failures, c.DryRun)
+	s.Version, s.Started, s.Looked, s.Read = c.Version, c.started, time.Now(), c.readAt
 	s.StepsDone, s.LastStep = c.stepsDone, c.lastStep
 	c.Publish(s)
 	c.Notify.Status(s.Summary)

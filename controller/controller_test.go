@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,7 +19,10 @@ import (
 
 // world is a cluster of pm01 (primary) and pm02 as pgrex on pm01 meets it: fakes for Pacemaker and PostgreSQL, and
 // everything that was done and said.
+//
+// The daemon's goroutine holds mu in each call of a fake, the test's at all times but in pass.
 type world struct {
+	mu         sync.Mutex
 	cluster    model.Cluster
 	clusterErr error
 	instance   model.Instance
@@ -50,30 +54,39 @@ func newWorld() *world {
 		},
 		instance: model.Instance{State: model.ServerUp, Version: 150000, SystemID: "7", Redo: 0x5000000, RedoTimeline: 1,
 			WALSegmentSize: 16 << 20, MaxSlots: 10},
-		fail:  map[string]error{},
-		hints: make(chan struct{}, 1),
+		fail: map[string]error{},
 	}
 }
 
 // The fakes' side.
 
 func (w *world) Read(context.Context) (model.Cluster, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.reads++
-	return w.cluster, w.clusterErr
+	c := w.cluster
+	c.Nodes, c.Clones = slices.Clone(c.Nodes), slices.Clone(c.Clones)
+	return c, w.clusterErr
 }
 
 func (w *world) Observe(context.Context) (model.Instance, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	i := w.instance
 	i.Slots = slices.Clone(i.Slots)
 	return i, nil
 }
 
 func (w *world) ObserveUpstream(context.Context, []string) (model.Upstream, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.asked++
 	return w.upstream, nil
 }
 
 func (w *world) Apply(_ context.Context, step model.Step) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.applied = append(w.applied, step.Kind()+" "+step.Text())
 	if err := w.fail[step.Text()]; err != nil {
 		return err
@@ -84,12 +97,24 @@ func (w *world) Apply(_ context.Context, step model.Step) error {
 	return nil
 }
 
-func (w *world) Close()             {}
-func (w *world) Ready()             { w.ready = true }
-func (w *world) Alive()             { w.alive++ }
-func (w *world) Status(string)      {}
-func (w *world) Stopping()          { w.ready = false }
-func (w *world) publish(s Status)   { w.status = s }
+func (w *world) Close()        {}
+func (w *world) Status(string) {}
+func (w *world) Ready()        { w.locked(func() { w.ready = true }) }
+func (w *world) Stopping()     { w.locked(func() { w.ready = false }) }
+func (w *world) Alive()        { w.locked(func() { w.alive++ }) }
+func (w *world) publish(s Status) {
+	w.locked(func() { w.status = s })
+}
+func (w *world) write(line string) {
+	w.locked(func() { w.log = append(w.log, line) })
+}
+
+func (w *world) locked(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+}
+
 func (w *world) said(s string) int  { return countContaining(w.log, s) }
 func (w *world) tried(s string) int { return countContaining(w.applied, s) }
 
@@ -108,16 +133,19 @@ func live(t *testing.T, w *world, dryRun bool, f func()) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
+		w.hints = make(chan struct{}, 1) // of the bubble, or its time would stand still
 		c := New(Options{
 			Observer: &Observer{Node: "pm01", Clusters: w, Connect: func(Target) Server { return w }},
 			Hints:    w.hints, DryRun: dryRun, LookEvery: time.Second, ReadEvery: 10 * time.Second,
 			Publish: w.publish, Notify: w,
-			Log: funcr.New(func(_, args string) { w.log = append(w.log, args) }, funcr.Options{}),
+			Log: funcr.New(func(_, args string) { w.write(args) }, funcr.Options{}),
 		})
 		done := make(chan struct{})
 		go func() { defer close(done); c.Run(ctx) }()
 		synctest.Wait()
+		w.mu.Lock()
 		f()
+		w.mu.Unlock()
 		cancel()
 		<-done
 		if w.ready {
@@ -127,7 +155,9 @@ func live(t *testing.T, w *world, dryRun bool, f func()) {
 }
 
 // pass lets time go by until everything due has been done.
-func pass(d time.Duration) {
+func (w *world) pass(d time.Duration) {
+	w.mu.Unlock()
+	defer w.mu.Lock()
 	time.Sleep(d)
 	synctest.Wait()
 }
@@ -141,7 +171,7 @@ func TestMakesSlotAndThenIsQuiet(t *testing.T) {
 		if !w.ready {
 			t.Error("not ready after the first pass")
 		}
-		pass(time.Minute)
+		w.pass(time.Minute)
 		if len(w.applied) != 1 || w.status.StepsDone != 1 {
 			t.Errorf("I9: an idle minute did %q", w.applied)
 		}
@@ -160,12 +190,12 @@ func TestMakesSlotAndThenIsQuiet(t *testing.T) {
 func TestActsOnAFreshCIBOnly(t *testing.T) {
 	w := newWorld()
 	live(t, w, false, func() {
-		pass(5 * time.Second)
+		w.pass(5 * time.Second)
 		reads := w.reads
 		w.instance.Slots = nil // dropped by hand
 		w.cluster.Clones[0].Roles = map[string]model.Role{"pm02": model.RolePromoted}
 		w.applied = nil
-		pass(time.Second)
+		w.pass(time.Second)
 		if w.reads == reads {
 			t.Error("the CIB was not read again before acting")
 		}
@@ -178,9 +208,9 @@ func TestActsOnAFreshCIBOnly(t *testing.T) {
 func TestSlotDroppedByHandComesBackWithinASecond(t *testing.T) {
 	w := newWorld()
 	live(t, w, false, func() {
-		pass(5 * time.Second)
+		w.pass(5 * time.Second)
 		w.instance.Slots = nil
-		pass(time.Second)
+		w.pass(time.Second)
 		if len(w.instance.Slots) != 1 {
 			t.Error("the slot is not back")
 		}
@@ -192,7 +222,7 @@ func TestHintReadsAtOnce(t *testing.T) {
 	live(t, w, false, func() {
 		reads := w.reads
 		w.hints <- struct{}{}
-		synctest.Wait()
+		w.pass(0)
 		if w.reads != reads+1 {
 			t.Errorf("a hint led to %d reads of the CIB", w.reads-reads)
 		}
@@ -202,7 +232,7 @@ func TestHintReadsAtOnce(t *testing.T) {
 func TestDryRunChangesNothing(t *testing.T) {
 	w := newWorld()
 	live(t, w, true, func() {
-		pass(time.Minute)
+		w.pass(time.Minute)
 		if len(w.applied) > 0 {
 			t.Errorf("the dry run did %q", w.applied)
 		}
@@ -231,12 +261,12 @@ func TestDownIsWaitedForQuietly(t *testing.T) {
 			w := newWorld()
 			live(t, w, false, func() {
 				test.begin(w)
-				pass(5 * time.Minute)
+				w.pass(5 * time.Minute)
 				if n := w.said(string(test.code)); n != 1 {
 					t.Errorf("it was said %d times that it is down:\n%s", n, strings.Join(w.log, "\n"))
 				}
 				test.end_(w)
-				pass(11 * time.Second)
+				w.pass(11 * time.Second)
 				if n := w.said(string(test.code)); n != 2 || !w.status.Healthy {
 					t.Errorf("its end was not said, or not seen: %q\n%s", w.status.Summary, strings.Join(w.log, "\n"))
 				}
@@ -266,7 +296,7 @@ func TestFailures(t *testing.T) {
 			w := newWorld()
 			w.fail[text] = failing(test.class)
 			live(t, w, false, func() {
-				pass(time.Minute)
+				w.pass(time.Minute)
 				if n := w.tried(text); n < test.min || n > test.max {
 					t.Errorf("tried %d times in a minute, not %d to %d", n, test.min, test.max)
 				}
@@ -277,7 +307,7 @@ func TestFailures(t *testing.T) {
 					t.Errorf("the failure was said %d times, not once", w.said("step failed"))
 				}
 				delete(w.fail, text)
-				pass(longestHoldOff + 15*time.Second)
+				w.pass(longestHoldOff + 15*time.Second)
 				if !w.status.Healthy || len(w.status.Failures) > 0 {
 					t.Errorf("not healthy once it works: %q", w.status.Summary)
 				}
@@ -319,7 +349,7 @@ func TestStandbyAsksUpstreamOnlyWhenOneIsConfirmed(t *testing.T) {
 	w.cluster.Clones[0].Roles = map[string]model.Role{"pm01": model.RoleUnpromoted, "pm02": model.RoleUnpromoted}
 	w.cluster.Nodes[0].Transient = nil
 	live(t, w, false, func() {
-		pass(30 * time.Second)
+		w.pass(30 * time.Second)
 		if w.asked > 0 {
 			t.Errorf("asked an upstream %d times while nobody is primary", w.asked)
 		}
@@ -333,7 +363,7 @@ func TestNoPlanIsSaid(t *testing.T) {
 	w := newWorld()
 	w.cluster.Clones = nil
 	live(t, w, false, func() {
-		pass(time.Minute)
+		w.pass(time.Minute)
 		if w.said("no promotable clone") != 1 || w.status.Healthy {
 			t.Errorf("status %q, log:\n%s", w.status.Summary, strings.Join(w.log, "\n"))
 		}

@@ -99,11 +99,10 @@ func (o *Observer) upstream(ctx context.Context, in *reconcile.Input) error {
 		slots = append(slots, policy.SlotNames()[member])
 	}
 	slices.Sort(slots)
-	upstream, err := o.server.ObserveUpstream(ctx, slices.Compact(slots))
-	if err != nil {
+	if upstream, err := o.server.ObserveUpstream(ctx, slices.Compact(slots)); err == nil {
+		in.Upstream = &upstream
+	} else {
 		in.UpstreamProblem = err.Error()
-		return nil
 	}
-	in.Upstream = &upstream
 	return nil
 }

@@ -28,7 +28,7 @@ const (
 // StatusServer answers with the last published status on a unix socket.
 type StatusServer struct {
 	mu     sync.Mutex
-	status Status
+	status *Status // nil before the first look
 	server *http.Server
 }
 
@@ -36,12 +36,13 @@ type StatusServer struct {
 func (s *StatusServer) Publish(status Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.status = status
+	s.status = &status
 }
 
 // Listen begins to answer on a socket. A socket that a killed daemon left is replaced; one that answers is an error.
-func (s *StatusServer) Listen(path string) error {
-	if conn, err := net.DialTimeout("unix", path, ioTimeout); err == nil {
+func (s *StatusServer) Listen(ctx context.Context, path string) error {
+	dialer := net.Dialer{Timeout: ioTimeout}
+	if conn, err := dialer.DialContext(ctx, "unix", path); err == nil {
 		_ = conn.Close()
 		return fmt.Errorf("another pgrex answers at %s: stop it first, or use another --socket", path)
 	}
@@ -50,7 +51,7 @@ func (s *StatusServer) Listen(path string) error {
 			return fmt.Errorf("remove the socket a killed pgrex left: %w", err)
 		}
 	}
-	listener, err := net.Listen("unix", path)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
 	if err != nil {
 		return fmt.Errorf("listen for 'pgrex status': %w; make its folder writable for this user, or use --socket", err)
 	}
@@ -76,6 +77,10 @@ func (s *StatusServer) answer(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
 	status := s.status
 	s.mu.Unlock()
+	if status == nil {
+		http.Error(w, "it has only just started", http.StatusServiceUnavailable)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(status) // the client is gone; there is nobody to tell
 }
@@ -104,6 +109,9 @@ func FetchStatus(ctx context.Context, path string) (Status, error) {
 		return Status{}, fmt.Errorf("no pgrex answers at %s: %w; start it with 'systemctl start pgrex', or name its --socket", path, err)
 	}
 	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return Status{}, fmt.Errorf("the pgrex at %s has nothing to say yet (%s): ask again in a moment", path, response.Status)
+	}
 	var s Status
 	if err := json.NewDecoder(io.LimitReader(response.Body, maxStatusBytes)).Decode(&s); err != nil {
 		return Status{}, fmt.Errorf("the answer at %s is no status: %w", path, err)

@@ -30,7 +30,7 @@ func TestStatusSocket(t *testing.T) {
 
 	var server StatusServer
 	server.Publish(Status{Node: "pm01"})
-	if err := server.Listen(path); err != nil {
+	if err := server.Listen(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(path)
@@ -43,7 +43,7 @@ func TestStatusSocket(t *testing.T) {
 	}
 
 	var second StatusServer
-	if err := second.Listen(path); err == nil || !strings.Contains(err.Error(), "another pgrex answers") {
+	if err := second.Listen(t.Context(), path); err == nil || !strings.Contains(err.Error(), "another pgrex answers") {
 		t.Errorf("a second daemon: %v", err)
 	}
 	if err := server.Close(); err != nil {
@@ -60,7 +60,7 @@ func TestStatusSocketIsNoSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	var server StatusServer
-	if err := server.Listen(path); err == nil {
+	if err := server.Listen(t.Context(), path); err == nil {
 		t.Error("listened over a file that is no socket")
 	}
 	if data, err := os.ReadFile(path); err != nil || string(data) != "x" {

@@ -67,9 +67,9 @@ type SlotStatus struct {
 	WALStatus  string    `json:"wal_status"`
 }
 
-func statusOf(in reconcile.Input, plan model.Plan, held []Condition, failures []Failure) Status {
+func statusOf(in reconcile.Input, plan model.Plan, held []Condition, failures []Failure, dryRun bool) Status {
 	s := Status{
-		Node: in.Node, Role: plan.Standing, Conditions: append([]Condition{}, held...),
+		Node: in.Node, DryRun: dryRun, Role: plan.Standing, Conditions: append([]Condition{}, held...),
 		Members: []Member{}, Slots: []SlotStatus{}, Planned: []string{}, Failures: append([]Failure{}, failures...),
 		Server: ServerStatus{
 			State: in.Instance.State, Timeline: in.Instance.RedoTimeline, Current: in.Instance.Current,

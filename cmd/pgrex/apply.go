@@ -41,14 +41,14 @@ func apply(cmd *cobra.Command, s *settings, output string) error {
 	if err != nil {
 		return err
 	}
+	if err := blind(in); err != nil {
+		return err
+	}
 	plan, err := reconcile.Plan(in)
 	if err != nil {
 		return err
 	}
 	if err := printPlan(cmd.OutOrStdout(), plan, output); err != nil {
-		return err
-	}
-	if err := blind(in); err != nil {
 		return err
 	}
 	if len(plan.Steps) == 0 {

@@ -20,16 +20,16 @@ const (
 	exitUsage    = 64
 )
 
-// exitStatus ends the program with a status and no message: what there is to say has been printed.
-type exitStatus int
+// statusError ends the program with a status and no message: what there is to say has been printed.
+type statusError int
 
-func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+func (e statusError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// failure is an error of a command that was called rightly. Every other error is one of usage.
-type failure struct{ err error }
+// commandError is an error of a command that was called rightly. Every other error is one of usage.
+type commandError struct{ err error }
 
-func (f failure) Error() string { return f.err.Error() }
-func (f failure) Unwrap() error { return f.err }
+func (f commandError) Error() string { return f.err.Error() }
+func (f commandError) Unwrap() error { return f.err }
 
 func main() { os.Exit(Main()) }
 
@@ -37,18 +37,17 @@ func main() { os.Exit(Main()) }
 func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	err := rootCommand().ExecuteContext(ctx)
-	var status exitStatus
-	var failed failure
-	switch {
-	case err == nil:
+	cmd, err := rootCommand().ExecuteContextC(ctx)
+	if err == nil {
 		return 0
-	case errors.As(err, &status):
+	}
+	if status, ok := errors.AsType[statusError](err); ok {
 		return int(status)
-	case errors.As(err, &failed):
+	}
+	if _, ok := errors.AsType[commandError](err); ok {
 		fmt.Fprintln(os.Stderr, "pgrex:", oneLine(err))
 		return exitError
 	}
-	fmt.Fprintln(os.Stderr, "pgrex:", oneLine(err)+"; see 'pgrex help'")
+	fmt.Fprintln(os.Stderr, "pgrex:", oneLine(err)+"; see '"+cmd.CommandPath()+" --help'")
 	return exitUsage
 }

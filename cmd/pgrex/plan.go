@@ -33,6 +33,9 @@ Exit status: 0 nothing to do, 2 something to do, 1 no plan could be made.`,
 			if err != nil {
 				return err
 			}
+			if err := blind(in); err != nil {
+				return err
+			}
 			plan, err := reconcile.Plan(in)
 			if err != nil {
 				return err
@@ -40,11 +43,8 @@ Exit status: 0 nothing to do, 2 something to do, 1 no plan could be made.`,
 			if err := printPlan(cmd.OutOrStdout(), plan, output); err != nil {
 				return err
 			}
-			if err := blind(in); err != nil {
-				return err
-			}
 			if len(plan.Steps) > 0 {
-				return exitStatus(exitToDo)
+				return statusError(exitToDo)
 			}
 			return nil
 		}),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,13 +30,10 @@ Run it as the user that runs PostgreSQL, with the group haclient (pgrex.service 
 func runE(f func(cmd *cobra.Command) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		err := f(cmd)
-		if err == nil {
-			return nil
-		}
-		if _, ok := err.(exitStatus); ok {
+		if _, ok := errors.AsType[statusError](err); ok || err == nil {
 			return err
 		}
-		return failure{err}
+		return commandError{err}
 	}
 }
 

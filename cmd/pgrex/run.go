@@ -47,7 +47,7 @@ func runDaemon(ctx context.Context, s *settings, dryRun bool) error {
 	log := logr.FromSlogHandler(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 
 	var server controller.StatusServer
-	if err := server.Listen(s.Socket); err != nil {
+	if err := server.Listen(ctx, s.Socket); err != nil {
 		return err
 	}
 	defer func() { _ = server.Close() }() // the program ends

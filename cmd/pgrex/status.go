@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -57,7 +58,7 @@ func showStatus(ctx context.Context, w io.Writer, socket, output string) error {
 		err = printStatus(w, status)
 	}
 	if err == nil && !status.Healthy {
-		return exitStatus(exitDegraded)
+		return statusError(exitDegraded)
 	}
 	return err
 }
@@ -68,7 +69,7 @@ func watchStatus(cmd *cobra.Command, socket, output string) error {
 	defer tick.Stop()
 	for {
 		err := showStatus(cmd.Context(), cmd.OutOrStdout(), socket, output)
-		if _, degraded := err.(exitStatus); err != nil && !degraded && cmd.Context().Err() == nil {
+		if _, degraded := errors.AsType[statusError](err); err != nil && !degraded && cmd.Context().Err() == nil {
 			fmt.Fprintln(cmd.OutOrStdout(), oneLine(err))
 		}
 		select {
@@ -89,7 +90,7 @@ func printStatus(w io.Writer, s controller.Status) error {
 	for _, m := range s.Members {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", m.Host, yesNo(m.Online), orDash(string(m.Role)), orDash(m.Status), orDash(m.DataStatus))
 	}
-	fmt.Fprintf(t, "\nPostgreSQL here is %s, timeline %d, at %s%s\n", s.Server.State, s.Server.Timeline, s.Server.Current, streams(s))
+	fmt.Fprintf(t, "\nPostgreSQL here is %s%s\n", orDash(string(s.Server.State)), where(s))
 	if len(s.Slots) > 0 {
 		fmt.Fprintln(t, "\nSLOT\tFOR\tATTACHED\tRESTART LSN\tHOLDS\tWAL STATUS")
 	}
@@ -110,6 +111,14 @@ func printStatus(w io.Writer, s controller.Status) error {
 		fmt.Fprintf(t, "%s %s since %s: %s\n", c.Severity, c.Code, c.Since.Local().Format(time.DateTime), c.Text)
 	}
 	return t.Flush()
+}
+
+// where is what there is to say of a server that is up.
+func where(s controller.Status) string {
+	if s.Server.State != model.ServerUp {
+		return ""
+	}
+	return fmt.Sprintf(", timeline %d, at %s%s", s.Server.Timeline, s.Server.Current, streams(s))
 }
 
 func streams(s controller.Status) string {
