@@ -47,6 +47,15 @@ func ClassOf(err error) Class {
 	return Unknown
 }
 
+// serverError prints what the server said, on one line and without its codes.
+type serverError struct{ *pgconn.PgError }
+
+func (e serverError) Error() string { return e.Message }
+func (e serverError) Unwrap() error { return e.PgError }
+
+// codeNotSupported is feature_not_supported.
+const codeNotSupported = "0A000"
+
 // classes by SQLSTATE (PostgreSQL documentation, appendix A). What is not here has the class of its first two
 // characters, or is unknown.
 var classes = map[string]Class{
@@ -82,7 +91,7 @@ func classify(err error, doing string) error {
 				break
 			}
 		}
-		err = errors.New(pgErr.Message)
+		err = serverError{pgErr}
 	} else if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("no answer in time")
 	}

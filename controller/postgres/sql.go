@@ -66,10 +66,13 @@ SELECT pg_catalog.pg_drop_replication_slot(slot_name)::text FROM slot`
 dropped AS MATERIALIZED (SELECT slot_name, pg_catalog.pg_drop_replication_slot(slot_name) FROM slot)
 SELECT (pg_catalog.pg_create_physical_replication_slot(slot_name, true)).lsn::text FROM dropped`
 
-	sqlCheckSetting  = `SELECT pg_catalog.current_setting('primary_slot_name') WHERE` + sqlGuard
-	sqlReload        = `SELECT pg_catalog.pg_reload_conf()::text WHERE` + sqlGuard
-	sqlSetSlotName   = `ALTER SYSTEM SET primary_slot_name = ` // and a quoted literal: a utility statement takes no parameters
-	sqlSlotName      = `SELECT pg_catalog.current_setting('primary_slot_name')`
-	sqlConninfo      = `SELECT pg_catalog.current_setting('primary_conninfo')`
-	sqlUpstreamSlots = `SELECT slot_name::text, slot_type = 'physical', restart_lsn::text FROM pg_catalog.pg_replication_slots WHERE slot_name = ANY ($1)`
+	sqlCheckSetting = `SELECT pg_catalog.current_setting('primary_slot_name') WHERE` + sqlGuard
+	sqlReload       = `SELECT pg_catalog.pg_reload_conf()::text WHERE` + sqlGuard
+	sqlSetSlotName  = `ALTER SYSTEM SET primary_slot_name = ` // and a quoted literal: a utility statement takes no parameters
+	sqlSlotName     = `SELECT pg_catalog.current_setting('primary_slot_name')`
+	sqlConninfo     = `SELECT pg_catalog.current_setting('primary_conninfo')`
+
+	// The answer of READ_REPLICATION_SLOT; %s is a quoted literal, because the replication protocol binds no values.
+	sqlUpstreamSlot = `SELECT s.slot_type, CASE s.slot_type WHEN 'physical' THEN s.restart_lsn END
+FROM (SELECT %s::name AS name) AS asked LEFT JOIN pg_catalog.pg_replication_slots AS s ON s.slot_name = asked.name`
 )

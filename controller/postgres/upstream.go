@@ -14,12 +14,17 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-const upstreamTimeout = 4 * time.Second
+const (
+	upstreamTimeout  = 4 * time.Second
+	upstreamDatabase = "postgres"
+	firstReadSlot    = 15 // the first major version with READ_REPLICATION_SLOT
+)
 
 // upstream is a kept replication connection to the server that the local standby replicates from.
 type upstream struct {
 	conninfo string
 	conn     *pgconn.PgConn
+	bySQL    bool // PostgreSQL 13 and 14 have no READ_REPLICATION_SLOT
 }
 
 func (s *Server) closeUpstream() {
@@ -51,11 +56,11 @@ func (s *Server) ObserveUpstream(ctx context.Context, slots []string) (model.Ups
 func (s *Server) askUpstream(ctx context.Context, conninfo string, slots []string) (model.Upstream, error) {
 	if s.upstream == nil || s.upstream.conninfo != conninfo {
 		s.closeUpstream()
-		conn, err := connectUpstream(ctx, conninfo)
+		u, err := openUpstream(ctx, conninfo)
 		if err != nil {
 			return model.Upstream{}, err
 		}
-		s.upstream = &upstream{conninfo: conninfo, conn: conn}
+		s.upstream = u
 	}
 	u, err := s.upstream.identify(ctx)
 	for _, name := range slots {
@@ -73,8 +78,28 @@ func (s *Server) askUpstream(ctx context.Context, conninfo string, slots []strin
 	return u, nil
 }
 
-// connectUpstream opens a replication connection. Errors name the address only: conninfo may hold a password.
-func connectUpstream(ctx context.Context, conninfo string) (*pgconn.PgConn, error) {
+// openUpstream opens the kept connection. A server before PostgreSQL 15 tells of slots by SQL only, which a replication
+// connection to a database allows; whether it is let in is for pg_hba.conf, where "replication" does not cover it.
+func openUpstream(ctx context.Context, conninfo string) (*upstream, error) {
+	conn, err := connectUpstream(ctx, conninfo, "true")
+	if err != nil {
+		return nil, err
+	}
+	major, _, _ := strings.Cut(conn.ParameterStatus("server_version"), ".")
+	if n, _ := strconv.Atoi(major); n == 0 || n >= firstReadSlot {
+		return &upstream{conninfo: conninfo, conn: conn}, nil
+	}
+	_ = conn.Close(ctx) // it could do nothing for us
+	conn, err = connectUpstream(ctx, conninfo, "database")
+	if err != nil {
+		return nil, fmt.Errorf("PostgreSQL %s tells of its slots only to who may connect to the database %s: %w",
+			major, upstreamDatabase, err)
+	}
+	return &upstream{conninfo: conninfo, conn: conn, bySQL: true}, nil
+}
+
+// connectUpstream opens a replication connection of a kind. Errors name the address only: conninfo may hold a password.
+func connectUpstream(ctx context.Context, conninfo, replication string) (*pgconn.PgConn, error) {
 	if conninfo == "" {
 		return nil, &Error{Class: Configuration, Doing: "connect to the upstream", Err: errors.New("primary_conninfo is empty")}
 	}
@@ -83,7 +108,8 @@ func connectUpstream(ctx context.Context, conninfo string) (*pgconn.PgConn, erro
 		return nil, &Error{Class: Configuration, Doing: "read primary_conninfo", Err: errors.New("it is not understood; its text is withheld, since it may hold a password")}
 	}
 	config.ConnectTimeout = upstreamTimeout
-	config.RuntimeParams = map[string]string{"replication": "true", "application_name": applicationName}
+	config.RuntimeParams = map[string]string{"replication": replication, "application_name": applicationName}
+	config.Database = upstreamDatabase // a physical replication connection has none, and the server then ignores it
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		doing := "connect to the upstream " + address(config.Host, config.Port) + " as " + config.User
@@ -130,12 +156,17 @@ func (u *upstream) identify(ctx context.Context) (model.Upstream, error) {
 	}, nil
 }
 
-// slot runs READ_REPLICATION_SLOT. An unknown slot gives a row of NULLs, a logical one an error.
+// slot runs READ_REPLICATION_SLOT, or SQL that answers the same. An unknown slot gives a row of NULLs, a logical one an
+// error: it is there, and reserves nothing for us.
 func (u *upstream) slot(ctx context.Context, name string) (model.UpstreamSlot, error) {
 	doing := "READ_REPLICATION_SLOT " + name + " at the upstream"
-	row, err := u.row(ctx, `READ_REPLICATION_SLOT "`+strings.ReplaceAll(name, `"`, `""`)+`"`, doing)
+	command := `READ_REPLICATION_SLOT "` + strings.ReplaceAll(name, `"`, `""`) + `"`
+	if u.bySQL {
+		command = fmt.Sprintf(sqlUpstreamSlot, quoteLiteral(name))
+	}
+	row, err := u.row(ctx, command, doing)
 	slot := model.UpstreamSlot{Name: name}
-	if ClassOf(err) == Unknown {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == codeNotSupported {
 		slot.Exists = true
 		return slot, nil
 	}

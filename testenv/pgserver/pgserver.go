@@ -1,0 +1,257 @@
+// Package pgserver starts real PostgreSQL servers for tests: one alone, or with standbys, in a folder of their own. It
+// must not be used outside of tests. It fails the test with what PostgreSQL said. A server ends with its test.
+package pgserver
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience bounds every command and every wait.
+const patience = 60 * time.Second
+
+const dba = "postgres"
+
+// Server is one running PostgreSQL.
+type Server struct {
+	t testing.TB
+	// Dir holds the data folder, the socket and the log.
+	Dir  string
+	Port uint16
+}
+
+// binDir is where the server's programs are: PGREX_PG_BINDIR, or Debian's PostgreSQL 15.
+func binDir() string {
+	if dir := os.Getenv("PGREX_PG_BINDIR"); dir != "" {
+		return dir
+	}
+	return "/usr/lib/postgresql/15/bin"
+}
+
+// New makes a database and starts it, with these lines at the end of postgresql.conf.
+func New(t testing.TB, settings ...string) *Server {
+	t.Helper()
+	s := newServer(t)
+	s.run("initdb", "-N", "-D", s.data(), "-U", dba, "-A", "trust")
+	s.configure(append([]string{
+		"fsync = off", "unix_socket_directories = '" + s.Dir + "'", "listen_addresses = '127.0.0.1'", "wal_keep_size = 0",
+		"max_wal_size = 64MB", "min_wal_size = 32MB", "hot_standby_feedback = on", "wal_receiver_status_interval = 1s",
+		"wal_retrieve_retry_interval = 200ms", "wal_log_hints = on", fmt.Sprintf("port = %d", s.Port),
+	}, settings...)...)
+	s.Start()
+	return s
+}
+
+// Standby makes a standby of s and starts it.
+func (s *Server) Standby(settings ...string) *Server {
+	s.t.Helper()
+	standby := newServer(s.t)
+	standby.run("pg_basebackup", "-D", standby.data(), "-R", "-X", "stream", "-c", "fast", "-d", s.Conninfo())
+	standby.configure(append([]string{
+		fmt.Sprintf("port = %d", standby.Port), "unix_socket_directories = '" + standby.Dir + "'",
+	}, settings...)...)
+	standby.Start()
+	return standby
+}
+
+// Conninfo is how to reach the server over TCP.
+func (s *Server) Conninfo() string {
+	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s", s.Port, dba)
+}
+
+func newServer(t testing.TB) *Server {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(binDir(), "postgres")); err != nil {
+		t.Fatalf("no PostgreSQL in %s: hack/test installs postgresql-15; PGREX_PG_BINDIR names another", binDir())
+	}
+	dir, err := os.MkdirTemp("/tmp", "pgsrv") // a socket's path has to be short
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if c := credential(t); c != nil {
+		must(t, os.Chown(dir, int(c.Uid), int(c.Gid)))
+	}
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	must(t, err)
+	port := listener.Addr().(*net.TCPAddr).Port
+	must(t, listener.Close())
+	return &Server{t: t, Dir: dir, Port: uint16(port)}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// credential is the user that runs servers where the test is root: PostgreSQL refuses to.
+func credential(t testing.TB) *syscall.Credential {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	u, err := user.Lookup(dba)
+	must(t, err)
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	must(t, err)
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	must(t, err)
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+}
+
+func (s *Server) data() string { return filepath.Join(s.Dir, "data") }
+
+func (s *Server) configure(lines ...string) {
+	s.t.Helper()
+	f, err := os.OpenFile(filepath.Join(s.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	must(s.t, err)
+	_, err = f.WriteString(strings.Join(lines, "\n") + "\n")
+	must(s.t, err)
+	must(s.t, f.Close())
+}
+
+// Configure adds lines to postgresql.conf and reloads.
+func (s *Server) Configure(lines ...string) {
+	s.t.Helper()
+	s.configure(lines...)
+	s.SQL("SELECT pg_reload_conf()")
+}
+
+// run runs one of PostgreSQL's programs to its end.
+func (s *Server) run(program string, arguments ...string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	out, err := s.Command(ctx, program, arguments...).CombinedOutput()
+	if err != nil {
+		s.t.Fatalf("%s: %v\n%s", program, err, out)
+	}
+}
+
+// Command is one of PostgreSQL's programs, run as the server's user.
+func (s *Server) Command(ctx context.Context, program string, arguments ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(binDir(), program), arguments...)
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "HOME="+s.Dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential(s.t)}
+	return cmd
+}
+
+// Start starts the server and waits until it answers.
+func (s *Server) Start() {
+	s.t.Helper()
+	s.Launch()
+	s.Await("the server answers", func() bool {
+		_, err := s.Try("SELECT 1")
+		return err == nil
+	})
+}
+
+// Launch starts the server and does not wait. It ends with the test at the latest.
+func (s *Server) Launch() {
+	s.t.Helper()
+	log, err := os.OpenFile(filepath.Join(s.Dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	must(s.t, err)
+	defer func() { _ = log.Close() }() // the server has its own
+	cmd := s.Command(context.Background(), "postgres", "-D", s.data())
+	cmd.Stdout, cmd.Stderr = log, log
+	must(s.t, cmd.Start())
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	s.t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGCONT)
+		_ = cmd.Process.Signal(syscall.SIGQUIT) // an immediate shutdown
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			s.t.Errorf("postgres %d does not end", cmd.Process.Pid)
+		}
+	})
+}
+
+// Stop stops the server in a mode of pg_ctl: fast, immediate.
+func (s *Server) Stop(mode string) {
+	s.t.Helper()
+	s.run("pg_ctl", "-D", s.data(), "-m", mode, "-w", "stop")
+}
+
+// Promote promotes a standby.
+func (s *Server) Promote() {
+	s.t.Helper()
+	s.run("pg_ctl", "-D", s.data(), "-w", "promote")
+}
+
+// Signal sends a signal to the postmaster.
+func (s *Server) Signal(signal syscall.Signal) {
+	s.t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid"))
+	must(s.t, err)
+	first, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(first)
+	must(s.t, err)
+	must(s.t, syscall.Kill(pid, signal))
+}
+
+// Try runs SQL and gives the rows, columns separated by "|".
+func (s *Server) Try(sql string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", s.Dir, "-p", strconv.Itoa(int(s.Port)), "-U", dba, "-d", dba, "-f", "-")
+	cmd.Stdin = strings.NewReader(sql)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, stderr.String())
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// SQL is Try that must work.
+func (s *Server) SQL(sql string) string {
+	s.t.Helper()
+	out, err := s.Try(sql)
+	if err != nil {
+		s.t.Fatalf("%s: %v", sql, err)
+	}
+	return out
+}
+
+// WriteWAL writes about that many megabytes of WAL and makes a checkpoint.
+func (s *Server) WriteWAL(megabytes int) {
+	s.t.Helper()
+	s.SQL(fmt.Sprintf("SELECT count(pg_logical_emit_message(false, 'test', repeat('x', 1 << 20))) FROM generate_series(1, %d); CHECKPOINT", megabytes))
+}
+
+// CatchUp waits until the standby has replayed all that s has, and makes it restartpoint there.
+func (s *Server) CatchUp(standby *Server) {
+	s.t.Helper()
+	s.SQL("CHECKPOINT")
+	end := s.SQL("SELECT pg_current_wal_lsn()")
+	standby.Await("the standby has caught up", func() bool {
+		return standby.SQL("SELECT pg_last_wal_replay_lsn() >= '"+end+"'") == "t"
+	})
+	standby.SQL("CHECKPOINT")
+}
+
+// Await waits for a condition.
+func (s *Server) Await(what string, condition func() bool) {
+	s.t.Helper()
+	for end := time.Now().Add(patience); !condition(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			log, _ := os.ReadFile(filepath.Join(s.Dir, "log"))
+			s.t.Fatalf("not in time: %s; the server's log:\n%s", what, log)
+		}
+	}
+}
