@@ -63,10 +63,11 @@ func (w *workingSet) clone(clone, primitive *resource) model.Clone {
 }
 
 // roleOn concludes what a clone's instance does on a node. A node that is cleanly offline runs nothing, whatever its
-// history says. An unclean one still may: there the history counts, and where it is silent nothing is known.
+// history says; but of one that is among the members and has not joined yet nothing is known. An unclean one
+// still may run what it ran: there the history counts, and where it is silent nothing is known either.
 func (w *workingSet) roleOn(primitive *resource, n *node) (model.Role, bool) {
 	if !n.online && !n.unclean {
-		return model.RoleStopped, true
+		return model.RoleStopped, !n.joining
 	}
 	highest, said := roleStopped, false
 	for _, h := range n.historyNamed[primitive.id] {

@@ -1,6 +1,7 @@
 package cib
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/beevik/etree"
@@ -29,20 +30,24 @@ func (f onFail) outlastsSuccess() bool {
 
 // policy is what the configuration says about a failure of the operation (unpack_operation, unpack_operation_on_fail).
 func (i *instance) policy(o *op) onFail {
-	key := i.h.id + " " + o.key + " " + o.task
+	key := fmt.Sprintf("%s %s %s %t", i.h.id, o.key, o.task, i.managed)
 	if p, ok := i.r.policies[key]; ok {
 		return p
 	}
 	if i.r.policies == nil {
 		i.r.policies = map[string]onFail{}
 	}
-	p := i.w.policy(i.r, i.h.id, o)
+	p := i.w.policy(i, o)
 	i.r.policies[key] = p
 	return p
 }
 
-func (w *workingSet) policy(r *resource, historyID string, o *op) onFail {
-	entry := w.operation(r, historyID, o.key)
+func (w *workingSet) policy(i *instance, o *op) onFail {
+	r := i.r
+	if r.container == nil && !i.managed && w.connects(r) && !o.isProbe() && o.task != "start" {
+		return failStop // what connects to a remote node and is left alone stays down, whatever is configured
+	}
+	entry := w.operation(r, i.h.id, o.key)
 	switch value := strings.ToLower(w.onFailValue(r, entry, o)); value {
 	case "block":
 		return failBlock
@@ -73,15 +78,10 @@ func (w *workingSet) policy(r *resource, historyID string, o *op) onFail {
 
 // defaultPolicy is what is done where nothing is configured.
 func (w *workingSet) defaultPolicy(r *resource, o *op) onFail {
-	n := w.nodeNamed[fold(r.id)]
-	connects := r.isConnection() && n != nil && n.isRemote() && !n.isGuest()
 	switch {
 	case r.container != nil:
 		return failRestartContainer
-	case connects && !o.isProbe() && o.task != "start":
-		if !r.managed {
-			return failStop
-		}
+	case w.connects(r) && !o.isProbe() && o.task != "start":
 		return failResetRemote
 	case o.task == "stop" && w.options.stonith:
 		return failFence
@@ -89,6 +89,12 @@ func (w *workingSet) defaultPolicy(r *resource, o *op) onFail {
 		return failBlock
 	}
 	return failRecover
+}
+
+// connects tells whether r connects to a remote node, and not to a guest node (pe__resource_is_remote_conn).
+func (w *workingSet) connects(r *resource) bool {
+	n := w.nodeNamed[fold(r.id)]
+	return r.isConnection() && n != nil && n.isRemote() && !n.isGuest()
 }
 
 // onFailValue is the on-fail that applies, "" for the default.

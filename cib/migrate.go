@@ -26,7 +26,7 @@ func (i *instance) migrated(o *op) {
 	case from != nil && from.rc == rcOK && from.status == execDone:
 		i.role = roleStopped // it only remains to be stopped here
 	case reachable:
-		i.w.run(i.r, target)
+		i.runs(target)
 		if source := i.w.nodeNamed[fold(o.source)]; (from == nil || from.status == execPending) && source != nil && source.online {
 			i.r.migration = [2]*node{source, target}
 		}
@@ -63,8 +63,14 @@ func (i *instance) migrateFromFailed(o *op) {
 func (i *instance) runsOn(name string, to, from *op) {
 	n := i.w.nodeNamed[fold(name)]
 	if n != nil && n.online && n.historyOf[i.r.id] != nil && !i.w.newerState(i.r, name, to, from) {
-		i.w.run(i.r, n)
+		i.runs(n)
 	}
+}
+
+// runs notes that the resource runs on another node, too. What runs on a node in maintenance is left alone.
+func (i *instance) runs(n *node) {
+	i.w.run(i.r, n)
+	i.managed = i.managed && !n.maintenance
 }
 
 // findOp finds the first entry, in the document's order, of the resource's history on a node (find_lrm_op).

@@ -18,6 +18,7 @@ type node struct {
 
 	online, standby, maintenance, pending, unclean bool
 
+	joining      bool      // it is among the members, but not yet or no more part of the cluster
 	shutdown     bool      // it asked for its shutdown
 	expectedUp   bool      // Pacemaker counts on it
 	unpacked     bool      // its history has been read
@@ -199,6 +200,7 @@ func (w *workingSet) determine(n *node, state *etree.Element) {
 	case n.expectedUp: // determine_online_status_no_fencing
 		w.fence(n)
 	}
+	n.joining = !n.online && s.inCluster && s.peer
 }
 
 // determineFencing concludes a node's state where fencing is enabled (determine_online_status_fencing).

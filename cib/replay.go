@@ -132,6 +132,10 @@ func (i *instance) begin(o *op) {
 		i.activate()
 	case "promote":
 		i.role = rolePromoted
+	case "migrate_to":
+		if target := i.w.nodeNamed[fold(o.target)]; i.n.unclean && target != nil && !i.pure {
+			i.w.stop(target, i.managed)
+		}
 	case "demote":
 		if i.pure {
 			i.role = rolePromoted
@@ -282,8 +286,7 @@ func (w *workingSet) actOn(i *instance, problem onFail) {
 		}
 	case failResetRemote:
 		r.failed = true
-		c := w.nodeNamed[fold(r.id)]
-		if w.options.stonith && r.isConnection() && c != nil && c.isRemote() && !c.isGuest() && !c.wasFenced {
+		if c := w.nodeNamed[fold(r.id)]; w.options.stonith && w.connects(r) && !c.wasFenced {
 			w.fence(c)
 		}
 		if i.role > roleStopped {
