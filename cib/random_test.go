@@ -44,9 +44,10 @@ func TestParseAgreesWithCrmMonOnRandomCIBs(t *testing.T) {
 	}
 }
 
-// randomCIBs takes a few seconds. PGREX_RANDOM_CIBS sets how many; in thousands, one in a thousand differs, in the state
-// of a node that several failures meet on: Pacemaker numbers the instances of an anonymous clone as it goes, and what one
-// failure did to a number's being managed carries over to the next node that is given the number. That is not followed.
+// randomCIBs takes a few seconds. PGREX_RANDOM_CIBS sets how many. In thousands, about one in a thousand differs, in the
+// state of a node on which several failures meet that do not occur together in practice; not all of these were traced.
+// One thing that is not followed: Pacemaker numbers the instances of an anonymous clone as it goes, and a number that
+// one node's failure made unmanaged stays so for the next node that is given it.
 var randomCIBs = cmp.Or(integer(os.Getenv("PGREX_RANDOM_CIBS"), 0), 120)
 
 // pick chooses one; the first as often as all others together, so that most of a CIB is sane.
