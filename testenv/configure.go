@@ -104,7 +104,7 @@ func (c Config) properties() map[string]string {
 	p := map[string]string{
 		// The hosts are switched on together, so a short wait for the others is enough, and those that are late are not
 		// fenced at start.
-		"dc-deadtime": "2s", "startup-fencing": "false",
+		"dc-deadtime": "1s", "startup-fencing": "false",
 		"cluster-name": "rex", "stonith-enabled": "true", "stonith-timeout": "30s",
 		// A fenced host stays off until somebody has seen to it.
 		"stonith-action": "off",

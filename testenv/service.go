@@ -2,7 +2,6 @@ package testenv
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -181,42 +179,4 @@ func (l *Lab) Enable(ctx context.Context, host string, s Service) error {
 // Disable stops a service and forgets it.
 func (l *Lab) Disable(ctx context.Context, host, name string) error {
 	return l.order(ctx, order{Verb: "disable", Host: host, Name: name})
-}
-
-// ServiceLog is what a service has written so far on a host; "" when nothing.
-func (l *Lab) ServiceLog(host, name string) string {
-	text, err := l.Log(host, name)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err.Error()
-	}
-	return text
-}
-
-// Log is the content of one of a host's logs: postgresql, pacemaker, corosync, console (its PID 1), or a service's name.
-func (l *Lab) Log(host, name string) (string, error) {
-	path, err := l.LogPath(host, name)
-	if err != nil {
-		return "", err
-	}
-	text, err := os.ReadFile(path)
-	return string(text), err
-}
-
-// LogPath is where a log of a host lies on the machine.
-func (l *Lab) LogPath(host, name string) (string, error) {
-	index, err := l.config.index(host)
-	if err != nil {
-		return "", err
-	}
-	dir := hostDir(l.dir, index)
-	switch name {
-	case "postgresql", "pacemaker", "corosync":
-		return filepath.Join(dir, "log", name, name+".log"), nil
-	case "console":
-		return filepath.Join(dir, "console.log"), nil
-	}
-	if !serviceName.MatchString(name) {
-		return "", fmt.Errorf("no log %q", name)
-	}
-	return filepath.Join(dir, strings.Replace(logPath(name), "/var/log", "log", 1)), nil
 }

@@ -161,7 +161,7 @@ func copyProgram(path string) error {
 		return err
 	}
 	defer func() { _ = source.Close() }()
-	target, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o700)
+	target, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755) // Pacemaker asks the fence agent for its metadata as hacluster
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -12,16 +15,60 @@ import (
 )
 
 func (a *app) addLook(root *cobra.Command) {
-	root.AddCommand(a.execCommand(), a.sqlCommand())
+	root.AddCommand(a.statusCommand(), a.execCommand(), a.sqlCommand(), a.logsCommand(), a.serviceCommand())
 }
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "status",
+		GroupID: "look",
+		Short:   "Show the hosts: power, network, and what Pacemaker says",
+		Args:    cobra.NoArgs,
+		RunE: a.withLab(func(ctx context.Context, lab *testenv.Lab, _ []string) error {
+			hosts, from, err := lab.Status(ctx)
+			if err != nil {
+				return err
+			}
+			w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+			fmt.Fprintln(w, "HOST\tADDRESS\tPOWER\tNETWORK\tMEMBER\tROLE\tSTATUS\tDATA\tSERVICES")
+			for _, h := range hosts {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.Name, h.Address, either(h.On, "on", "off"),
+					either(h.Cut, "cut", "up"), dash(h.Member), dash(h.Role), dash(h.Status), dash(h.DataStatus),
+					dash(strings.Join(h.Services, ",")))
+			}
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			if from == "" {
+				fmt.Println("\nPacemaker answers on no host.")
+				return nil
+			}
+			fmt.Printf("\nMEMBER to DATA are what Pacemaker says on %s. The virtual IP is %s.\n", from, testenv.VIP)
+			return nil
+		}),
+	}
+}
+
+func either(condition bool, yes, no string) string {
+	if condition {
+		return yes
+	}
+	return no
+}
+
+func dash(text string) string { return cmp.Or(text, "-") }
 
 func (a *app) execCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "exec HOST -- COMMAND [ARGUMENT...]",
 		GroupID: "look",
 		Short:   "Run a command in a host, as root",
+		Long: `Runs a command in a host, as root, with this terminal. The exit status is the command's. A host has the machine's
+programs and files; what it changes in /etc, /root, /tmp, /usr/sbin, /var/cache, /var/lib and /var/tmp is its own and goes
+with its power, while /etc/corosync, /var/lib/pacemaker, /var/lib/pgsql and /var/log are its own and stay.`,
 		Example: `  rexlab exec pm01 -- crm_mon -1A
-  rexlab exec pm01 -- bash`,
+  rexlab exec pm01 -- bash
+  rexlab exec pm01 -- runuser -u postgres psql`,
 		Args:              cobra.MinimumNArgs(2),
 		ValidArgsFunction: a.completeHosts,
 		RunE: a.withLab(func(ctx context.Context, lab *testenv.Lab, arguments []string) error {

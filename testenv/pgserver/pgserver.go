@@ -53,16 +53,39 @@ func New(t testing.TB, settings ...string) *Server {
 	return s
 }
 
-// Standby makes a standby of s and starts it.
+// Standby makes a standby of s and starts it: a copy of the files while s is stopped for a moment, because some builds
+// of PostgreSQL come without pg_basebackup.
 func (s *Server) Standby(settings ...string) *Server {
 	s.t.Helper()
 	standby := newServer(s.t)
-	standby.run("pg_basebackup", "-D", standby.data(), "-R", "-X", "stream", "-c", "fast", "-d", s.Conninfo())
+	s.Stop("fast")
+	s.copyTo(standby)
+	s.Start()
 	standby.configure(append([]string{
 		fmt.Sprintf("port = %d", standby.Port), "unix_socket_directories = '" + standby.Dir + "'",
+		"primary_conninfo = '" + s.Conninfo() + "'",
 	}, settings...)...)
 	standby.Start()
 	return standby
+}
+
+// copyTo copies the data folder, without the slots: they are the server's own.
+func (s *Server) copyTo(standby *Server) {
+	s.t.Helper()
+	out, err := exec.CommandContext(s.t.Context(), "cp", "-a", s.data(), standby.data()).CombinedOutput()
+	if err != nil {
+		s.t.Fatalf("copy %s: %v\n%s", s.data(), err, out)
+	}
+	slots, err := filepath.Glob(filepath.Join(standby.data(), "pg_replslot", "*"))
+	must(s.t, err)
+	for _, slot := range slots {
+		must(s.t, os.RemoveAll(slot))
+	}
+	signal := filepath.Join(standby.data(), "standby.signal")
+	must(s.t, os.WriteFile(signal, nil, 0o600))
+	if c := credential(s.t); c != nil {
+		must(s.t, os.Chown(signal, int(c.Uid), int(c.Gid)))
+	}
 }
 
 // Conninfo is how to reach the server over TCP.
