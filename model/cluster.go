@@ -73,8 +73,8 @@ type Clone struct {
 	// Parameters are the effective instance attributes among AgentParameters. The others are left out on purpose:
 	// monitor_password and primary_conninfo_opt may hold secrets.
 	Parameters map[string]string `json:"parameters,omitempty"`
-	// Conditional names parameters of AgentParameters that some rule sets: their value depends on node or time, which
-	// pgrex does not evaluate.
+	// Conditional names parameters of AgentParameters, and meta attributes of pgrex's own, that some rule sets: their value
+	// depends on node or time, which pgrex does not evaluate.
 	Conditional []string `json:"conditional,omitempty"`
 	// Meta are the effective meta attributes: the primitive's over the group's over the clone's over rsc_defaults.
 	Meta map[string]string `json:"meta,omitempty"`

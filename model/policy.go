@@ -31,7 +31,7 @@ const (
 	MetaWALBudget    = "pgrex-wal-budget"
 	MetaOrphans      = "pgrex-orphans"
 	MetaPaused       = "pgrex-paused"
-	metaPrefix       = "pgrex-"
+	MetaPrefix       = "pgrex-" // of all of them
 )
 
 const defaultSlotPrefix = "pgrex"
@@ -92,7 +92,7 @@ func unknownMeta(meta map[string]string) []string {
 	known := []string{MetaSlotPrefix, MetaSlotNaming, MetaStandbySlots, MetaWALBudget, MetaOrphans, MetaPaused}
 	var problems []string
 	for name := range meta {
-		if strings.HasPrefix(name, metaPrefix) && !slices.Contains(known, name) {
+		if strings.HasPrefix(name, MetaPrefix) && !slices.Contains(known, name) {
 			problems = append(problems, fmt.Sprintf("meta attribute %s is unknown; known: %s", name, strings.Join(known, ", ")))
 		}
 	}

@@ -129,10 +129,10 @@ func (v *view) readPolicy() bool {
 		v.say(model.CodeInvalidPolicy, model.Critical, v.clone.ID, "%s", p)
 	}
 	for _, name := range v.clone.Conditional {
-		if slices.Contains([]string{"node_list", "rep_mode", "replication_slot_name"}, name) {
+		if slices.Contains([]string{"node_list", "rep_mode", "replication_slot_name"}, name) || strings.HasPrefix(name, model.MetaPrefix) {
 			problems = append(problems, name)
 			v.say(model.CodeAmbiguousParameter, model.Critical, name,
-				"the agent's %s is set by a rule, which pgrex does not evaluate: set it without a rule", name)
+				"%s is set by a rule, which pgrex does not evaluate: set it without a rule", name)
 		}
 	}
 	if policy.Paused {

@@ -40,7 +40,7 @@ func parseScenario(t *testing.T, archive *txtar.Archive) reconcile.Input {
 	return s.in
 }
 
-// cluster reads: "HOST ROLE STATUS DATA-STATUS", "HOST offline|unclean|maintenance", "epoch N", "newest N",
+// cluster reads: "HOST ROLE STATUS DATA-STATUS", "HOST offline|maintenance", "HOST joining STATUS", "epoch N", "newest N",
 // "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta NAME=VALUE", "conditional NAME".
 func (s *scenario) cluster(words []string) {
 	if s.in.Cluster == nil {
@@ -79,6 +79,10 @@ func (s *scenario) node(words []string) {
 	switch words[1] {
 	case "offline":
 		n.Online = false
+		clone.Roles[n.Name] = model.RoleStopped
+	case "joining":
+		n.Online = false
+		n.Transient["pgsql-status"] = words[2]
 	case "maintenance":
 		n.Maintenance = true
 	default:

@@ -33,14 +33,15 @@ func (s signs) String() string {
 	return fmt.Sprintf("%s: promoted=%t %s=%t %s=%t", s.node.Name, s.promoted, statusPrimary, s.pri, dataLatest, s.latest)
 }
 
-// readSigns looks at every node that may run anything: a clean offline node runs nothing, an unclean one still may.
+// readSigns looks at every node that may run anything. An offline node that Pacemaker knows to have stopped runs
+// nothing; an unclean one still may, and so may one that is in the membership and has not joined yet, which has no role.
 func readSigns(c model.Cluster, clone model.Clone) []signs {
 	var all []signs
 	for _, n := range c.Nodes {
-		if !n.Online && !n.Unclean {
+		role, known := clone.Role(n.Name)
+		if !n.Online && !n.Unclean && known && role == model.RoleStopped {
 			continue
 		}
-		role, _ := clone.Role(n.Name)
 		all = append(all, signs{
 			node:     n,
 			promoted: role == model.RolePromoted,
