@@ -128,16 +128,10 @@ func (s *story) bothStop(primary, standby string) {
 		s.mark(host)
 	}
 	s.must(s.lab.Standby(s.ctx, standby))
-	s.await(patience, standby+" is detached", func() (bool, string) {
-		ok, seen := s.streams(primary, standby)
-		return !ok && seen == "", seen
-	})
+	s.awaitStopped(standby)
 	s.load(primary, 10*walKeepSize)
 	s.must(s.lab.Standby(s.ctx, primary))
-	s.await(patience, primary+" is down", func() (bool, string) {
-		out := s.ask(primary, "SELECT 1")
-		return strings.HasPrefix(out, "error: "), out
-	})
+	s.awaitStopped(primary)
 	s.must(s.lab.Unstandby(s.ctx, primary))
 	s.awaitPrimary(primary)
 	s.load(primary, 10*walKeepSize)

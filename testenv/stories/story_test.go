@@ -320,6 +320,23 @@ func (s *story) awaitPrimary(host string) time.Duration {
 	})
 }
 
+// awaitStopped waits until Pacemaker has stopped the database on a host, and has nothing more to do there.
+func (s *story) awaitStopped(host string) {
+	s.t.Helper()
+	s.await(patience, "Pacemaker has stopped the database on "+host, func() (bool, string) {
+		hosts, _, err := s.lab.Status(s.ctx)
+		if err != nil {
+			return false, err.Error()
+		}
+		for _, h := range hosts {
+			if h.Name == host {
+				return h.Role == "stopped" && h.Status == "STOP", h.Role + " " + h.Status
+			}
+		}
+		return false, "no such host"
+	})
+}
+
 // mark leaves a file in a host's data folder, which no copy of another host would have.
 func (s *story) mark(host string) {
 	s.t.Helper()
