@@ -206,12 +206,12 @@ const cibText = `<cib crm_feature_set="3.16.1" validate-with="pacemaker-3.7" adm
 %s</instance_attributes>
 <operations>
 <op id="pgsql-start" name="start" interval="0s" timeout="300s" on-fail="restart"/>
-<op id="pgsql-monitor-standby" name="monitor" interval="4s" timeout="40s" on-fail="restart"/>
-<op id="pgsql-monitor-primary" name="monitor" role="Master" interval="3s" timeout="40s" on-fail="restart"/>
+<op id="pgsql-monitor-standby" name="monitor" interval="4s" timeout="30s" on-fail="restart"/>
+<op id="pgsql-monitor-primary" name="monitor" role="Master" interval="3s" timeout="30s" on-fail="restart"/>
 <op id="pgsql-promote" name="promote" interval="0s" timeout="300s" on-fail="restart"/>
-<op id="pgsql-demote" name="demote" interval="0s" timeout="40s" on-fail="%s"/>
+<op id="pgsql-demote" name="demote" interval="0s" timeout="30s" on-fail="%s"/>
 <op id="pgsql-notify" name="notify" interval="0s" timeout="60s"/>
-<op id="pgsql-stop" name="stop" interval="0s" timeout="40s" on-fail="%s"/>
+<op id="pgsql-stop" name="stop" interval="0s" timeout="30s" on-fail="%s"/>
 </operations>
 </primitive>
 </master>

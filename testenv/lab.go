@@ -99,8 +99,23 @@ func (l *Lab) Off(ctx context.Context, host string) error {
 	return l.order(ctx, order{Verb: "off", Host: host})
 }
 
-// On gives a host power: corosync and Pacemaker are started, and its services. It does not wait for the cluster.
+// On gives a host power: corosync and Pacemaker are started, and its services. It does not wait for the cluster to take
+// it in. It does wait until the others have noticed that the host was gone and have fenced it, if they will: a shot that
+// is still due would hit the host that has just been booted, and fenced hosts stay off.
 func (l *Lab) On(ctx context.Context, host string) error {
+	state, err := l.state(ctx, host)
+	if err != nil {
+		return err
+	}
+	if !state.On {
+		noticed, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		// Whatever the cluster makes of it in the end, a power button works.
+		_ = poll(noticed, 200*time.Millisecond, "the fencing of "+host, func(ctx context.Context) (bool, error) {
+			m, _, err := l.view(ctx)
+			return err != nil || !m.DC.Quorum || m.member(host) == "offline", nil
+		})
+	}
 	return l.order(ctx, order{Verb: "on", Host: host})
 }
 
