@@ -340,7 +340,7 @@ func (s *story) awaitStopped(host string) {
 // mark leaves a file in a host's data folder, which no copy of another host would have.
 func (s *story) mark(host string) {
 	s.t.Helper()
-	_, err := s.lab.Exec(s.ctx, host, "sh", "-c", "hostname >"+dataDir+"/copied_never")
+	_, err := s.lab.ExecAs(s.ctx, "postgres", "postgres", host, "sh", "-c", "hostname >"+dataDir+"/copied_never")
 	s.must(err)
 }
 
