@@ -105,7 +105,7 @@ func (l *Lab) view(ctx context.Context) (monitor, string, error) {
 	}
 	var second monitor
 	var answered string
-	problems := errors.New("Pacemaker answers on no host")
+	problems := errors.New("no host's Pacemaker answers")
 	for _, cut := range []bool{false, true} {
 		for _, s := range states {
 			if !s.On || s.Cut != cut {
@@ -178,20 +178,27 @@ func ApplicationName(host string) string {
 	return name[:min(len(name), 63)]
 }
 
-// WaitStreaming waits until a standby streams from the primary.
+// WaitStreaming waits until a standby streams from the primary. Both are asked: a primary shows a standby that has lost
+// its power for wal_sender_timeout more.
 func (l *Lab) WaitStreaming(ctx context.Context, host string) error {
 	return l.WaitFor(ctx, host+" as a standby that streams", func(ctx context.Context) (bool, error) {
 		primary, err := l.Primary(ctx)
 		if err != nil {
 			return false, err
 		}
-		state, err := l.SQL(ctx, primary, fmt.Sprintf(
-			"SELECT state FROM pg_catalog.pg_stat_replication WHERE application_name = '%s'", ApplicationName(host)))
-		if err != nil {
-			return false, err
-		}
-		if state = strings.TrimSpace(state); state != "streaming" {
-			return false, fmt.Errorf("%s has %s in state %q", primary, host, state)
+		for _, look := range []struct{ at, sql string }{
+			{host, "SELECT status FROM pg_catalog.pg_stat_wal_receiver"},
+			{primary, fmt.Sprintf("SELECT state FROM pg_catalog.pg_stat_replication WHERE application_name = '%s'", ApplicationName(host))},
+		} {
+			limited, cancel := context.WithTimeout(ctx, 15*time.Second)
+			state, err := l.SQL(limited, look.at, look.sql)
+			cancel()
+			if err != nil {
+				return false, err
+			}
+			if state = strings.TrimSpace(state); state != "streaming" {
+				return false, fmt.Errorf("%s says that %s is in state %q", look.at, host, state)
+			}
 		}
 		return true, nil
 	})

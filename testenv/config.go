@@ -20,8 +20,8 @@ const (
 	VIP       = "192.168.77.100" // follows the promoted host: vip-rep, the agent's master_ip
 	network   = "192.168.77.0/24"
 	dataDir   = "/var/lib/pgsql/data"
-	agentDir  = "/var/lib/pgsql/tmp" // the agent's tmpdir
-	passFile  = "/var/lib/pgsql/.pgpass"
+	agentDir  = "/var/lib/pgsql/tmp"     // the agent's tmpdir
+	passFile  = "/var/lib/pgsql/.pgpass" //nolint:gosec // a path
 	socketDir = "/run/postgresql"
 	pgBin     = "/usr/lib/postgresql/15/bin"
 	dba       = "postgres"

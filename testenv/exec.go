@@ -60,7 +60,7 @@ func (l *Lab) Command(ctx context.Context, host string, argv ...string) ([]strin
 		return nil, nil, fmt.Errorf("%s has no power: 'rexlab on %s' gives it", host, host)
 	}
 	command := []string{"/usr/bin/nsenter", "--target", strconv.Itoa(state.Process.PID),
-		"--mount", "--uts", "--ipc", "--net", "--pid", "--wd=/", "--"}
+		"--mount", "--uts", "--ipc", "--net", "--pid", "--"}
 	return append(command, argv...), append([]string{"HOME=/root", "USER=root", "LOGNAME=root"}, baseEnv...), nil
 }
 

@@ -112,8 +112,10 @@ func (l *Lab) On(ctx context.Context, host string) error {
 		defer cancel()
 		// Whatever the cluster makes of it in the end, a power button works.
 		_ = poll(noticed, 200*time.Millisecond, "the fencing of "+host, func(ctx context.Context) (bool, error) {
-			m, _, err := l.view(ctx)
-			return err != nil || !m.DC.Quorum || m.member(host) == "offline", nil
+			if m, _, err := l.view(ctx); err == nil && m.DC.Quorum {
+				return m.member(host) == "offline", nil
+			}
+			return true, nil
 		})
 	}
 	return l.order(ctx, order{Verb: "on", Host: host})

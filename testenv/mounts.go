@@ -87,7 +87,8 @@ func (h hostSpec) mountAll() error {
 
 // mountTools puts the lab's own files under /run/rexlab.
 func (h hostSpec) mountTools(lab string) error {
-	if err := os.MkdirAll("/run/rexlab", 0o711); err != nil {
+	// Open to everybody: whoever may run crm_attribute outside may do so here.
+	if err := makeDir("/run/rexlab", "root", "root", 0o711); err != nil {
 		return err
 	}
 	for source, target := range map[string]string{
@@ -107,11 +108,7 @@ func (h hostSpec) mountTools(lab string) error {
 		return err
 	}
 	for name, text := range map[string]string{"crm_attribute": crmAttribute, "fence_rexlab": fenceAgent} {
-		path := filepath.Join(upper, name)
-		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
-			return err
-		}
-		if err := os.Chmod(path, 0o755); err != nil {
+		if err := writeFile(filepath.Join(upper, name), text, "root", "root", 0o755); err != nil {
 			return err
 		}
 	}
@@ -160,8 +157,8 @@ func bind(source, target string) error {
 	if err != nil {
 		return err
 	}
-	if info.IsDir() {
-		if err := os.MkdirAll(target, 0o755); err != nil {
+	if _, err := os.Stat(target); info.IsDir() && os.IsNotExist(err) {
+		if err := makeDir(target, "root", "root", 0o755); err != nil {
 			return err
 		}
 	}

@@ -119,23 +119,32 @@ type HostStatus struct {
 	DataStatus string `json:"data_status"` // the agent's <primitive>-data-status
 }
 
-// Status is the lab as it is now, and the host whose Pacemaker said so; "" and only the lab's own knowledge when none
-// answers.
-func (l *Lab) Status(ctx context.Context) (hosts []HostStatus, from string, err error) {
+// Status is the lab as it is at one moment.
+type Status struct {
+	Hosts []HostStatus `json:"hosts"`
+	// From is the host whose Pacemaker was asked; "" when none answers, and then only the lab's own knowledge is here.
+	From   string `json:"from"`
+	Quorum bool   `json:"quorum"` // that host's partition
+	DC     string `json:"dc"`     // Pacemaker's designated controller; "" while there is none
+}
+
+// Status looks at the lab.
+func (l *Lab) Status(ctx context.Context) (Status, error) {
 	states, err := l.control.hosts(ctx)
 	if err != nil {
-		return nil, "", err
+		return Status{}, err
 	}
 	m, from, _ := l.view(ctx) // a lab without a cluster has a status too
+	status := Status{From: from, Quorum: m.DC.Quorum, DC: m.DC.Name}
 	for _, s := range states {
 		h := HostStatus{HostState: s}
 		if from != "" {
 			h.Member, h.Role = m.member(s.Name), m.role(s.Name)
 			h.Status, h.DataStatus = m.attribute(s.Name, primitive+"-status"), m.attribute(s.Name, primitive+"-data-status")
 		}
-		hosts = append(hosts, h)
+		status.Hosts = append(status.Hosts, h)
 	}
-	return hosts, from, nil
+	return status, nil
 }
 
 // member is a node's state in the cluster.

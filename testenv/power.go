@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -80,7 +81,7 @@ func (h *hostPower) boot() error {
 		return err
 	}
 	defer func() { _ = far.Close() }()
-	cmd := exec.Command(filepath.Join(h.lab.dir, programName))
+	cmd := exec.CommandContext(context.Background(), filepath.Join(h.lab.dir, programName))
 	cmd.Args = []string{"rexlab-host", h.name} // what ps shows
 	cmd.Dir = "/"
 	cmd.Env = append([]string{roleVariable + "=host", "HOME=/root"}, baseEnv...)
@@ -139,6 +140,10 @@ func (h *hostPower) cut0() error {
 		return nil
 	}
 	if h.running() {
+		// First the network: a host without power does not say goodbye to its connections.
+		if err := h.lab.wire.disconnect(h.index); err != nil {
+			fmt.Fprintln(os.Stderr, h.name, "is not plugged in:", err)
+		}
 		if err := h.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("cut the power of %s: %w", h.name, err)
 		}

@@ -112,7 +112,7 @@ func (l *labProcess) listen(ctx context.Context) error {
 	path := fd + "/" + socketName
 	_ = os.Remove(path) // the lock says that nobody listens there
 	old := syscall.Umask(0o177)
-	listener, err := net.Listen("unix", path)
+	listener, err := new(net.ListenConfig).Listen(ctx, "unix", path)
 	syscall.Umask(old)
 	if err != nil {
 		return fmt.Errorf("control socket in %s: %w", l.dir, err)

@@ -161,12 +161,13 @@ func copyProgram(path string) error {
 		return err
 	}
 	defer func() { _ = source.Close() }()
-	target, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755) // Pacemaker asks the fence agent for its metadata as hacluster
+	target, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(target, source)
-	return errors.Join(err, target.Close())
+	// For everybody who gets into the folder: Pacemaker asks the fence agent for its metadata as hacluster.
+	return errors.Join(err, target.Chmod(0o755), target.Close())
 }
 
 // startServer starts the lab process and waits until it takes orders.
@@ -182,7 +183,7 @@ func (b *boot) startServer(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = reader.Close() }()
-	cmd := exec.Command(filepath.Join(dir, programName))
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), filepath.Join(dir, programName))
 	cmd.Args = []string{"rexlab-serve", dir} // what ps shows
 	cmd.Dir = dir
 	cmd.Env = append([]string{roleVariable + "=serve", "HOME=/root"}, baseEnv...)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -25,28 +26,33 @@ func (a *app) statusCommand() *cobra.Command {
 		Short:   "Show the hosts: power, network, and what Pacemaker says",
 		Args:    cobra.NoArgs,
 		RunE: a.withLab(func(ctx context.Context, lab *testenv.Lab, _ []string) error {
-			hosts, from, err := lab.Status(ctx)
+			status, err := lab.Status(ctx)
 			if err != nil {
 				return err
 			}
-			w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "HOST\tADDRESS\tPOWER\tNETWORK\tMEMBER\tROLE\tSTATUS\tDATA\tSERVICES")
-			for _, h := range hosts {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.Name, h.Address, either(h.On, "on", "off"),
-					either(h.Cut, "cut", "up"), dash(h.Member), dash(h.Role), dash(h.Status), dash(h.DataStatus),
-					dash(strings.Join(h.Services, ",")))
-			}
-			if err := w.Flush(); err != nil {
-				return err
-			}
-			if from == "" {
-				fmt.Println("\nPacemaker answers on no host.")
-				return nil
-			}
-			fmt.Printf("\nMEMBER to DATA are what Pacemaker says on %s. The virtual IP is %s.\n", from, testenv.VIP)
-			return nil
+			return printStatus(os.Stdout, status)
 		}),
 	}
+}
+
+func printStatus(out io.Writer, status testenv.Status) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "HOST\tADDRESS\tPOWER\tNETWORK\tMEMBER\tROLE\tSTATUS\tDATA\tSERVICES")
+	for _, h := range status.Hosts {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.Name, h.Address, either(h.On, "on", "off"),
+			either(h.Cut, "cut", "up"), dash(h.Member), dash(h.Role), dash(h.Status), dash(h.DataStatus),
+			dash(strings.Join(h.Services, ",")))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if status.From == "" {
+		fmt.Fprintln(out, "\nPacemaker answers on no host.")
+		return nil
+	}
+	fmt.Fprintf(out, "\nMEMBER to DATA: what Pacemaker says on %s, %s quorum; the DC is %s. The virtual IP is %s.\n", status.From,
+		either(status.Quorum, "with", "without"), dash(status.DC), testenv.VIP)
+	return nil
 }
 
 func either(condition bool, yes, no string) string {
@@ -80,7 +86,7 @@ with its power, while /etc/corosync, /var/lib/pacemaker, /var/lib/pgsql and /var
 				env = append(env, "TERM="+term)
 			}
 			// In place of this program: the command has the terminal, the signals and the exit status for itself.
-			return fmt.Errorf("run nsenter: %w", syscall.Exec(command[0], command, env))
+			return fmt.Errorf("run nsenter: %w", syscall.Exec(command[0], command, env)) //nolint:gosec // running it is what the user asks for
 		}),
 	}
 }
