@@ -324,11 +324,11 @@ func (s *story) awaitPrimary(host string) time.Duration {
 func (s *story) awaitStopped(host string) {
 	s.t.Helper()
 	s.await(patience, "Pacemaker has stopped the database on "+host, func() (bool, string) {
-		hosts, _, err := s.lab.Status(s.ctx)
+		status, err := s.lab.Status(s.ctx)
 		if err != nil {
 			return false, err.Error()
 		}
-		for _, h := range hosts {
+		for _, h := range status.Hosts {
 			if h.Name == host {
 				return h.Role == "stopped" && h.Status == "STOP", h.Role + " " + h.Status
 			}
