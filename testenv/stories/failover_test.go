@@ -106,7 +106,7 @@ func (s *story) copiedStandby(primary, source, copied string) {
 		out := s.ask(copied, "SHOW primary_slot_name")
 		return out == s.slot(copied), out
 	})
-	s.awaitStreams(patience, primary, copied)
+	s.awaitStreams(primary, copied)
 	status, err := s.status(copied)
 	s.must(err)
 	started := s.sql(copied, "SELECT extract(epoch FROM pg_postmaster_start_time())")
@@ -169,7 +169,7 @@ func (s *story) droppedByHand(primary, absent string) {
 	})
 	s.t.Logf("back, reserved, %s after it was dropped", took.Round(10*time.Millisecond))
 	s.must(s.lab.On(s.ctx, absent))
-	s.awaitStreams(patience, primary, absent)
+	s.awaitStreams(primary, absent)
 }
 
 // standbyAway is E3.
@@ -178,7 +178,7 @@ func (s *story) standbyAway(primary, absent string) {
 	s.load(primary, 20*walKeepSize)
 	s.t.Logf("%s holds %s for %s", primary, model.FormatBytes(uint64(s.retained(primary, s.slot(absent)))), absent)
 	s.must(s.lab.On(s.ctx, absent))
-	took := s.awaitStreams(patience, primary, absent)
+	took := s.awaitStreams(primary, absent)
 	s.neverCopied(absent)
 	s.t.Logf("%s streams again %s after it was switched on, without a copy", absent, took.Round(100*time.Millisecond))
 }
@@ -197,7 +197,7 @@ func (s *story) standbyAwayAcrossFailover(old, next, absent string) {
 	s.t.Logf("%s takes writes %s after the crash of %s", next, s.awaitPrimary(next).Round(100*time.Millisecond), old)
 	s.load(next, 10*walKeepSize)
 	s.must(s.lab.On(s.ctx, absent))
-	took := s.awaitStreams(patience, next, absent)
+	took := s.awaitStreams(next, absent)
 	s.neverCopied(absent)
 	s.t.Logf("%s streams from %s %s after it was switched on, without a copy", absent, next, took.Round(100*time.Millisecond))
 }
@@ -209,7 +209,7 @@ func (s *story) oldPrimaryBack(old, primary string) {
 		model.FormatBytes(uint64(s.retained(primary, s.slot(old)))), old)
 	begin := time.Now()
 	s.must(s.lab.Rewind(s.ctx, old))
-	s.awaitStreams(patience, primary, old)
+	s.awaitStreams(primary, old)
 	s.t.Logf("%s streams from %s %s after pg_rewind was begun, without a copy", old, primary, time.Since(begin).Round(100*time.Millisecond))
 	s.awaitRight(patience, primary)
 }

@@ -2,6 +2,7 @@ package stories
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -79,7 +80,7 @@ func (s *story) reviewBeforeChange(primary, standby string) {
 	if _, status := s.command(standby, "apply"); status != 0 {
 		s.t.Errorf("apply on the standby exits with %d", status)
 	}
-	s.awaitStreams(patience, primary, standby)
+	s.awaitStreams(primary, standby)
 	for _, host := range s.lab.Hosts() {
 		s.await(patience, host+" has nothing to do", func() (bool, string) {
 			out, status := s.command(host, "plan")
@@ -100,7 +101,7 @@ func (s *story) samePlanElsewhere(host string) {
 			cmd := exec.CommandContext(s.ctx, pgrex, "plan", "--snapshot", "-", "-o", output)
 			cmd.Stdin = strings.NewReader(snapshot)
 			out, err := cmd.Output()
-			if exit, ok := err.(*exec.ExitError); err != nil && (!ok || exit.ExitCode() != 2) {
+			if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || exit.ExitCode() != 2) {
 				s.t.Fatal(err)
 			}
 			return string(out)
@@ -136,7 +137,7 @@ func (s *story) bothStop(primary, standby string) {
 	s.awaitPrimary(primary)
 	s.load(primary, 10*walKeepSize)
 	s.must(s.lab.Unstandby(s.ctx, standby))
-	took := s.awaitStreams(patience, primary, standby)
+	took := s.awaitStreams(primary, standby)
 	s.neverCopied(standby)
 	s.t.Logf("%s streams again %s after it was let back, without a copy", standby, took.Round(100*time.Millisecond))
 	s.awaitRight(patience, primary)

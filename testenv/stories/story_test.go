@@ -264,9 +264,9 @@ func application(host string) string {
 	return name[:min(len(name), 63)]
 }
 
-func (s *story) awaitStreams(within time.Duration, primary, host string) time.Duration {
+func (s *story) awaitStreams(primary, host string) time.Duration {
 	s.t.Helper()
-	return s.await(within, fmt.Sprintf("%s streams from %s through %s", host, primary, s.slot(host)), func() (bool, string) {
+	return s.await(patience, fmt.Sprintf("%s streams from %s through %s", host, primary, s.slot(host)), func() (bool, string) {
 		return s.streams(primary, host)
 	})
 }
