@@ -92,6 +92,9 @@ func (w *judge) step(step model.Step) {
 		}
 		if s.Member != w.primary() {
 			owner, _ := w.in.Upstream.Slot(s.Slot)
+			if role, _ := w.in.Cluster.Clones[0].Role(s.Member); role != model.RoleUnpromoted {
+				t.Fatalf("I5: %s is moved while %s, being %q, cannot have confirmed anything", s.Slot, s.Member, role)
+			}
 			if !owner.RestartLSN.IsValid() || s.To > owner.RestartLSN {
 				t.Fatalf("I5: %s passes what %s has confirmed, %s: %s", s.Slot, s.Member, owner.RestartLSN, s.To)
 			}
@@ -297,7 +300,13 @@ func drawCluster(t *rapid.T, hosts, members []string, primary string) model.Clus
 	}
 	c := model.Cluster{Quorate: rapid.IntRange(0, 9).Draw(t, "quorum") > 0, Version: model.Version{Epoch: 10}}
 	for _, h := range hosts {
-		n := model.Node{Name: h, Online: h == primary || rapid.Bool().Draw(t, "online")}
+		n := model.Node{Name: h, Online: h == primary || rapid.IntRange(0, 3).Draw(t, "online") > 0}
+		if h != primary {
+			clone.Roles[h] = model.RoleStopped
+			if n.Online && rapid.IntRange(0, 3).Draw(t, "runs") > 0 {
+				clone.Roles[h] = model.RoleUnpromoted
+			}
+		}
 		if h == primary {
 			clone.Roles[h] = model.RolePromoted
 			n.Permanent = map[string]string{"pgsql-data-status": rapid.SampledFrom([]string{"LATEST", "LATEST", "LATEST", "DISCONNECT"}).Draw(t, "data status")}

@@ -126,7 +126,7 @@ func (v *view) advance(s model.Slot, member string, need model.LSN) {
 			s.Name, s.RestartLSN, member, need, member)
 		return
 	}
-	if s.RestartLSN.Segment(size) >= target.Segment(size) || !v.mayDestroy {
+	if s.RestartLSN.Segment(size) >= target.Segment(size) || !v.mayDestroy || !v.confirms(member) {
 		return
 	}
 	if s.Active {
@@ -139,6 +139,15 @@ func (v *view) advance(s model.Slot, member string, need model.LSN) {
 			"%s needs WAL from %s on only, and the last restartpoint here is at %s: %s need not be held any more",
 			member, need, v.in.Instance.Redo, model.FormatBytes(s.RestartLSN.BytesTo(target)))},
 	})
+}
+
+// confirms tells whether a member's need can have moved on: the primary's has with every restartpoint here, another
+// standby's only while its server runs. If the slot of a stopped one has moved on the primary, it was made anew there,
+// further on than its owner needs, and this host may be the only one that still holds what the owner does need.
+func (v *view) confirms(member string) bool {
+	node, _ := v.in.Cluster.Node(member)
+	role, _ := v.clone.Role(member)
+	return member == v.primary || node.Online && role == model.RoleUnpromoted
 }
 
 // usableSlot finds the slot that is ours by name. Where there is none it plans one; one that squats on the name is
