@@ -149,8 +149,8 @@ func (l *Lab) Primary(ctx context.Context) (string, error) {
 	return primaries[0], nil
 }
 
-// WaitFor polls until the condition holds. Its errors mean "not yet"; at the deadline the last one is in the error,
-// beside what was awaited. Without a deadline it waits two minutes.
+// WaitFor polls until the condition holds. The error that comes with false only says why not yet; at the deadline the last
+// one is in the error, beside what was awaited. Without a deadline it waits two minutes.
 func (l *Lab) WaitFor(ctx context.Context, what string, condition func(context.Context) (bool, error)) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -227,21 +227,14 @@ func (l *Lab) awaitMembers(ctx context.Context) error {
 		if online < len(l.config.Hosts) {
 			return false, fmt.Errorf("%s sees %d of %d hosts online, and the DC is %q", host, online, len(l.config.Hosts), m.DC.Name)
 		}
-		return m.DC.Present, fmtIf(!m.DC.Present, "%s sees no DC", host)
+		return m.DC.Present, fmt.Errorf("%s sees no DC", host)
 	})
-}
-
-func fmtIf(problem bool, format string, arguments ...any) error {
-	if !problem {
-		return nil
-	}
-	return fmt.Errorf(format, arguments...)
 }
 
 func (l *Lab) awaitPromoted(ctx context.Context) error {
 	return poll(ctx, 100*time.Millisecond, l.config.Hosts[0]+" as the primary", func(ctx context.Context) (bool, error) {
 		host, err := l.Primary(ctx)
-		return host == l.config.Hosts[0], err
+		return err == nil && host == l.config.Hosts[0], err
 	})
 }
 

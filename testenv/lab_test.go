@@ -70,6 +70,7 @@ func (t tool) timed(what string, err error, begin time.Time) {
 
 // TestLab goes through what a lab can do, on two hosts.
 func TestLab(t *testing.T) {
+	t.Parallel()
 	lab := bootLab(t, Config{Hosts: []string{"a", "b"}, DataBytes: 64 << 20})
 	for _, part := range []struct {
 		name string
@@ -135,7 +136,7 @@ func testCommands(t tool) {
 		t.Errorf("a slow command: %v", err)
 	}
 	t.must(t.lab.WaitFor(ctx, "the end of the slow command", func(ctx context.Context) (bool, error) {
-		_, err := t.lab.Exec(ctx, "a", "sh", "-c", "! grep -qz 4711 /proc/[0-9]*/cmdline 2>/dev/null")
+		_, err := t.lab.Exec(ctx, "a", "sh", "-c", "! grep -qz 47[1]1 /proc/[0-9]*/cmdline 2>/dev/null")
 		return err == nil, nil
 	}))
 	if _, err := t.lab.SQL(ctx, "a", "SELECT 1; SELECT nonsense; SELECT 2"); err == nil || !strings.Contains(err.Error(), "nonsense") {
@@ -253,6 +254,14 @@ func testCopy(t tool) {
 func testPower(t tool) {
 	ctx := t.Context()
 	t.must(t.lab.Enable(ctx, "a", Service{Name: "beeper", Argv: []string{"sh", "-c", "echo beep; exec sleep 1000"}}))
+	beeps := func(want string) {
+		t.Helper()
+		t.must(t.lab.WaitFor(ctx, "the service's beeps", func(context.Context) (bool, error) {
+			log := t.lab.ServiceLog("a", "beeper")
+			return log == want, errors.New(log)
+		}))
+	}
+	beeps("beep\n")
 	before, err := t.lab.state(ctx, "a")
 	t.must(err)
 	t.must(t.lab.Off(ctx, "a"))
@@ -266,9 +275,7 @@ func testPower(t tool) {
 	begin := time.Now()
 	t.timed("power on", t.lab.On(ctx, "a"), begin)
 	t.timed("power on and streaming", t.lab.WaitStreaming(ctx, "a"), begin)
-	if log := t.lab.ServiceLog("a", "beeper"); log != "beep\nbeep\n" {
-		t.Errorf("the service wrote %q", log)
-	}
+	beeps("beep\nbeep\n")
 	t.must(t.lab.Disable(ctx, "a", "beeper"))
 	if out, err := t.lab.Exec(ctx, "a", "test", "-e", "/run/beeper"); err == nil {
 		t.Errorf("the service's folder is still there: %s", out)

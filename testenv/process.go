@@ -81,13 +81,13 @@ func (p Process) awaitEnd(ctx context.Context) error {
 }
 
 // poll looks until the condition holds. At the deadline the error says what was awaited and the last thing seen: the
-// condition's error, which otherwise only means "not yet".
+// condition's error, which otherwise says no more than "not yet".
 func poll(ctx context.Context, every time.Duration, what string, condition func(context.Context) (bool, error)) error {
 	begin := time.Now()
 	var seen error
 	for {
 		ok, err := condition(ctx)
-		if ok && err == nil {
+		if ok {
 			return nil
 		}
 		if err != nil && ctx.Err() == nil {

@@ -106,8 +106,7 @@ func (l *Lab) stopDatabase(ctx context.Context, host string) error {
 			return false, err
 		}
 		member := m.member(host)
-		ok := member == "online" || member == "standby"
-		return ok, fmtIf(!ok, "it is %s", member)
+		return member == "online" || member == "standby", fmt.Errorf("it is %s", member)
 	})
 	if err != nil {
 		return err

@@ -136,6 +136,7 @@ func bootUntil(t *testing.T, dir, stage string) *exec.Cmd {
 
 // TestKilledParent: a lab ends with the process that booted it, and that may be killed at any moment.
 func TestKilledParent(t *testing.T) {
+	t.Parallel()
 	needLab(t)
 	for _, stage := range []string{"have power", "Pacemaker run"} {
 		dir := t.TempDir()
@@ -170,6 +171,7 @@ func (s *stopAt) Write(p []byte) (int, error) {
 // TestKilledLab: when the lab process is killed nothing of it lives on, the next up says what it found, and one that is
 // interrupted leaves nothing at all.
 func TestKilledLab(t *testing.T) {
+	t.Parallel()
 	needLab(t)
 	dir := filepath.Join(t.TempDir(), "lab")
 	cmd := bootUntil(t, dir, "Pacemaker run")
@@ -202,6 +204,7 @@ func TestKilledLab(t *testing.T) {
 
 // TestDetach: a lab that was let go outlives its parent, can be opened, and ends with Remove.
 func TestDetach(t *testing.T) {
+	t.Parallel()
 	needLab(t)
 	dir := t.TempDir()
 	cmd := bootUntil(t, dir, "have power")

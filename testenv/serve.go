@@ -132,10 +132,10 @@ func (l *labProcess) listen(ctx context.Context) error {
 		h.mu.Lock() // and keep it: no host is powered on any more
 		err = errors.Join(err, h.cut0())
 	}
-	stopping, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	stopping, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 	defer cancel()
 	_ = server.Shutdown(stopping) // answers whoever asked for the end
-	return err
+	return errors.Join(err, server.Close())
 }
 
 // labState is what the lab process leaves in its folder for those who come after it.
