@@ -175,7 +175,7 @@ func (l *Lab) stop(ctx context.Context) error {
 		return nil
 	}
 	// Its death is the hosts' too.
-	if err := l.server.signal(unix.SIGKILL); err != nil {
+	if err := l.server.kill(); err != nil {
 		return err
 	}
 	return l.server.awaitEnd(ctx)
@@ -273,7 +273,7 @@ func clearRemains(ctx context.Context, dir string) error {
 		return err
 	}
 	for _, p := range state.Hosts {
-		if err := p.signal(unix.SIGKILL); err != nil {
+		if err := p.kill(); err != nil {
 			return err
 		}
 		if err := p.awaitEnd(ctx); err != nil {

@@ -54,8 +54,8 @@ func (p Process) Alive() bool {
 	return err == nil && fields[0] != "Z" && fields[0] != "X"
 }
 
-// signal sends a signal to exactly this process. A process that is gone is no error.
-func (p Process) signal(s unix.Signal) error {
+// kill ends exactly this process, with SIGKILL. A process that is gone is no error.
+func (p Process) kill() error {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
@@ -67,8 +67,8 @@ func (p Process) signal(s unix.Signal) error {
 	if !p.Alive() { // checked after the open: from here on the descriptor means this process and no other
 		return nil
 	}
-	if err := unix.PidfdSendSignal(fd, s, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("signal process %d: %w", p.PID, err)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process %d: %w", p.PID, err)
 	}
 	return nil
 }

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 func TestProcess(t *testing.T) {
@@ -26,13 +24,13 @@ func TestProcess(t *testing.T) {
 	if !p.Alive() || other.Alive() || (Process{}).Alive() {
 		t.Errorf("alive: %v, with another start: %v", p.Alive(), other.Alive())
 	}
-	if err := other.signal(unix.SIGKILL); err != nil {
+	if err := other.kill(); err != nil {
 		t.Error(err)
 	}
 	if !p.Alive() {
 		t.Fatal("the pid's earlier owner was signalled, and its present one ended")
 	}
-	if err := p.signal(unix.SIGKILL); err != nil {
+	if err := p.kill(); err != nil {
 		t.Fatal(err)
 	}
 	// Not reaped yet, and still at its end.
@@ -40,7 +38,7 @@ func TestProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	if err := p.signal(unix.SIGKILL); err != nil {
+	if err := p.kill(); err != nil {
 		t.Errorf("a process that is gone: %v", err)
 	}
 }
@@ -77,8 +75,8 @@ func TestDeadlineKillsTheGroup(t *testing.T) {
 	end, stop := context.WithTimeout(t.Context(), 5*time.Second)
 	defer stop()
 	err = poll(end, time.Millisecond, "the end of the child", func(context.Context) (bool, error) {
-		state, err := os.ReadFile("/proc/" + strings.TrimSpace(string(text)) + "/stat")
-		return err != nil || strings.Contains(string(state), ") Z "), nil
+		state, _ := os.ReadFile("/proc/" + strings.TrimSpace(string(text)) + "/stat") // none: it has been reaped
+		return len(state) == 0 || strings.Contains(string(state), ") Z "), nil
 	})
 	if err != nil {
 		t.Error(err)

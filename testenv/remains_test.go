@@ -14,8 +14,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // traces are the namespaces of a lab's processes and of its switch, which must be gone with it.
@@ -179,7 +177,7 @@ func TestKilledLab(t *testing.T) {
 	if _, err := remains(dir); err == nil || !strings.Contains(err.Error(), "a lab is up") {
 		t.Errorf("a second lab in the folder of one that is up: %v", err)
 	}
-	if err := tr.processes[0].signal(unix.SIGKILL); err != nil {
+	if err := tr.processes[0].kill(); err != nil {
 		t.Fatal(err)
 	}
 	tr.gone(t)
