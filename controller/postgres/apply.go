@@ -4,66 +4,106 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
-	"time"
-
-	"github.com/jackc/pgx/v5"
+	"regexp"
 
 	"github.com/pgrex/pgrex/model"
 )
 
-// reloadTimeout bounds how long a reload may take to be seen; settingPoll is how often one looks.
-const (
-	reloadTimeout = 3 * time.Second
-	settingPoll   = 20 * time.Millisecond
-)
-
 // Apply carries out one step. Its precondition is asserted in the statement that changes something: no row means that
-// it does not hold any more (Changed). An error is an *Error.
+// it does not hold any more (Changed). An error is an *Error. The answer may get lost after the work was done
+// (Transient): a step tried again then finds what it was planned on Changed, or AlreadyDone.
 func (s *Server) Apply(ctx context.Context, step model.Step) error {
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
 	doing := step.Kind() + " " + step.Text()
+	if err := valid(step); err != nil {
+		return &Error{Class: Configuration, Doing: doing, Err: err}
+	}
 	if err := s.connect(ctx); err != nil {
-		return classify(err, doing)
+		return s.unanswered(err, doing)
 	}
-	var err error
-	switch step := step.(type) {
-	case model.CreateSlot:
-		err = s.one(ctx, sqlCreateSlot, step.Guard, step.Slot)
-	case model.AdvanceSlot:
-		err = s.one(ctx, sqlAdvanceSlot, step.Guard, step.Slot, lsnOrNull(step.From), step.To.String())
-	case model.ResetSlot:
-		err = s.one(ctx, sqlResetSlot, step.Guard, step.Slot, lsnOrNull(step.From))
-	case model.DropSlot:
-		err = s.one(ctx, sqlDropSlot, step.Guard, step.Slot, lsnOrNull(step.From))
-	case model.SetPrimarySlotName:
-		err = s.setPrimarySlotName(ctx, step)
-	default:
-		return &Error{Class: Unknown, Doing: doing, Err: errors.New("this step is not known")}
-	}
-	if s.conn != nil && s.conn.IsClosed() {
+	err := s.carryOut(ctx, step)
+	if s.conn.IsClosed() {
 		s.disconnect()
-	}
-	if _, ok := errors.AsType[*Error](err); ok {
-		return err
 	}
 	return classify(err, doing)
 }
 
-// one runs a guarded statement that gives one row when its precondition holds.
+func (s *Server) carryOut(ctx context.Context, step model.Step) error {
+	switch step := step.(type) {
+	case model.CreateSlot:
+		return s.one(ctx, sqlCreateSlot, step.Guard, step.Slot)
+	case model.AdvanceSlot:
+		return s.one(ctx, sqlAdvanceSlot, step.Guard, step.Slot, lsnOrNull(step.From), step.To.String())
+	case model.ResetSlot:
+		return s.one(ctx, sqlResetSlot, step.Guard, step.Slot, lsnOrNull(step.From))
+	case model.DropSlot:
+		return s.one(ctx, sqlDropSlot, step.Guard, step.Slot, lsnOrNull(step.From))
+	case model.SetPrimarySlotName:
+		return s.setPrimarySlotName(ctx, step)
+	}
+	return &Error{Class: Unknown, Err: fmt.Errorf("the step %T is not known", step)}
+}
+
+// unanswered classes an error that may be one of connecting.
+func (s *Server) unanswered(err error, doing string) error {
+	if _, ok := errors.AsType[connectError](err); !ok {
+		return classify(err, doing)
+	}
+	class := ClassOf(classify(err, doing))
+	if errors.Is(err, context.Canceled) {
+		return &Error{Class: class, Doing: doing, Err: context.Canceled}
+	}
+	return &Error{Class: class, Doing: doing, Err: errors.New(s.notConnected(err))}
+}
+
+// slotName is what PostgreSQL allows (ReplicationSlotValidateName).
+var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+
+// validName refuses what PostgreSQL would: it cuts a longer name without a word, and would then change another slot.
+func validName(name string) error {
+	if !slotName.MatchString(name) {
+		return fmt.Errorf("%q cannot be the name of a slot: a-z, 0-9 and _, at most 63", name)
+	}
+	return nil
+}
+
+// valid checks what PostgreSQL would not, or not in time.
+func valid(step model.Step) error {
+	switch step := step.(type) {
+	case model.CreateSlot:
+		return validName(step.Slot)
+	case model.AdvanceSlot:
+		if !step.From.IsValid() || step.To < step.From {
+			return errors.New("a slot advances from a position to one not before it")
+		}
+		return validName(step.Slot)
+	case model.ResetSlot:
+		return validName(step.Slot)
+	case model.DropSlot:
+		return validName(step.Slot)
+	case model.SetPrimarySlotName:
+		if step.To == "" {
+			return nil
+		}
+		return validName(step.To)
+	}
+	return nil
+}
+
+// one runs a guarded statement that gives one row when its precondition holds. NULL in it is a slot without WAL.
 func (s *Server) one(ctx context.Context, sql string, guard model.Guard, values ...any) error {
 	var result *string
-	arguments := append([]any{guard.SystemID, guard.InRecovery, int32(guard.RedoTimeline)}, values...)
-	err := s.conn.QueryRow(ctx, sql, arguments...).Scan(&result)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return changed("what it was planned on is no longer so: the role, the timeline, or the slot has changed")
+	err := s.conn.QueryRow(ctx, sql, append(guardValues(guard), values...)...).Scan(&result)
+	if err == nil && result == nil {
+		return errNotReserved
 	}
 	return err
 }
 
-func changed(what string) error {
-	return &Error{Class: Changed, Doing: "check before changing", Err: errors.New(what)}
+// guardValues are the parameters of sqlGuard.
+func guardValues(guard model.Guard) []any {
+	return []any{guard.SystemID, guard.InRecovery, int64(guard.RedoTimeline)}
 }
 
 func lsnOrNull(l model.LSN) *string {
@@ -72,60 +112,4 @@ func lsnOrNull(l model.LSN) *string {
 	}
 	s := l.String()
 	return &s
-}
-
-// setPrimarySlotName sets it in postgresql.auto.conf and reloads. ALTER SYSTEM runs in no transaction block and no
-// function, so that no condition can stand beside it: the condition is asserted before, and again by the reload, which is
-// what makes the setting count. If it does not hold then, the former value is put back.
-func (s *Server) setPrimarySlotName(ctx context.Context, step model.SetPrimarySlotName) error {
-	var now string
-	arguments := []any{step.Guard.SystemID, step.Guard.InRecovery, int32(step.Guard.RedoTimeline)}
-	err := s.conn.QueryRow(ctx, sqlCheckSetting, arguments...).Scan(&now)
-	if errors.Is(err, pgx.ErrNoRows) || err == nil && now != step.From {
-		return changed("the role, the timeline or the setting has changed")
-	}
-	if err != nil {
-		return err
-	}
-	if err := s.alterSystem(ctx, step.To); err != nil {
-		return err
-	}
-	if err := s.one(ctx, sqlReload, step.Guard); err != nil {
-		if ClassOf(err) == Changed {
-			return errors.Join(err, s.alterSystem(ctx, step.From))
-		}
-		return err
-	}
-	return s.awaitSetting(ctx, step.To)
-}
-
-func (s *Server) alterSystem(ctx context.Context, value string) error {
-	_, err := s.conn.Exec(ctx, sqlSetSlotName+quoteLiteral(value))
-	return err
-}
-
-// quoteLiteral quotes for a utility statement. Slot names hold nothing that needs it; this is for what might.
-func quoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
-
-// awaitSetting waits until this session sees the value: the reload reaches it with the signal's arrival.
-func (s *Server) awaitSetting(ctx context.Context, want string) error {
-	deadline := time.Now().Add(reloadTimeout)
-	for {
-		var now string
-		if err := s.conn.QueryRow(ctx, sqlSlotName).Scan(&now); err != nil {
-			return err
-		}
-		if now == want {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return &Error{Class: Configuration, Doing: "set primary_slot_name", Err: fmt.Errorf(
-				"it is still '%s' after ALTER SYSTEM and a reload: look for it on PostgreSQL's command line, and for errors in its log", now)}
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(settingPoll):
-		}
-	}
 }

@@ -2,8 +2,14 @@
 // replicates from into model.Upstream, and carries out the steps of a plan.
 //
 // It must not decide, retry, log, or let primary_conninfo, which may hold a password, out of the package. All SQL is in
-// sql.go. Every statement that changes something asserts, within itself, what its step was planned on.
+// sql.go. Every statement that changes something asserts, within itself, what its step was planned on. It keeps one
+// session on the local server, and on a standby one walsender of the upstream: a smart shutdown waits for the session, a
+// fast one for neither.
 //
 // It fails with an *Error of a class (ClassOf) that tells the controller what to do about it. A local server that is
 // down, starting or hanging is no error but a state of model.Instance.
+//
+// Slots are not transactional. When a connection is cut, what was asked may have been done or not: the class is Transient,
+// and as the step asserts what it was planned on, trying it again does no harm. Between a statement's look at a slot and
+// the function that changes it, PostgreSQL itself refuses a slot that has become active (Busy).
 package postgres

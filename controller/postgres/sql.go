@@ -3,7 +3,8 @@ package postgres
 // All SQL is here. Names are qualified, so that no search_path leads elsewhere; values are bound.
 
 // sqlObserve reads everything a plan needs, in one round trip, as the JSON form of model.Instance. pg_replication_slots
-// is taken as a whole row, because its columns differ from version to version: invalidation_reason came with 17.
+// is taken as a whole row, because its columns differ from version to version: wal_status came with 13, and
+// invalidation_reason with 17. That an old version is refused is for the plan to say, so that it has to be read, too.
 const sqlObserve = `
 SELECT pg_catalog.jsonb_build_object(
   'state', 'up',
@@ -16,13 +17,13 @@ SELECT pg_catalog.jsonb_build_object(
                   ELSE pg_catalog.pg_current_wal_flush_lsn() END,
   'wal_segment_size', pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')),
   'max_replication_slots', pg_catalog.current_setting('max_replication_slots')::int,
-  'primary_slot_name', pg_catalog.current_setting('primary_slot_name'),
+  'primary_slot_name', pg_catalog.current_setting('primary_slot_name', true),
   'slots', (
     SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
       'name', slot.slot_name, 'type', slot.slot_type, 'temporary', slot.temporary,
       'active', slot.active, 'active_pid', slot.active_pid,
       'xmin', slot.xmin::text::bigint, 'catalog_xmin', slot.catalog_xmin::text::bigint,
-      'restart_lsn', slot.restart_lsn, 'wal_status', slot.wal_status,
+      'restart_lsn', slot.restart_lsn, 'wal_status', pg_catalog.to_jsonb(slot) ->> 'wal_status',
       'invalidation_reason', pg_catalog.to_jsonb(slot) ->> 'invalidation_reason') ORDER BY slot.slot_name), '[]')
     FROM pg_catalog.pg_replication_slots AS slot),
   'wal_receiver', (
@@ -52,25 +53,44 @@ const sqlIdleSlot = `
 const (
 	sqlCreateSlot = `SELECT (pg_catalog.pg_create_physical_replication_slot($4, true)).lsn::text WHERE` + sqlGuard
 
-	// The redo is compared within the statement, too: the slot must not pass it.
+	// The redo is compared within the statement, too: the slot must not pass it. The same position again is no error: it
+	// restarts the clock of idle_replication_slot_timeout (18).
 	sqlAdvanceSlot = `
 WITH slot AS MATERIALIZED (` + sqlIdleSlot + `
+  AND restart_lsn <= $6::pg_catalog.pg_lsn
   AND $6::pg_catalog.pg_lsn <= (SELECT redo_lsn FROM pg_catalog.pg_control_checkpoint()))
 SELECT (pg_catalog.pg_replication_slot_advance(slot_name, $6::pg_catalog.pg_lsn)).end_lsn::text FROM slot`
 
 	sqlDropSlot = `WITH slot AS MATERIALIZED (` + sqlIdleSlot + `)
 SELECT pg_catalog.pg_drop_replication_slot(slot_name)::text FROM slot`
 
-	// A row of "dropped" exists only once the drop is done, and the slot is made for that row.
+	// A row of "dropped" exists only once the drop is done, and the slot is made for that row. Slots are not transactional:
+	// if the create then fails, the slot is gone, and the next plan makes it.
 	sqlResetSlot = `WITH slot AS MATERIALIZED (` + sqlIdleSlot + `),
 dropped AS MATERIALIZED (SELECT slot_name, pg_catalog.pg_drop_replication_slot(slot_name) FROM slot)
 SELECT (pg_catalog.pg_create_physical_replication_slot(slot_name, true)).lsn::text FROM dropped`
 
-	sqlCheckSetting = `SELECT pg_catalog.current_setting('primary_slot_name') WHERE` + sqlGuard
-	sqlReload       = `SELECT pg_catalog.pg_reload_conf()::text WHERE` + sqlGuard
-	sqlSetSlotName  = `ALTER SYSTEM SET primary_slot_name = ` // and a quoted literal: a utility statement takes no parameters
-	sqlSlotName     = `SELECT pg_catalog.current_setting('primary_slot_name')`
-	sqlConninfo     = `SELECT pg_catalog.current_setting('primary_conninfo')`
+	// The setting as it counts, whether the command line rules it, and what postgresql.auto.conf says, to put it back.
+	sqlCheckSetting = `
+SELECT pg_catalog.current_setting('primary_slot_name'),
+  (SELECT source = 'command line' FROM pg_catalog.pg_settings WHERE name = 'primary_slot_name'),
+  (SELECT setting FROM pg_catalog.pg_file_settings
+   WHERE name = 'primary_slot_name' AND sourcefile LIKE '%/postgresql.auto.conf' ORDER BY seqno DESC LIMIT 1)
+WHERE` + sqlGuard
+
+	sqlReload        = `SELECT pg_catalog.pg_reload_conf()::text WHERE` + sqlGuard
+	sqlSetSlotName   = `ALTER SYSTEM SET primary_slot_name = ` // and a quoted literal: a utility statement takes no parameters
+	sqlResetSlotName = `ALTER SYSTEM RESET primary_slot_name`
+	sqlSlotName      = `SELECT pg_catalog.current_setting('primary_slot_name')`
+
+	// Why a reload did not take: the first fault in the configuration files. Its text names no value.
+	sqlFileFault = `
+SELECT pg_catalog.format('%s line %s: %s', sourcefile, sourceline, error) FROM pg_catalog.pg_file_settings
+WHERE error IS NOT NULL ORDER BY seqno LIMIT 1`
+
+	sqlConninfo = `SELECT pg_catalog.current_setting('primary_conninfo')`
+
+	sqlInRecovery = `SELECT pg_catalog.pg_is_in_recovery()`
 
 	// The answer of READ_REPLICATION_SLOT; %s is a quoted literal, because the replication protocol binds no values.
 	sqlUpstreamSlot = `SELECT s.slot_type, CASE s.slot_type WHEN 'physical' THEN s.restart_lsn END

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -15,9 +16,9 @@ import (
 )
 
 const (
-	upstreamTimeout  = 4 * time.Second
-	upstreamDatabase = "postgres"
-	firstReadSlot    = 15 // the first major version with READ_REPLICATION_SLOT
+	upstreamTimeout = 4 * time.Second
+	upstreamIdle    = time.Minute // how long a connection that nobody asks anything is kept
+	firstReadSlot   = 15          // the first major version with READ_REPLICATION_SLOT
 )
 
 // upstream is a kept replication connection to the server that the local standby replicates from.
@@ -25,25 +26,36 @@ type upstream struct {
 	conninfo string
 	conn     *pgconn.PgConn
 	bySQL    bool // PostgreSQL 13 and 14 have no READ_REPLICATION_SLOT
+	used     time.Time
 }
+
+// idle tells whether a connection is kept for nothing.
+func (u *upstream) idle() bool { return u != nil && time.Since(u.used) > upstreamIdle }
 
 func (s *Server) closeUpstream() {
 	if s.upstream == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	_ = s.upstream.conn.Close(ctx)
 	s.upstream = nil
 }
 
-// ObserveUpstream asks the upstream for its identity and for slots by name.
+// ObserveUpstream asks the upstream for its identity and for slots by name. The answers are in the order asked. It is for a
+// standby; an error is an *Error, without anything of primary_conninfo but host, port and user.
 func (s *Server) ObserveUpstream(ctx context.Context, slots []string) (model.Upstream, error) {
 	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
 	defer cancel()
+	for _, name := range slots {
+		if err := validName(name); err != nil {
+			return model.Upstream{}, &Error{Class: Configuration, Doing: "ask the upstream for a slot", Err: err}
+		}
+	}
 	var conninfo string
 	if err := s.query(ctx, func(c *pgx.Conn) error { return c.QueryRow(ctx, sqlConninfo).Scan(&conninfo) }); err != nil {
-		return model.Upstream{}, classify(err, "read primary_conninfo")
+		s.closeUpstream()
+		return model.Upstream{}, s.unanswered(err, "read primary_conninfo")
 	}
 	kept := s.upstream != nil && s.upstream.conninfo == conninfo
 	u, err := s.askUpstream(ctx, conninfo, slots)
@@ -62,6 +74,7 @@ func (s *Server) askUpstream(ctx context.Context, conninfo string, slots []strin
 		}
 		s.upstream = u
 	}
+	s.upstream.used = time.Now()
 	u, err := s.upstream.identify(ctx)
 	for _, name := range slots {
 		if err != nil {
@@ -81,7 +94,7 @@ func (s *Server) askUpstream(ctx context.Context, conninfo string, slots []strin
 // openUpstream opens the kept connection. A server before PostgreSQL 15 tells of slots by SQL only, which a replication
 // connection to a database allows; whether it is let in is for pg_hba.conf, where "replication" does not cover it.
 func openUpstream(ctx context.Context, conninfo string) (*upstream, error) {
-	conn, err := connectUpstream(ctx, conninfo, "true")
+	conn, err := connectUpstream(ctx, conninfo, physical)
 	if err != nil {
 		return nil, err
 	}
@@ -90,46 +103,22 @@ func openUpstream(ctx context.Context, conninfo string) (*upstream, error) {
 		return &upstream{conninfo: conninfo, conn: conn}, nil
 	}
 	_ = conn.Close(ctx) // it could do nothing for us
-	conn, err = connectUpstream(ctx, conninfo, "database")
+	conn, err = connectUpstream(ctx, conninfo, withDatabase)
 	if err != nil {
-		return nil, fmt.Errorf("PostgreSQL %s tells of its slots only to who may connect to the database %s: %w",
-			major, upstreamDatabase, err)
+		return nil, classify(err, fmt.Sprintf("PostgreSQL %s tells of its slots by SQL only, so that the replication user must be "+
+			"let into the database %s by its pg_hba.conf, too; %s", major, upstreamDatabase, doingOf(err)))
 	}
 	return &upstream{conninfo: conninfo, conn: conn, bySQL: true}, nil
 }
 
-// connectUpstream opens a replication connection of a kind. Errors name the address only: conninfo may hold a password.
-func connectUpstream(ctx context.Context, conninfo, replication string) (*pgconn.PgConn, error) {
-	if conninfo == "" {
-		return nil, &Error{Class: Configuration, Doing: "connect to the upstream", Err: errors.New("primary_conninfo is empty")}
+func doingOf(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Doing
 	}
-	config, err := pgconn.ParseConfig(conninfo)
-	if err != nil {
-		return nil, &Error{Class: Configuration, Doing: "read primary_conninfo", Err: errors.New("it is not understood; its text is withheld, since it may hold a password")}
-	}
-	config.ConnectTimeout = upstreamTimeout
-	config.RuntimeParams = map[string]string{"replication": replication, "application_name": applicationName}
-	config.Database = upstreamDatabase // a physical replication connection has none, and the server then ignores it
-	conn, err := pgconn.ConnectConfig(ctx, config)
-	if err != nil {
-		doing := "connect to the upstream " + address(config.Host, config.Port) + " as " + config.User
-		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-			return nil, classify(pgErr, doing)
-		}
-		if ctx.Err() != nil || isTimeout(err) {
-			return nil, &Error{Class: Transient, Doing: doing, Err: errors.New("no answer in time")}
-		}
-		return nil, &Error{Class: Transient, Doing: doing, Err: errors.New("the connection was refused or cut")}
-	}
-	return conn, nil
+	return ""
 }
 
-func isTimeout(err error) bool {
-	var t interface{ Timeout() bool }
-	return errors.As(err, &t) && t.Timeout()
-}
-
-func address(host string, port uint16) string { return host + ":" + strconv.Itoa(int(port)) }
+func address(host string, port uint16) string { return net.JoinHostPort(host, strconv.Itoa(int(port))) }
 
 // identify runs IDENTIFY_SYSTEM. in_hot_standby is reported by PostgreSQL 14 and newer when a connection begins and
 // whenever it changes.
@@ -147,17 +136,34 @@ func (u *upstream) identify(ctx context.Context) (model.Upstream, error) {
 	if err := errors.Join(errTimeline, errLSN); err != nil {
 		return model.Upstream{}, &Error{Class: Unknown, Doing: doing, Err: err}
 	}
+	inRecovery, err := u.inRecovery(ctx)
+	if err != nil {
+		return model.Upstream{}, err
+	}
 	return model.Upstream{
 		Address:    u.conn.Conn().RemoteAddr().String(),
 		SystemID:   string(row[0]),
 		Timeline:   uint32(timeline),
-		InRecovery: u.conn.ParameterStatus("in_hot_standby") == "on",
+		InRecovery: inRecovery,
 		Flushed:    flushed,
 	}, nil
 }
 
+// inRecovery asks by SQL where that is to be had: PostgreSQL 13 does not report in_hot_standby.
+func (u *upstream) inRecovery(ctx context.Context) (bool, error) {
+	if !u.bySQL {
+		return u.conn.ParameterStatus("in_hot_standby") == "on", nil
+	}
+	row, err := u.row(ctx, sqlInRecovery, "ask the upstream for its role")
+	if err != nil {
+		return false, err
+	}
+	return string(row[0]) == "t", nil
+}
+
 // slot runs READ_REPLICATION_SLOT, or SQL that answers the same. An unknown slot gives a row of NULLs, a logical one an
-// error: it is there, and reserves nothing for us.
+// error: it is there, and reserves nothing for us. A slot that lost its WAL has no restart_lsn; but one that
+// idle_replication_slot_timeout (18) invalidated keeps it, and nothing in this protocol tells it from a good one.
 func (u *upstream) slot(ctx context.Context, name string) (model.UpstreamSlot, error) {
 	doing := "READ_REPLICATION_SLOT " + name + " at the upstream"
 	command := `READ_REPLICATION_SLOT "` + strings.ReplaceAll(name, `"`, `""`) + `"`
@@ -191,7 +197,7 @@ func (u *upstream) row(ctx context.Context, command, doing string) ([][]byte, er
 	if err != nil {
 		return nil, classify(err, doing)
 	}
-	if len(results) == 0 || len(results[0].Rows) != 1 {
+	if len(results) == 0 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) == 0 {
 		return nil, &Error{Class: Unknown, Doing: doing, Err: errors.New("no row")}
 	}
 	return results[0].Rows[0], nil

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -151,6 +152,16 @@ func (s *Server) Configure(lines ...string) {
 	s.SQL("SELECT pg_reload_conf()")
 }
 
+// Deconfigure takes the lines that begin with a word out of postgresql.conf.
+func (s *Server) Deconfigure(word string) {
+	s.t.Helper()
+	path := filepath.Join(s.data(), "postgresql.conf")
+	text, err := os.ReadFile(path)
+	must(s.t, err)
+	lines := slices.DeleteFunc(strings.Split(string(text), "\n"), func(l string) bool { return strings.HasPrefix(l, word) })
+	must(s.t, os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o600))
+}
+
 // run runs one of PostgreSQL's programs to its end.
 func (s *Server) run(program string, arguments ...string) {
 	s.t.Helper()
@@ -171,10 +182,10 @@ func (s *Server) Command(ctx context.Context, program string, arguments ...strin
 	return cmd
 }
 
-// Start starts the server and waits until it answers.
-func (s *Server) Start() {
+// Start starts the server, with these further arguments, and waits until it answers.
+func (s *Server) Start(arguments ...string) {
 	s.t.Helper()
-	s.Launch()
+	s.Launch(arguments...)
 	s.Await("the server answers", func() bool {
 		_, err := s.Try("SELECT 1")
 		return err == nil
@@ -182,12 +193,12 @@ func (s *Server) Start() {
 }
 
 // Launch starts the server and does not wait. It ends with the test at the latest.
-func (s *Server) Launch() {
+func (s *Server) Launch(arguments ...string) {
 	s.t.Helper()
 	log, err := os.OpenFile(filepath.Join(s.Dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	must(s.t, err)
 	defer func() { _ = log.Close() }() // the server has its own
-	cmd := s.Command(context.Background(), "postgres", "-D", s.data())
+	cmd := s.Command(context.Background(), "postgres", append([]string{"-D", s.data()}, arguments...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	must(s.t, cmd.Start())
 	ended := make(chan struct{})
@@ -218,12 +229,31 @@ func (s *Server) Promote() {
 // Signal sends a signal to the postmaster.
 func (s *Server) Signal(signal syscall.Signal) {
 	s.t.Helper()
+	must(s.t, syscall.Kill(s.PID(), signal))
+}
+
+// PID is the postmaster's.
+func (s *Server) PID() int {
+	s.t.Helper()
 	text, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid"))
 	must(s.t, err)
 	first, _, _ := strings.Cut(string(text), "\n")
 	pid, err := strconv.Atoi(first)
 	must(s.t, err)
-	must(s.t, syscall.Kill(pid, signal))
+	return pid
+}
+
+// Access replaces pg_hba.conf and reloads.
+func (s *Server) Access(lines ...string) {
+	s.t.Helper()
+	must(s.t, os.WriteFile(filepath.Join(s.data(), "pg_hba.conf"), []byte(strings.Join(lines, "\n")+"\n"), 0o600))
+	s.run("pg_ctl", "-D", s.data(), "reload")
+}
+
+// HasSlotsByProtocol tells whether READ_REPLICATION_SLOT is there (PostgreSQL 15).
+func (s *Server) HasSlotsByProtocol() bool {
+	s.t.Helper()
+	return s.SQL("SELECT current_setting('server_version_num')::int >= 150000") == "t"
 }
 
 // Try runs SQL and gives the rows, columns separated by "|".

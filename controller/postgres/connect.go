@@ -1,0 +1,163 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// Deadlines of single calls. The local server answers in milliseconds, or not at all.
+const (
+	connectTimeout = 2 * time.Second
+	observeTimeout = 3 * time.Second
+	applyTimeout   = 10 * time.Second
+	// The server gives up before we do, so that a statement ends with an answer.
+	statementTimeout = 8 * time.Second
+	closeTimeout     = time.Second
+)
+
+// applicationName must not be a standby's: those are the hosts' names, by which the agent and synchronous_standby_names
+// find them in pg_stat_replication.
+const applicationName = "pgrex"
+
+// connectError is a failure to connect: whatever the server said, it let nobody in.
+type connectError struct{ error }
+
+func (e connectError) Unwrap() error { return e.error }
+
+// connect opens the kept connection, if there is none. A statement is prepared under no name (QueryExecModeExec), so that
+// nothing is left behind in the session that could be missing in the next.
+func (s *Server) connect(ctx context.Context) error {
+	if s.conn != nil {
+		return nil
+	}
+	config, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=%s", quoteKeyword(s.config.SocketDir),
+		s.config.Port, quoteKeyword(s.config.User), quoteKeyword(s.config.Database)))
+	if err != nil {
+		return connectError{errors.New("the connection's parameters or a PG* environment variable are not understood")}
+	}
+	config.Fallbacks = nil
+	config.ConnectTimeout = connectTimeout
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	config.RuntimeParams = map[string]string{
+		"application_name":                    applicationName,
+		"search_path":                         "pg_catalog",
+		"statement_timeout":                   milliseconds(statementTimeout),
+		"lock_timeout":                        milliseconds(observeTimeout),
+		"idle_in_transaction_session_timeout": milliseconds(applyTimeout),
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return connectError{err}
+	}
+	s.conn = conn
+	return nil
+}
+
+func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
+
+// quoteKeyword quotes a value of a connection string (PostgreSQL documentation, 34.1.1.1).
+func quoteKeyword(value string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
+}
+
+func (s *Server) disconnect() {
+	if s.conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	_ = s.conn.Close(ctx) // it is given up anyway
+	s.conn = nil
+}
+
+// query runs f, which only reads, on the kept connection. A connection that turns out to be dead (the server was
+// restarted) is replaced once.
+func (s *Server) query(ctx context.Context, f func(*pgx.Conn) error) error {
+	kept := s.conn != nil
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	err := f(s.conn)
+	if err == nil || !s.conn.IsClosed() {
+		return err
+	}
+	s.disconnect()
+	if !kept || ctx.Err() != nil {
+		return err
+	}
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	return f(s.conn)
+}
+
+func (s *Server) socket() string {
+	return filepath.Join(s.config.SocketDir, fmt.Sprintf(".s.PGSQL.%d", s.config.Port))
+}
+
+// notConnected says in one line why nobody is let in.
+func (s *Server) notConnected(err error) string {
+	pgErr, isServers := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case isServers && refused(pgErr):
+		return fmt.Sprintf("%s: run pgrex as the operating system's user %s, and let pg_hba.conf let it in over the socket",
+			serverError{pgErr}, s.config.User)
+	case isServers:
+		return serverError{pgErr}.Error()
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing listens at " + s.socket()
+	case errors.Is(err, os.ErrPermission):
+		return "may not open " + s.socket() + ": run pgrex as the operating system's user " + s.config.User
+	case timedOut(err):
+		return fmt.Sprintf("does not answer at %s within %s: it hangs, or the machine is overloaded", s.socket(), observeTimeout)
+	case wasCut(err):
+		return "the connection to " + s.socket() + " was cut"
+	}
+	return oneLine(err.Error())
+}
+
+// notUp tells the state of a server that gave an error instead of an answer.
+func (s *Server) notUp(err error) (model.Instance, error) {
+	s.disconnect()
+	s.closeUpstream()
+	_, connecting := errors.AsType[connectError](err)
+	i := model.Instance{State: model.ServerUnreachable, Problem: s.notConnected(err), Slots: []model.Slot{}}
+	pgErr, isServers := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return model.Instance{}, err
+	case isServers && pgErr.Code == codeCannotConnectNow && !shuttingDown(pgErr):
+		i.State = model.ServerStarting
+	case isServers && (pgErr.Code == codeCannotConnectNow || pgErr.Code == codeAdminShutdown || pgErr.Code == codeCrashShutdown):
+		i.State = model.ServerDown
+	case isServers && !connecting && classOfCode(pgErr.Code) != Transient:
+		return model.Instance{}, classify(err, "ask PostgreSQL for its state")
+	case isServers:
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), wasCut(err):
+		i.State = model.ServerDown
+	}
+	return i, nil
+}
+
+// shuttingDown tells a server that ends from one that starts: both answer 57P03, and nothing but the text differs. Where
+// lc_messages is not English it is taken to start, which is waited for in the same way.
+func shuttingDown(e *pgconn.PgError) bool { return strings.Contains(e.Message, "shutting down") }
+
+// wasCut tells a connection that broke from one that could not be made.
+func wasCut(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}

@@ -1,0 +1,149 @@
+package postgres_test
+
+import (
+	"testing"
+
+	"github.com/pgrex/pgrex/controller/postgres"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/testenv/pgserver"
+)
+
+func TestCreate(t *testing.T) {
+	server := pgserver.New(t, "max_replication_slots = 1")
+	a := adapter(t, server)
+	seen := observe(t, a)
+	step := model.CreateSlot{Slot: "mine", Guard: guard(seen)}
+
+	for name, wrong := range map[string]model.Guard{
+		"another system":   {SystemID: "1", RedoTimeline: seen.RedoTimeline},
+		"another role":     {SystemID: seen.SystemID, InRecovery: true, RedoTimeline: seen.RedoTimeline},
+		"another timeline": {SystemID: seen.SystemID, RedoTimeline: 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wantClass(t, a.Apply(t.Context(), model.CreateSlot{Slot: "mine", Guard: wrong}), postgres.Changed)
+			if slotOf(t, a, "mine").Name != "" {
+				t.Error("the slot was made all the same")
+			}
+		})
+	}
+	wantClass(t, a.Apply(t.Context(), step), "")
+	if s := slotOf(t, a, "mine"); !s.Reserved() || s.Type != model.SlotPhysical || s.Temporary {
+		t.Errorf("made %+v", s)
+	}
+	wantClass(t, a.Apply(t.Context(), step), postgres.AlreadyDone)
+	wantClass(t, a.Apply(t.Context(), model.CreateSlot{Slot: "more", Guard: guard(seen)}), postgres.Capacity)
+}
+
+func TestDropAndReset(t *testing.T) {
+	server := pgserver.New(t, "wal_level = logical", "max_slot_wal_keep_size = 16MB")
+	a := adapter(t, server)
+	seen := observe(t, a)
+	server.SQL("SELECT pg_create_logical_replication_slot('logical', 'test_decoding')")
+	server.SQL("SELECT pg_create_physical_replication_slot('unreserved'), pg_create_physical_replication_slot('reserved', true)")
+	at := slotOf(t, a, "reserved").RestartLSN
+
+	for name, step := range map[string]model.Step{
+		"drop, moved":       model.DropSlot{Slot: "reserved", From: at + 1, Guard: guard(seen)},
+		"drop, reserved":    model.DropSlot{Slot: "reserved", Guard: guard(seen)},
+		"drop, unreserved":  model.DropSlot{Slot: "unreserved", From: at, Guard: guard(seen)},
+		"drop, logical":     model.DropSlot{Slot: "logical", From: slotOf(t, a, "logical").RestartLSN, Guard: guard(seen)},
+		"drop, not there":   model.DropSlot{Slot: "nothing", Guard: guard(seen)},
+		"reset, moved":      model.ResetSlot{Slot: "reserved", From: at + 1, Guard: guard(seen)},
+		"reset, logical":    model.ResetSlot{Slot: "logical", From: slotOf(t, a, "logical").RestartLSN, Guard: guard(seen)},
+		"reset, not there":  model.ResetSlot{Slot: "nothing", Guard: guard(seen)},
+		"reset, other role": model.ResetSlot{Slot: "unreserved", Guard: model.Guard{SystemID: seen.SystemID, InRecovery: true, RedoTimeline: 1}},
+	} {
+		t.Run(name, func(t *testing.T) { wantClass(t, a.Apply(t.Context(), step), postgres.Changed) })
+	}
+	if got := server.SQL("SELECT string_agg(slot_name, ' ' ORDER BY slot_name) FROM pg_replication_slots"); got != "logical reserved unreserved" {
+		t.Fatalf("slots after steps that must do nothing: %s", got)
+	}
+
+	wantClass(t, a.Apply(t.Context(), model.ResetSlot{Slot: "unreserved", Guard: guard(seen)}), "")
+	if s := slotOf(t, a, "unreserved"); !s.Reserved() {
+		t.Errorf("after the reset: %+v", s)
+	}
+	server.WriteWAL(64)
+	lost := slotOf(t, a, "reserved")
+	if !lost.Lost() {
+		t.Fatalf("the slot is not lost: %+v", lost)
+	}
+	wantClass(t, a.Apply(t.Context(), model.ResetSlot{Slot: "reserved", From: lost.RestartLSN, Guard: guard(observe(t, a))}), "")
+	whole := slotOf(t, a, "reserved")
+	if !whole.Reserved() {
+		t.Errorf("after the reset: %+v", whole)
+	}
+	wantClass(t, a.Apply(t.Context(), model.DropSlot{Slot: "reserved", From: whole.RestartLSN, Guard: guard(observe(t, a))}), "")
+	if s := slotOf(t, a, "reserved"); s.Name != "" {
+		t.Errorf("after the drop: %+v", s)
+	}
+}
+
+// TestBusy: a slot that has become active since it was seen is left alone, and so is its walsender.
+func TestBusy(t *testing.T) {
+	primary, _ := pair(t)
+	a := adapter(t, primary)
+	seen := observe(t, a)
+	for _, step := range []model.Step{
+		model.DropSlot{Slot: "own", From: seen.Slots[0].RestartLSN, Guard: guard(seen)},
+		model.ResetSlot{Slot: "own", From: seen.Slots[0].RestartLSN, Guard: guard(seen)},
+	} {
+		wantClass(t, a.Apply(t.Context(), step), postgres.Changed)
+	}
+	if now := slotOf(t, a, "own"); !now.Active || now.ActivePID != seen.Slots[0].ActivePID {
+		t.Errorf("the slot was taken from its walsender: %+v", now)
+	}
+}
+
+func TestAdvance(t *testing.T) {
+	primary, standby := pair(t)
+	a := adapter(t, standby)
+	seen := observe(t, a)
+	if err := a.Apply(t.Context(), model.CreateSlot{Slot: "held", Guard: guard(seen)}); err != nil {
+		t.Fatal(err)
+	}
+	from := slotOf(t, a, "held").RestartLSN
+	primary.WriteWAL(64)
+	primary.CatchUp(standby)
+	seen = observe(t, a)
+	for name, step := range map[string]model.AdvanceSlot{
+		"past the redo":  {Slot: "held", From: from, To: seen.Redo + 1, Guard: guard(seen)},
+		"moved since":    {Slot: "held", From: from + 1, To: seen.Redo, Guard: guard(seen)},
+		"other timeline": {Slot: "held", From: from, To: seen.Redo, Guard: model.Guard{SystemID: seen.SystemID, InRecovery: true, RedoTimeline: 2}},
+	} {
+		t.Run(name, func(t *testing.T) { wantClass(t, a.Apply(t.Context(), step), postgres.Changed) })
+	}
+	if now := slotOf(t, a, "held").RestartLSN; now != from {
+		t.Fatalf("moved from %s to %s all the same", from, now)
+	}
+	step := model.AdvanceSlot{Slot: "held", From: from, To: seen.Redo, Guard: guard(seen)}
+	wantClass(t, a.Apply(t.Context(), step), "")
+	if now := slotOf(t, a, "held").RestartLSN; now != seen.Redo {
+		t.Errorf("the slot is at %s, not %s", now, seen.Redo)
+	}
+}
+
+// TestPromotedInBetween: the role changes between looking and acting; nothing is done.
+func TestPromotedInBetween(t *testing.T) {
+	_, standby := pair(t)
+	a := adapter(t, standby)
+	seen := observe(t, a)
+	if err := a.Apply(t.Context(), model.CreateSlot{Slot: "held", Guard: guard(seen)}); err != nil {
+		t.Fatal(err)
+	}
+	held := slotOf(t, a, "held")
+	standby.Promote()
+	for _, step := range []model.Step{
+		model.CreateSlot{Slot: "new", Guard: guard(seen)},
+		model.AdvanceSlot{Slot: "held", From: held.RestartLSN, To: seen.Redo, Guard: guard(seen)},
+		model.ResetSlot{Slot: "held", From: held.RestartLSN, Guard: guard(seen)},
+		model.DropSlot{Slot: "held", From: held.RestartLSN, Guard: guard(seen)},
+		model.SetPrimarySlotName{From: "own", To: "other", Guard: guard(seen)},
+	} {
+		t.Run(step.Kind(), func(t *testing.T) { wantClass(t, a.Apply(t.Context(), step), postgres.Changed) })
+	}
+	now := observe(t, a)
+	if len(now.Slots) != 1 || now.Slots[0].RestartLSN != held.RestartLSN || now.PrimarySlotName != "own" {
+		t.Errorf("something was done: %+v", now)
+	}
+}
