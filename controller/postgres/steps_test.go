@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/pgrex/pgrex/controller/postgres"
@@ -31,7 +32,31 @@ func TestCreate(t *testing.T) {
 		t.Errorf("made %+v", s)
 	}
 	wantClass(t, a.Apply(t.Context(), step), postgres.AlreadyDone)
-	wantClass(t, a.Apply(t.Context(), model.CreateSlot{Slot: "more", Guard: guard(seen)}), postgres.Capacity)
+	wantClass(t, a.Apply(t.Context(), model.CreateSlot{Slot: "more", Guard: guard(seen)}), postgres.Capacity) // trap 13
+}
+
+// TestTrap14LongName: PostgreSQL would cut the name, and find another slot.
+func TestTrap14LongName(t *testing.T) {
+	server := pgserver.New(t)
+	a := adapter(t, server)
+	g := guard(observe(t, a))
+	longest := strings.Repeat("x", 63)
+	wantClass(t, a.Apply(t.Context(), model.CreateSlot{Slot: longest, Guard: g}), "")
+	at := slotOf(t, a, longest).RestartLSN
+	for _, name := range []string{longest + "y", "", "Upper", "it's", "a-b"} {
+		for _, step := range []model.Step{
+			model.CreateSlot{Slot: name, Guard: g},
+			model.AdvanceSlot{Slot: name, From: at, To: at, Guard: g},
+			model.ResetSlot{Slot: name, From: at, Guard: g},
+			model.DropSlot{Slot: name, From: at, Guard: g},
+		} {
+			wantClass(t, a.Apply(t.Context(), step), postgres.Configuration)
+		}
+	}
+	wantClass(t, a.Apply(t.Context(), model.SetPrimarySlotName{To: longest + "y", Guard: g}), postgres.Configuration)
+	if now := observe(t, a); len(now.Slots) != 1 || now.Slots[0].RestartLSN != at || now.PrimarySlotName != "" {
+		t.Errorf("something was done: %+v", now)
+	}
 }
 
 func TestDropAndReset(t *testing.T) {
@@ -63,6 +88,9 @@ func TestDropAndReset(t *testing.T) {
 	if s := slotOf(t, a, "unreserved"); !s.Reserved() {
 		t.Errorf("after the reset: %+v", s)
 	}
+	if lone := slotOf(t, a, "unreserved"); lone.XMin != 0 || lone.RestartLSN > observe(t, a).Redo {
+		t.Errorf("after the reset it is not as new: %+v", lone)
+	}
 	server.WriteWAL(64)
 	lost := slotOf(t, a, "reserved")
 	if !lost.Lost() {
@@ -79,18 +107,46 @@ func TestDropAndReset(t *testing.T) {
 	}
 }
 
-// TestBusy: a slot that has become active since it was seen is left alone, and so is its walsender.
-func TestBusy(t *testing.T) {
-	primary, _ := pair(t)
-	a := adapter(t, primary)
+// TestTrap21SquattedName: between looking and acting, somebody made a logical or a temporary slot of our name.
+func TestTrap21SquattedName(t *testing.T) {
+	server := pgserver.New(t, "wal_level = logical")
+	a := adapter(t, server)
 	seen := observe(t, a)
+	server.SQL("SELECT pg_create_logical_replication_slot('mine', 'test_decoding')")
+	at := slotOf(t, a, "mine").RestartLSN
+	wantClass(t, a.Apply(t.Context(), model.CreateSlot{Slot: "mine", Guard: guard(seen)}), postgres.AlreadyDone)
 	for _, step := range []model.Step{
-		model.DropSlot{Slot: "own", From: seen.Slots[0].RestartLSN, Guard: guard(seen)},
-		model.ResetSlot{Slot: "own", From: seen.Slots[0].RestartLSN, Guard: guard(seen)},
+		model.AdvanceSlot{Slot: "mine", From: at, To: at, Guard: guard(seen)},
+		model.ResetSlot{Slot: "mine", From: at, Guard: guard(seen)},
+		model.DropSlot{Slot: "mine", From: at, Guard: guard(seen)},
 	} {
 		wantClass(t, a.Apply(t.Context(), step), postgres.Changed)
 	}
-	if now := slotOf(t, a, "own"); !now.Active || now.ActivePID != seen.Slots[0].ActivePID {
+	if now := slotOf(t, a, "mine"); now.Type != model.SlotLogical || now.RestartLSN != at {
+		t.Errorf("it was touched: %+v", now)
+	}
+}
+
+// TestTrap8AttachedInBetween: a slot that has become active since it was seen is left alone, and so is its walsender.
+func TestTrap8AttachedInBetween(t *testing.T) {
+	primary, standby := pair(t)
+	a := adapter(t, primary)
+	standby.Stop("fast")
+	primary.Await("the slot is let go", func() bool { return !slotOf(t, a, "own").Active })
+	seen, at := observe(t, a), slotOf(t, a, "own").RestartLSN
+	standby.Start()
+	primary.Await("the slot is taken", func() bool { return slotOf(t, a, "own").Active })
+	pid := slotOf(t, a, "own").ActivePID
+	for _, from := range []model.LSN{at, slotOf(t, a, "own").RestartLSN} { // it may have moved, or not
+		for _, step := range []model.Step{
+			model.DropSlot{Slot: "own", From: from, Guard: guard(seen)},
+			model.ResetSlot{Slot: "own", From: from, Guard: guard(seen)},
+			model.AdvanceSlot{Slot: "own", From: from, To: from, Guard: guard(seen)},
+		} {
+			wantClass(t, a.Apply(t.Context(), step), postgres.Changed)
+		}
+	}
+	if now := slotOf(t, a, "own"); !now.Active || now.ActivePID != pid {
 		t.Errorf("the slot was taken from its walsender: %+v", now)
 	}
 }
@@ -110,14 +166,20 @@ func TestAdvance(t *testing.T) {
 		"past the redo":  {Slot: "held", From: from, To: seen.Redo + 1, Guard: guard(seen)},
 		"moved since":    {Slot: "held", From: from + 1, To: seen.Redo, Guard: guard(seen)},
 		"other timeline": {Slot: "held", From: from, To: seen.Redo, Guard: model.Guard{SystemID: seen.SystemID, InRecovery: true, RedoTimeline: 2}},
+		"not there":      {Slot: "nothing", From: from, To: seen.Redo, Guard: guard(seen)},
 	} {
 		t.Run(name, func(t *testing.T) { wantClass(t, a.Apply(t.Context(), step), postgres.Changed) })
 	}
 	if now := slotOf(t, a, "held").RestartLSN; now != from {
 		t.Fatalf("moved from %s to %s all the same", from, now)
 	}
+	wantClass(t, a.Apply(t.Context(), model.AdvanceSlot{Slot: "held", From: from, To: from - 1, Guard: guard(seen)}), postgres.Configuration)
+	wantClass(t, a.Apply(t.Context(), model.AdvanceSlot{Slot: "held", To: from, Guard: guard(seen)}), postgres.Configuration)
 	step := model.AdvanceSlot{Slot: "held", From: from, To: seen.Redo, Guard: guard(seen)}
 	wantClass(t, a.Apply(t.Context(), step), "")
+	wantClass(t, a.Apply(t.Context(), step), postgres.Changed) // somebody has moved it
+	step.From = step.To
+	wantClass(t, a.Apply(t.Context(), step), "") // to where it is: PostgreSQL 18's idle timeout begins anew
 	if now := slotOf(t, a, "held").RestartLSN; now != seen.Redo {
 		t.Errorf("the slot is at %s, not %s", now, seen.Redo)
 	}

@@ -1,0 +1,184 @@
+package postgres_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/pgrex/pgrex/controller/postgres"
+	"github.com/pgrex/pgrex/testenv/pgserver"
+)
+
+const secret = "open-sesame"
+
+// setConninfo changes the standby's primary_conninfo.
+func setConninfo(standby *pgserver.Server, conninfo string) {
+	standby.SQL("ALTER SYSTEM SET primary_conninfo = '" + strings.ReplaceAll(conninfo, "'", "''") + "'")
+	standby.SQL("SELECT pg_reload_conf()")
+	standby.Await("the setting is seen", func() bool { return standby.SQL("SHOW primary_conninfo") == conninfo })
+}
+
+// TestConninfo: everything that the walreceiver's libpq understands leads to the primary. What fails says so without the
+// password.
+func TestConninfo(t *testing.T) {
+	primary, standby := pair(t)
+	a := adapter(t, standby)
+	tcp := fmt.Sprintf("port=%d user=postgres", primary.Port)
+	for name, test := range map[string]struct {
+		conninfo string
+		want     string // in the error; "" when the primary answers
+		class    postgres.Class
+	}{
+		"no conninfo":                {"", "primary_conninfo is empty", postgres.Configuration},
+		"nobody there":               {"host=127.0.0.1 port=1 user=repuser password=" + secret, "127.0.0.1:1 as repuser: connection refused", postgres.Transient},
+		"no such socket":             {"host=/nonexistent user=x password=" + secret, "/nonexistent", postgres.Transient},
+		"no such name":               {"host=nobody.invalid user=x password=" + secret, "nobody.invalid", postgres.Transient},
+		"unknown role":               {"host=127.0.0.1 " + strings.Replace(tcp, "=postgres", "=nobody", 1) + " password=" + secret, "nobody", postgres.Permission},
+		"broken port":                {"host=127.0.0.1 port=many password=" + secret, "primary_conninfo is not understood", postgres.Configuration},
+		"broken quotes":              {"host=127.0.0.1 password='" + secret, "primary_conninfo is not understood", postgres.Configuration},
+		"two addresses":              {"hostaddr=127.0.0.1,127.0.0.2 password=" + secret, "use host", postgres.Configuration},
+		"TLS required":               {"host=127.0.0.1 sslmode=require password=" + secret + " " + tcp, "TLS", postgres.Transient},
+		"TLS required of an address": {"hostaddr=127.0.0.1 sslmode=require password=" + secret + " " + tcp, "TLS", postgres.Transient},
+
+		"libpq's own": {"host=127.0.0.1 " + tcp + " keepalives=1 keepalives_idle=60 keepalives_interval=5 keepalives_count=5 tcp_user_timeout=1000 " +
+			"application_name=pm02 fallback_application_name=x gssencmode=disable channel_binding=prefer krbsrvname=postgres " +
+			"options='-c wal_sender_timeout=5s' sslcompression=0 connect_timeout=10 sslmode=prefer client_encoding=UTF8 replication=1", "", ""},
+		"an address alone":      {"hostaddr=127.0.0.1 " + tcp, "", ""},
+		"an address and a name": {"host=pm01.invalid hostaddr=127.0.0.1 " + tcp, "", ""},
+		"a URI":                 {fmt.Sprintf("postgresql://postgres@127.0.0.1:%d", primary.Port), "", ""},
+		"a URI with more":       {fmt.Sprintf("postgresql://postgres@127.0.0.1:%d/x?sslmode=prefer&application_name=pm02", primary.Port), "", ""},
+		"quoted":                {fmt.Sprintf(`host = '127.0.0.1' port='%d' user = 'post\gres'`, primary.Port), "", ""},
+		"another database":      {"host=127.0.0.1 dbname=nonesuch " + tcp, "", ""},
+		"any session":           {"host=127.0.0.1 target_session_attrs=any " + tcp, "", ""},
+		"a session that writes": {"host=127.0.0.1 target_session_attrs=read-write " + tcp, "", ""},
+		"a primary's session":   {"host=127.0.0.1 target_session_attrs=primary " + tcp, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			setConninfo(standby, test.conninfo)
+			u, err := a.ObserveUpstream(t.Context(), []string{"own"})
+			wantClass(t, err, test.class)
+			if text := fmt.Sprint(err); err != nil && (!strings.Contains(text, test.want) || strings.Contains(text, secret) || strings.Contains(text, "\n")) {
+				t.Errorf("got %v, not …%s…", err, test.want)
+			}
+			if own, ok := u.Slot("own"); err == nil && (u.InRecovery || !ok || !own.RestartLSN.IsValid()) {
+				t.Errorf("somebody else answered: %+v", u)
+			}
+			if strings.Contains(fmt.Sprintf("%+v %#v", err, err), secret) {
+				t.Errorf("the password can be got out of the error")
+			}
+		})
+	}
+}
+
+// TestSeveralHosts: among several hosts the primary is the one to ask.
+func TestSeveralHosts(t *testing.T) {
+	primary, standby := pair(t)
+	if !primary.HasSlotsByProtocol() {
+		return // PostgreSQL 13 does not say who is who when a connection begins
+	}
+	a := adapter(t, standby)
+	setConninfo(standby, fmt.Sprintf("host=127.0.0.1,127.0.0.1,127.0.0.1 port=1,%d,%d user=postgres", standby.Port, primary.Port))
+	if u, err := a.ObserveUpstream(t.Context(), []string{"own"}); err != nil || u.Address != fmt.Sprintf("127.0.0.1:%d", primary.Port) {
+		t.Errorf("%+v, %v", u, err)
+	}
+}
+
+// TestPassword: the standby's own password is used, wherever the walreceiver would find it, and is in no error.
+func TestPassword(t *testing.T) {
+	primary, standby := pair(t)
+	a := adapter(t, standby)
+	primary.SQL("SET password_encryption = 'scram-sha-256'; CREATE ROLE repuser LOGIN REPLICATION PASSWORD '" + secret + "'")
+	primary.Access("local all all trust", "host replication repuser 127.0.0.1/32 scram-sha-256", "host postgres repuser 127.0.0.1/32 scram-sha-256",
+		"host replication postgres 127.0.0.1/32 trust")
+	where := fmt.Sprintf("host=127.0.0.1 port=%d user=repuser", primary.Port)
+	passfile := filepath.Join(t.TempDir(), "pass")
+	line := fmt.Sprintf("127.0.0.1:%d:replication:repuser:%s\n127.0.0.1:%d:postgres:repuser:%s\n", primary.Port, secret, primary.Port, secret)
+	if err := os.WriteFile(passfile, []byte(line), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		conninfo string
+		class    postgres.Class
+	}{
+		"right":            {where + " password=" + secret, ""},
+		"wrong":            {where + " password=" + secret + "-not", postgres.Permission},
+		"none":             {where + " passfile=/dev/null", postgres.Permission},
+		"in a passfile":    {where + " passfile=" + passfile, ""}, // under the database "replication", as for the walreceiver
+		"and in a URI":     {fmt.Sprintf("postgres://repuser:%s@127.0.0.1:%d", secret, primary.Port), ""},
+		"wrong in the URI": {fmt.Sprintf("postgres://repuser:%s-not@127.0.0.1:%d", secret, primary.Port), postgres.Permission},
+	} {
+		t.Run(name, func(t *testing.T) {
+			setConninfo(standby, test.conninfo)
+			_, err := a.ObserveUpstream(t.Context(), []string{"own"})
+			wantClass(t, err, test.class)
+			if err != nil && (strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "repuser") || !strings.Contains(err.Error(), "pg_hba.conf")) {
+				t.Errorf("the error: %v", err)
+			}
+		})
+	}
+}
+
+// TestOneWalsender: walsenders are scarce. One is kept at most, none by a primary, and it never holds up a shutdown.
+func TestOneWalsender(t *testing.T) {
+	primary, standby := pair(t)
+	a := adapter(t, standby)
+	mine := func() string {
+		return primary.SQL("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender' AND application_name = 'pgrex'")
+	}
+	ask := func() {
+		t.Helper()
+		if _, err := a.ObserveUpstream(t.Context(), []string{"own"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		ask()
+	}
+	primary.Await("one walsender is kept", func() bool { return mine() == "1" })
+	setConninfo(standby, primary.Conninfo()+" application_name=renamed")
+	ask()
+	primary.Await("the old one is gone", func() bool { return mine() == "1" })
+	// The agent reads this view by application_name: ours is nobody's host, and streams nothing.
+	if got := primary.SQL("SELECT DISTINCT upper(state), upper(sync_state) FROM pg_stat_replication WHERE application_name = 'pgrex'"); got != "STARTUP|ASYNC" {
+		t.Errorf("in pg_stat_replication it is %s", got)
+	}
+	primary.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgrex'")
+	ask()
+
+	primary.Stop("fast")
+	_, err := a.ObserveUpstream(t.Context(), []string{"own"})
+	wantClass(t, err, postgres.Transient)
+	primary.Start()
+	ask()
+	primary.Signal(syscall.SIGSTOP)
+	setConninfo(standby, primary.Conninfo()) // a new connection, into the backlog
+	_, err = a.ObserveUpstream(t.Context(), []string{"own"})
+	primary.Signal(syscall.SIGCONT)
+	wantClass(t, err, postgres.Transient)
+	if err != nil && !strings.Contains(err.Error(), "no answer in time") {
+		t.Errorf("a hanging upstream: %v", err)
+	}
+	ask()
+	standby.Promote()
+	observe(t, a)
+	primary.Await("a primary asks nobody", func() bool { return mine() == "0" })
+}
+
+// TestSlotsBySQLRefused: PostgreSQL 13 and 14 tell of slots by SQL only, which pg_hba.conf may not allow.
+func TestSlotsBySQLRefused(t *testing.T) {
+	primary, standby := pair(t)
+	primary.Access("local all all trust", "host replication all 127.0.0.1/32 trust")
+	a := adapter(t, standby)
+	_, err := a.ObserveUpstream(t.Context(), []string{"own"})
+	if primary.HasSlotsByProtocol() {
+		wantClass(t, err, "") // nothing has to be opened
+		return
+	}
+	wantClass(t, err, postgres.Permission)
+	if !strings.Contains(fmt.Sprint(err), "must be let into the database postgres") {
+		t.Errorf("the error: %v", err)
+	}
+}
