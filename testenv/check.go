@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -24,15 +25,20 @@ func Check() error {
 	if os.Geteuid() != 0 {
 		return errors.New("the lab needs root: it makes namespaces, mounts and network links; run it as root")
 	}
-	var missing []string
+	return missing("/")
+}
+
+// missing names the packages that a file system lacks.
+func missing(root string) error {
+	var names []string
 	for _, n := range needs {
-		if _, err := os.Stat(n.file); err != nil {
-			missing = append(missing, n.pkg)
+		if _, err := os.Stat(filepath.Join(root, n.file)); err != nil {
+			names = append(names, n.pkg)
 		}
 	}
-	if len(missing) > 0 {
-		names := strings.Join(missing, " ")
-		return fmt.Errorf("missing packages: %s; install them: apt-get install --no-install-recommends %s", names, names)
+	if len(names) == 0 {
+		return nil
 	}
-	return nil
+	list := strings.Join(names, " ")
+	return fmt.Errorf("missing packages: %s; install them: apt-get install --no-install-recommends %s", list, list)
 }

@@ -163,3 +163,24 @@ func TestServiceIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// TestMissingPackages: all of them in one line, with the one command.
+func TestMissingPackages(t *testing.T) {
+	root := t.TempDir()
+	for _, n := range needs[1:] {
+		if n.pkg == "crmsh" {
+			continue
+		}
+		path := filepath.Join(root, n.file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const want = "missing packages: pacemaker crmsh; install them: apt-get install --no-install-recommends pacemaker crmsh"
+	if err := missing(root); err == nil || err.Error() != want {
+		t.Error(err)
+	}
+}

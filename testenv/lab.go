@@ -159,7 +159,7 @@ func (l *Lab) down(ctx context.Context) error {
 	if err := l.stop(ctx); err != nil {
 		return err
 	}
-	return removeLab(l.dir)
+	return removeFolder(l.dir)
 }
 
 // stop ends every process of the lab and leaves its files.
@@ -190,21 +190,31 @@ func (l *Lab) close() {
 	}
 }
 
-// removeLab removes what a lab without processes has left in its folder, and nothing else.
-func removeLab(dir string) error {
+// removeFiles removes what a lab without processes has left in its folder, but for the lock, and nothing else.
+func removeFiles(dir string) (madeDir bool, err error) {
 	var state labState
 	if err := readJSON(filepath.Join(dir, stateName), &state); err != nil {
-		return fmt.Errorf("%s is no lab's folder: %w", dir, err)
+		return false, fmt.Errorf("%s is no lab's folder: %w", dir, err)
 	}
 	// The state is the last to go: while it is there the next up knows whose files these are.
-	for _, name := range []string{
-		"hosts", programName, configName, socketName, lockName, logName, stateName + ".new", stateName,
-	} {
+	for _, name := range []string{"hosts", programName, configName, socketName, logName, stateName + ".new", stateName} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("remove the lab's files: %w", err)
+			return false, fmt.Errorf("remove the lab's files: %w", err)
 		}
 	}
-	if !state.MadeDir {
+	return state.MadeDir, nil
+}
+
+// removeFolder is removeFiles, and then removes the folder too if it is the lab's own and empty.
+func removeFolder(dir string) error {
+	madeDir, err := removeFiles(dir)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(dir, lockName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if !madeDir {
 		return nil
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
@@ -213,28 +223,20 @@ func removeLab(dir string) error {
 	return nil
 }
 
-// remains tells what an earlier lab has left in a folder; "" for a folder that is empty or not there yet. A folder that
-// is in use, or holds what no lab made, is an error.
+// remains tells what a lab has left in a folder; "" for a folder that is empty or not there yet. A folder that holds what
+// no lab made is an error.
 func remains(dir string) (string, error) {
 	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
-		return "", nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", err
+	}
+	if len(slices.DeleteFunc(entries, func(e os.DirEntry) bool { return e.Name() == lockName })) == 0 {
+		return "", nil
 	}
 	var state labState
 	if err := readJSON(filepath.Join(dir, stateName), &state); err != nil {
 		return "", fmt.Errorf("%s is not empty and no lab's folder: name another one, or empty it", dir)
 	}
-	lock, err := lockDir(dir)
-	if errors.Is(err, errLabUp) {
-		return "", fmt.Errorf("%w; end it with 'rexlab down --dir %s', or name another folder", err, dir)
-	}
-	if err != nil {
-		return "", err
-	}
-	_ = lock.Close()
 	var alive []string
 	for name, p := range state.Hosts {
 		if p.Alive() { // dying: the kernel kills them with their parent
@@ -264,10 +266,19 @@ func Remove(ctx context.Context, dir string) error {
 	if found == "" {
 		return fmt.Errorf("no lab in %s", dir)
 	}
-	return clearRemains(ctx, dir)
+	lock, err := lockDir(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+	if err := killRemains(ctx, dir); err != nil {
+		return err
+	}
+	return removeFolder(dir)
 }
 
-func clearRemains(ctx context.Context, dir string) error {
+// killRemains ends the hosts that a lab has left. Its files are still there. The caller has the folder's lock.
+func killRemains(ctx context.Context, dir string) error {
 	var state labState
 	if err := readJSON(filepath.Join(dir, stateName), &state); err != nil {
 		return err
@@ -280,5 +291,5 @@ func clearRemains(ctx context.Context, dir string) error {
 			return err
 		}
 	}
-	return removeLab(dir)
+	return nil
 }

@@ -92,7 +92,7 @@ func TestFolders(t *testing.T) {
 	if _, err := remains(foreign); err == nil || !strings.Contains(err.Error(), "no lab's folder") {
 		t.Errorf("somebody's folder: %v", err)
 	}
-	if err := removeLab(foreign); err == nil {
+	if err := removeFolder(foreign); err == nil {
 		t.Error("removed from somebody's folder")
 	}
 	for _, dir := range []string{t.TempDir(), filepath.Join(t.TempDir(), "new")} {

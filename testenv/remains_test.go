@@ -174,7 +174,7 @@ func TestKilledLab(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "lab")
 	cmd := bootUntil(t, dir, "Pacemaker run")
 	tr := tracesOf(t, dir)
-	if _, err := remains(dir); err == nil || !strings.Contains(err.Error(), "a lab is up") {
+	if _, err := Up(t.Context(), Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), "a lab is up") {
 		t.Errorf("a second lab in the folder of one that is up: %v", err)
 	}
 	if err := tr.processes[0].kill(); err != nil {

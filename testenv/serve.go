@@ -37,11 +37,8 @@ func serve() error {
 	if err != nil {
 		return err
 	}
-	lock, err := lockDir(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = lock.Close() }()
+	const lockFD = 3 // the folder's lock, which ends with this process: so it must not get to others
+	unix.CloseOnExec(lockFD)
 	l := &labProcess{dir: dir, forks: make(chan func()), alone: make(chan struct{})}
 	if err := readJSON(filepath.Join(dir, configName), &l.config); err != nil {
 		return err

@@ -56,6 +56,7 @@ type boot struct {
 	config   Config
 	begin    time.Time
 	password string
+	lock     *os.File
 	lab      *Lab
 }
 
@@ -65,6 +66,11 @@ func (b *boot) sayf(format string, arguments ...any) {
 
 // run goes through the stages. The lab that it gives with an error has to be taken down.
 func (b *boot) run(ctx context.Context) (*Lab, error) {
+	defer func() {
+		if b.lock != nil {
+			_ = b.lock.Close() // the lab process has it too, and so keeps the lock
+		}
+	}()
 	if err := b.folder(ctx); err != nil {
 		return nil, err
 	}
@@ -92,33 +98,45 @@ func (b *boot) run(ctx context.Context) (*Lab, error) {
 	return b.lab, nil
 }
 
-// folder makes the lab's folder, after removing what an earlier lab left in it, and writes what the hosts need.
+// folder makes the lab's folder and takes it, removes what an earlier lab left in it, and writes what the hosts need.
 func (b *boot) folder(ctx context.Context) error {
-	c := b.config
-	found, err := remains(c.Dir)
+	dir := b.config.Dir
+	if _, err := remains(dir); err != nil { // before anything is written into somebody's folder
+		return err
+	}
+	var state labState
+	err := os.Mkdir(dir, 0o700)
+	if state.MadeDir = err == nil; err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make the lab's folder: %w", err)
+	}
+	if err := ownFolder(dir); err != nil {
+		return err
+	}
+	b.lock, err = lockDir(dir)
+	if errors.Is(err, errLabUp) {
+		return fmt.Errorf("%w; end it with 'rexlab down --dir %s', or name another folder", err, dir)
+	}
+	if err != nil {
+		return err
+	}
+	found, err := remains(dir)
 	if err != nil {
 		return err
 	}
 	if found != "" {
-		b.sayf("found in %s: %s; removing them", c.Dir, found)
-		if err := clearRemains(ctx, c.Dir); err != nil {
+		b.sayf("found in %s: %s; removing them", dir, found)
+		if err := killRemains(ctx, dir); err != nil {
+			return err
+		}
+		if state.MadeDir, err = removeFiles(dir); err != nil {
 			return err
 		}
 	}
-	state := labState{MadeDir: true}
-	if err := os.Mkdir(c.Dir, 0o700); errors.Is(err, os.ErrExist) {
-		state.MadeDir = false
-	} else if err != nil {
-		return fmt.Errorf("make the lab's folder: %w", err)
-	}
-	if err := ownFolder(c.Dir); err != nil {
-		return err
-	}
-	if err := writeJSON(filepath.Join(c.Dir, stateName), state); err != nil {
+	if err := writeJSON(filepath.Join(dir, stateName), state); err != nil {
 		return err
 	}
 	if err := b.files(); err != nil {
-		return errors.Join(err, removeLab(c.Dir))
+		return errors.Join(err, removeFolder(dir))
 	}
 	return nil
 }
@@ -188,6 +206,7 @@ func (b *boot) startServer(ctx context.Context) error {
 	cmd.Dir = dir
 	cmd.Env = append([]string{roleVariable + "=serve", "HOME=/root"}, baseEnv...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = reader, log, log
+	cmd.ExtraFiles = []*os.File{b.lock}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is for the caller, who takes the lab down in order
 	if err := cmd.Start(); err != nil {
 		return errors.Join(err, writer.Close())
