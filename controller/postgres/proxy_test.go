@@ -3,11 +3,11 @@ package postgres_test
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/pgrex/pgrex/controller/postgres"
@@ -62,11 +62,11 @@ func (p *proxy) serve(t *testing.T, client net.Conn, socket string) {
 		return
 	}
 	defer func() { _ = server.Close() }()
+	var mute atomic.Bool
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
-		_, _ = io.Copy(client, server)
-		_ = client.Close()
+		p.answer(client, server, &mute)
 	}()
 	buffer := make([]byte, 1<<16) // more than any message of ours
 	for {
@@ -75,7 +75,12 @@ func (p *proxy) serve(t *testing.T, client net.Conn, socket string) {
 			break
 		}
 		if p.before != nil && bytes.Contains(buffer[:n], p.before) {
-			p.once.Do(func() { p.meet(client, server, buffer[:n]) })
+			p.once.Do(func() {
+				if p.pause != nil {
+					p.pause()
+				}
+				mute.Store(p.swallow)
+			})
 		}
 		if _, err := server.Write(buffer[:n]); err != nil {
 			break
@@ -85,13 +90,18 @@ func (p *proxy) serve(t *testing.T, client net.Conn, socket string) {
 	<-answered
 }
 
-// meet does what was asked for when the statement comes.
-func (p *proxy) meet(client, server net.Conn, message []byte) {
-	if p.pause != nil {
-		p.pause()
-	}
-	if p.swallow {
-		_ = client.Close() // the server's answer has nowhere to go
-		_, _ = server.Write(message)
+// answer hands on what the server says. An answer that is to get lost is waited for all the same: it shows that the
+// statement is done, and that nobody can cancel it any more.
+func (p *proxy) answer(client, server net.Conn, mute *atomic.Bool) {
+	defer func() { _ = client.Close() }()
+	buffer := make([]byte, 1<<16)
+	for {
+		n, err := server.Read(buffer)
+		if err != nil || mute.Load() {
+			return
+		}
+		if _, err := client.Write(buffer[:n]); err != nil {
+			return
+		}
 	}
 }
