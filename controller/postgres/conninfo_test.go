@@ -24,6 +24,7 @@ func setConninfo(standby *pgserver.Server, conninfo string) {
 // TestConninfo: everything that the walreceiver's libpq understands leads to the primary. What fails says so without the
 // password.
 func TestConninfo(t *testing.T) {
+	t.Parallel()
 	primary, standby := pair(t)
 	a := adapter(t, standby)
 	tcp := fmt.Sprintf("port=%d user=postgres", primary.Port)
@@ -75,6 +76,7 @@ func TestConninfo(t *testing.T) {
 
 // TestSeveralHosts: among several hosts the primary is the one to ask.
 func TestSeveralHosts(t *testing.T) {
+	t.Parallel()
 	primary, standby := pair(t)
 	if !primary.HasSlotsByProtocol() {
 		return // PostgreSQL 13 does not say who is who when a connection begins
@@ -88,6 +90,7 @@ func TestSeveralHosts(t *testing.T) {
 
 // TestPassword: the standby's own password is used, wherever the walreceiver would find it, and is in no error.
 func TestPassword(t *testing.T) {
+	t.Parallel()
 	primary, standby := pair(t)
 	a := adapter(t, standby)
 	primary.SQL("SET password_encryption = 'scram-sha-256'; CREATE ROLE repuser LOGIN REPLICATION PASSWORD '" + secret + "'")
@@ -123,6 +126,7 @@ func TestPassword(t *testing.T) {
 
 // TestOneWalsender: walsenders are scarce. One is kept at most, none by a primary, and it never holds up a shutdown.
 func TestOneWalsender(t *testing.T) {
+	t.Parallel()
 	primary, standby := pair(t)
 	a := adapter(t, standby)
 	mine := func() string {
@@ -169,6 +173,7 @@ func TestOneWalsender(t *testing.T) {
 
 // TestSlotsBySQLRefused: PostgreSQL 13 and 14 tell of slots by SQL only, which pg_hba.conf may not allow.
 func TestSlotsBySQLRefused(t *testing.T) {
+	t.Parallel()
 	primary, standby := pair(t)
 	primary.Access("local all all trust", "host replication all 127.0.0.1/32 trust")
 	a := adapter(t, standby)

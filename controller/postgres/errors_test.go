@@ -14,6 +14,7 @@ import (
 
 // TestClasses: what a real server answers, and the class it has. The steps' own guards keep most of it from happening.
 func TestClasses(t *testing.T) {
+	t.Parallel()
 	primary, _ := pair(t, "max_replication_slots = 2")
 	primary.SQL("CREATE ROLE guest LOGIN")
 	primary.SQL("SELECT pg_create_physical_replication_slot('unreserved')")
@@ -52,6 +53,7 @@ func TestClasses(t *testing.T) {
 
 // TestNoSlotsAllowed: settings that forbid slots are a matter of configuration, not of capacity.
 func TestNoSlotsAllowed(t *testing.T) {
+	t.Parallel()
 	server := pgserver.New(t, "max_replication_slots = 0")
 	err := run(t, server, "postgres", "SELECT pg_create_physical_replication_slot('none')")
 	wantClass(t, postgres.Classify(err, "try it"), postgres.Configuration)

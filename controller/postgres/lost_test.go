@@ -10,6 +10,7 @@ import (
 // TestTrap11LostSlot: a slot that lost its WAL holds nothing. Up to PostgreSQL 17 its standby may attach again all the
 // same, once it has the WAL from elsewhere, and then the slot looks alive; no step takes it from its walsender.
 func TestTrap11LostSlot(t *testing.T) {
+	t.Parallel()
 	primary, standby := pair(t, "max_slot_wal_keep_size = 16MB")
 	a := adapter(t, primary)
 	standby.Stop("fast")
@@ -49,6 +50,7 @@ func TestTrap11LostSlot(t *testing.T) {
 
 // TestTrap9ResetForgetsXMin: an old primary's leftover slot holds vacuum back until it is made anew (trap 9).
 func TestTrap9ResetForgetsXMin(t *testing.T) {
+	t.Parallel()
 	primary, standby := pair(t)
 	a := adapter(t, primary)
 	primary.Await("the feedback's xmin is seen", func() bool { return slotOf(t, a, "own").HoldsXMin() })

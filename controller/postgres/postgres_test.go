@@ -63,6 +63,7 @@ func pair(t *testing.T, settings ...string) (primary, standby *pgserver.Server) 
 }
 
 func TestObserve(t *testing.T) {
+	t.Parallel()
 	primary, standby := pair(t, "max_replication_slots = 7")
 	p, s := observe(t, adapter(t, primary)), observe(t, adapter(t, standby))
 	switch {

@@ -11,6 +11,7 @@ import (
 )
 
 func TestSetPrimarySlotName(t *testing.T) {
+	t.Parallel()
 	primary, standby := pair(t)
 	primary.SQL("SELECT pg_create_physical_replication_slot('next', true)")
 	a := adapter(t, standby)
@@ -32,6 +33,7 @@ func TestSetPrimarySlotName(t *testing.T) {
 // TestTrap6PromotedBeforeReload: the host is promoted between ALTER SYSTEM and the reload. The setting does not take
 // effect, and the file says again what it said before: nothing, or the former value.
 func TestTrap6PromotedBeforeReload(t *testing.T) {
+	t.Parallel()
 	for _, former := range []string{"", "former"} {
 		t.Run("former "+former, func(t *testing.T) {
 			_, standby := pair(t)
@@ -52,6 +54,7 @@ func TestTrap6PromotedBeforeReload(t *testing.T) {
 
 // TestSettingForbidden: what no file can change is not written to one, and what a fault in a file holds up is named.
 func TestSettingForbidden(t *testing.T) {
+	t.Parallel()
 	server := pgserver.New(t)
 	a := adapter(t, server)
 	seen := observe(t, a)
@@ -81,6 +84,7 @@ func TestSettingForbidden(t *testing.T) {
 
 // TestAlterSystemOff: PostgreSQL 17 can forbid ALTER SYSTEM.
 func TestAlterSystemOff(t *testing.T) {
+	t.Parallel()
 	server := pgserver.New(t)
 	if server.SQL("SELECT current_setting('allow_alter_system', true) IS NULL") == "t" {
 		return // an older PostgreSQL: there is nothing to forbid it

@@ -23,6 +23,7 @@ func wantState(t *testing.T, a *postgres.Server, want model.ServerState, text st
 
 // TestStates: what keeps a server from answering is a state, with a line that says what.
 func TestStates(t *testing.T) {
+	t.Parallel()
 	server := pgserver.New(t)
 	a := adapter(t, server)
 	wantState(t, a, model.ServerUp, "")
@@ -42,6 +43,7 @@ func TestStates(t *testing.T) {
 
 // TestTrap24HangingServer: every call has a deadline.
 func TestTrap24HangingServer(t *testing.T) {
+	t.Parallel()
 	server := pgserver.New(t)
 	a := adapter(t, server)
 	wantState(t, a, model.ServerUp, "")
@@ -61,6 +63,7 @@ func TestTrap24HangingServer(t *testing.T) {
 
 // TestRefused: who is not let in is told what to do.
 func TestRefused(t *testing.T) {
+	t.Parallel()
 	server := pgserver.New(t)
 	stranger := postgres.NewServer(postgres.Config{SocketDir: server.Dir, Port: server.Port, User: "nobody", Database: "postgres"})
 	defer stranger.Close()
@@ -80,6 +83,7 @@ func TestRefused(t *testing.T) {
 
 // TestStarting: a standby that takes no connections yet is starting, and one that ends is down. Both say 57P03.
 func TestStarting(t *testing.T) {
+	t.Parallel()
 	primary := pgserver.New(t)
 	standby := primary.Standby()
 	a := adapter(t, standby)

@@ -10,6 +10,7 @@ import (
 )
 
 func TestCreate(t *testing.T) {
+	t.Parallel()
 	server := pgserver.New(t, "max_replication_slots = 1")
 	a := adapter(t, server)
 	seen := observe(t, a)
@@ -37,6 +38,7 @@ func TestCreate(t *testing.T) {
 
 // TestTrap14LongName: PostgreSQL would cut the name, and find another slot.
 func TestTrap14LongName(t *testing.T) {
+	t.Parallel()
 	server := pgserver.New(t)
 	a := adapter(t, server)
 	g := guard(observe(t, a))
@@ -60,6 +62,7 @@ func TestTrap14LongName(t *testing.T) {
 }
 
 func TestDropAndReset(t *testing.T) {
+	t.Parallel()
 	server := pgserver.New(t, "wal_level = logical", "max_slot_wal_keep_size = 16MB")
 	a := adapter(t, server)
 	seen := observe(t, a)
@@ -109,6 +112,7 @@ func TestDropAndReset(t *testing.T) {
 
 // TestTrap21SquattedName: between looking and acting, somebody made a logical or a temporary slot of our name.
 func TestTrap21SquattedName(t *testing.T) {
+	t.Parallel()
 	server := pgserver.New(t, "wal_level = logical")
 	a := adapter(t, server)
 	seen := observe(t, a)
@@ -129,6 +133,7 @@ func TestTrap21SquattedName(t *testing.T) {
 
 // TestTrap8AttachedInBetween: a slot that has become active since it was seen is left alone, and so is its walsender.
 func TestTrap8AttachedInBetween(t *testing.T) {
+	t.Parallel()
 	primary, standby := pair(t)
 	a := adapter(t, primary)
 	standby.Stop("fast")
@@ -152,6 +157,7 @@ func TestTrap8AttachedInBetween(t *testing.T) {
 }
 
 func TestAdvance(t *testing.T) {
+	t.Parallel()
 	primary, standby := pair(t)
 	a := adapter(t, standby)
 	seen := observe(t, a)
@@ -187,6 +193,7 @@ func TestAdvance(t *testing.T) {
 
 // TestPromotedInBetween: the role changes between looking and acting; nothing is done.
 func TestPromotedInBetween(t *testing.T) {
+	t.Parallel()
 	_, standby := pair(t)
 	a := adapter(t, standby)
 	seen := observe(t, a)

@@ -6,6 +6,7 @@ import (
 )
 
 func TestUpstream(t *testing.T) {
+	t.Parallel()
 	primary, standby := pair(t, "wal_level = logical", "max_slot_wal_keep_size = 16MB")
 	primary.SQL("SELECT pg_create_physical_replication_slot('lost', true)")
 	primary.WriteWAL(64)
