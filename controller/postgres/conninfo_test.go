@@ -142,6 +142,10 @@ func TestOneWalsender(t *testing.T) {
 		ask()
 	}
 	primary.Await("one walsender is kept", func() bool { return mine() == "1" })
+	// A standby that loses power must not take a walsender for hours.
+	if got, err := a.UpstreamSetting(t.Context(), "tcp_keepalives_idle"); err != nil || got != "30" {
+		t.Errorf("tcp_keepalives_idle is %s, %v", got, err)
+	}
 	setConninfo(standby, primary.Conninfo()+" application_name=renamed")
 	ask()
 	primary.Await("the old one is gone", func() bool { return mine() == "1" })

@@ -65,3 +65,30 @@ func TestTrap9ResetForgetsXMin(t *testing.T) {
 		t.Errorf("after the reset: %+v", now)
 	}
 }
+
+// TestTrap22IdleTimeout: PostgreSQL 18 invalidates a slot that nobody uses, and leaves its restart_lsn. The local view says
+// that it is lost; READ_REPLICATION_SLOT does not, so that from a standby it looks like a good one.
+func TestTrap22IdleTimeout(t *testing.T) {
+	t.Parallel()
+	primary, standby := pair(t)
+	if primary.SQL("SELECT current_setting('idle_replication_slot_timeout', true) IS NULL") == "t" {
+		return // an older PostgreSQL: slots never time out
+	}
+	primary.SQL("SELECT pg_create_physical_replication_slot('held', true)")
+	primary.Configure("idle_replication_slot_timeout = 1s")
+	a := adapter(t, primary)
+	primary.Await("the slot times out", func() bool { primary.SQL("CHECKPOINT"); return slotOf(t, a, "held").Lost() })
+	held := slotOf(t, a, "held")
+	if held.InvalidationReason != "idle_timeout" || held.Reserved() || !held.RestartLSN.IsValid() {
+		t.Errorf("the slot timed out: %+v", held)
+	}
+	u, err := adapter(t, standby).ObserveUpstream(t.Context(), []string{"held"})
+	if s, ok := u.Slot("held"); err != nil || !ok || s.RestartLSN != held.RestartLSN {
+		t.Errorf("the upstream tells of it now, so that model.UpstreamSlot can be right: %+v, %v", u, err)
+	}
+	primary.Configure("idle_replication_slot_timeout = 0")
+	wantClass(t, a.Apply(t.Context(), model.ResetSlot{Slot: "held", From: held.RestartLSN, Guard: guard(observe(t, a))}), "")
+	if now := slotOf(t, a, "held"); !now.Reserved() {
+		t.Errorf("after the reset: %+v", now)
+	}
+}

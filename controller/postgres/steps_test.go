@@ -110,7 +110,7 @@ func TestDropAndReset(t *testing.T) {
 	}
 }
 
-// TestTrap21SquattedName: between looking and acting, somebody made a logical or a temporary slot of our name.
+// TestTrap21SquattedName: between looking and acting, somebody made a logical slot of our name.
 func TestTrap21SquattedName(t *testing.T) {
 	t.Parallel()
 	server := pgserver.New(t, "wal_level = logical")
