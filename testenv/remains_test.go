@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -65,9 +66,11 @@ func namespacesOf(pid string) []string {
 	return found
 }
 
-// gone waits until the kernel has cleaned up, and says what is left.
+// gone waits until the kernel has cleaned up, and says what is left. Processes that start from now on do not count: the
+// kernel gives a namespace's number to the next one that is made, which may be another lab's.
 func (tr traces) gone(t *testing.T) {
 	t.Helper()
+	now := bootTicks(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	err := poll(ctx, 20*time.Millisecond, "the end of everything that the lab made", func(context.Context) (bool, error) {
@@ -76,16 +79,8 @@ func (tr traces) gone(t *testing.T) {
 				return false, fmt.Errorf("process %d lives", p.PID)
 			}
 		}
-		pids, err := filepath.Glob("/proc/[0-9]*")
-		if err != nil {
+		if err := tr.held(now); err != nil {
 			return false, err
-		}
-		for _, pid := range pids {
-			for _, link := range namespacesOf(filepath.Base(pid)) {
-				if tr.namespaces[link] {
-					return false, fmt.Errorf("process %s holds %s", filepath.Base(pid), link)
-				}
-			}
 		}
 		mounts, err := os.ReadFile("/proc/self/mountinfo")
 		if err != nil {
@@ -106,6 +101,42 @@ func (tr traces) gone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// held tells which process of before a moment is in one of the lab's namespaces, or holds one open.
+func (tr traces) held(before uint64) error {
+	pids, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return err
+	}
+	for _, folder := range pids {
+		pid, _ := strconv.Atoi(filepath.Base(folder)) // digits only, as globbed
+		p, err := processOf(pid)
+		if err != nil || p.Start > before {
+			continue
+		}
+		for _, link := range namespacesOf(filepath.Base(folder)) {
+			if tr.namespaces[link] {
+				command, _ := os.ReadFile(filepath.Join(folder, "cmdline"))
+				return fmt.Errorf("process %d (%q) holds %s", pid, command, link)
+			}
+		}
+	}
+	return nil
+}
+
+// bootTicks is the time since the machine's boot in the clock ticks of /proc/PID/stat, of which there are 100 in a second.
+func bootTicks(t *testing.T) uint64 {
+	t.Helper()
+	text, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seconds float64
+	if _, err := fmt.Sscan(string(text), &seconds); err != nil {
+		t.Fatal(err)
+	}
+	return uint64(seconds * 100)
 }
 
 // bootUntil boots two hosts in another process until a stage is done.
