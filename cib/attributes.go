@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/beevik/etree"
+
+	"github.com/pgrex/pgrex/model"
 )
 
 // attributes are name=value pairs as they result from several attribute sets.
@@ -178,7 +180,7 @@ type options struct {
 func (w *workingSet) readOptions() {
 	w.add(&w.properties, []*etree.Element{child(w.configuration, "crm_config")}, "cluster_property_set", "cib-bootstrap-options", nil)
 	option := func(name string, fallback bool) bool {
-		if v, known := parseBool(w.properties.values[name]); known {
+		if v, known := model.ParseBool(w.properties.values[name]); known {
 			return v
 		}
 		return fallback

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/beevik/etree"
+
+	"github.com/pgrex/pgrex/model"
 )
 
 // onFail is what to do about a failure, the graver the higher (enum action_fail_response, cmp_on_fail).
@@ -131,7 +133,7 @@ func (w *workingSet) promotedMonitorOnFail(r *resource) string {
 		if !w.visit() {
 			break
 		}
-		enabled, known := parseBool(attr(entry, "enabled"))
+		enabled, known := model.ParseBool(attr(entry, "enabled"))
 		value := strings.ToLower(attr(entry, "on-fail"))
 		if value != "" && value != "demote" && (enabled || !known) && isPromotedMonitor(entry) {
 			return value

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/beevik/etree"
+
+	"github.com/pgrex/pgrex/model"
 )
 
 // attr is the value of e's attribute, "" when there is none or e is nil.
@@ -57,20 +59,9 @@ func child(e *etree.Element, tag string) *etree.Element {
 	return nil
 }
 
-// parseBool reads a boolean as crm_str_to_boolean does.
-func parseBool(s string) (value, known bool) {
-	switch strings.ToLower(s) {
-	case "true", "on", "yes", "y", "1":
-		return true, true
-	case "false", "off", "no", "n", "0":
-		return false, true
-	}
-	return false, false
-}
-
 // isTrue reads a boolean as crm_is_true does: what is not known to be true is false.
 func isTrue(s string) bool {
-	value, _ := parseBool(s)
+	value, _ := model.ParseBool(s)
 	return value
 }
 

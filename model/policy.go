@@ -77,7 +77,7 @@ func PolicyOf(c Clone) (p Policy, problems []string) {
 	p.StandbySlots = choice(MetaStandbySlots, "keep", "none") == "keep"
 	p.DropOrphans = choice(MetaOrphans, "report", "drop") == "drop"
 	if v, ok := c.Meta[MetaPaused]; ok {
-		b, known := crmBool(v)
+		b, known := ParseBool(v)
 		if !known {
 			bad(MetaPaused, v, "true, false")
 		}
@@ -107,8 +107,8 @@ func members(nodeList string) []string {
 	return slices.Compact(hosts)
 }
 
-// crmBool reads a boolean as Pacemaker does (crm_str_to_boolean).
-func crmBool(s string) (value, known bool) {
+// ParseBool reads a boolean as Pacemaker does (crm_str_to_boolean).
+func ParseBool(s string) (value, known bool) {
 	switch strings.ToLower(s) {
 	case "true", "on", "yes", "y", "1":
 		return true, true
