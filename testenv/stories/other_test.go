@@ -192,6 +192,45 @@ func TestAgentSlots(t *testing.T) {
 			return s.reserved(standby, s.slotUnder("rex", primary), mine)
 		})
 	})
+	s.chapter("hand over", func(s *story) { s.handOver(standby, primary) })
+}
+
+// handOver does what the finding says to do, and sees that PostgreSQL is not restarted and the same slots stay in use.
+func (s *story) handOver(primary, standby string) {
+	s.must(s.lab.Rewind(s.ctx, standby))
+	mine := s.slotUnder("rex", standby)
+	inUse := func() (bool, string) {
+		out := s.ask(primary, fmt.Sprintf("SELECT active FROM pg_replication_slots WHERE slot_name = '%s'", mine))
+		return out == "t", out
+	}
+	s.await(patience, standby+" streams through the agent's slot", inUse)
+	started := func() string {
+		const query = "SELECT pg_postmaster_start_time()"
+		return s.sql(primary, query) + " " + s.sql(standby, query)
+	}
+	before := started()
+	for _, command := range []string{
+		"crm_resource --resource msPostgresql --meta --set-parameter pgrex-slot-prefix --parameter-value rex",
+		"crm configure property maintenance-mode=true",
+		"crm_resource --resource pgsql --delete-parameter replication_slot_name",
+		"crm_resource --refresh --resource pgsql",
+		"crm configure property maintenance-mode=false",
+	} {
+		_, err := s.lab.Exec(s.ctx, primary, strings.Fields(command)...)
+		s.must(err)
+	}
+	s.await(patience, standby+" holds a slot for "+primary+" now", func() (bool, string) {
+		return s.reserved(standby, s.slotUnder("rex", primary))
+	})
+	s.await(patience, "the primary says no more that the agent owns the slots", func() (bool, string) {
+		status, err := s.status(primary)
+		codes := s.conditions(primary)
+		return err == nil && status.Role == model.Primary && !slices.Contains(codes, model.CodeAgentOwnsSlots), fmt.Sprint(codes, err)
+	})
+	s.await(patience, standby+" still streams through its slot", inUse)
+	if now := started(); now != before {
+		s.t.Errorf("PostgreSQL was restarted: before %s, now %s", before, now)
+	}
 }
 
 // TestNames is E11: names that fold, names that meet, and a name of 64 characters.
