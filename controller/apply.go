@@ -28,7 +28,7 @@ type Failure struct {
 // Result is what became of a plan's steps.
 type Result struct {
 	Done     []model.Step
-	Todo     []model.Step // not done: failed, or not tried
+	Pending  []model.Step // not done: failed, or not tried
 	Failures []Failure
 	Changed  bool // something is no longer as it was planned on: the rest was not tried
 }
@@ -39,7 +39,7 @@ func Apply(ctx context.Context, server Server, steps []model.Step, log logr.Logg
 	var r Result
 	for i, step := range steps {
 		if ctx.Err() != nil {
-			r.Todo = append(r.Todo, steps[i:]...)
+			r.Pending = append(r.Pending, steps[i:]...)
 			return r
 		}
 		err := applyStep(ctx, server, step)
@@ -50,12 +50,12 @@ func Apply(ctx context.Context, server Server, steps []model.Step, log logr.Logg
 			log.Info("step done", keyStep, step.Kind(), keyText, step.Text(), keyReason, step.Why().Text)
 		case class == postgres.Changed:
 			log.Info("step not done: what it was planned on has changed", keyStep, step.Kind(), keyText, step.Text(), keyProblem, err.Error())
-			r.Changed, r.Todo = true, append(r.Todo, steps[i:]...)
+			r.Changed, r.Pending = true, append(r.Pending, steps[i:]...)
 			return r
 		case class == postgres.AlreadyDone:
 			log.V(1).Info("step already done", keyStep, step.Kind(), keyText, step.Text())
 		default:
-			r.Todo = append(r.Todo, step)
+			r.Pending = append(r.Pending, step)
 			r.Failures = append(r.Failures, Failure{Step: step.Kind() + " " + step.Text(), Class: class, Text: err.Error()})
 		}
 	}

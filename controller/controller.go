@@ -141,7 +141,7 @@ func (c *Controller) plan(in reconcile.Input, err error) (reconcile.Input, model
 }
 
 // act carries out a plan's steps, or says them in a dry run, and gives those that are still to do.
-func (c *Controller) act(ctx context.Context, plan model.Plan) (todo []model.Step) {
+func (c *Controller) act(ctx context.Context, plan model.Plan) (pending []model.Step) {
 	now := time.Now()
 	same := shape(plan) == c.shape
 	switch {
@@ -161,7 +161,7 @@ func (c *Controller) act(ctx context.Context, plan model.Plan) (todo []model.Ste
 	}
 	result := Apply(ctx, c.Observer.Server(), plan.Steps, c.Log)
 	c.account(result, same)
-	return result.Todo
+	return result.Pending
 }
 
 // account keeps what became of the steps. Steps that fail again are tried less and less often, until the plan changes.

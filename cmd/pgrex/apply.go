@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgrex/pgrex/controller"
-	"github.com/pgrex/pgrex/reconcile"
 )
 
 func applyCommand() *cobra.Command {
@@ -41,10 +40,7 @@ func apply(cmd *cobra.Command, s *settings, output string) error {
 	if err != nil {
 		return err
 	}
-	if err := blind(in); err != nil {
-		return err
-	}
-	plan, err := reconcile.Plan(in)
+	plan, err := planFrom(in)
 	if err != nil {
 		return err
 	}
@@ -62,8 +58,8 @@ func apply(cmd *cobra.Command, s *settings, output string) error {
 	if result.Changed {
 		errs = append(errs, errors.New("something changed between looking and acting: look at 'pgrex plan' again;"))
 	}
-	if len(result.Todo) > 0 {
-		return errors.Join(append(errs, fmt.Errorf("%d of %d steps are still to do", len(result.Todo), len(plan.Steps)))...)
+	if len(result.Pending) > 0 {
+		return errors.Join(append(errs, fmt.Errorf("%d of %d steps are still to do", len(result.Pending), len(plan.Steps)))...)
 	}
 	return nil
 }

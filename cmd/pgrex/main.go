@@ -15,7 +15,7 @@ var version = "0.1.0-dev"
 // Exit statuses, as in sysexits.h where it has one.
 const (
 	exitError    = 1
-	exitToDo     = 2
+	exitPending  = 2
 	exitDegraded = 3
 	exitUsage    = 64
 )

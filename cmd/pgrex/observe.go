@@ -37,7 +37,15 @@ func snapshotOf(in reconcile.Input) ([]byte, error) {
 	return reconcile.Snapshot{Taken: time.Now().UTC().Truncate(time.Second), Input: in}.Encode()
 }
 
-// blind tells why an input says too little for a plan to mean anything.
+// planFrom makes the plan of an input, unless the input says too little for a plan to mean anything.
+func planFrom(in reconcile.Input) (model.Plan, error) {
+	if err := blind(in); err != nil {
+		return model.Plan{}, err
+	}
+	return reconcile.Plan(in)
+}
+
+// blind tells why an input says too little.
 func blind(in reconcile.Input) error {
 	switch {
 	case in.Cluster == nil:

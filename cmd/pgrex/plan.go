@@ -33,10 +33,7 @@ Exit status: 0 nothing to do, 2 something to do, 1 no plan could be made.`,
 			if err != nil {
 				return err
 			}
-			if err := blind(in); err != nil {
-				return err
-			}
-			plan, err := reconcile.Plan(in)
+			plan, err := planFrom(in)
 			if err != nil {
 				return err
 			}
@@ -44,7 +41,7 @@ Exit status: 0 nothing to do, 2 something to do, 1 no plan could be made.`,
 				return err
 			}
 			if len(plan.Steps) > 0 {
-				return statusError(exitToDo)
+				return statusError(exitPending)
 			}
 			return nil
 		}),
