@@ -36,4 +36,6 @@ const (
 	CodeOrphan            Code = "Orphan"
 	CodeUnknownMember     Code = "UnknownMember"
 	CodeSlotMissing       Code = "SlotMissing"
+	CodeIdleTimeout       Code = "IdleTimeout"
+	CodeSlotAwaited       Code = "SlotAwaited"
 )

@@ -28,6 +28,10 @@ type Instance struct {
 	WALSegmentSize uint64 `json:"wal_segment_size,omitempty"` // bytes
 	Slots          []Slot `json:"slots"`                      // all of them, in order of name
 	MaxSlots       int    `json:"max_replication_slots"`
+	// IdleSlotTimeout is idle_replication_slot_timeout (PostgreSQL 18) in seconds; 0 when there is none.
+	IdleSlotTimeout float64 `json:"idle_replication_slot_timeout,omitempty"`
+	// SynchronizedStandbySlots are the slots that logical walsenders wait for (PostgreSQL 17).
+	SynchronizedStandbySlots []string `json:"synchronized_standby_slots,omitempty"`
 	// PrimarySlotName is the effective setting, "" when unset.
 	PrimarySlotName string       `json:"primary_slot_name"`
 	Receiver        *WALReceiver `json:"wal_receiver,omitempty"` // pg_stat_wal_receiver; nil when there is none
@@ -57,6 +61,8 @@ type Slot struct {
 	WALStatus string `json:"wal_status,omitempty"`
 	// InvalidationReason is invalidation_reason (PostgreSQL 17), "" where there is none.
 	InvalidationReason string `json:"invalidation_reason,omitempty"`
+	// Idle is for how many seconds the slot has been inactive (inactive_since, PostgreSQL 17).
+	Idle float64 `json:"idle,omitempty"`
 }
 
 // Lost tells whether PostgreSQL has invalidated the slot: WAL its owner needs is gone, and it holds nothing.

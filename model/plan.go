@@ -21,8 +21,8 @@ type Plan struct {
 	RecheckAfter time.Duration // when to look at everything again, at the latest
 }
 
-// Step is one change to the local PostgreSQL. The set is sealed: CreateSlot, AdvanceSlot, ResetSlot, DropSlot,
-// SetPrimarySlotName. A step is data; controller/postgres carries it out.
+// Step is one change to the local PostgreSQL. The set is sealed: CreateSlot, ReleaseXMin, TouchSlot, AdvanceSlot,
+// ResetSlot, DropSlot, SetPrimarySlotName. A step is data; controller/postgres carries it out.
 //
 //sumtype:decl
 type Step interface {
@@ -53,6 +53,24 @@ type Guard struct {
 type CreateSlot struct {
 	Slot   string `json:"slot"`
 	Member string `json:"member"` // the host the slot is for
+	Guard  Guard  `json:"guard"`
+	Reason Reason `json:"reason"`
+}
+
+// ReleaseXMin lets vacuum on: it clears the xmin of an inactive slot, and leaves the WAL that the slot holds alone.
+type ReleaseXMin struct {
+	Slot   string `json:"slot"`
+	Member string `json:"member"`
+	From   LSN    `json:"from"` // the restart_lsn seen; must still be so
+	Guard  Guard  `json:"guard"`
+	Reason Reason `json:"reason"`
+}
+
+// TouchSlot uses an inactive slot without moving it, so that idle_replication_slot_timeout (PostgreSQL 18) begins anew.
+type TouchSlot struct {
+	Slot   string `json:"slot"`
+	Member string `json:"member"`
+	From   LSN    `json:"from"` // the restart_lsn seen; must still be so
 	Guard  Guard  `json:"guard"`
 	Reason Reason `json:"reason"`
 }
@@ -93,6 +111,8 @@ type SetPrimarySlotName struct {
 }
 
 func (CreateSlot) step()         {}
+func (ReleaseXMin) step()        {}
+func (TouchSlot) step()          {}
 func (AdvanceSlot) step()        {}
 func (ResetSlot) step()          {}
 func (DropSlot) step()           {}
@@ -100,6 +120,12 @@ func (SetPrimarySlotName) step() {}
 
 // Kind implements Step.
 func (CreateSlot) Kind() string { return "CreateSlot" }
+
+// Kind implements Step.
+func (ReleaseXMin) Kind() string { return "ReleaseXMin" }
+
+// Kind implements Step.
+func (TouchSlot) Kind() string { return "TouchSlot" }
 
 // Kind implements Step.
 func (AdvanceSlot) Kind() string { return "AdvanceSlot" }
@@ -117,6 +143,12 @@ func (SetPrimarySlotName) Kind() string { return "SetPrimarySlotName" }
 func (s CreateSlot) Why() Reason { return s.Reason }
 
 // Why implements Step.
+func (s ReleaseXMin) Why() Reason { return s.Reason }
+
+// Why implements Step.
+func (s TouchSlot) Why() Reason { return s.Reason }
+
+// Why implements Step.
 func (s AdvanceSlot) Why() Reason { return s.Reason }
 
 // Why implements Step.
@@ -130,6 +162,12 @@ func (s SetPrimarySlotName) Why() Reason { return s.Reason }
 
 // Text implements Step.
 func (s CreateSlot) Text() string { return "slot " + s.Slot + " for " + s.Member }
+
+// Text implements Step.
+func (s ReleaseXMin) Text() string { return "slot " + s.Slot + " for " + s.Member }
+
+// Text implements Step.
+func (s TouchSlot) Text() string { return "slot " + s.Slot + " for " + s.Member }
 
 // Text implements Step.
 func (s AdvanceSlot) Text() string {

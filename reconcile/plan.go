@@ -31,7 +31,7 @@ type view struct {
 	mayDestroy bool              // nothing forbids to drop, reset or advance
 	waiting    bool              // something is expected to change by itself soon
 
-	creates, advances, resets, drops, settings []model.Step
+	creates, releases, touches, advances, resets, drops, settings []model.Step
 
 	findings []model.Finding
 }
@@ -77,6 +77,11 @@ func (v *view) decide(standing model.Standing) {
 			v.standbySlot(member)
 		}
 	}
+	if timeout := v.in.Instance.IdleSlotTimeout; timeout > 0 {
+		v.say(model.CodeIdleTimeout, model.Info, "idle_replication_slot_timeout",
+			"PostgreSQL invalidates slots that nobody uses for %.0f s: pgrex uses those of members that are away in time, but cannot "+
+				"while it is down; max_slot_wal_keep_size limits what they hold", timeout)
+	}
 	v.ownSlot()
 	v.orphans()
 	if standing == model.Primary {
@@ -86,18 +91,16 @@ func (v *view) decide(standing model.Standing) {
 	}
 }
 
-// plan puts the steps in order: create, advance, reset, drop, settings. Only where the new slots need the room of the
+// plan puts the steps in order: create, release, touch, advance, reset, drop, settings. Only where the new slots need the room of the
 // dropped ones do the drops come first.
 func (v *view) plan(standing model.Standing) model.Plan {
 	p := model.Plan{Host: v.self, Standing: standing, RecheckAfter: recheckIdle}
-	groups := [][]model.Step{v.creates, v.advances, v.resets, v.drops, v.settings}
+	first, last := &v.creates, &v.drops
 	if v.fitCapacity() {
-		groups = [][]model.Step{v.drops, v.creates, v.advances, v.resets, v.settings}
-	} else {
-		groups[0] = v.creates
+		first, last = last, first
 	}
 	if !v.policy.Paused {
-		p.Steps = slices.Concat(groups...)
+		p.Steps = slices.Concat(*first, v.releases, v.touches, v.advances, v.resets, *last, v.settings)
 	}
 	p.Findings = v.findings
 	if v.waiting || len(p.Steps) > 0 {

@@ -44,7 +44,7 @@ func TestInvariants(t *testing.T) {
 		w.doubtDestroysNothing()
 	})
 	for _, what := range []string{
-		"CreateSlot", "AdvanceSlot", "ResetSlot", "DropSlot", "SetPrimarySlotName",
+		"CreateSlot", "ReleaseXMin", "TouchSlot", "AdvanceSlot", "ResetSlot", "DropSlot", "SetPrimarySlotName",
 		string(model.Primary), string(model.Standby), string(model.InTransition),
 	} {
 		if seen[what] == 0 {
@@ -99,11 +99,20 @@ func (w *judge) step(step model.Step) {
 				t.Fatalf("I5: %s passes what %s has confirmed, %s: %s", s.Slot, s.Member, owner.RestartLSN, s.To)
 			}
 		}
+	case model.ReleaseXMin:
+		w.mayTouch(s.Slot)
+		if old, _ := w.slot(s.Slot); !old.HoldsXMin() || w.plan.Standing != model.Standby {
+			t.Fatalf("releases the xmin of %+v on a %s", old, w.plan.Standing)
+		}
+	case model.TouchSlot:
+		w.mayTouch(s.Slot)
+		if old, _ := w.slot(s.Slot); !old.Reserved() || old.Idle == 0 {
+			t.Fatalf("touches %+v", old)
+		}
 	case model.ResetSlot:
 		w.mayTouch(s.Slot)
-		old, _ := w.slot(s.Slot)
-		if w.plan.Standing == model.Primary && old.Reserved() {
-			t.Fatalf("I3: resets %s, which holds WAL, on the primary", s.Slot)
+		if old, _ := w.slot(s.Slot); old.Reserved() {
+			t.Fatalf("I3: resets %s, which holds WAL", s.Slot)
 		}
 	case model.DropSlot:
 		w.mayTouch(s.Slot)
@@ -237,7 +246,7 @@ func (w *judge) doubtDestroysNothing() {
 	in.Cluster = &c
 	for _, s := range w.replan(in).Steps {
 		switch s.(type) {
-		case model.AdvanceSlot, model.ResetSlot, model.DropSlot:
+		case model.AdvanceSlot, model.ReleaseXMin, model.ResetSlot, model.DropSlot:
 			w.t.Fatalf("I4: in doubt (%s) it does %s %s", doubt, s.Kind(), s.Text())
 		default:
 			if doubt == "paused" || doubt == "system" || doubt == "second primary" {
@@ -260,7 +269,7 @@ func drawInput(t *rapid.T) reconcile.Input {
 		Instance: model.Instance{
 			State: model.ServerUp, Version: 150000, SystemID: "7", InRecovery: self != primary,
 			Redo: drawLSN(t, "redo"), RedoTimeline: 1, WALSegmentSize: 16 << 20,
-			MaxSlots: rapid.IntRange(1, 40).Draw(t, "max_replication_slots"),
+			MaxSlots: rapid.IntRange(1, 40).Draw(t, "max_replication_slots"), IdleSlotTimeout: 60,
 		},
 	}
 	in.Instance.Current = in.Instance.Redo + model.LSN(rapid.IntRange(0, 64<<20).Draw(t, "since redo"))
@@ -351,6 +360,8 @@ func drawSlots(t *rapid.T, policy model.Policy, names map[string]string) []model
 			s.XMin = 700
 		case 6:
 			s.Active, s.ActivePID = true, 100+i
+		case 7:
+			s.Idle = float64(rapid.IntRange(0, 100).Draw(t, "idle "+name))
 		}
 		slots = append(slots, s)
 	}

@@ -96,7 +96,7 @@ func (s *scenario) node(words []string) {
 }
 
 // instance reads: "host NAME", "in-recovery", "down WHY", "version N", "system ID", "redo LSN TIMELINE", "at LSN",
-// "slots N", "primary_slot_name NAME", "receiver SLOT", "sender HOST PID", "slot NAME LSN|- MARK...".
+// "slots N", "idle-timeout SECONDS", "synchronized SLOT...", "primary_slot_name NAME", "receiver SLOT", "sender HOST PID", "slot NAME LSN|- MARK...".
 func (s *scenario) instance(words []string) {
 	i := &s.in.Instance
 	switch words[0] {
@@ -114,6 +114,10 @@ func (s *scenario) instance(words []string) {
 		i.Redo, i.RedoTimeline = s.lsn(words[1]), uint32(s.number(words[2]))
 	case "at":
 		i.Current = s.lsn(words[1])
+	case "idle-timeout":
+		i.IdleSlotTimeout = float64(s.number(words[1]))
+	case "synchronized":
+		i.SynchronizedStandbySlots = words[1:]
 	case "slots":
 		i.MaxSlots = int(s.number(words[1]))
 	case "primary_slot_name":
@@ -142,6 +146,10 @@ func (s *scenario) slot(words []string) model.Slot {
 		case "temporary":
 			slot.Temporary = true
 		default:
+			if idle, ok := strings.CutPrefix(mark, "idle="); ok {
+				slot.Idle = float64(s.number(idle))
+				continue
+			}
 			slot.WALStatus = mark
 		}
 	}
@@ -205,7 +213,15 @@ func after(in reconcile.Input, step model.Step) reconcile.Input {
 		slots[s.Slot] = fresh(s.Slot)
 	case model.AdvanceSlot:
 		slot := slots[s.Slot]
-		slot.RestartLSN = s.To
+		slot.RestartLSN, slot.Idle = s.To, 0
+		slots[s.Slot] = slot
+	case model.ReleaseXMin:
+		slot := slots[s.Slot]
+		slot.XMin, slot.CatalogXMin, slot.Idle = 0, 0, 0
+		slots[s.Slot] = slot
+	case model.TouchSlot:
+		slot := slots[s.Slot]
+		slot.Idle = 0
 		slots[s.Slot] = slot
 	case model.ResetSlot:
 		slots[s.Slot] = fresh(s.Slot)

@@ -39,6 +39,7 @@ func (v *view) primarySlot(member string) {
 	case !s.Active:
 		v.say(model.CodeNotAttached, model.Warning, member, "%s does not stream through its slot %s, which holds %s of WAL for it",
 			member, name, v.retained(s))
+		v.touch(s, member)
 	}
 }
 
@@ -92,16 +93,44 @@ func (v *view) standbySlot(member string) {
 		}
 	case !s.Reserved():
 		v.reset(s, member, "Unreserved", "has no restart_lsn: it holds nothing")
-	case s.HoldsXMin():
-		v.reset(s, member, "XMinHeld", fmt.Sprintf(
-			"holds vacuum back on the whole cluster with an xmin from when this host was primary; %s of WAL held from %s on is let go",
-			model.FormatBytes(s.RestartLSN.BytesTo(v.in.Instance.Redo)), s.RestartLSN))
-	case !known:
-		v.say(model.CodeSlotMissing, model.Info, member,
-			"the primary %s has no reserved slot for %s yet: the one here is held where it is", v.primary, member)
 	default:
-		v.advance(s, member, need)
+		if s.HoldsXMin() {
+			v.release(s, member)
+		}
+		if !known {
+			v.say(model.CodeSlotMissing, model.Info, member,
+				"the primary %s has no reserved slot for %s yet: the one here is held where it is", v.primary, member)
+		} else if v.advance(s, member, need) {
+			return
+		}
+		v.touch(s, member)
 	}
+}
+
+// release plans to let vacuum on: on a standby the xmin of a slot is left over from when this host was primary, and its
+// hot_standby_feedback makes the whole cluster heed it.
+func (v *view) release(s model.Slot, member string) {
+	switch {
+	case s.Active:
+		v.busy(s, "released from its xmin")
+	case v.mayDestroy:
+		v.releases = append(v.releases, model.ReleaseXMin{Slot: s.Name, Member: member, From: s.RestartLSN, Guard: v.guard(),
+			Reason: model.Reason{Code: "XMinHeld", Text: fmt.Sprintf(
+				"the slot holds vacuum back on the whole cluster with an xmin from when this host was primary; its WAL, from %s on, is not let go by this",
+				s.RestartLSN)}})
+	}
+}
+
+// touch plans to use a slot where it stands, before PostgreSQL 18 takes it for abandoned: half of the timeout leaves time
+// for a pgrex that is restarted. That changes nothing else, so that it is done in doubt, too.
+func (v *view) touch(s model.Slot, member string) {
+	timeout := v.in.Instance.IdleSlotTimeout
+	if s.Active || timeout <= 0 || s.Idle < timeout/2 {
+		return
+	}
+	v.touches = append(v.touches, model.TouchSlot{Slot: s.Name, Member: member, From: s.RestartLSN, Guard: v.guard(),
+		Reason: model.Reason{Code: "Idle", Text: fmt.Sprintf(
+			"nobody has used it for %.0f s, and after %.0f s PostgreSQL would invalidate it (idle_replication_slot_timeout)", s.Idle, timeout)}})
 }
 
 // need is the position from which a failover to this host would need WAL for a member (rule 3). For the primary that
@@ -116,22 +145,22 @@ func (v *view) need(member string) (model.LSN, bool) {
 }
 
 // advance moves a slot forward to the need, never past this host's own redo, and only when that lets a whole WAL
-// segment go.
-func (v *view) advance(s model.Slot, member string, need model.LSN) {
+// segment go. It tells whether it does.
+func (v *view) advance(s model.Slot, member string, need model.LSN) bool {
 	size := v.in.Instance.WALSegmentSize
 	target := min(need, v.in.Instance.Redo)
 	if s.RestartLSN.Segment(size) > need.Segment(size) {
 		v.say(model.CodeHoldNotProtective, model.Info, member,
 			"slot %s here starts at %s, but %s needs WAL from %s: after a failover to this host now, %s would need an archive or a copy",
 			s.Name, s.RestartLSN, member, need, member)
-		return
+		return false
 	}
 	if s.RestartLSN.Segment(size) >= target.Segment(size) || !v.mayDestroy || !v.confirms(member) {
-		return
+		return false
 	}
 	if s.Active {
 		v.busy(s, "advanced")
-		return
+		return false
 	}
 	v.advances = append(v.advances, model.AdvanceSlot{
 		Slot: s.Name, Member: member, From: s.RestartLSN, To: target, Guard: v.guard(),
@@ -139,6 +168,7 @@ func (v *view) advance(s model.Slot, member string, need model.LSN) {
 			"%s needs WAL from %s on only, and the last restartpoint here is at %s: %s need not be held any more",
 			member, need, v.in.Instance.Redo, model.FormatBytes(s.RestartLSN.BytesTo(target)))},
 	})
+	return true
 }
 
 // confirms tells whether a member's need can have moved on: the primary's has with every restartpoint here, another
@@ -206,7 +236,7 @@ func (v *view) orphans() {
 			continue
 		}
 		if v.policy.DropOrphans && !v.policy.AgentSlots {
-			v.drop(s, "Orphan", fmt.Sprintf("no member has a slot of this name, and %s=drop; it held %s of WAL", model.MetaOrphans, v.retained(s)))
+			v.drop(s, "Orphan", "no member has a slot of this name, and "+model.MetaOrphans+"=drop")
 			continue
 		}
 		v.say(model.CodeOrphan, model.Warning, s.Name,
@@ -230,9 +260,13 @@ func (v *view) drop(s model.Slot, code, why string) {
 	switch {
 	case s.Active:
 		v.busy(s, "dropped")
+	case !v.in.Instance.InRecovery && slices.Contains(v.in.Instance.SynchronizedStandbySlots, s.Name):
+		v.say(model.CodeSlotAwaited, model.Warning, s.Name,
+			"slot %s is not dropped (%s), because synchronized_standby_slots names it: logical replication would wait for it for ever; "+
+				"take it out there first", s.Name, why)
 	case v.mayDestroy:
 		v.drops = append(v.drops, model.DropSlot{Slot: s.Name, From: s.RestartLSN, Guard: v.guard(),
-			Reason: model.Reason{Code: code, Text: why}})
+			Reason: model.Reason{Code: code, Text: fmt.Sprintf("%s; WAL it holds (%s) goes with the next checkpoint here", why, v.retained(s))}})
 	}
 }
 

@@ -33,6 +33,10 @@ func (s *Server) carryOut(ctx context.Context, step model.Step) error {
 	switch step := step.(type) {
 	case model.CreateSlot:
 		return s.one(ctx, sqlCreateSlot, step.Guard, step.Slot)
+	case model.ReleaseXMin:
+		return s.releaseXMin(ctx, step)
+	case model.TouchSlot:
+		return s.one(ctx, sqlTouchSlot, step.Guard, step.Slot, lsnOrNull(step.From))
 	case model.AdvanceSlot:
 		return s.one(ctx, sqlAdvanceSlot, step.Guard, step.Slot, lsnOrNull(step.From), step.To.String())
 	case model.ResetSlot:
@@ -72,6 +76,10 @@ func validName(name string) error {
 func valid(step model.Step) error {
 	switch step := step.(type) {
 	case model.CreateSlot:
+		return validName(step.Slot)
+	case model.ReleaseXMin:
+		return validName(step.Slot)
+	case model.TouchSlot:
 		return validName(step.Slot)
 	case model.AdvanceSlot:
 		if !step.From.IsValid() || step.To < step.From {

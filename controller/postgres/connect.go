@@ -43,10 +43,23 @@ func (s *Server) connect(ctx context.Context) error {
 	if s.conn != nil {
 		return nil
 	}
+	config, err := s.connectConfig()
+	if err != nil {
+		return connectError{err}
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return connectError{err}
+	}
+	s.conn = conn
+	return nil
+}
+
+func (s *Server) connectConfig() (*pgx.ConnConfig, error) {
 	config, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=%s", quoteKeyword(s.config.SocketDir),
 		s.config.Port, quoteKeyword(s.config.User), quoteKeyword(s.config.Database)))
 	if err != nil {
-		return connectError{errors.New("the connection's parameters or a PG* environment variable are not understood")}
+		return nil, errors.New("the connection's parameters or a PG* environment variable are not understood")
 	}
 	config.Fallbacks = nil
 	config.ConnectTimeout = connectTimeout
@@ -58,12 +71,7 @@ func (s *Server) connect(ctx context.Context) error {
 		"lock_timeout":                        milliseconds(observeTimeout),
 		"idle_in_transaction_session_timeout": milliseconds(applyTimeout),
 	}
-	conn, err := pgx.ConnectConfig(ctx, config)
-	if err != nil {
-		return connectError{err}
-	}
-	s.conn = conn
-	return nil
+	return config, nil
 }
 
 func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }

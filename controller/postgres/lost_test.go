@@ -5,6 +5,7 @@ import (
 
 	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
 // TestTrap11LostSlot: a slot that lost its WAL holds nothing. Up to PostgreSQL 17 its standby may attach again all the
@@ -48,21 +49,47 @@ func TestTrap11LostSlot(t *testing.T) {
 	}
 }
 
-// TestTrap9ResetForgetsXMin: an old primary's leftover slot holds vacuum back until it is made anew (trap 9).
-func TestTrap9ResetForgetsXMin(t *testing.T) {
+// TestTrap9ReleaseXMin: a slot that nobody uses holds vacuum back until its xmin is released. The WAL it holds stays.
+func TestTrap9ReleaseXMin(t *testing.T) {
 	t.Parallel()
 	primary, standby := pair(t)
-	a := adapter(t, primary)
-	primary.Await("the feedback's xmin is seen", func() bool { return slotOf(t, a, "own").HoldsXMin() })
-	standby.Stop("immediate")
-	primary.Await("the slot is let go", func() bool { return !slotOf(t, a, "own").Active })
-	left := slotOf(t, a, "own")
-	if !left.HoldsXMin() {
-		t.Fatalf("the slot holds no xmin: %+v", left)
-	}
-	wantClass(t, a.Apply(t.Context(), model.ResetSlot{Slot: "own", From: left.RestartLSN, Guard: guard(observe(t, a))}), "")
-	if now := slotOf(t, a, "own"); now.HoldsXMin() || !now.Reserved() {
-		t.Errorf("after the reset: %+v", now)
+	standby.SQL("SELECT pg_create_physical_replication_slot('0_next', true)")
+	next := standby.Standby("primary_slot_name = '0_next'")
+	for _, held := range []struct {
+		server, owner *pgserver.Server
+		slot          string
+	}{{standby, next, "0_next"}, {primary, standby, "own"}} {
+		a := adapter(t, held.server)
+		step := model.ReleaseXMin{Slot: held.slot, Guard: guard(observe(t, a))}
+		held.server.Await("the feedback's xmin is seen", func() bool { return slotOf(t, a, held.slot).HoldsXMin() })
+		step.From = slotOf(t, a, held.slot).RestartLSN
+		if class := postgres.ClassOf(a.Apply(t.Context(), step)); class != postgres.Changed {
+			t.Errorf("%s: the xmin of a slot in use is released: %s", held.slot, class)
+		}
+		held.owner.Stop("immediate")
+		held.server.Await("the slot is let go", func() bool { return !slotOf(t, a, held.slot).Active })
+		primary.WriteWAL(40)
+		left := slotOf(t, a, held.slot)
+		if !left.HoldsXMin() {
+			t.Fatalf("the slot holds no xmin: %+v", left)
+		}
+		step.From = left.RestartLSN
+		for name, guard := range map[string]model.Guard{
+			"role":     {SystemID: step.Guard.SystemID, InRecovery: !step.Guard.InRecovery, RedoTimeline: step.Guard.RedoTimeline},
+			"system":   {SystemID: "1", InRecovery: step.Guard.InRecovery, RedoTimeline: step.Guard.RedoTimeline},
+			"timeline": {SystemID: step.Guard.SystemID, InRecovery: step.Guard.InRecovery, RedoTimeline: 9},
+		} {
+			other := step
+			other.Guard = guard
+			if class := postgres.ClassOf(a.Apply(t.Context(), other)); class != postgres.Changed {
+				t.Errorf("%s: planned on another %s: %s", held.slot, name, class)
+			}
+		}
+		wantClass(t, a.Apply(t.Context(), step), "")
+		if now := slotOf(t, a, held.slot); now.HoldsXMin() || now.RestartLSN != left.RestartLSN || now.Active {
+			t.Errorf("released: %+v, before: %+v", now, left)
+		}
+		wantClass(t, a.Apply(t.Context(), step), "") // there is nothing to release any more
 	}
 }
 
@@ -75,8 +102,15 @@ func TestTrap22IdleTimeout(t *testing.T) {
 		return // an older PostgreSQL: slots never time out
 	}
 	primary.SQL("SELECT pg_create_physical_replication_slot('held', true)")
-	primary.Configure("idle_replication_slot_timeout = 1s")
+	primary.Configure("idle_replication_slot_timeout = 2s")
 	a := adapter(t, primary)
+	kept := slotOf(t, a, "held")
+	step := model.TouchSlot{Slot: "held", From: kept.RestartLSN, Guard: guard(observe(t, a))}
+	primary.Await("half of the timeout has passed", func() bool { return slotOf(t, a, "held").Idle >= 1 })
+	wantClass(t, a.Apply(t.Context(), step), "")
+	if now := slotOf(t, a, "held"); now.Idle >= 1 || now.RestartLSN != kept.RestartLSN || observe(t, a).IdleSlotTimeout != 2 {
+		t.Errorf("the slot was touched: %+v, before: %+v", now, kept)
+	}
 	primary.Await("the slot times out", func() bool { primary.SQL("CHECKPOINT"); return slotOf(t, a, "held").Lost() })
 	held := slotOf(t, a, "held")
 	if held.InvalidationReason != "idle_timeout" || held.Reserved() || !held.RestartLSN.IsValid() {

@@ -3,8 +3,9 @@ package postgres
 // All SQL is here. Names are qualified, so that no search_path leads elsewhere; values are bound.
 
 // sqlObserve reads everything a plan needs, in one round trip, as the JSON form of model.Instance. pg_replication_slots
-// is taken as a whole row, because its columns differ from version to version: wal_status came with 13, and
-// invalidation_reason with 17. That an old version is refused is for the plan to say, so that it has to be read, too.
+// is taken as a whole row, because its columns differ from version to version: wal_status came with 13,
+// invalidation_reason and inactive_since with 17. That an old version is refused is for the plan to say, so that it has
+// to be read, too.
 const sqlObserve = `
 SELECT pg_catalog.jsonb_build_object(
   'state', 'up',
@@ -18,13 +19,18 @@ SELECT pg_catalog.jsonb_build_object(
   'wal_segment_size', pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')),
   'max_replication_slots', pg_catalog.current_setting('max_replication_slots')::int,
   'primary_slot_name', pg_catalog.current_setting('primary_slot_name', true),
+  'idle_replication_slot_timeout',
+    extract(epoch FROM coalesce(pg_catalog.current_setting('idle_replication_slot_timeout', true), '0')::interval),
+  'synchronized_standby_slots', pg_catalog.regexp_split_to_array(
+    nullif(pg_catalog.current_setting('synchronized_standby_slots', true), ''), '\s*,\s*'),
   'slots', (
     SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
       'name', slot.slot_name, 'type', slot.slot_type, 'temporary', slot.temporary,
       'active', slot.active, 'active_pid', slot.active_pid,
       'xmin', slot.xmin::text::bigint, 'catalog_xmin', slot.catalog_xmin::text::bigint,
       'restart_lsn', slot.restart_lsn, 'wal_status', pg_catalog.to_jsonb(slot) ->> 'wal_status',
-      'invalidation_reason', pg_catalog.to_jsonb(slot) ->> 'invalidation_reason') ORDER BY slot.slot_name), '[]')
+      'invalidation_reason', pg_catalog.to_jsonb(slot) ->> 'invalidation_reason',
+      'idle', extract(epoch FROM pg_catalog.now() - (pg_catalog.to_jsonb(slot) ->> 'inactive_since')::timestamptz)) ORDER BY slot.slot_name), '[]')
     FROM pg_catalog.pg_replication_slots AS slot),
   'wal_receiver', (
     SELECT pg_catalog.jsonb_build_object(
@@ -53,13 +59,21 @@ const sqlIdleSlot = `
 const (
 	sqlCreateSlot = `SELECT (pg_catalog.pg_create_physical_replication_slot($4, true)).lsn::text WHERE` + sqlGuard
 
-	// The redo is compared within the statement, too: the slot must not pass it. The same position again is no error: it
-	// restarts the clock of idle_replication_slot_timeout (18).
+	// The redo is compared within the statement, too: the slot must not pass it.
 	sqlAdvanceSlot = `
 WITH slot AS MATERIALIZED (` + sqlIdleSlot + `
   AND restart_lsn <= $6::pg_catalog.pg_lsn
   AND $6::pg_catalog.pg_lsn <= (SELECT redo_lsn FROM pg_catalog.pg_control_checkpoint()))
 SELECT (pg_catalog.pg_replication_slot_advance(slot_name, $6::pg_catalog.pg_lsn)).end_lsn::text FROM slot`
+
+	// To the position it has: a use that moves nothing.
+	sqlTouchSlot = `
+WITH slot AS MATERIALIZED (` + sqlIdleSlot + `)
+SELECT (pg_catalog.pg_replication_slot_advance(slot_name, $5::pg_catalog.pg_lsn)).end_lsn::text FROM slot`
+
+	// That the slot is as planned on, before its xmin is released.
+	sqlSeeSlot = `WITH slot AS MATERIALIZED (` + sqlIdleSlot + `)
+SELECT slot_name::text FROM slot`
 
 	sqlDropSlot = `WITH slot AS MATERIALIZED (` + sqlIdleSlot + `)
 SELECT pg_catalog.pg_drop_replication_slot(slot_name)::text FROM slot`

@@ -121,6 +121,8 @@ func TestTrap21SquattedName(t *testing.T) {
 	wantClass(t, a.Apply(t.Context(), model.CreateSlot{Slot: "mine", Guard: guard(seen)}), postgres.AlreadyDone)
 	for _, step := range []model.Step{
 		model.AdvanceSlot{Slot: "mine", From: at, To: at, Guard: guard(seen)},
+		model.TouchSlot{Slot: "mine", From: at, Guard: guard(seen)},
+		model.ReleaseXMin{Slot: "mine", From: at, Guard: guard(seen)},
 		model.ResetSlot{Slot: "mine", From: at, Guard: guard(seen)},
 		model.DropSlot{Slot: "mine", From: at, Guard: guard(seen)},
 	} {
@@ -144,6 +146,7 @@ func TestTrap8AttachedInBetween(t *testing.T) {
 	pid := slotOf(t, a, "own").ActivePID
 	for _, from := range []model.LSN{at, slotOf(t, a, "own").RestartLSN} { // it may have moved, or not
 		for _, step := range []model.Step{
+			model.TouchSlot{Slot: "own", From: from, Guard: guard(seen)},
 			model.DropSlot{Slot: "own", From: from, Guard: guard(seen)},
 			model.ResetSlot{Slot: "own", From: from, Guard: guard(seen)},
 			model.AdvanceSlot{Slot: "own", From: from, To: from, Guard: guard(seen)},
@@ -204,6 +207,8 @@ func TestPromotedInBetween(t *testing.T) {
 	standby.Promote()
 	for _, step := range []model.Step{
 		model.CreateSlot{Slot: "new", Guard: guard(seen)},
+		model.TouchSlot{Slot: "held", From: held.RestartLSN, Guard: guard(seen)},
+		model.ReleaseXMin{Slot: "held", From: held.RestartLSN, Guard: guard(seen)},
 		model.AdvanceSlot{Slot: "held", From: held.RestartLSN, To: seen.Redo, Guard: guard(seen)},
 		model.ResetSlot{Slot: "held", From: held.RestartLSN, Guard: guard(seen)},
 		model.DropSlot{Slot: "held", From: held.RestartLSN, Guard: guard(seen)},
