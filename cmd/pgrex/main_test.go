@@ -3,31 +3,50 @@ package main
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/pgrex/pgrex/testenv/pgserver"
 )
+
+// patience bounds every wait of a script.
+const patience = 20 * time.Second
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"pgrex": main})
 }
 
-// TestScripts runs the whole program as a user does, with the real cibadmin on CIB files, and PostgreSQL as the script
-// says.
+// TestScripts runs the whole program as a user does, with Pacemaker's real tools on CIB files, and real PostgreSQL servers
+// where the script starts any.
 func TestScripts(t *testing.T) {
-	for _, tool := range []string{"cibadmin", "sh"} {
+	for _, tool := range []string{"cibadmin", "crm_attribute", "crm_resource", "crm_mon", "sh"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Fatalf("%v; hack/test installs what the tests need", err)
 		}
 	}
+	testdata, err := filepath.Abs("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := map[string]func(*testscript.TestScript, bool, []string){
+		"exits": exits, "big": big, "eventually": eventually, "oneline": oneline,
+		"cluster": cluster, "operation": operation, "agrees": agrees,
+	}
+	maps.Copy(commands, serverCommands)
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir:  "testdata/script",
+		Cmds: commands,
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("TESTDATA", testdata)
+			env.Values[hostsKey{}] = &hosts{t: env.T().(testing.TB), servers: map[string]*pgserver.Server{}}
 			program, err := exec.LookPath("pgrex") // where testscript has put it; for scripts that change PATH
 			if err != nil {
 				return err
@@ -38,9 +57,6 @@ func TestScripts(t *testing.T) {
 				env.Setenv(v, "")
 			}
 			return nil
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "big": big, "eventually": eventually, "oneline": oneline,
 		},
 	})
 }
@@ -70,9 +86,9 @@ func big(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o600))
 }
 
-// eventually COMMAND... runs a command until it ends with 0, for at most 20 s; "! eventually" until it does not.
+// eventually COMMAND... runs a command until it ends with 0, as long as patience lasts; "! eventually" until it does not.
 func eventually(ts *testscript.TestScript, neg bool, args []string) {
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		err := ts.Exec(args[0], args[1:]...)
 		if (err == nil) != neg {

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// What scripts do with a CIB beside running Pacemaker's tools on it. With CIB_file set these need no cluster.
+
+// cluster makes the CIB of two hosts, pm01 and pm02, that have joined and run nothing yet, for all that follows.
+func cluster(ts *testscript.TestScript, _ bool, _ []string) {
+	data, err := os.ReadFile(filepath.Join(ts.Getenv("TESTDATA"), "cluster.xml"))
+	ts.Check(err)
+	file := ts.MkAbs("cib/cib.xml") // so named, and alone in its folder, as Pacemaker has it
+	ts.Check(os.MkdirAll(filepath.Dir(file), 0o700))
+	ts.Check(os.WriteFile(file, data, 0o600))
+	ts.Setenv("CIB_file", file)
+}
+
+// operation NODE OPERATION [STATUS [CODE]] enters into the CIB, with cibadmin, what Pacemaker has done to the database on a
+// host, as its controller does: the last of start, promote, demote, stop. "-1 193" is an operation still under way.
+func operation(ts *testscript.TestScript, _ bool, args []string) {
+	node, name := args[0], args[1]
+	status, code := "0", "0"
+	if len(args) == 4 {
+		status, code = args[2], args[3]
+	}
+	id := strings.TrimPrefix(node, "pm0")
+	const transition = "1:1:0:4fe152cd-0709-489f-be86-f616ea064e34"
+	ts.Check(ts.Exec("cibadmin", "--modify", "--allow-create", "--scope", "status", "--xml-text", fmt.Sprintf(
+		`<node_state id="%s"><lrm id="%[1]s"><lrm_resources><lrm_resource id="pgsql" class="ocf" provider="heartbeat" type="pgsql">`+
+			`<lrm_rsc_op id="pgsql_last_0" operation_key="pgsql_%[2]s_0" operation="%[2]s" on_node="%[3]s" call-id="1" interval="0"`+
+			` op-status="%[4]s" rc-code="%[5]s" transition-key="%[6]s" transition-magic="%[4]s:%[5]s;%[6]s"/>`+
+			`</lrm_resource></lrm_resources></lrm></node_state>`,
+		id, name, node, status, code, transition)))
+}
+
+// agrees wants pgrex and crm_mon to see the same hosts, online or not, and the same database on those that are online.
+func agrees(ts *testscript.TestScript, _ bool, _ []string) {
+	var ours inspected
+	ts.Check(ts.Exec("pgrex", "inspect", "-o", "json"))
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &ours))
+	var theirs struct {
+		Nodes []struct {
+			Name   string `xml:"name,attr"`
+			Online bool   `xml:"online,attr"`
+		} `xml:"nodes>node"`
+		Resources []struct {
+			Role string `xml:"role,attr"`
+			Node struct {
+				Name string `xml:"name,attr"`
+			} `xml:"node"`
+		} `xml:"resources>clone>resource"`
+	}
+	ts.Check(ts.Exec("crm_mon", "-1", "--output-as=xml", "--inactive"))
+	ts.Check(xml.Unmarshal([]byte(ts.ReadFile("stdout")), &theirs))
+
+	// crm_mon shows an operation under way, pgrex the role that Pacemaker reckons with meanwhile.
+	settled := map[string]string{"promoting": "promoted", "demoting": "promoted", "starting": "unpromoted"}
+	got, want := map[string]string{}, map[string]string{}
+	for _, n := range ours.Nodes {
+		got[n.Name] = fmt.Sprintf("online=%t ", n.Online)
+		if role := ours.Clones[0].Roles[n.Name]; n.Online && role != "stopped" {
+			got[n.Name] += string(role)
+		}
+	}
+	for _, n := range theirs.Nodes {
+		want[n.Name] = fmt.Sprintf("online=%t ", n.Online)
+	}
+	for _, r := range theirs.Resources {
+		role := strings.ToLower(r.Role)
+		if s, ok := settled[role]; ok {
+			role = s
+		}
+		if want[r.Node.Name] == "online=true " {
+			want[r.Node.Name] += role
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		ts.Fatalf("crm_mon (-) and pgrex (+) differ:\n%s", diff)
+	}
+}
