@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,7 +31,16 @@ func (s *settings) observer() *controller.Observer {
 func (s *settings) observeOnce(ctx context.Context) (reconcile.Input, error) {
 	o := s.observer()
 	defer o.Close()
-	return o.Full(ctx)
+	return look(ctx, o)
+}
+
+// look looks once, at everything. What a look that was interrupted made of the cluster and the server means nothing.
+func look(ctx context.Context, o *controller.Observer) (reconcile.Input, error) {
+	in, err := o.Full(ctx)
+	if ctx.Err() != nil {
+		return reconcile.Input{}, ctx.Err()
+	}
+	return in, err
 }
 
 // snapshotOf is the document for an input taken now.
@@ -49,7 +60,7 @@ func planFrom(in reconcile.Input) (model.Plan, error) {
 func blind(in reconcile.Input) error {
 	switch {
 	case in.Cluster == nil:
-		return fmt.Errorf("the CIB could not be read: %s", in.ClusterProblem)
+		return errors.New(cmp.Or(in.ClusterProblem, "there is no CIB in the snapshot"))
 	case in.Instance.State == model.ServerUnreachable:
 		return fmt.Errorf("PostgreSQL could not be asked: %s", in.Instance.Problem)
 	}

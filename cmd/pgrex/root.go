@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"strings"
 
@@ -30,6 +31,9 @@ Run it as the user that runs PostgreSQL, with the group haclient (pgrex.service 
 func runE(f func(cmd *cobra.Command) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		err := f(cmd)
+		if errors.Is(err, context.Canceled) {
+			err = errors.New("interrupted")
+		}
 		if _, ok := errors.AsType[statusError](err); ok || err == nil {
 			return err
 		}
