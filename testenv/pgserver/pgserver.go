@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -82,11 +83,26 @@ func (s *Server) copyTo(standby *Server) {
 	for _, slot := range slots {
 		must(s.t, os.RemoveAll(slot))
 	}
-	signal := filepath.Join(standby.data(), "standby.signal")
+	standby.markStandby()
+}
+
+// markStandby makes the next start one as a standby.
+func (s *Server) markStandby() {
+	s.t.Helper()
+	signal := filepath.Join(s.data(), "standby.signal")
 	must(s.t, os.WriteFile(signal, nil, 0o600))
 	if c := credential(s.t); c != nil {
 		must(s.t, os.Chown(signal, int(c.Uid), int(c.Gid)))
 	}
+}
+
+// Follow starts a stopped server, whatever it was, as a standby of another one. A running standby follows another one by
+// Configure with its Conninfo.
+func (s *Server) Follow(upstream *Server) {
+	s.t.Helper()
+	s.markStandby()
+	s.configure("primary_conninfo = '" + upstream.Conninfo() + "'")
+	s.Start()
 }
 
 // Conninfo is how to reach the server over TCP.
@@ -96,8 +112,8 @@ func (s *Server) Conninfo() string {
 
 func newServer(t testing.TB) *Server {
 	t.Helper()
-	if _, err := os.Stat(filepath.Join(binDir(), "postgres")); err != nil {
-		t.Fatalf("no PostgreSQL in %s: hack/test installs postgresql-15; PGREX_PG_BINDIR names another", binDir())
+	if err := usable(); err != nil {
+		t.Fatal(err)
 	}
 	dir, err := os.MkdirTemp("/tmp", "pgsrv") // a socket's path has to be short
 	must(t, err)
@@ -111,6 +127,21 @@ func newServer(t testing.TB) *Server {
 	must(t, listener.Close())
 	return &Server{t: t, Dir: dir, Port: uint16(port)}
 }
+
+// usable tells why the programs cannot be used: they are not there, or not of the major version that PGREX_PG_MAJOR asks
+// for. It runs one of them once.
+var usable = sync.OnceValue(func() error {
+	out, err := exec.CommandContext(context.Background(), filepath.Join(binDir(), "postgres"), "--version").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("no PostgreSQL in %s: hack/test installs postgresql-15, hack/servers others, which PGREX_PG_BINDIR names: %w\n%s",
+			binDir(), err, out)
+	}
+	version := strings.TrimSpace(string(out))
+	if major := os.Getenv("PGREX_PG_MAJOR"); major != "" && !strings.HasPrefix(version, "postgres (PostgreSQL) "+major+".") {
+		return fmt.Errorf("%s is %s, but PGREX_PG_MAJOR asks for %s", binDir(), version, major)
+	}
+	return nil
+})
 
 func must(t testing.TB, err error) {
 	t.Helper()
