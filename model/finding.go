@@ -18,6 +18,7 @@ const (
 	CodeCIBStale           Code = "CIBStale"
 	CodeOtherSystem        Code = "OtherSystem"
 	CodeTimelineDiffers    Code = "TimelineDiffers"
+	CodePrimaryDiffers     Code = "PrimaryDiffers"
 	CodeUpstreamUnknown    Code = "UpstreamUnknown"
 	CodeNotReplicated      Code = "NotReplicated"
 	CodeNotMember          Code = "NotMember"

@@ -85,7 +85,7 @@ type AdvanceSlot struct {
 	Reason Reason `json:"reason"`
 }
 
-// ResetSlot drops an inactive slot and makes it anew, reserved, in one statement.
+// ResetSlot drops an inactive slot and makes it anew, reserved, in one statement. It never lets go of WAL that is held.
 type ResetSlot struct {
 	Slot   string `json:"slot"`
 	Member string `json:"member"`

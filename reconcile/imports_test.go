@@ -19,6 +19,7 @@ var mayImport = map[string][]string{
 	"model":               {},
 	"cib":                 {"model"},
 	"reconcile":           {"model"},
+	"reconcile/world":     {},
 	"controller":          {"model", "cib", "reconcile", "controller/postgres"},
 	"controller/postgres": {"model"},
 	"cmd/pgrex":           {"model", "cib", "reconcile", "controller", "controller/postgres"},

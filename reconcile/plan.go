@@ -231,6 +231,12 @@ func (v *view) nothingForbids(standing model.Standing) bool {
 			"the CIB (%d.%d) is older than one already seen (%d.%d): %s; if it was restored on purpose, restart pgrex",
 			c.Version.AdminEpoch, c.Version.Epoch, v.in.Newest.AdminEpoch, v.in.Newest.Epoch, held)
 	}
+	if own, _ := v.in.Upstream.Slot(v.names[v.primary]); standing == model.Standby && own.Exists && v.names[v.primary] != v.names[v.self] {
+		v.waiting = true
+		v.say(model.CodePrimaryDiffers, model.Warning, v.primary,
+			"the server at %s has a slot for %s, which the CIB says is the primary; no primary has one for itself, so that it may be "+
+				"another host: %s until they agree, or pgrex on %s has dropped it", v.in.Upstream.Address, v.primary, held, v.primary)
+	}
 	if u := v.in.Upstream; standing == model.Standby && u.Timeline != v.in.Instance.RedoTimeline {
 		v.say(model.CodeTimelineDiffers, model.Info, v.self,
 			"the last restartpoint is on timeline %d, the primary on %d: %s until a restartpoint on the same timeline",

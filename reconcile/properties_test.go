@@ -92,8 +92,10 @@ func (w *judge) step(step model.Step) {
 		}
 		if s.Member != w.primary() {
 			owner, _ := w.in.Upstream.Slot(s.Slot)
-			if role, _ := w.in.Cluster.Clones[0].Role(s.Member); role != model.RoleUnpromoted {
-				t.Fatalf("I5: %s is moved while %s, being %q, cannot have confirmed anything", s.Slot, s.Member, role)
+			role, _ := w.in.Cluster.Clones[0].Role(s.Member)
+			node, _ := w.in.Cluster.Node(s.Member)
+			if status := node.Attribute("pgsql-data-status"); role != model.RoleUnpromoted || status == "DISCONNECT" {
+				t.Fatalf("I5: %s is moved while %s, being %q and %q, cannot have confirmed anything", s.Slot, s.Member, role, status)
 			}
 			if !owner.RestartLSN.IsValid() || s.To > owner.RestartLSN {
 				t.Fatalf("I5: %s passes what %s has confirmed, %s: %s", s.Slot, s.Member, owner.RestartLSN, s.To)
@@ -111,8 +113,8 @@ func (w *judge) step(step model.Step) {
 		}
 	case model.ResetSlot:
 		w.mayTouch(s.Slot)
-		if old, _ := w.slot(s.Slot); old.Reserved() {
-			t.Fatalf("I3: resets %s, which holds WAL", s.Slot)
+		if old, _ := w.slot(s.Slot); old.Reserved() && (w.plan.Standing == model.Primary || old.RestartLSN <= w.in.Instance.Redo) {
+			t.Fatalf("I3: resets %s, which holds WAL from %s on, on a %s with the redo %s", s.Slot, old.RestartLSN, w.plan.Standing, w.in.Instance.Redo)
 		}
 	case model.DropSlot:
 		w.mayTouch(s.Slot)
@@ -315,6 +317,8 @@ func drawCluster(t *rapid.T, hosts, members []string, primary string) model.Clus
 			if n.Online && rapid.IntRange(0, 3).Draw(t, "runs") > 0 {
 				clone.Roles[h] = model.RoleUnpromoted
 			}
+			n.Permanent = map[string]string{"pgsql-data-status": rapid.SampledFrom(
+				[]string{"STREAMING|SYNC", "STREAMING|ASYNC", "CATCHUP|ASYNC", "DISCONNECT"}).Draw(t, "data status")}
 		}
 		if h == primary {
 			clone.Roles[h] = model.RolePromoted

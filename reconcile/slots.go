@@ -3,6 +3,7 @@ package reconcile
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/pgrex/pgrex/model"
 )
@@ -145,10 +146,15 @@ func (v *view) need(member string) (model.LSN, bool) {
 }
 
 // advance moves a slot forward to the need, never past this host's own redo, and only when that lets a whole WAL
-// segment go. It tells whether it does.
+// segment go. A slot that stands beyond the redo, as those of an old primary do, is made anew, which takes it back there:
+// that adds to what it holds. It tells whether the slot is changed.
 func (v *view) advance(s model.Slot, member string, need model.LSN) bool {
-	size := v.in.Instance.WALSegmentSize
-	target := min(need, v.in.Instance.Redo)
+	size, redo := v.in.Instance.WALSegmentSize, v.in.Instance.Redo
+	target := min(need, redo)
+	if s.RestartLSN.Segment(size) > redo.Segment(size) {
+		return v.reset(s, member, "BeyondRedo", fmt.Sprintf(
+			"stands at %s, but a failover may need WAL from the last restartpoint here on, %s", s.RestartLSN, redo))
+	}
 	if s.RestartLSN.Segment(size) > need.Segment(size) {
 		v.say(model.CodeHoldNotProtective, model.Info, member,
 			"slot %s here starts at %s, but %s needs WAL from %s: after a failover to this host now, %s would need an archive or a copy",
@@ -172,12 +178,15 @@ func (v *view) advance(s model.Slot, member string, need model.LSN) bool {
 }
 
 // confirms tells whether a member's need can have moved on: the primary's has with every restartpoint here, another
-// standby's only while its server runs. If the slot of a stopped one has moved on the primary, it was made anew there,
-// further on than its owner needs, and this host may be the only one that still holds what the owner does need.
+// standby's only while its server runs and the primary's agent sees it attached. Otherwise, if its slot on the primary has
+// moved on, then because it was made anew there, further on than its owner needs, and this host may be the only one that
+// still holds what the owner does need.
 func (v *view) confirms(member string) bool {
 	node, _ := v.in.Cluster.Node(member)
 	role, _ := v.clone.Role(member)
-	return member == v.primary || node.Online && role == model.RoleUnpromoted
+	state, _, _ := strings.Cut(node.Attribute(v.clone.Primitive+dataStatusSuffix), "|")
+	attached := state == dataStreaming || state == dataCatchup
+	return member == v.primary || node.Online && role == model.RoleUnpromoted && attached
 }
 
 // usableSlot finds the slot that is ours by name. Where there is none it plans one; one that squats on the name is
@@ -244,15 +253,17 @@ func (v *view) orphans() {
 	}
 }
 
-// reset plans to drop a slot and make it anew, unless something forbids it.
-func (v *view) reset(s model.Slot, member, code, why string) {
+// reset plans to drop a slot and make it anew, unless something forbids it. It tells whether it does.
+func (v *view) reset(s model.Slot, member, code, why string) bool {
 	switch {
 	case s.Active:
 		v.busy(s, "made anew")
 	case v.mayDestroy:
 		v.resets = append(v.resets, model.ResetSlot{Slot: s.Name, Member: member, From: s.RestartLSN, Guard: v.guard(),
 			Reason: model.Reason{Code: code, Text: "the slot " + why}})
+		return true
 	}
+	return false
 }
 
 // drop plans to remove a slot, unless something forbids it.

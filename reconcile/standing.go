@@ -8,12 +8,15 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// The agent's attributes (change_pgsql_status, change_data_status) and the values that only a primary has.
+// The agent's attributes (change_pgsql_status, change_data_status), the values that only a primary has, and how those
+// begin that a standby has while it is attached to the primary (pg_stat_replication's state).
 const (
 	statusSuffix     = "-status"
 	dataStatusSuffix = "-data-status"
 	statusPrimary    = "PRI"
 	dataLatest       = "LATEST"
+	dataStreaming    = "STREAMING"
+	dataCatchup      = "CATCHUP"
 )
 
 // signs is what the CIB says of one node's claim to be the primary.

@@ -80,7 +80,9 @@ SELECT pg_catalog.pg_drop_replication_slot(slot_name)::text FROM slot`
 
 	// A row of "dropped" exists only once the drop is done, and the slot is made for that row. Slots are not transactional:
 	// if the create then fails, the slot is gone, and the next plan makes it.
-	sqlResetSlot = `WITH slot AS MATERIALIZED (` + sqlIdleSlot + `),
+	// And a slot that holds WAL is made anew only where that does not let go of any.
+	sqlResetSlot = `WITH slot AS MATERIALIZED (` + sqlIdleSlot + `
+  AND (restart_lsn IS NULL OR wal_status = 'lost' OR (SELECT redo_lsn FROM pg_catalog.pg_control_checkpoint()) <= restart_lsn)),
 dropped AS MATERIALIZED (SELECT slot_name, pg_catalog.pg_drop_replication_slot(slot_name) FROM slot)
 SELECT (pg_catalog.pg_create_physical_replication_slot(slot_name, true)).lsn::text FROM dropped`
 

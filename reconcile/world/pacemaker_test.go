@@ -1,0 +1,306 @@
+package world
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+const resource = "pgsql"
+
+// cib is what Pacemaker says in one partition: in the main one, or to a host that is cut off.
+type cib struct {
+	epoch       int64
+	maintenance bool
+	nodes       map[string]node
+	versions    []*model.Cluster // all there were, the newest last: who reads late gets an older one
+}
+
+type node struct {
+	online, unclean bool
+	role            model.Role
+	status, data    string // the agent's attributes <primitive>-status and <primitive>-data-status
+}
+
+// change alters one node's state in a partition.
+func (c *cib) change(name string, f func(*node)) {
+	n := c.nodes[name]
+	before := n
+	f(&n)
+	if n != before {
+		c.nodes[name] = n
+		c.versions = append(c.versions, nil) // made when somebody reads it
+	}
+}
+
+// fork is the same for a host that is cut off, or that comes back.
+func (c *cib) fork() *cib {
+	return &cib{epoch: c.epoch + 1, maintenance: c.maintenance, nodes: maps.Clone(c.nodes), versions: []*model.Cluster{nil}}
+}
+
+// cibOf is the CIB of a host's partition.
+func (w *world) cibOf(h *host) *cib {
+	if own, ok := w.apart[h.name]; ok {
+		return own
+	}
+	return w.main
+}
+
+// read gives the CIB of a host's partition, as of up to late changes ago.
+func (w *world) read(h *host, late int) *model.Cluster {
+	c := w.cibOf(h)
+	if c.versions[len(c.versions)-1] == nil {
+		c.versions[len(c.versions)-1] = w.cluster(c, w.quorate(h))
+	}
+	known := slices.DeleteFunc(slices.Clone(c.versions[max(0, len(c.versions)-8):]), func(v *model.Cluster) bool { return v == nil })
+	return known[max(0, len(known)-1-late)]
+}
+
+// quorate: two hosts have quorum each by itself (two_node), more need the majority.
+func (w *world) quorate(h *host) bool {
+	n := len(w.hosts)
+	if n == 2 {
+		return true
+	}
+	together := 0
+	for _, o := range w.hosts {
+		if o.on && !o.cut {
+			together++
+		}
+	}
+	return !h.cut && together*2 > n
+}
+
+func (w *world) cluster(c *cib, quorate bool) *model.Cluster {
+	clone := model.Clone{
+		ID: "ms", Primitive: resource, Agent: "ocf:heartbeat:pgsql", Managed: !c.maintenance,
+		Parameters: w.parameters, Meta: w.meta, Roles: map[string]model.Role{},
+	}
+	cluster := &model.Cluster{
+		Quorate: quorate, Maintenance: c.maintenance,
+		Version: model.Version{Epoch: c.epoch + int64(len(c.versions))},
+	}
+	for _, h := range w.hosts {
+		n := c.nodes[h.name]
+		if n.role != "" {
+			clone.Roles[h.name] = n.role
+		}
+		cluster.Nodes = append(cluster.Nodes, model.Node{
+			Name: h.name, Online: n.online, Unclean: n.unclean,
+			Transient: map[string]string{resource + "-status": n.status},
+			Permanent: map[string]string{resource + "-data-status": n.data},
+		})
+	}
+	cluster.Clones = []model.Clone{clone}
+	return cluster
+}
+
+// reachablePrimary is the server behind the virtual IP, if the host's network reaches it.
+func (w *world) reachablePrimary(h *host) *host {
+	p := w.address
+	if p == nil || p.server != primary || p != h && (p.cut || h.cut) {
+		return nil
+	}
+	return p
+}
+
+// leave is what the others see when a host is gone without a word: unclean until it is fenced.
+func (w *world) leave(h *host) {
+	w.main.change(h.name, func(n *node) {
+		n.online, n.unclean, n.status = false, w.fencing && n.role != model.RoleStopped, ""
+		if !n.unclean {
+			n.role = model.RoleStopped
+		}
+	})
+}
+
+// cutOff takes a host off the network. It goes on by itself, and sees the others gone.
+func (w *world) cutOff(h *host) {
+	own := w.main.fork()
+	for _, o := range w.others(h) {
+		own.change(o.name, func(n *node) { n.online, n.unclean, n.role = false, w.fencing, model.RoleStopped })
+	}
+	w.apart[h.name] = own
+	h.cut = true
+	w.detach(h, true)
+	for _, o := range w.hosts {
+		if o.upstream == h {
+			w.detach(o, true)
+		}
+	}
+	w.leave(h)
+}
+
+// heal brings it back, with what it has become meanwhile.
+func (w *world) heal(h *host) {
+	own := w.apart[h.name]
+	delete(w.apart, h.name)
+	h.cut = false
+	w.main.epoch = max(w.main.epoch, own.epoch+int64(len(own.versions))) + 1
+	w.main.change(h.name, func(n *node) { *n = own.nodes[h.name] })
+}
+
+// fence ends a host that the main partition takes for unclean.
+func (w *world) fence(h *host) {
+	if !w.main.nodes[h.name].unclean {
+		return
+	}
+	w.powerOff(h)
+	w.main.change(h.name, func(n *node) { n.unclean, n.role = false, model.RoleStopped })
+}
+
+func (w *world) powerOff(h *host) {
+	for _, o := range w.hosts {
+		if o.upstream == h {
+			w.detach(o, false)
+		}
+	}
+	w.detach(h, true)
+	w.stop(h, false)
+	h.on, h.cut = false, false
+	h.pgrex = pgrex{}
+	delete(w.apart, h.name)
+	w.leave(h)
+}
+
+func (w *world) powerOn(h *host) {
+	h.on = true
+	h.pgrex.up = true
+	w.main.change(h.name, func(n *node) { n.online, n.unclean, n.role, n.status = true, false, model.RoleStopped, "STOP" })
+}
+
+// promotion is the agent's promote under way, whose parts others can see before it is done.
+type promotion struct {
+	host  *host
+	stage int
+}
+
+// elect is Pacemaker's choice of a host to promote: with quorum, nobody unclean, nobody promoted, and the newest data.
+func (w *world) elect() *host {
+	var best *host
+	for _, h := range w.hosts {
+		n := w.main.nodes[h.name]
+		if n.unclean || n.role == model.RolePromoted {
+			return nil
+		}
+		if h.cut || !n.online || n.role != model.RoleUnpromoted || h.server != standby {
+			continue
+		}
+		if best == nil || cmp.Or(cmp.Compare(h.wal.timeline(), best.wal.timeline()), cmp.Compare(h.wal.end, best.wal.end)) > 0 {
+			best = h
+		}
+	}
+	if best == nil || !w.quorate(best) || w.main.maintenance {
+		return nil
+	}
+	return best
+}
+
+// agents lets the promotion under way get on by some parts.
+func (w *world) agents(parts int) {
+	for range parts {
+		w.agent()
+	}
+}
+
+// agent does the next part of the promotion under way, in the agent's order.
+func (w *world) agent() {
+	if w.promoting == nil {
+		if h := w.elect(); h != nil {
+			w.promoting = &promotion{host: h}
+		}
+		return
+	}
+	h := w.promoting.host
+	if h.cut || w.promoting.stage <= 1 && h.server != standby || w.promoting.stage > 1 && h.server != primary {
+		w.promoting = nil
+		return
+	}
+	switch w.promoting.stage {
+	case 0:
+		for _, o := range w.others(h) {
+			w.main.change(o.name, func(n *node) { n.data = "DISCONNECT" })
+		}
+	case 1:
+		h.lock = true
+		w.promote(h)
+	case 2:
+		w.remakeAgentSlots(h)
+	case 3:
+		w.main.change(h.name, func(n *node) { n.data = "LATEST" })
+	case 4:
+		w.main.change(h.name, func(n *node) { n.status = "PRI" })
+	case 5:
+		w.main.change(h.name, func(n *node) { n.role = model.RolePromoted })
+	default:
+		w.address = h
+		w.promoting = nil
+		return
+	}
+	w.promoting.stage++
+}
+
+// remakeAgentSlots is what the agent does at promote where it has replication_slot_name.
+func (w *world) remakeAgentSlots(h *host) {
+	if !w.agentSlots {
+		return
+	}
+	for _, o := range w.others(h) {
+		if h.slots[w.names[o.name]].user == "" {
+			h.slots[w.names[o.name]] = slot{}
+		}
+	}
+	h.save()
+}
+
+// monitor is the agent's look at its server, and Pacemaker's answer to what it finds.
+func (w *world) monitor(h *host) {
+	c := w.cibOf(h)
+	n := c.nodes[h.name]
+	switch {
+	case c.maintenance || !h.on || w.promoting != nil && w.promoting.host == h:
+	case h.server == down:
+		c.change(h.name, func(n *node) { n.role, n.status = model.RoleStopped, "STOP" })
+	case h.server == primary && n.role == model.RolePromoted:
+		if p := w.address; c == w.main && (p == nil || p.server != primary || p.cut) {
+			w.address = h
+		}
+		c.change(h.name, func(n *node) { n.status, n.data = "PRI", "LATEST" })
+		for _, o := range w.others(h) {
+			if o.upstream == h {
+				c.change(o.name, func(n *node) { n.status, n.data = "HS:async", "STREAMING|ASYNC" })
+			} else if !o.cut || c == w.main {
+				c.change(o.name, func(n *node) { n.data = "DISCONNECT" })
+			}
+		}
+	case h.server == primary: // of a promotion that was not finished, or after a heal
+		w.stop(h, false)
+	}
+}
+
+// resolve is Pacemaker's answer to two promoted hosts in one partition: the one on the older timeline is stopped.
+func (w *world) resolve() {
+	var promoted []*host
+	for _, h := range w.hosts {
+		if !h.cut && h.server == primary {
+			promoted = append(promoted, h)
+		}
+	}
+	if len(promoted) < 2 {
+		return
+	}
+	oldest := slices.MinFunc(promoted, func(a, b *host) int { return cmp.Compare(a.wal.timeline(), b.wal.timeline()) })
+	w.stop(oldest, false)
+	w.monitor(oldest)
+}
+
+// startServer is Pacemaker's start of a stopped instance.
+func (w *world) startServer(h *host) {
+	if !h.on || h.cut || h.server != down || h.lock || w.main.maintenance || !w.quorate(h) {
+		return
+	}
+	w.start(h)
+	w.main.change(h.name, func(n *node) { n.role, n.status = model.RoleUnpromoted, "HS:alone" })
+}
