@@ -1,0 +1,134 @@
+package controller_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/model"
+)
+
+// TestTrap11LostAndBack: a standby is off for longer than max_slot_wal_keep_size lets its slot hold WAL. Nothing is done about
+// the lost slot until its owner has come back by way of an archive. Then it is made anew, and does hold WAL.
+func TestTrap11LostAndBack(t *testing.T) {
+	t.Parallel()
+	r := newRex(t, 3, "archive_mode = on", "archive_command = 'mkdir -p ../archive && cp %p ../archive/%f'")
+	r.settle()
+	primary, away := r.host("pm01"), r.host("pm03")
+	r.stop("pm03", "fast")
+	r.write(64)
+	primary.Configure("max_slot_wal_keep_size = 16MB") // only now, or pm02 may lose its slot as well
+	primary.Await("the slot is lost", func() bool { primary.SQL("CHECKPOINT"); return primary.slotFor("pm03").Lost() })
+	r.settle()
+	for _, h := range r.running() {
+		before := h.kept()
+		plan, _ := h.pass()
+		if h == primary && finding(plan, model.CodeRebuildRequired).Subject != "pm03" {
+			t.Errorf("the plan of a primary with a lost slot:\n%s", plan)
+		}
+		if now := h.kept(); now != before {
+			t.Errorf("something was done on %s for a host that needs a copy: before\n%s\nnow\n%s", h.name, before, now)
+		}
+	}
+	if held := r.host("pm02").slotFor("pm03"); !held.Reserved() {
+		t.Errorf("the standby has let go what the primary lost: %+v", held)
+	}
+
+	// Should pgrex on pm03 come late, PostgreSQL up to 17 lets it attach to the lost slot, which holds nothing in 16 and 17 even
+	// so. It is made anew as soon as it is free.
+	archive := "restore_command=cp " + primary.Dir + "/archive/%f %p"
+	away.Start("-c", archive)
+	if primary.instance().Version < 180000 {
+		primary.Await("the lost slot is in use", func() bool {
+			slot := primary.slotFor("pm03")
+			return slot.Active && slot.RestartLSN.IsValid()
+		})
+	}
+	away.Stop("fast")
+	r.passUntil("the slot is free", func() bool { return !primary.slotFor("pm03").Active })
+	r.settle()
+	away.Start("-c", archive)
+	r.started("pm03")
+	r.settle()
+	r.wantProtected()
+
+	primary.Configure("max_slot_wal_keep_size = -1")
+	r.stop("pm03", "fast")
+	r.write(160)
+	away.Start() // without the archive
+	r.started("pm03")
+	r.settle()
+	r.wantProtected()
+}
+
+// TestTrap22HeldSlotsTimeOut: PostgreSQL 18 invalidates slots that nobody uses. Those of a host that is away are kept as
+// long as pgrex looks after them; without it they are lost, and made anew.
+func TestTrap22HeldSlotsTimeOut(t *testing.T) {
+	t.Parallel()
+	r := newRex(t, 3)
+	if r.host("pm01").SQL("SELECT current_setting('idle_replication_slot_timeout', true) IS NULL") == "t" {
+		return // an older PostgreSQL: slots never time out
+	}
+	r.settle()
+	r.stop("pm03", "fast")
+	const timeout = 3
+	for _, h := range r.running() {
+		h.Configure(fmt.Sprintf("idle_replication_slot_timeout = %ds", timeout))
+	}
+	begin := time.Now()
+	r.passUntil("twice the timeout has passed", func() bool {
+		r.write(0) // slots are invalidated at a checkpoint, or at a restartpoint that has a new one to go by
+		return time.Since(begin) > 2*timeout*time.Second
+	})
+	r.wantProtected()
+
+	r.host("pm01").Await("the slots for pm03 are lost, because no pgrex runs", func() bool {
+		r.write(0)
+		return r.host("pm01").slotFor("pm03").Lost() && r.host("pm02").slotFor("pm03").Lost()
+	})
+	r.host("pm03").Start()
+	r.started("pm03")
+	r.settle()
+	r.wantProtected()
+}
+
+// TestCutInTheMiddle: the connection is ended in the middle of a step. The step is tried again, the others follow, and the
+// next plan is empty.
+func TestCutInTheMiddle(t *testing.T) {
+	t.Parallel()
+	r := newRex(t, 2)
+	h := r.host("pm01")
+	plan := h.plan()
+	ctx := t.Context()
+	locker, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres", h.Dir, h.Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = locker.Close(context.WithoutCancel(ctx)) }()
+	run := func(sql string) {
+		t.Helper()
+		if _, err := locker.Exec(ctx, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run("BEGIN; LOCK TABLE pg_catalog.pg_proc IN ACCESS EXCLUSIVE MODE") // makes the statement wait
+	done := make(chan controller.Result, 1)
+	go func() { done <- h.apply(plan.Steps...) }()
+	for cut := false; !cut; {
+		err := locker.QueryRow(ctx, "SELECT coalesce(bool_or(pg_terminate_backend(pid)), false) FROM pg_stat_activity "+
+			"WHERE application_name = 'pgrex' AND wait_event_type = 'Lock'").Scan(&cut)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	run("ROLLBACK")
+	if result := <-done; len(plan.Steps) != 1 || len(result.Done) != 1 || len(result.Pending) > 0 {
+		t.Errorf("%s\nwith the connection cut once: %+v", plan, result)
+	}
+	r.settle()
+	r.wantProtected()
+}
