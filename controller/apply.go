@@ -56,10 +56,18 @@ func Apply(ctx context.Context, server Server, steps []model.Step, log logr.Logg
 			log.V(1).Info("step already done", keyStep, step.Kind(), keyText, step.Text())
 		default:
 			r.Pending = append(r.Pending, step)
-			r.Failures = append(r.Failures, Failure{Step: step.Kind() + " " + step.Text(), Class: class, Text: err.Error()})
+			r.Failures = append(r.Failures, Failure{Step: step.Kind() + " " + step.Text(), Class: class, Text: cause(err)})
 		}
 	}
 	return r
+}
+
+// cause is what went wrong, without the step: that stands beside it.
+func cause(err error) string {
+	if e, ok := errors.AsType[*postgres.Error](err); ok {
+		return e.Err.Error()
+	}
+	return err.Error()
 }
 
 // applyStep tries a step, again while it fails for a passing reason. The last real error is kept.

@@ -35,6 +35,7 @@ const (
 	CodeRebuildRequired   Code = "RebuildRequired"
 	CodeSlotBusy          Code = "SlotBusy"
 	CodeOrphan            Code = "Orphan"
+	CodeForeignSlot       Code = "ForeignSlot"
 	CodeUnknownMember     Code = "UnknownMember"
 	CodeSlotMissing       Code = "SlotMissing"
 	CodeIdleTimeout       Code = "IdleTimeout"

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ type view struct {
 func Plan(in Input) (model.Plan, error) {
 	v := &view{in: in, self: strings.ToLower(in.Node)}
 	if in.Cluster == nil {
-		v.say(model.CodeClusterUnknown, model.Warning, "", "the CIB could not be read: %s", in.ClusterProblem)
+		v.say(model.CodeClusterUnknown, model.Warning, "", "%s", cmp.Or(in.ClusterProblem, "there is no CIB"))
 		return v.plan(model.InTransition), nil
 	}
 	var err error

@@ -234,22 +234,32 @@ func (v *view) isSharedName() bool {
 	return slices.ContainsFunc(v.others, func(m string) bool { return v.names[m] == v.names[v.self] })
 }
 
-// orphans is rule 6: slots under our prefix whose host is no member.
+// orphans is rule 6: slots under our prefix whose host is no member. Others that nobody uses are told of, too, because they
+// hold WAL: they may be ours of another prefix.
 func (v *view) orphans() {
 	taken := make(map[string]bool, len(v.names))
 	for _, m := range v.policy.Members {
 		taken[v.names[m]] = true
 	}
 	for _, s := range v.slots {
-		if taken[s.Name] || !v.policy.OwnsName(s.Name) || s.Type != model.SlotPhysical || s.Temporary {
-			continue
+		switch {
+		case taken[s.Name] || s.Temporary:
+		case !v.policy.OwnsName(s.Name) || s.Type != model.SlotPhysical:
+			v.foreign(s)
+		case !v.policy.DropOrphans || v.policy.AgentSlots:
+			v.say(model.CodeOrphan, model.Warning, s.Name,
+				"no member has a slot of this name; it holds %s of WAL: drop it, or set %s=drop", v.retained(s), model.MetaOrphans)
+		case !v.drop(s, "Orphan", "no member has a slot of this name, and "+model.MetaOrphans+"=drop"):
+			v.say(model.CodeOrphan, model.Warning, s.Name,
+				"no member has a slot of this name; it holds %s of WAL, and is dropped as soon as nothing forbids it", v.retained(s))
 		}
-		if v.policy.DropOrphans && !v.policy.AgentSlots {
-			v.drop(s, "Orphan", "no member has a slot of this name, and "+model.MetaOrphans+"=drop")
-			continue
-		}
-		v.say(model.CodeOrphan, model.Warning, s.Name,
-			"no member has a slot of this name; it holds %s of WAL: drop it, or set %s=drop", v.retained(s), model.MetaOrphans)
+	}
+}
+
+func (v *view) foreign(s model.Slot) {
+	if s.Reserved() && !s.Active {
+		v.say(model.CodeForeignSlot, model.Info, s.Name,
+			"pgrex has nothing to do with this slot, and nobody is attached to it; it holds %s of WAL: drop it if nobody needs it", v.retained(s))
 	}
 }
 
@@ -266,8 +276,8 @@ func (v *view) reset(s model.Slot, member, code, why string) bool {
 	return false
 }
 
-// drop plans to remove a slot, unless something forbids it.
-func (v *view) drop(s model.Slot, code, why string) {
+// drop plans to remove a slot, unless something forbids it. It tells whether it does.
+func (v *view) drop(s model.Slot, code, why string) bool {
 	switch {
 	case s.Active:
 		v.busy(s, "dropped")
@@ -278,7 +288,9 @@ func (v *view) drop(s model.Slot, code, why string) {
 	case v.mayDestroy:
 		v.drops = append(v.drops, model.DropSlot{Slot: s.Name, From: s.RestartLSN, Guard: v.guard(),
 			Reason: model.Reason{Code: code, Text: fmt.Sprintf("%s; WAL it holds (%s) goes with the next checkpoint here", why, v.retained(s))}})
+		return true
 	}
+	return false
 }
 
 // busy says that a slot stays as it is because it is attached. A walsender is never ended for it.

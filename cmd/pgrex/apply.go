@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
@@ -54,7 +53,7 @@ func apply(cmd *cobra.Command, s *settings, output string) error {
 	result := controller.Apply(cmd.Context(), o.Server(), plan.Steps, logr.Discard())
 	var errs []error
 	for _, f := range result.Failures {
-		errs = append(errs, errors.New(failureText(f)+";"))
+		errs = append(errs, fmt.Errorf("%s: %s;", f.Step, f.Text))
 	}
 	if result.Changed {
 		errs = append(errs, errors.New("something changed between looking and acting: look at 'pgrex plan' again;"))
@@ -63,12 +62,4 @@ func apply(cmd *cobra.Command, s *settings, output string) error {
 		return errors.Join(append(errs, fmt.Errorf("%d of %d steps are still to do", len(result.Pending), len(plan.Steps)))...)
 	}
 	return nil
-}
-
-// failureText says which step failed and why. PostgreSQL's errors begin with the step already.
-func failureText(f controller.Failure) string {
-	if strings.HasPrefix(f.Text, f.Step) {
-		return f.Text
-	}
-	return f.Step + ": " + f.Text
 }

@@ -105,7 +105,7 @@ func printStatus(w io.Writer, s controller.Status) error {
 		fmt.Fprintf(t, "to do: %s\n", step)
 	}
 	for _, f := range s.Failures {
-		fmt.Fprintf(t, "failed: %s\n", failureText(f))
+		fmt.Fprintf(t, "failed: %s: %s\n", f.Step, f.Text)
 	}
 	for _, c := range s.Conditions {
 		fmt.Fprintf(t, "%s %s since %s: %s\n", c.Severity, c.Code, c.Since.Local().Format(time.DateTime), c.Text)

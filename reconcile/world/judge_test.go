@@ -51,6 +51,11 @@ func (w *world) isWhole(s, n *host) bool {
 // judge holds what must be so after every event.
 func (w *world) judge() {
 	for _, h := range w.hosts {
+		if p := w.newest(h); h.wal.end >= h.spoiled && h.wal.follows(p.wal) && p.server == primary {
+			h.spoiled = 0
+		}
+	}
+	for _, h := range w.hosts {
 		for _, n := range w.others(h) {
 			w.judgeHold(h, n)
 		}
@@ -81,9 +86,9 @@ func (w *world) judgeHold(s, n *host) {
 	h.led, h.whole = s.led, w.isWhole(s, n)
 	way := n.wal.comeBackTo(s.wal)
 	switch {
-	case h.whole && n.wal.end >= n.spoiled:
+	case h.whole && n.spoiled == 0:
 		h.why = ""
-	case n.wal.end < n.spoiled:
+	case n.spoiled > 0:
 		h.why, h.whole = "its slots were moved by another host, or it was copied from one that was behind", false
 	case way == byCopyTarget:
 		h.why = "its own WAL back to the last common checkpoint is gone"
@@ -109,8 +114,13 @@ func (w *world) newest(h *host) *host {
 	return h
 }
 
-// parted tells whether a host holds WAL that the newest primary does not have.
-func (w *world) parted(h *host) bool { return !h.wal.follows(w.newest(h).wal) }
+// parted tells whether a host holds WAL that some primary does not have. The newest primary is never taken for that.
+func (w *world) parted(h *host) bool {
+	if h.server == primary && w.newest(h) == h {
+		return false
+	}
+	return slices.ContainsFunc(w.hosts, func(p *host) bool { return p.server == primary && !h.wal.follows(p.wal) })
+}
 
 func (w *world) show(s, n *host) string {
 	return fmt.Sprintf("%s has WAL from %s, slot %+v, is %s; %s needs %s, is %s at %s",
