@@ -32,8 +32,8 @@ type attributeSet struct {
 func (w *workingSet) sets(owners []*etree.Element, tag, first string) []attributeSet {
 	var sets []attributeSet
 	for rank, owner := range owners {
-		for el := range children(owner, tag) {
-			if el = w.follow(el); el == nil || !w.visit() {
+		for el := range w.children(owner, tag) {
+			if el = w.follow(el); el == nil {
 				continue
 			}
 			sets = append(sets, attributeSet{
@@ -41,7 +41,7 @@ func (w *workingSet) sets(owners []*etree.Element, tag, first string) []attribut
 				score:       score(attr(el, "score")),
 				rank:        rank,
 				first:       first != "" && strings.EqualFold(attr(el, "id"), first),
-				conditional: child(el, "rule") != nil,
+				conditional: w.child(el, "rule") != nil,
 			})
 		}
 	}
@@ -110,13 +110,10 @@ func (w *workingSet) addSet(a *attributes, s attributeSet, want func(string) boo
 // wrap its pairs in <attributes>, as it did before Pacemaker 1.0.
 func (w *workingSet) pairs(set *etree.Element) func(yield func(name, value string) bool) {
 	return func(yield func(name, value string) bool) {
-		if wrapped := child(set, "attributes"); wrapped != nil {
+		if wrapped := w.child(set, "attributes"); wrapped != nil {
 			set = wrapped
 		}
-		for pair := range children(set, "nvpair") {
-			if !w.visit() {
-				return
-			}
+		for pair := range w.children(set, "nvpair") {
 			target := w.follow(pair)
 			name, ok := lookupAttr(pair, "name")
 			if !ok {
@@ -144,7 +141,11 @@ func (w *workingSet) follow(e *etree.Element) *etree.Element {
 		w.targets = map[target]*etree.Element{}
 		w.index(w.root)
 	}
-	return w.targets[target{e.Tag, ref}]
+	to := w.targets[target{e.Tag, ref}]
+	if to != nil {
+		w.spend(size(to))
+	}
+	return to
 }
 
 // target is what an id-ref names: an element of the same tag with that id.
@@ -158,7 +159,7 @@ func (w *workingSet) index(e *etree.Element) {
 			w.targets[key] = e
 		}
 	}
-	for c := range children(e) {
+	for c := range w.children(e) {
 		w.index(c)
 	}
 }
@@ -178,7 +179,7 @@ type options struct {
 }
 
 func (w *workingSet) readOptions() {
-	w.add(&w.properties, []*etree.Element{child(w.configuration, "crm_config")}, "cluster_property_set", "cib-bootstrap-options", nil)
+	w.add(&w.properties, []*etree.Element{w.child(w.configuration, "crm_config")}, "cluster_property_set", "cib-bootstrap-options", nil)
 	option := func(name string, fallback bool) bool {
 		if v, known := model.ParseBool(w.properties.values[name]); known {
 			return v

@@ -52,7 +52,7 @@ func (w *workingSet) clone(clone, primitive *resource) model.Clone {
 		Roles: map[string]model.Role{},
 	}
 	for _, n := range w.nodes {
-		if !w.visit() {
+		if !w.spend(effortRole) {
 			break
 		}
 		if role, known := w.roleOn(primitive, n); known {
@@ -71,7 +71,7 @@ func (w *workingSet) roleOn(primitive *resource, n *node) (model.Role, bool) {
 	}
 	highest, said := roleStopped, false
 	for _, h := range n.historyNamed[primitive.id] {
-		if w.lookup(n, h.id) == primitive {
+		if w.spend(effortStep+len(h.id)) && w.lookup(n, h.id) == primitive {
 			said = true
 			highest = max(highest, w.replay(primitive, n, h, true).role)
 		}

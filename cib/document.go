@@ -18,7 +18,6 @@ const (
 	maxDepth    = 64
 	maxTags     = 1_000_000 // start and end tags, comments
 	maxEquals   = 1_500_000 // attributes, and "=" within values
-	maxVisits   = 2_000_000 // attributes and operations looked at, each time they are
 	maxReplicas = 1000
 )
 

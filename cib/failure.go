@@ -1,7 +1,6 @@
 package cib
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/beevik/etree"
@@ -32,16 +31,33 @@ func (f onFail) outlastsSuccess() bool {
 
 // policy is what the configuration says about a failure of the operation (unpack_operation, unpack_operation_on_fail).
 func (i *instance) policy(o *op) onFail {
-	key := fmt.Sprintf("%s %s %s %t", i.h.id, o.key, o.task, i.managed)
-	if p, ok := i.r.policies[key]; ok {
+	failed := failedOp{nameInterval(i.h.id, o.key), o.task, o.isProbe(), i.managed}
+	if p, ok := i.r.policies[failed]; ok {
 		return p
 	}
 	if i.r.policies == nil {
-		i.r.policies = map[string]onFail{}
+		i.r.policies = map[failedOp]onFail{}
 	}
 	p := i.w.policy(i, o)
-	i.r.policies[key] = p
+	i.r.policies[failed] = p
 	return p
+}
+
+// failedOp is what the policy about a resource's failure depends on.
+type failedOp struct {
+	nameInterval string
+	task         string
+	probe        bool
+	managed      bool
+}
+
+// nameInterval is what follows the resource in an operation's key, resource_name_interval; "" in a key of another one.
+func nameInterval(historyID, key string) string {
+	n := len(historyID)
+	if len(key) <= n || key[n] != '_' || !strings.EqualFold(key[:n], historyID) {
+		return ""
+	}
+	return strings.ToLower(key[n+1:])
 }
 
 func (w *workingSet) policy(i *instance, o *op) onFail {
@@ -49,7 +65,8 @@ func (w *workingSet) policy(i *instance, o *op) onFail {
 	if r.container == nil && !i.managed && w.connects(r) && !o.isProbe() && o.task != "start" {
 		return failStop // what connects to a remote node and is left alone stays down, whatever is configured
 	}
-	entry := w.operation(r, i.h.id, o.key)
+	w.spend(len(r.id)) // by which its node is looked up
+	entry := w.operation(r, nameInterval(i.h.id, o.key))
 	switch value := strings.ToLower(w.onFailValue(r, entry, o)); value {
 	case "block":
 		return failBlock
@@ -130,7 +147,7 @@ func (w *workingSet) configuredOnFail(entry *etree.Element) string {
 // promotedMonitorOnFail: a demote that has no on-fail of its own takes that of the promoted role's monitor.
 func (w *workingSet) promotedMonitorOnFail(r *resource) string {
 	for _, entry := range r.operations {
-		if !w.visit() {
+		if !w.spend(size(entry)) {
 			break
 		}
 		enabled, known := model.ParseBool(attr(entry, "enabled"))
@@ -149,17 +166,13 @@ func isPromotedMonitor(entry *etree.Element) bool {
 		milliseconds(attr(entry, "interval")) > 0
 }
 
-// operation finds the <op> that configures an operation, by its key name_task_interval (find_rsc_op_entry_helper).
-// migrate_to and migrate_from may be configured together as migrate.
-func (w *workingSet) operation(r *resource, historyID, key string) *etree.Element {
-	wanted, ok := strings.CutPrefix(strings.ToLower(key), strings.ToLower(historyID)+"_")
-	if !ok {
-		return nil
-	}
+// operation finds the <op> that configures an operation (find_rsc_op_entry_helper). migrate_to and migrate_from may be
+// configured together as migrate.
+func (w *workingSet) operation(r *resource, wanted string) *etree.Element {
 	migrates := strings.HasPrefix(wanted, "migrate_")
 	var both *etree.Element
 	for _, entry := range r.operations {
-		if !w.visit() {
+		if !w.spend(size(entry)) {
 			return nil
 		}
 		name, interval, found := cutLast(wanted, "_")

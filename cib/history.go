@@ -59,6 +59,8 @@ type op struct {
 	transition int
 
 	source, target string // of migrate_to and migrate_from
+
+	size int // the effort of looking at it
 }
 
 func (o *op) isProbe() bool { return o.task == "monitor" && o.interval == 0 }
@@ -88,6 +90,7 @@ func readOp(el *etree.Element) *op {
 		changed:  int64(integer(attr(el, "last-rc-change"), -1)),
 		expected: -1,
 		source:   attr(el, "migrate_source"), target: attr(el, "migrate_target"),
+		size: size(el),
 	}
 	if o.key == "" {
 		o.key = o.id
@@ -167,14 +170,14 @@ type history struct {
 }
 
 // indexHistory finds a node's histories. Those without operations say nothing.
-func (n *node) indexHistory(state *etree.Element) {
+func (w *workingSet) indexHistory(n *node, state *etree.Element) {
 	if n.historyOf != nil {
 		return // a second state of one node; Pacemaker reads the history of the first
 	}
 	n.historyOf, n.historyNamed = map[string]*history{}, map[string][]*history{}
-	for el := range children(child(child(state, "lrm"), "lrm_resources"), "lrm_resource") {
+	for el := range w.children(w.child(w.child(state, "lrm"), "lrm_resources"), "lrm_resource") {
 		h := &history{id: attr(el, "id"), el: el}
-		if h.id == "" || child(el, "lrm_rsc_op") == nil {
+		if h.id == "" || w.child(el, "lrm_rsc_op") == nil {
 			continue
 		}
 		n.histories = append(n.histories, h)
@@ -188,9 +191,9 @@ func (n *node) indexHistory(state *etree.Element) {
 
 // sorted gives the operations in order of age. Pacemaker starts from the reverse order of the document and sorts with
 // GLib's merge sort; as the order of pending operations is not always transitive, the very same steps are taken here.
-func (h *history) sorted() []*op {
+func (w *workingSet) sorted(h *history) []*op {
 	if h.ops == nil {
-		for el := range children(h.el, "lrm_rsc_op") {
+		for el := range w.children(h.el, "lrm_rsc_op") {
 			h.ops = append(h.ops, readOp(el))
 		}
 		slices.Reverse(h.ops)

@@ -76,7 +76,7 @@ func (i *instance) runs(n *node) {
 // findOp finds the first entry, in the document's order, of the resource's history on a node (find_lrm_op).
 func (w *workingSet) findOp(r *resource, nodeName, task string, match func(*op) bool) *op {
 	for _, o := range w.opsOn(r, nodeName) {
-		if w.visit() && o.task == task && match(o) {
+		if w.spend(o.size) && o.task == task && match(o) {
 			return o
 		}
 	}
@@ -85,18 +85,21 @@ func (w *workingSet) findOp(r *resource, nodeName, task string, match func(*op) 
 
 func (w *workingSet) opsOn(r *resource, nodeName string) []*op {
 	n := w.nodeNamed[fold(nodeName)]
-	if n == nil || n.historyOf[r.id] == nil {
+	if w.spend(len(r.id)); n == nil || n.historyOf[r.id] == nil {
 		return nil
 	}
-	return n.historyOf[r.id].sorted()
+	return w.sorted(n.historyOf[r.id])
 }
 
 // changedAfter tells whether the resource was started, stopped or moved on the node after o (non_monitor_after).
 func (w *workingSet) changedAfter(r *resource, nodeName string, o *op, sameNode bool) bool {
 	for _, other := range w.opsOn(r, nodeName) {
+		if !w.spend(other.size) {
+			return false
+		}
 		switch other.task {
 		case "start", "stop", "migrate_to", "migrate_from":
-			if w.visit() && other != o && compareOps(other, o, sameNode) > 0 {
+			if other != o && compareOps(other, o, sameNode) > 0 {
 				return true
 			}
 		}

@@ -59,7 +59,7 @@ func (n *node) isGuest() bool {
 
 // readNodes enters the configured nodes (unpack_nodes).
 func (w *workingSet) readNodes() {
-	for el := range children(child(w.configuration, "nodes"), "node") {
+	for el := range w.children(w.child(w.configuration, "nodes"), "node") {
 		id, ok := lookupAttr(el, "id")
 		if !ok {
 			continue
@@ -115,7 +115,7 @@ func (w *workingSet) nodeOf(state *etree.Element) *node {
 // readStatus reads the status section in Pacemaker's order (unpack_status): first every cluster node's own state, then
 // the histories, those of remote and guest nodes as soon as their connections are known to be up.
 func (w *workingSet) readStatus() {
-	for state := range children(w.status, "node_state") {
+	for state := range w.children(w.status, "node_state") {
 		if n := w.nodeOf(state); n != nil {
 			w.readNodeState(n, state)
 		}
@@ -134,8 +134,8 @@ func (w *workingSet) readStatus() {
 
 // readNodeState reads one node's state without its history (unpack_node_state).
 func (w *workingSet) readNodeState(n *node, state *etree.Element) {
-	w.addTransient(&n.transient, child(state, "transient_attributes"))
-	n.indexHistory(state)
+	w.addTransient(&n.transient, w.child(state, "transient_attributes"))
+	w.indexHistory(n, state)
 	if n.isRemote() {
 		n.wasFenced = integer(attr(state, "node_fenced"), 0) != 0
 		return // known only once the history of its connection has been read

@@ -17,10 +17,19 @@ func Parse(data []byte) (model.Cluster, error) {
 	if err != nil {
 		return model.Cluster{}, err
 	}
-	w, err := newWorkingSet(root)
+	w, err := newWorkingSet(root, effortBase+effortPerByte*len(data))
 	if err != nil {
 		return model.Cluster{}, err
 	}
+	cluster, err := w.understand()
+	if err != nil {
+		return model.Cluster{}, err
+	}
+	return cluster, Validate(cluster)
+}
+
+// understand reads the sections in the order in which they depend on each other.
+func (w *workingSet) understand() (model.Cluster, error) {
 	w.readOptions()
 	w.readNodes()
 	if err := w.readResources(); err != nil {
@@ -28,11 +37,11 @@ func Parse(data []byte) (model.Cluster, error) {
 	}
 	w.readStatus()
 	cluster := w.cluster()
-	if w.visits > maxVisits {
-		return model.Cluster{}, unparseable("attribute sets or operations refer to each other more than %d times; "+
-			"look for sets that are shared by very many resources", maxVisits)
+	if w.effort < 0 {
+		return model.Cluster{}, unparseable("its parts refer to each other too often for its size; " +
+			"look for attribute sets, templates or operations that very many resources share")
 	}
-	return cluster, Validate(cluster)
+	return cluster, nil
 }
 
 // workingSet is a CIB while it is being understood; Pacemaker's pe_working_set_t.
@@ -58,24 +67,24 @@ type workingSet struct {
 
 	templates map[string]*etree.Element // by id; made when first needed
 	targets   map[target]*etree.Element // of id-ref; made when first needed
-	visits    int                       // see maxVisits
+	effort    int                       // that may still be made
 }
 
-func newWorkingSet(root *etree.Element) (*workingSet, error) {
+func newWorkingSet(root *etree.Element, effort int) (*workingSet, error) {
 	w := &workingSet{
-		root:          root,
-		configuration: child(root, "configuration"),
-		status:        child(root, "status"),
-		quorate:       isTrue(attr(root, "have-quorum")),
-		nodeByID:      map[string]*node{},
-		nodeNamed:     map[string]*node{},
-		byID:          map[string]*resource{},
+		root:      root,
+		quorate:   isTrue(attr(root, "have-quorum")),
+		nodeByID:  map[string]*node{},
+		nodeNamed: map[string]*node{},
+		byID:      map[string]*resource{},
+		effort:    effort,
 	}
+	w.configuration, w.status = w.child(root, "configuration"), w.child(root, "status")
 	if w.configuration == nil {
 		return nil, unparseable("it has no <configuration>; query the whole CIB with cibadmin --query")
 	}
-	w.rscDefaults = child(w.configuration, "rsc_defaults")
-	w.opDefaults = child(w.configuration, "op_defaults")
+	w.rscDefaults = w.child(w.configuration, "rsc_defaults")
+	w.opDefaults = w.child(w.configuration, "op_defaults")
 	for key, to := range map[string]*int64{
 		"admin_epoch": &w.version.AdminEpoch, "epoch": &w.version.Epoch, "num_updates": &w.version.NumUpdates,
 	} {
@@ -90,12 +99,6 @@ func newWorkingSet(root *etree.Element) (*workingSet, error) {
 		*to = n
 	}
 	return w, nil
-}
-
-// visit counts work and tells whether there may be more of it. Parse fails once there may not.
-func (w *workingSet) visit() bool {
-	w.visits++
-	return w.visits <= maxVisits
 }
 
 // cluster puts together the result.

@@ -17,7 +17,7 @@ func (w *workingSet) remoteNodes(section *etree.Element) []*resource {
 			w.remoteNode(g.id)
 		}
 	}
-	for el := range children(section) {
+	for el := range w.children(section) {
 		switch el.Tag {
 		case "primitive":
 			if r := (resource{class: attr(el, "class"), provider: attr(el, "provider"), agent: attr(el, "type")}); r.isConnection() {
@@ -26,7 +26,7 @@ func (w *workingSet) remoteNodes(section *etree.Element) []*resource {
 			}
 			guest(el)
 		case "group":
-			for member := range children(el) {
+			for member := range w.children(el) {
 				guest(member)
 			}
 		}
@@ -44,8 +44,8 @@ func (w *workingSet) remoteNode(name string) *node {
 // guestConnection is the connection resource that a primitive with the meta attribute remote-node implies, or nil.
 func (w *workingSet) guestConnection(el *etree.Element) *resource {
 	meta := map[string]string{}
-	for set := range children(el, "meta_attributes") {
-		for pair := range children(set, "nvpair") {
+	for set := range w.children(el, "meta_attributes") {
+		for pair := range w.children(set, "nvpair") {
 			meta[strings.ToLower(attr(pair, "name"))] = attr(pair, "value")
 		}
 	}
@@ -95,12 +95,12 @@ func (w *workingSet) linkNode(r *resource) {
 func (w *workingSet) readBundle(r *resource, el *etree.Element) error {
 	var technology *etree.Element
 	for _, tag := range []string{"docker", "rkt", "podman"} {
-		if technology = child(el, tag); technology != nil {
+		if technology = w.child(el, tag); technology != nil {
 			break
 		}
 	}
-	network := child(el, "network")
-	primitive := child(el, "primitive")
+	network := w.child(el, "network")
+	primitive := w.child(el, "primitive")
 	reachable := attr(network, "control-port") != "" || attr(network, "ip-range-start") != ""
 	if technology == nil || primitive != nil && !reachable {
 		delete(w.byID, r.id)
@@ -131,6 +131,9 @@ func (w *workingSet) readBundle(r *resource, el *etree.Element) error {
 		r.children = append(r.children, inner)
 	}
 	for i := range replicas {
+		if !w.spend(effortReplica + 8*len(r.id)) { // its names all begin with the bundle's
+			break
+		}
 		w.addReplica(r, technology.Tag, i, primitive != nil)
 	}
 	return nil
@@ -157,9 +160,9 @@ func (w *workingSet) addReplica(bundle *resource, technology string, number int,
 // (unpack_node_history). all means that no more will be known.
 func (w *workingSet) readHistories(all bool) bool {
 	any := false
-	for state := range children(w.status, "node_state") {
+	for state := range w.children(w.status, "node_state") {
 		n := w.nodeOf(state)
-		if n == nil || n.unpacked || !all && !w.ready(n) || !w.visit() {
+		if n == nil || n.unpacked || !all && !w.ready(n) {
 			continue
 		}
 		if n.isRemote() {

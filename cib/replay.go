@@ -1,6 +1,9 @@
 package cib
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // instance is one resource on one node while its history is replayed there.
 type instance struct {
@@ -18,8 +21,8 @@ type instance struct {
 // replay goes through a resource's history on a node and concludes what it does there (unpack_lrm_resource).
 func (w *workingSet) replay(r *resource, n *node, h *history, pure bool) *instance {
 	i := &instance{w: w, r: r, n: n, h: h, pure: pure, managed: r.managed}
-	for _, o := range h.sorted() {
-		if o.understood() && w.visit() {
+	for _, o := range w.sorted(h) {
+		if w.spend(o.size) && o.understood() {
 			i.apply(o)
 		}
 	}
@@ -305,10 +308,8 @@ func (w *workingSet) stop(n *node, managed bool) {
 
 // run notes that a resource runs on a node (native_add_running).
 func (w *workingSet) run(r *resource, n *node) {
-	for _, known := range r.running {
-		if known == n {
-			return
-		}
+	if !w.spend(len(r.running)) || slices.Contains(r.running, n) {
+		return
 	}
 	if !r.isCloned() { // what an instance does elsewhere is no matter of this one
 		r.running = append(r.running, n)
@@ -365,25 +366,27 @@ func (w *workingSet) replicaOf(r *resource, n *node) *resource {
 
 // clonedTimes is how many numbered instances a clone has (clone_unpack).
 func (w *workingSet) clonedTimes(r *resource) int {
-	limit, ok := r.top().meta.values["clone-max"]
-	if !ok {
-		return max(1, len(w.nodes))
+	if limit := r.top().cloneMax; limit > 0 {
+		return limit
 	}
-	return max(1, integer(limit, 0))
+	return max(1, len(w.nodes))
 }
 
-// canFence tells whether a node can be fenced at all (pe_can_fence).
+// canFence tells whether a node can be fenced at all (pe_can_fence): a guest node if every host can that it runs on and
+// that is not online. Histories may say that guests run within each other in a circle; no one is asked twice.
 func (w *workingSet) canFence(n *node) bool {
-	switch {
-	case n.isGuest():
-		for _, host := range n.connection.container.running {
-			if !host.online && !w.canFence(host) {
-				return false
+	nodes := []*node{n}
+	for i := 0; i < len(nodes); i++ {
+		switch n := nodes[i]; {
+		case n.isGuest():
+			for _, host := range n.connection.container.running {
+				if !host.online && w.spend(effortStep+len(nodes)) && !slices.Contains(nodes, host) {
+					nodes = append(nodes, host)
+				}
 			}
+		case !w.options.stonith || !w.hasFencing, !w.quorate && !w.options.ignoreQuorum && !n.online:
+			return false
 		}
-		return true
-	case !w.options.stonith || !w.hasFencing:
-		return false
 	}
-	return w.quorate || w.options.ignoreQuorum || n.online
+	return true
 }

@@ -24,12 +24,13 @@ type resource struct {
 	maybeManual bool   // a rule may take it out of Pacemaker's hands
 	unique      bool   // an instance can be told by its number
 	promotable  bool   // a clone with promoted instances
+	cloneMax    int    // how many instances a clone may have; 0 where nothing says so
 	orphan      bool   // only a history knows it
 	containerID string // of a connection to a guest node: what the guest runs in
 	container   *resource
 
-	operations []*etree.Element  // its <op>s, own ones first
-	policies   map[string]onFail // what to do about failures, by operation key
+	operations []*etree.Element    // its <op>s, own ones first
+	policies   map[failedOp]onFail // what to do about failures
 
 	// What the histories say, of resources that are no clones.
 	role      role
@@ -65,9 +66,9 @@ func (r *resource) agentName() string {
 // readResources enters the configured resources, and the remote and guest nodes that they imply (unpack_resources,
 // unpack_remote_nodes).
 func (w *workingSet) readResources() error {
-	section := child(w.configuration, "resources")
+	section := w.child(w.configuration, "resources")
 	guests := w.remoteNodes(section)
-	for el := range children(section) {
+	for el := range w.children(section) {
 		if attr(el, "id") == "" || el.Tag == "template" {
 			continue
 		}
@@ -124,7 +125,7 @@ func (w *workingSet) readMembers(r *resource, el *etree.Element) (*resource, err
 		r.promotable = isTrue(r.meta.values["promotable"]) || el.Tag == "master" // detect_promotable
 	}
 	tags := map[string][]string{"group": {"primitive"}, "clone": {"primitive", "group"}}[r.kind]
-	for c := range children(el, tags...) {
+	for c := range w.children(el, tags...) {
 		m, err := w.readResource(c, r)
 		if err != nil {
 			return nil, err
@@ -147,7 +148,7 @@ func (w *workingSet) readMembers(r *resource, el *etree.Element) (*resource, err
 func (w *workingSet) template(id string) *etree.Element {
 	if w.templates == nil {
 		w.templates = map[string]*etree.Element{}
-		for t := range children(child(w.configuration, "resources"), "template") {
+		for t := range w.children(w.child(w.configuration, "resources"), "template") {
 			if _, taken := w.templates[attr(t, "id")]; !taken {
 				w.templates[attr(t, "id")] = t
 			}
@@ -167,6 +168,9 @@ func (w *workingSet) enter(r *resource) *resource {
 	r.role = roleStopped
 	w.hasFencing = w.hasFencing || strings.EqualFold(r.class, "stonith")
 	w.addMeta(r, &r.meta, func(name string) bool { return slices.Contains(statusMeta, name) })
+	if limit, ok := r.meta.values["clone-max"]; ok {
+		r.cloneMax = max(1, integer(limit, 0))
+	}
 	r.unique = !r.isCloned() || isTrue(r.meta.values["globally-unique"])
 	if r.containerID == "" {
 		r.containerID = r.meta.values["container"]
@@ -207,9 +211,9 @@ func (w *workingSet) operationsOf(r *resource) []*etree.Element {
 	seen := map[string]bool{}
 	for _, source := range slices.Backward(r.sources) {
 		var added []string
-		for op := range children(w.follow(child(source, "operations")), "op") {
+		for op := range w.children(w.follow(w.child(source, "operations")), "op") {
 			key := strings.ToLower(attr(op, "name") + "-" + operationRole(op))
-			if !w.visit() || seen[key] {
+			if seen[key] {
 				continue
 			}
 			ops, added = append(ops, op), append(added, key)

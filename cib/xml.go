@@ -1,7 +1,6 @@
 package cib
 
 import (
-	"iter"
 	"strconv"
 	"strings"
 
@@ -26,37 +25,6 @@ func lookupAttr(e *etree.Element, key string) (string, bool) {
 		}
 	}
 	return "", false
-}
-
-// children gives e's child elements, or those with one of the tags, in document order. e may be nil.
-func children(e *etree.Element, tags ...string) iter.Seq[*etree.Element] {
-	return func(yield func(*etree.Element) bool) {
-		if e == nil {
-			return
-		}
-		for _, token := range e.Child {
-			if c, ok := token.(*etree.Element); ok && hasTag(c, tags) && !yield(c) {
-				return
-			}
-		}
-	}
-}
-
-func hasTag(e *etree.Element, tags []string) bool {
-	for _, tag := range tags {
-		if e.Tag == tag && e.Space == "" {
-			return true
-		}
-	}
-	return len(tags) == 0
-}
-
-// child is e's first child element with the tag, or nil.
-func child(e *etree.Element, tag string) *etree.Element {
-	for c := range children(e, tag) {
-		return c
-	}
-	return nil
 }
 
 // isTrue reads a boolean as crm_is_true does: what is not known to be true is false.
