@@ -1,6 +1,7 @@
 package controller_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -91,6 +92,7 @@ func (r *rex) Read(context.Context) (model.Cluster, error) {
 		Roles:      map[string]model.Role{},
 	}
 	c := model.Cluster{Quorate: true, Version: model.Version{Epoch: 10}}
+	attached := r.attached()
 	names := slices.Clone(r.members)
 	for _, h := range r.hosts {
 		names = append(names, h.name) // one that is no member any more is a node all the same
@@ -105,6 +107,7 @@ func (r *rex) Read(context.Context) (model.Cluster, error) {
 			n.Permanent = map[string]string{"pgsql-data-status": "LATEST"}
 		case n.Online:
 			clone.Roles[name] = model.RoleUnpromoted
+			n.Permanent = map[string]string{"pgsql-data-status": cmp.Or(attached[name], "DISCONNECT")}
 		default:
 			clone.Roles[name] = model.RoleStopped
 		}
@@ -112,6 +115,22 @@ func (r *rex) Read(context.Context) (model.Cluster, error) {
 	}
 	c.Clones = []model.Clone{clone}
 	return c, nil
+}
+
+// attached is what the agent on the primary makes of pg_stat_replication, by application_name.
+func (r *rex) attached() map[string]string {
+	states := map[string]string{}
+	for _, h := range r.hosts {
+		if h.name != r.primary {
+			continue
+		}
+		rows, _ := h.Try("SELECT application_name, upper(state) || '|' || upper(sync_state) FROM pg_stat_replication") // none while it is down
+		for row := range strings.Lines(rows) {
+			name, state, _ := strings.Cut(strings.TrimSpace(row), "|")
+			states[name] = state
+		}
+	}
+	return states
 }
 
 // plan observes the host and its upstream, and decides.
