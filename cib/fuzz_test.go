@@ -2,6 +2,7 @@ package cib
 
 import (
 	"encoding/json"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,6 +23,9 @@ func FuzzParse(f *testing.F) {
 	}
 	for _, c := range growing {
 		f.Add([]byte(c.make(3)))
+	}
+	for seed := range uint64(20) {
+		f.Add(randomCIB(rand.New(rand.NewPCG(seed, 2))))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		start := time.Now()
