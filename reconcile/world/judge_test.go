@@ -16,6 +16,13 @@ type hold struct {
 	why   string // if it is not whole: what took it away, that no slot can prevent
 }
 
+// because keeps the first reason until the hold is whole again.
+func (h *hold) because(why string) {
+	if h.why == "" {
+		h.why = why
+	}
+}
+
 func (w *world) fail(format string, args ...any) {
 	if w.failure == nil {
 		w.failure, w.broken = fmt.Errorf(format, args...), format
@@ -77,11 +84,10 @@ func (w *world) judgeSharing(h *host) {
 
 // judgeHold: what a host once held for another it keeps holding, and no need for a copy comes without a reason.
 func (w *world) judgeHold(s, n *host) {
-	h := w.hold(s, n)
 	if w.agentSlots || !w.standbySlots {
-		h.why = "no slots are held on standbys"
-		return
+		return // no slots are held on standbys
 	}
+	h := w.hold(s, n)
 	was := *h
 	h.led, h.whole = s.led, w.isWhole(s, n)
 	way := n.wal.comeBackTo(s.wal)
@@ -89,14 +95,15 @@ func (w *world) judgeHold(s, n *host) {
 	case h.whole && n.spoiled == 0:
 		h.why = ""
 	case n.spoiled > 0:
-		h.why, h.whole = "its slots were moved by another host, or it was copied from one that was behind", false
+		h.whole = false
+		h.because("its slots were moved by another host, or it was copied from one that was behind")
 	case way == byCopyTarget:
-		h.why = "its own WAL back to the last common checkpoint is gone"
+		h.because("its own WAL back to the last common checkpoint is gone")
 	case was.led && !s.led, s.led && (s.server != primary || w.newest(s) != s):
 		// A primary's slots stand where their owners are, and hold nothing for a rewind before it is a standby.
-		h.why = "the holder was the primary before"
+		h.because("the holder was the primary before")
 	case w.parted(s):
-		h.why = "the holder has parted from the primary, and is to be rewound itself"
+		h.because("the holder has parted from the primary, and is to be rewound itself")
 	case was.whole:
 		w.fail("%s held all that %s needs to come back (%s), and does not any more: %s", s.name, n.name, way, w.show(s, n))
 	case way == byCopySource && h.why == "" && s == w.address:

@@ -249,7 +249,7 @@ func (w *world) replaceData(h, from *host, careful bool) {
 	if careful {
 		h.setting = w.names[h.name]
 	}
-	h.pgrex.settled = false
+	h.pgrex.settled, h.led = false, false
 	for _, o := range w.others(h) {
 		w.excuse(h, o, "the holder's data were replaced, and with them its slots")
 	}

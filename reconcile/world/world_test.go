@@ -125,10 +125,14 @@ func newWorld(s settings) *world {
 	}
 	w.parameters["node_list"] = strings.Join(members, " ")
 	w.main.versions = []*model.Cluster{nil}
+	why := "pgrex is new"
+	if s.agentSlots || !s.standbySlots {
+		why = "no slots are held on standbys"
+	}
 	for _, h := range w.hosts {
 		h.save()
 		for _, o := range w.others(h) {
-			w.holds[[2]string{h.name, o.name}] = &hold{why: "pgrex is new"}
+			w.holds[[2]string{h.name, o.name}] = &hold{why: why}
 		}
 	}
 	w.converge()
