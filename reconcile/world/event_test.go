@@ -83,10 +83,11 @@ var simple = []kind{
 		c := w.cibOf(h)
 		w.maintain(c, !c.maintenance)
 	}},
-	{"foreign slot", 1, func(_ *world, h *host, arg uint32) {
-		if h.server != down {
-			h.slots["barman"] = slot{restart: h.redo, logical: arg%2 == 0}
-			h.saveSlot("barman")
+	{"foreign slot", 1, func(w *world, h *host, arg uint32) {
+		name := []string{"barman", w.names[h.name]}[arg%2] // the second is one that nobody needs: the host's own
+		if _, there := h.slots[name]; h.server != down && !there {
+			h.slots[name] = slot{restart: h.redo, logical: arg%4 == 0}
+			h.saveSlot(name)
 		}
 	}},
 	{"repair", 5, func(w *world, h *host, arg uint32) { w.repair(h, arg%2 == 0) }},

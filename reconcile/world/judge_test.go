@@ -262,6 +262,9 @@ func (w *world) judgeEnd() {
 		w.fail("at rest pgrex still does steps: %s", w)
 	}
 	for _, h := range w.hosts {
+		if _, own := h.slots[w.names[h.name]]; !w.agentSlots && (own || h == w.address && h.setting != "") {
+			w.fail("at rest %s has a slot for itself, or is a primary with the primary_slot_name %q", h.name, h.setting)
+		}
 		if h.server != standby || w.agentSlots || !w.standbySlots {
 			continue
 		}

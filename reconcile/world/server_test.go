@@ -164,7 +164,7 @@ func (w *world) invalidate(h *host, name string) {
 	s.lost, s.restart, s.user, s.gone = true, 0, "", false
 	h.slots[name] = s
 	w.count.lost++
-	if owner := w.owner(name); owner != nil {
+	if owner := w.owner(name); owner != nil && owner != h {
 		w.excuse(h, owner, "the WAL budget was spent")
 	}
 }
