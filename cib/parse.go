@@ -62,6 +62,7 @@ type workingSet struct {
 
 	resources []*resource          // of the first level, in document order
 	byID      map[string]*resource // every resource; an instance of a clone under the id of what is cloned
+	orphans   map[string]*resource // by id
 	// hasFencing: there is something that can fence.
 	hasFencing bool
 
@@ -77,6 +78,7 @@ func newWorkingSet(root *etree.Element, effort int) (*workingSet, error) {
 		nodeByID:  map[string]*node{},
 		nodeNamed: map[string]*node{},
 		byID:      map[string]*resource{},
+		orphans:   map[string]*resource{},
 		effort:    effort,
 	}
 	w.configuration, w.status = w.child(root, "configuration"), w.child(root, "status")

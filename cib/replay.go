@@ -327,6 +327,7 @@ func (w *workingSet) resourceOf(n *node, h *history) *resource {
 		class: attr(h.el, "class"), provider: attr(h.el, "provider"), agent: attr(h.el, "type"),
 	}
 	w.enter(orphan)
+	w.orphans[orphan.id] = orphan
 	if orphan.managed = orphan.managed && !w.options.keepOrphans; orphan.isConnection() {
 		w.remoteNode(orphan.id)
 		w.linkNode(orphan)
@@ -351,7 +352,7 @@ func (w *workingSet) lookup(n *node, id string) *resource {
 	case r.isBundled() && w.replicaOf(r, n) == nil:
 		return nil
 	case r.unique && (number < 0 || number >= w.clonedTimes(r)):
-		return nil
+		return w.orphans[id] // as it was found on another node
 	}
 	return r
 }
