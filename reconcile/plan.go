@@ -19,6 +19,9 @@ const (
 // The oldest supported server, and the first that tells a slot's position over the replication protocol.
 const oldestVersion = 130000
 
+// maxMembers bounds the work of a plan, whatever is given as a cluster. Corosync is made for 32 nodes at most.
+const maxMembers = 256
+
 // view is one plan in the making: the input, what follows from it, and what has been found so far.
 type view struct {
 	in         Input
@@ -151,6 +154,10 @@ func (v *view) readPolicy() bool {
 }
 
 func (v *view) readMembers() bool {
+	if n := len(v.policy.Members); n > maxMembers {
+		v.say(model.CodeInvalidPolicy, model.Critical, "node_list", "node_list names %d hosts; pgrex takes %d at most", n, maxMembers)
+		return false
+	}
 	v.names = v.policy.SlotNames()
 	for _, m := range v.policy.Members {
 		if _, ok := v.in.Cluster.Node(m); !ok {

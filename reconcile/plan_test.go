@@ -264,3 +264,18 @@ func TestSnapshotBadInput(t *testing.T) {
 		})
 	}
 }
+
+// Whatever a snapshot holds, the work is bounded: the hosts of a plan are.
+func TestTooManyMembers(t *testing.T) {
+	in := busyStandby(3)
+	for i := range 300 {
+		in.Cluster.Clones[0].Parameters["node_list"] += fmt.Sprint(" more", i)
+	}
+	plan, err := reconcile.Plan(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(plan.Steps) > 0 || len(plan.Findings) != 1 || plan.Findings[0].Code != model.CodeInvalidPolicy {
+		t.Errorf("%s", plan)
+	}
+}

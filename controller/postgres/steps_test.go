@@ -110,6 +110,33 @@ func TestDropAndReset(t *testing.T) {
 	}
 }
 
+// TestTrap10ResetLetsGoOfNothing: a slot that holds WAL is made anew only where that takes it back.
+func TestTrap10ResetLetsGoOfNothing(t *testing.T) {
+	t.Parallel()
+	server := pgserver.New(t)
+	a := adapter(t, server)
+	server.SQL("SELECT pg_create_physical_replication_slot('held', true)")
+	server.WriteWAL(1)
+	at := slotOf(t, a, "held").RestartLSN
+	step := model.ResetSlot{Slot: "held", From: at, Guard: guard(observe(t, a))}
+	wantClass(t, a.Apply(t.Context(), step), postgres.Changed)
+	if now := slotOf(t, a, "held").RestartLSN; now != at {
+		t.Fatalf("the slot held WAL from %s on, and now from %s on", at, now)
+	}
+
+	server.SQL("SELECT pg_logical_emit_message(false, 'test', 'since the checkpoint')")
+	server.SQL("SELECT pg_replication_slot_advance('held', pg_current_wal_flush_lsn())")
+	seen := observe(t, a)
+	step.From = slotOf(t, a, "held").RestartLSN
+	if step.From <= seen.Redo {
+		t.Fatalf("the slot is at %s, not beyond the redo %s", step.From, seen.Redo)
+	}
+	wantClass(t, a.Apply(t.Context(), step), "")
+	if now := slotOf(t, a, "held").RestartLSN; now != seen.Redo {
+		t.Errorf("the slot is at %s, not at the redo %s", now, seen.Redo)
+	}
+}
+
 // TestTrap21SquattedName: between looking and acting, somebody made a logical slot of our name.
 func TestTrap21SquattedName(t *testing.T) {
 	t.Parallel()
