@@ -32,6 +32,7 @@ const (
 	rcFailedPromoted   = 9
 	rcDegraded         = 190
 	rcDegradedPromoted = 191
+	rcUnknown          = 193 // of an operation that is under way
 )
 
 // The execution states of operations (enum pcmk_exec_status).

@@ -1,6 +1,9 @@
 package cib
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // A resource that moves without being stopped leaves a migrate_to on the source and a migrate_from on the target,
 // then a stop on the source. Clones never migrate; connections to remote nodes do, and so decide about their nodes.
@@ -25,6 +28,8 @@ func (i *instance) migrated(o *op) {
 	switch {
 	case from != nil && from.rc == rcOK && from.status == execDone:
 		i.role = roleStopped // it only remains to be stopped here
+	case (from == nil || from.status == execPending) && target != nil && target.online && i.w.unknownOn(i.r, o.target):
+		// Its history there was deleted; a probe will tell.
 	case reachable:
 		i.runs(target)
 		if source := i.w.nodeNamed[fold(o.source)]; (from == nil || from.status == execPending) && source != nil && source.online {
@@ -105,6 +110,11 @@ func (w *workingSet) changedAfter(r *resource, nodeName string, o *op, sameNode 
 		}
 	}
 	return false
+}
+
+// unknownOn tells whether a node has no result of any of the resource's operations (unknown_on_node).
+func (w *workingSet) unknownOn(r *resource, nodeName string) bool {
+	return !slices.ContainsFunc(w.opsOn(r, nodeName), func(o *op) bool { return w.spend(o.size) && o.rc != rcUnknown })
 }
 
 // newerState tells whether the node knows something newer than the migration (newer_state_after_migrate).
