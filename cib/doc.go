@@ -19,6 +19,6 @@
 //
 // It fails with an error of one line that says what happened, to what, and what to do, and that errors.Is recognizes
 // as one of ErrClusterDown, ErrTimeout, ErrNotInstalled, ErrPermission, ErrUnparseable and ErrFailed. Input is limited
-// to MaxSize bytes, and to what no real cluster reaches in depth, elements and references, so that no input
-// takes unbounded memory or time.
+// to MaxSize bytes, and to what no real cluster reaches in depth and elements. The effort of following references is
+// limited to a multiple of the size (effort.go), so that time and memory grow with the size and no faster.
 package cib

