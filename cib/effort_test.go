@@ -35,6 +35,16 @@ func TestEffortOfRealCIBs(t *testing.T) {
 	}
 }
 
+// Of the memory that Parse takes, encoding/xml alone takes five times the size.
+func TestMemoryOfParse(t *testing.T) {
+	for _, size := range []int{15_000, 300_000, 5_000_000} {
+		data := generatedCIB(size)
+		if memory, err := allocated(data); err != nil || memory > 12*uint64(len(data)) {
+			t.Errorf("%d bytes took %d bytes of memory, more than 12 times as much (%v)", len(data), memory, err)
+		}
+	}
+}
+
 // growing are CIBs that grow with n, and would take time or memory that grows with its square or worse if it was not
 // counted, or not limited.
 var growing = map[string]struct {
