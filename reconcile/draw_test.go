@@ -1,0 +1,158 @@
+package reconcile_test
+
+import (
+	"slices"
+	"strings"
+
+	"pgregory.net/rapid"
+
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// Rapid prefers small numbers. So the smaller a number that is drawn here, the more usual what it stands for: otherwise
+// nearly every cluster would be in some doubt.
+
+// rarely is true once in about so many times.
+func rarely(t *rapid.T, label string) bool { return rapid.IntRange(0, 9).Draw(t, label) == 9 }
+
+// sometimes is true more often.
+func sometimes(t *rapid.T, label string) bool { return rapid.IntRange(0, 3).Draw(t, label) == 3 }
+
+// drawInput is a random host of a random cluster, mostly one of a known standing.
+func drawInput(t *rapid.T) reconcile.Input {
+	hosts := rapid.SliceOfNDistinct(rapid.StringMatching(`[a-cA-C][-.]?[0-9]{1,2}`), 2, 16, strings.ToLower).Draw(t, "hosts")
+	members := hosts[:rapid.IntRange(2, len(hosts)).Draw(t, "members")]
+	primary := rapid.SampledFrom(members).Draw(t, "primary")
+	self := rapid.SampledFrom(members).Draw(t, "self")
+	cluster := drawCluster(t, hosts, members, primary)
+	policy, _ := model.PolicyOf(cluster.Clones[0])
+	in := reconcile.Input{
+		Node: self, Cluster: &cluster, Newest: cluster.Version,
+		Instance: model.Instance{
+			State: model.ServerUp, Version: 150000, SystemID: "7", InRecovery: self != primary,
+			Redo: lateLSN(t, "redo"), RedoTimeline: 1, WALSegmentSize: 16 << 20,
+			MaxSlots: 40 - rapid.IntRange(0, 39).Draw(t, "fewer slots"), IdleSlotTimeout: 60,
+		},
+	}
+	in.Instance.Current = in.Instance.Redo + model.LSN(rapid.IntRange(0, 64<<20).Draw(t, "since redo"))
+	names := policy.SlotNames()
+	in.Instance.Slots = drawSlots(t, policy, names)
+	in.Instance.MaxSlots = max(in.Instance.MaxSlots, len(in.Instance.Slots))
+	var ownNames []string
+	for _, m := range policy.Members {
+		ownNames = append(ownNames, names[m])
+		if rapid.Bool().Draw(t, "sends") {
+			in.Instance.Senders = append(in.Instance.Senders, model.WALSender{ApplicationName: m, PID: 5, State: "streaming"})
+		}
+	}
+	in.Instance.PrimarySlotName = rapid.SampledFrom(append(ownNames, "", "other")).Draw(t, "primary_slot_name")
+	if self != primary {
+		in.Upstream = drawUpstream(t, ownNames, names[strings.ToLower(primary)])
+		if !sometimes(t, "does not stream") {
+			in.Instance.Receiver = &model.WALReceiver{Status: "streaming", SlotName: in.Instance.PrimarySlotName}
+		}
+	}
+	return in
+}
+
+func drawCluster(t *rapid.T, hosts, members []string, primary string) model.Cluster {
+	clone := model.Clone{
+		ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: !rarely(t, "unmanaged"),
+		Parameters: map[string]string{"rep_mode": "sync", "node_list": strings.Join(members, " ")},
+		Meta: map[string]string{
+			model.MetaOrphans:      rapid.SampledFrom([]string{"report", "drop"}).Draw(t, "orphans"),
+			model.MetaStandbySlots: map[bool]string{false: "keep", true: "none"}[rarely(t, "no slots on standbys")],
+			model.MetaSlotNaming:   map[bool]string{false: "host", true: "pair"}[sometimes(t, "pair naming")],
+		},
+		Roles: map[string]model.Role{},
+	}
+	if rarely(t, "agent's slots") {
+		clone.Parameters["replication_slot_name"] = "rex"
+	}
+	c := model.Cluster{Quorate: !rarely(t, "no quorum"), Version: model.Version{Epoch: 10}}
+	for _, h := range hosts {
+		n := model.Node{Name: h, Online: h == primary || !sometimes(t, "offline")}
+		if h != primary {
+			clone.Roles[h] = model.RoleStopped
+			if n.Online && !sometimes(t, "stopped") {
+				clone.Roles[h] = model.RoleUnpromoted
+			}
+			n.Permanent = map[string]string{"pgsql-data-status": rapid.SampledFrom(
+				[]string{"STREAMING|SYNC", "STREAMING|ASYNC", "CATCHUP|ASYNC", "DISCONNECT"}).Draw(t, "data status")}
+		}
+		if h == primary {
+			clone.Roles[h] = model.RolePromoted
+			n.Permanent = map[string]string{"pgsql-data-status": map[bool]string{false: "LATEST", true: "DISCONNECT"}[rarely(t, "not latest")]}
+			n.Transient = map[string]string{"pgsql-status": "PRI"}
+		}
+		c.Nodes = append(c.Nodes, n)
+	}
+	c.Clones = []model.Clone{clone}
+	return c
+}
+
+// earlyLSN is where a slot may stand: near others in number of segments, so that they meet, and mostly early.
+func earlyLSN(t *rapid.T, label string) model.LSN {
+	return model.LSN(rapid.IntRange(1, 12).Draw(t, label+" segment")<<24 + rapid.IntRange(0, 1<<24-1).Draw(t, label+" offset"))
+}
+
+// lateLSN is where a server may be, or what it needs: mostly late.
+func lateLSN(t *rapid.T, label string) model.LSN { return 14<<24 - earlyLSN(t, label) }
+
+func drawSlots(t *rapid.T, policy model.Policy, names map[string]string) []model.Slot {
+	candidates := []string{"barman", policy.SlotPrefix, policy.SlotPrefix + "_gone", policy.SlotPrefix + "x"}
+	for _, m := range policy.Members {
+		candidates = append(candidates, names[m])
+	}
+	slices.Sort(candidates)
+	candidates = slices.Compact(candidates)
+	var slots []model.Slot
+	for i, name := range candidates {
+		if sometimes(t, "no "+name) {
+			continue
+		}
+		s := model.Slot{Name: name, Type: model.SlotPhysical, RestartLSN: earlyLSN(t, name), WALStatus: "reserved"}
+		switch rapid.IntRange(0, 9).Draw(t, "kind of "+name) {
+		case 9:
+			s.Type = model.SlotLogical
+		case 8:
+			s.Temporary = true
+		case 2:
+			s.WALStatus, s.RestartLSN = "lost", 0
+		case 3:
+			s.WALStatus = "lost"
+		case 4:
+			s.WALStatus, s.RestartLSN = "", 0
+		case 5:
+			s.XMin = 700
+		case 6:
+			s.Active, s.ActivePID = true, 100+i
+		case 7:
+			s.Idle = float64(rapid.IntRange(0, 100).Draw(t, "idle "+name))
+		}
+		slots = append(slots, s)
+	}
+	return slots
+}
+
+// drawUpstream: the primary has no slot for itself, mostly.
+func drawUpstream(t *rapid.T, names []string, own string) *model.Upstream {
+	u := &model.Upstream{Address: "192.0.2.1:5432", SystemID: "7", Timeline: 1}
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
+		s := model.UpstreamSlot{Name: name}
+		if name == own && !rarely(t, "the primary's own slot") {
+			u.Slots = append(u.Slots, s)
+			continue
+		}
+		switch rapid.IntRange(0, 5).Draw(t, "upstream "+name) {
+		case 5:
+		case 4:
+			s.Exists = true
+		default:
+			s.Exists, s.RestartLSN = true, lateLSN(t, "upstream "+name)
+		}
+		u.Slots = append(u.Slots, s)
+	}
+	return u
+}
