@@ -13,10 +13,13 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// TestMain makes 1,000 random inputs the default; -rapid.checks asks for another number.
+// TestMain makes 1,000 random inputs the default; -rapid.checks asks for another number. A failure prints the seed that
+// leads to it again, and leaves no file.
 func TestMain(m *testing.M) {
-	if err := flag.Set("rapid.checks", "1000"); err != nil {
-		panic(err)
+	for name, value := range map[string]string{"rapid.checks": "1000", "rapid.nofailfile": "true"} {
+		if err := flag.Set(name, value); err != nil {
+			panic(err)
+		}
 	}
 	flag.Parse()
 	os.Exit(m.Run())
