@@ -244,7 +244,10 @@ func (h *host) slotFor(member string) model.Slot {
 
 func (h *host) instance() model.Instance {
 	h.rex.t.Helper()
-	in, err := h.observer.Full(h.rex.t.Context())
+	in, err := h.observer.Look(h.rex.t.Context())
+	if err == nil && in.Cluster == nil { // the first look of all
+		in, err = h.observer.Full(h.rex.t.Context())
+	}
 	if err != nil {
 		h.rex.t.Fatal(err)
 	}
