@@ -16,18 +16,19 @@ const module = "github.com/pgrex/pgrex/"
 
 // mayImport is the design's table of the house: what each folder may import of this module. Tests may import more.
 var mayImport = map[string][]string{
-	"model":               {},
-	"cib":                 {"model"},
-	"reconcile":           {"model"},
-	"reconcile/world":     {},
-	"controller":          {"model", "cib", "reconcile", "controller/postgres"},
-	"controller/postgres": {"model"},
-	"cmd/pgrex":           {"model", "cib", "reconcile", "controller", "controller/postgres"},
-	"cmd/rexlab":          {"testenv"},
-	"testenv":             {"model"},
-	"testenv/pgserver":    {"model"},
-	"testenv/stories":     {},
-	"docs":                {},
+	"model":                {},
+	"cib":                  {"model"},
+	"reconcile":            {"model"},
+	"reconcile/world":      {},
+	"controller":           {"model", "cib", "reconcile", "controller/postgres"},
+	"controller/postgres":  {"model"},
+	"controller/operation": {"model", "cib", "reconcile", "controller", "controller/postgres"},
+	"cmd/pgrex":            {"model", "cib", "reconcile", "controller", "controller/postgres", "controller/operation"},
+	"cmd/rexlab":           {"testenv"},
+	"testenv":              {"model"},
+	"testenv/pgserver":     {"model"},
+	"testenv/stories":      {},
+	"docs":                 {},
 }
 
 // impure are packages that do I/O, read a clock, log, or give another answer each time.

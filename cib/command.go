@@ -1,0 +1,115 @@
+package cib
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// commandTimeout is for tools that only change the CIB. One that waits for the cluster gets a deadline from its caller.
+const commandTimeout = 30 * time.Second
+
+// Command is one of Pacemaker's tools with its arguments: a change of the cluster, as data. Those who show it before they
+// run it show just what is run.
+type Command struct {
+	Path string
+	Args []string
+}
+
+// SetProperty sets a cluster option, as maintenance-mode is one. The "=" keeps release 2.1.5 from taking a value that
+// begins with "-" for an option.
+func SetProperty(name, value string) Command {
+	return Command{"crm_attribute", []string{"--type", "crm_config", "--name", name, "--update=" + value}}
+}
+
+// DeleteProperty leaves a cluster option at its default.
+func DeleteProperty(name string) Command {
+	return Command{"crm_attribute", []string{"--type", "crm_config", "--name", name, "--delete"}}
+}
+
+// SetMeta sets a meta attribute of a clone or a primitive. That restarts nothing.
+func SetMeta(resource, name, value string) Command {
+	return Command{"crm_resource", []string{"--resource", resource, "--meta", "--set-parameter", name, "--parameter-value", value}}
+}
+
+// DeleteMeta removes a meta attribute.
+func DeleteMeta(resource, name string) Command {
+	return Command{"crm_resource", []string{"--resource", resource, "--meta", "--delete-parameter", name}}
+}
+
+// SetParameter sets an agent's parameter. That restarts the resource, unless the cluster is in maintenance and is told
+// to look again (Refresh) before it leaves it.
+func SetParameter(resource, name, value string) Command {
+	return Command{"crm_resource", []string{"--resource", resource, "--set-parameter", name, "--parameter-value", value}}
+}
+
+// DeleteParameter removes an agent's parameter; what SetParameter says holds for it, too.
+func DeleteParameter(resource, name string) Command {
+	return Command{"crm_resource", []string{"--resource", resource, "--delete-parameter", name}}
+}
+
+// Refresh makes Pacemaker forget what it knows of a resource and look again, on a node, or on all where node is "".
+func Refresh(resource, node string) Command { return withNode("--refresh", resource, node) }
+
+// Cleanup makes Pacemaker forget a resource's failures, on a node, or on all where node is "".
+func Cleanup(resource, node string) Command { return withNode("--cleanup", resource, node) }
+
+// ClearBan removes the constraints by which a resource was banned from a node, or moved to it.
+func ClearBan(resource, node string) Command { return withNode("--clear", resource, node) }
+
+func withNode(action, resource, node string) Command {
+	args := []string{action, "--resource", resource}
+	if node != "" {
+		args = append(args, "--node", node)
+	}
+	return Command{"crm_resource", args}
+}
+
+// SetStandby takes a node out of service, or brings it back: its resources stop, or may run again.
+func SetStandby(node string, on bool) Command {
+	return Command{"crm_attribute", []string{"--node", node, "--name", "standby", fmt.Sprintf("--update=%t", on)}}
+}
+
+// DeleteStandby leaves a node in service.
+func DeleteStandby(node string) Command {
+	return Command{"crm_attribute", []string{"--node", node, "--name", "standby", "--delete"}}
+}
+
+// String is the command as one types it.
+func (c Command) String() string {
+	words := make([]string, 0, len(c.Args)+1)
+	for _, w := range append([]string{c.Path}, c.Args...) {
+		if w == "" || strings.ContainsFunc(w, special) {
+			w = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+		}
+		words = append(words, w)
+	}
+	return strings.Join(words, " ")
+}
+
+// special characters are those that a shell might take for something else.
+func special(r rune) bool {
+	return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=./:,@%+", r)
+}
+
+// Run runs the command to its end, or to the end of ctx, at the latest until commandTimeout is over. The error says what
+// the tool said.
+func (c Command) Run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	r, err := run(ctx, c.Path, c.Args, MaxSize)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %s was killed after %s%s", ErrTimeout, c, commandTimeout, said(r))
+	case errors.Is(err, exec.ErrNotFound):
+		return fmt.Errorf("%w: %q is not there; install pacemaker-cli-utils (RPM: pacemaker-cli), or put it on PATH", ErrNotInstalled, c.Path)
+	case r.exit > 0:
+		return fmt.Errorf("%s failed with %d%s; crm_error --exit %d tells what that means", c, r.exit, said(r), r.exit)
+	case err != nil:
+		return fmt.Errorf("%s: %w%s", c, err, said(r))
+	}
+	return nil
+}

@@ -1,0 +1,8 @@
+// Package operation carries out the operations of PG-REX: what an operator does by hand, as steps that are shown before
+// they are done. Each operation looks first, refuses with a reason what it must not do, and makes its steps; a dry run
+// prints these very steps. Then they are done in order. When one fails, or the operator interrupts, those done are undone
+// where that can be, in reverse order, and the error says how the cluster was left and what to type.
+//
+// It must not decide about slots, and must not leave the cluster in maintenance-mode. Everything it waits for has a
+// deadline, and is a condition that is looked at again.
+package operation

@@ -1,0 +1,99 @@
+package operation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pgrex/pgrex/cib"
+)
+
+// undoTimeout bounds the undoing of one step. It begins after the operation's own context has ended.
+const undoTimeout = 60 * time.Second
+
+// Step is one part of an operation.
+type Step struct {
+	Text string // one line: the command where it is one, or what is done or awaited
+	Do   func(ctx context.Context) error
+	// Undo takes it back when a later step fails; nil where nothing is to be taken back. UndoText says so in a line.
+	Undo     func(ctx context.Context) error
+	UndoText string
+}
+
+// Reporter is told how an operation gets on, a line at a time.
+type Reporter func(line string)
+
+// run is a step that is a command of Pacemaker's, and the command that takes it back, if there is one.
+func run(c cib.Command, undo *cib.Command) Step {
+	s := Step{Text: c.String(), Do: c.Run}
+	if undo != nil {
+		s.Undo, s.UndoText = undo.Run, undo.String()
+	}
+	return s
+}
+
+// Show says what would be done, and does nothing.
+func Show(steps []Step, report Reporter) {
+	for i, s := range steps {
+		report(fmt.Sprintf("%d. %s", i+1, s.Text))
+	}
+}
+
+// Do does the steps in order. When one fails, or ctx ends, what was done is undone in reverse order, the failed step
+// included: it may have been done in part. The error joins what went wrong with what could not be undone.
+func Do(ctx context.Context, steps []Step, report Reporter) error {
+	for i, s := range steps {
+		err := ctx.Err()
+		if err == nil {
+			begin := time.Now()
+			if err = s.Do(ctx); err == nil {
+				report(fmt.Sprintf("%d. %s (%s)", i+1, s.Text, time.Since(begin).Round(10*time.Millisecond)))
+				continue
+			}
+			err = fmt.Errorf("%s: %w", s.Text, err)
+			i++
+		}
+		return errors.Join(err, undo(ctx, steps[:i], report))
+	}
+	return nil
+}
+
+func undo(ctx context.Context, done []Step, report Reporter) error {
+	var errs []error
+	for i := len(done) - 1; i >= 0; i-- {
+		s := done[i]
+		if s.Undo == nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+		err := s.Undo(ctx)
+		cancel()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("could not be undone, type: %s (%w)", s.UndoText, err))
+			continue
+		}
+		report("undone: " + s.UndoText)
+	}
+	return errors.Join(errs...)
+}
+
+// await is a step that looks again until a condition holds. The condition's error says what is not so yet.
+func await(text string, patience time.Duration, condition func(ctx context.Context) error) Step {
+	return Step{Text: text, Do: func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not within %s", patience))
+		defer cancel()
+		const between = 200 * time.Millisecond
+		for {
+			last := condition(ctx)
+			if last == nil {
+				return nil
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("%w: %w", context.Cause(ctx), last)
+			case <-time.After(between):
+			}
+		}
+	}}
+}

@@ -1,0 +1,65 @@
+package operation
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A failed step and those before it are undone, in reverse order; what cannot be undone is said.
+func TestDoUndoes(t *testing.T) {
+	var did []string
+	step := func(name string, fails, undoFails error) Step {
+		return Step{
+			Text: name, Do: func(context.Context) error { did = append(did, name); return fails },
+			UndoText: "undo " + name, Undo: func(context.Context) error { did = append(did, "undo "+name); return undoFails },
+		}
+	}
+	broken := errors.New("broken")
+	steps := []Step{step("a", nil, nil), step("b", nil, broken), {Text: "c", Do: func(context.Context) error { return nil }}, step("d", broken, nil), step("e", nil, nil)}
+	err := Do(t.Context(), steps, func(string) {})
+	if got := strings.Join(did, ", "); got != "a, b, d, undo d, undo b, undo a" {
+		t.Errorf("did %s", got)
+	}
+	if !errors.Is(err, broken) || !strings.Contains(err.Error(), "d: broken") || !strings.Contains(err.Error(), "type: undo b") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// An interrupt lets the step under way end, undoes it, and begins no other.
+func TestDoInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	undone := false
+	steps := []Step{
+		{Text: "a", Do: func(context.Context) error { cancel(); return nil }, UndoText: "undo a", Undo: func(ctx context.Context) error {
+			undone = true
+			return ctx.Err()
+		}},
+		{Text: "b", Do: func(context.Context) error { t.Error("begun after the interrupt"); return nil }},
+	}
+	if err := Do(ctx, steps, func(string) {}); !errors.Is(err, context.Canceled) || !undone {
+		t.Errorf("error %v, undone: %t", err, undone)
+	}
+}
+
+func TestAwait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		looks := 0
+		step := await("it is so", time.Minute, func(context.Context) error {
+			if looks++; looks < 5 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		if err := step.Do(t.Context()); err != nil || looks != 5 {
+			t.Errorf("%d looks, %v", looks, err)
+		}
+		never := await("it is so", time.Minute, func(context.Context) error { return errors.New("it rains") })
+		if err := never.Do(t.Context()); err == nil || !strings.Contains(err.Error(), "it rains") || !strings.Contains(err.Error(), "1m0s") {
+			t.Errorf("error %v", err)
+		}
+	})
+}
