@@ -88,6 +88,16 @@ func confirmedPrimary(c model.Cluster, clone model.Clone) (string, *model.Findin
 		Text: "the signs of the primary do not agree yet (" + strings.Join(said, "; ") + "): nothing is done until they do"}
 }
 
+// ConfirmedPrimary is the one node that every sign says is the primary while no other node shows any; otherwise an error
+// says what the signs are.
+func ConfirmedPrimary(c model.Cluster, clone model.Clone) (string, error) {
+	name, finding := confirmedPrimary(c, clone)
+	if finding != nil {
+		return "", inputErrorf("%s", finding.Text)
+	}
+	return name, nil
+}
+
 // standing compares what the CIB says of this host with what its server says.
 func (v *view) standing() model.Standing {
 	primary, finding := confirmedPrimary(*v.in.Cluster, v.clone)

@@ -24,9 +24,9 @@ func cluster(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("CIB_file", file)
 }
 
-// operation NODE OPERATION [STATUS [CODE]] enters into the CIB, with cibadmin, what Pacemaker has done to the database on a
+// lrmOperation NODE OPERATION [STATUS [CODE]] enters into the CIB, with cibadmin, what Pacemaker has done to the database on a
 // host, as its controller does: the last of start, promote, demote, stop. "-1 193" is an operation still under way.
-func operation(ts *testscript.TestScript, _ bool, args []string) {
+func lrmOperation(ts *testscript.TestScript, _ bool, args []string) {
 	node, name := args[0], args[1]
 	status, code := "0", "0"
 	if len(args) == 4 {

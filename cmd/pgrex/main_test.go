@@ -39,7 +39,7 @@ func TestScripts(t *testing.T) {
 	}
 	commands := map[string]func(*testscript.TestScript, bool, []string){
 		"exits": exits, "big": big, "eventually": eventually, "oneline": oneline,
-		"cluster": cluster, "operation": operation, "agrees": agrees,
+		"cluster": cluster, "operation": lrmOperation, "agrees": agrees,
 	}
 	maps.Copy(commands, serverCommands)
 	testscript.Run(t, testscript.Params{

@@ -108,6 +108,11 @@ WHERE error IS NOT NULL ORDER BY seqno LIMIT 1`
 
 	sqlInRecovery = `SELECT pg_catalog.pg_is_in_recovery()`
 
+	// Whether the control file shows the timeline that is written to.
+	sqlTimelineShown = `
+SELECT (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())
+  = ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int`
+
 	// The answer of READ_REPLICATION_SLOT; %s is a quoted literal, because the replication protocol binds no values.
 	sqlUpstreamSlot = `SELECT s.slot_type, CASE s.slot_type WHEN 'physical' THEN s.restart_lsn END
 FROM (SELECT %s::name AS name) AS asked LEFT JOIN pg_catalog.pg_replication_slots AS s ON s.slot_name = asked.name`

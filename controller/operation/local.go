@@ -1,0 +1,257 @@
+package operation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// place is where a host's database is, by the agent's parameters.
+type place struct {
+	data string // pgdata
+	tmp  string // tmpdir: the agent's lock and recovery.conf
+	bin  string // folder of pgctl, and of the other programs
+}
+
+func placeOf(clone model.Clone) (place, error) {
+	p := place{data: clone.Parameters["pgdata"], tmp: clone.Parameters["tmpdir"], bin: filepath.Dir(clone.Parameters["pgctl"])}
+	if p.data == "" {
+		p.data = "/var/lib/pgsql/data" // the agent's default
+	}
+	if p.tmp == "" {
+		p.tmp = "/var/lib/pgsql/tmp"
+	}
+	if clone.Parameters["pgctl"] == "" {
+		p.bin = "/usr/bin"
+	}
+	info, err := os.Stat(filepath.Join(p.data, "PG_VERSION"))
+	if err != nil {
+		return p, fmt.Errorf("look at the data folder: %w; run pgrex on the host that is to come back, as the user that runs PostgreSQL", err)
+	}
+	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
+		return p, fmt.Errorf("%s belongs to the user with the id %d: run pgrex as that user, for instance with sudo -u '#%d'", p.data, owner, owner)
+	}
+	return p, nil
+}
+
+func (p place) program(name string, args ...string) tool {
+	return tool{path: filepath.Join(p.bin, name), args: args}
+}
+
+// runs tells whether a server has the data folder open: its postmaster.pid names a process that is one.
+func (p place) runs() bool {
+	text, err := os.ReadFile(filepath.Join(p.data, "postmaster.pid"))
+	if err != nil {
+		return false
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(first))
+	if err != nil || pid <= 0 {
+		return false
+	}
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return err == nil && (strings.HasPrefix(string(name), "postgres") || strings.HasPrefix(string(name), "postmaster"))
+}
+
+// control is what pg_controldata says.
+type control map[string]string
+
+func (p place) control(ctx context.Context) (control, error) {
+	out, err := p.program("pg_controldata", "-D", p.data).run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := control{}
+	for line := range strings.Lines(out) {
+		name, value, _ := strings.Cut(line, ":")
+		c[strings.TrimSpace(name)] = strings.TrimSpace(value)
+	}
+	return c, nil
+}
+
+func (c control) lsn(name string) (model.LSN, error) {
+	l, err := model.ParseLSN(c[name])
+	if err != nil {
+		return 0, fmt.Errorf("pg_controldata's %q: %w", name, err)
+	}
+	return l, nil
+}
+
+func (c control) clean() bool { return strings.HasPrefix(c["Database cluster state"], "shut down") }
+
+// look reads what a stopped server's data tell.
+func (p place) look(ctx context.Context) (reconcile.LocalData, error) {
+	var local reconcile.LocalData
+	c, err := p.control(ctx)
+	if err != nil {
+		return local, err
+	}
+	local.SystemID = c["Database system identifier"]
+	if local.Timelines, err = p.timelines(c); err != nil {
+		return local, err
+	}
+	if local.Segment, err = strconv.ParseUint(c["Bytes per WAL segment"], 10, 64); err != nil || local.Segment == 0 {
+		return local, fmt.Errorf("pg_controldata's WAL segment size %q is no number", c["Bytes per WAL segment"])
+	}
+	if local.End, err = p.endOfWAL(ctx, c, local); err != nil {
+		return local, err
+	}
+	if c["wal_log_hints setting"] != "on" && c["Data page checksum version"] == "0" {
+		local.NoRewind = "pg_rewind needs wal_log_hints=on, or data checksums, from before the WAL parted; neither was there"
+	}
+	local.NoCopy = p.noCopy()
+	if local.Bytes, err = folderSize(p.data); err != nil {
+		return local, err
+	}
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(p.data, &s); err != nil {
+		return local, fmt.Errorf("look for room beside %s: %w", p.data, err)
+	}
+	local.Free = s.Bavail * uint64(s.Bsize)
+	return local, nil
+}
+
+// noCopy is why the data folder cannot be replaced by one beside it.
+func (p place) noCopy() string {
+	spaces, err := os.ReadDir(filepath.Join(p.data, "pg_tblspc"))
+	if err == nil && len(spaces) > 0 {
+		return "the database has tablespaces outside of its folder: copy it by hand, with pg_basebackup --tablespace-mapping"
+	}
+	if info, err := os.Lstat(filepath.Join(p.data, "pg_wal")); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return "pg_wal is elsewhere, by a symbolic link: copy it by hand, with pg_basebackup --waldir"
+	}
+	var folder, parent syscall.Stat_t
+	if syscall.Stat(p.data, &folder) == nil && syscall.Stat(filepath.Dir(p.data), &parent) == nil && folder.Dev != parent.Dev {
+		return p.data + " is a file system of its own, so that no other folder can take its place: copy into it by hand"
+	}
+	return ""
+}
+
+var walFile = regexp.MustCompile(`^([0-9A-F]{8})[0-9A-F]{16}$`)
+
+// timelines is the server's history up to the newest timeline that it has WAL of.
+func (p place) timelines(c control) ([]model.Timeline, error) {
+	newest := uint64(0)
+	for _, name := range []string{"Latest checkpoint's TimeLineID", "Min recovery ending loc's timeline"} {
+		if id, err := strconv.ParseUint(c[name], 10, 32); err == nil {
+			newest = max(newest, id)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join(p.data, "pg_wal"))
+	if err != nil {
+		return nil, fmt.Errorf("look at the WAL here: %w", err)
+	}
+	for _, e := range entries {
+		if m := walFile.FindStringSubmatch(e.Name()); m != nil {
+			if id, err := strconv.ParseUint(m[1], 16, 32); err == nil {
+				newest = max(newest, id)
+			}
+		}
+	}
+	if newest <= 1 {
+		return model.ParseHistory(1, "")
+	}
+	text, err := os.ReadFile(filepath.Join(p.data, "pg_wal", fmt.Sprintf("%08X.history", newest)))
+	if err != nil {
+		return nil, fmt.Errorf("read the history of timeline %d: %w", newest, err)
+	}
+	return model.ParseHistory(uint32(newest), string(text))
+}
+
+// What pg_waldump says where it finds no further record, as recovery would not: after which one, or that there is none.
+var (
+	lastRecord   = regexp.MustCompile(`error in WAL record at ([0-9A-F]+/[0-9A-F]+):`)
+	noRecord     = regexp.MustCompile(`could not find a valid record after`)
+	recordLength = regexp.MustCompile(`len \(rec/tot\): *[0-9]+/ *([0-9]+),`)
+)
+
+// endOfWAL finds the end of the last whole record here, from the last checkpoint on or, if the newest timeline began
+// after that, from there on.
+func (p place) endOfWAL(ctx context.Context, c control, local reconcile.LocalData) (model.LSN, error) {
+	from, err := c.lsn("Latest checkpoint's REDO location")
+	if err != nil {
+		return 0, err
+	}
+	newest := local.Timelines[len(local.Timelines)-1]
+	from = max(from, newest.Begin)
+	dump := func(options ...string) (string, error) {
+		options = append(options, fmt.Sprintf("--timeline=%d", newest.ID), "--path="+filepath.Join(p.data, "pg_wal"))
+		return p.program("pg_waldump", options...).run(ctx)
+	}
+	const doing = "find the end of the WAL here"
+	_, err = dump("--stats", "--start="+from.String())
+	if err == nil {
+		return 0, errors.New(doing + ": pg_waldump does not tell")
+	}
+	if noRecord.MatchString(err.Error()) {
+		return from, nil
+	}
+	m := lastRecord.FindStringSubmatch(err.Error())
+	if m == nil {
+		return 0, fmt.Errorf("%s: %w", doing, err)
+	}
+	last, err := model.ParseLSN(m[1])
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", doing, err)
+	}
+	out, err := dump("--limit=1", "--start="+last.String())
+	length := recordLength.FindStringSubmatch(out)
+	if length == nil {
+		return 0, fmt.Errorf("%s: pg_waldump does not show the record at %s (%w)", doing, last, err)
+	}
+	total, err := strconv.ParseUint(length[1], 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", doing, err)
+	}
+	return recordEnd(last, total, local.Segment), nil
+}
+
+// recordEnd is where a record ends that begins at a position: records are aligned to 8 bytes, and every page begins with
+// a header, that of a segment's first page being longer (xlog_internal.h).
+func recordEnd(start model.LSN, length, segment uint64) model.LSN {
+	const page, header, firstHeader = 8192, 24, 40
+	at, left := uint64(start), (length+7)/8*8
+	for {
+		room := page - at%page
+		if left <= room {
+			return model.LSN(at + left)
+		}
+		at, left = at+room+header, left-room
+		if (at-header)%segment == 0 {
+			at += firstHeader - header
+		}
+	}
+}
+
+// folderSize is the sum of the files' sizes, without pg_wal.
+func folderSize(folder string) (total uint64, err error) {
+	err = filepath.WalkDir(folder, func(_ string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && d.Name() == "pg_wal":
+			return fs.SkipDir
+		case !d.Type().IsRegular():
+			return nil
+		}
+		info, err := d.Info()
+		if err == nil {
+			total += uint64(info.Size())
+		}
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("measure %s: %w", folder, err)
+	}
+	return total, err
+}

@@ -1,0 +1,131 @@
+package operation
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// killDelay is how long a tool may go on after its context has ended, before it is killed.
+const killDelay = 5 * time.Second
+
+// tool is one of PostgreSQL's programs. A secret goes into its environment, never among its arguments.
+type tool struct {
+	path     string
+	args     []string
+	password string
+	// progress is told each line that is written to standard error, or part of a line that is written over.
+	progress func(line string)
+}
+
+func (t tool) String() string { return strings.Join(append([]string{t.path}, t.args...), " ") }
+
+// run runs it to its end, in a process group of its own: an interrupt from the terminal is for us to handle. It gives
+// standard output, and standard error in the error.
+func (t tool) run(ctx context.Context) (string, error) {
+	cmd := exec.CommandContext(ctx, t.path, t.args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "PGAPPNAME=pgrex")
+	if t.password != "" {
+		cmd.Env = append(cmd.Env, "PGPASSWORD="+t.password)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+	cmd.WaitDelay = killDelay
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	pipe, err := cmd.StderrPipe()
+	if err != nil {
+		return "", err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", fmt.Errorf("%s: %w", filepath.Base(t.path), err)
+	}
+	said := t.listen(pipe)
+	if err := cmd.Wait(); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return stdout.String(), &toolError{filepath.Base(t.path), err, said}
+	}
+	return stdout.String(), nil
+}
+
+// toolError is what a tool said, and how it ended.
+type toolError struct {
+	name string
+	err  error
+	said []string // its last lines
+}
+
+func (e *toolError) Error() string {
+	if len(e.said) == 0 {
+		return e.name + ": " + e.err.Error()
+	}
+	return e.name + ": " + strings.Join(e.said, "; ")
+}
+
+func (e *toolError) Unwrap() error { return e.err }
+
+// listen reads standard error to its end, and keeps the last lines.
+func (t tool) listen(r io.Reader) (said []string) {
+	const keep = 4
+	scanner := bufio.NewScanner(r)
+	scanner.Split(linesAndReturns)
+	for scanner.Scan() {
+		line := strings.TrimSpace(scanner.Text())
+		if line == "" {
+			continue
+		}
+		if t.progress != nil {
+			t.progress(line)
+		}
+		said = append(said, line)
+		said = said[max(0, len(said)-keep):]
+	}
+	return said
+}
+
+// linesAndReturns splits at "\n" and at "\r", with which a progress report is written over.
+func linesAndReturns(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	if i := bytes.IndexAny(data, "\r\n"); i >= 0 {
+		return i + 1, data[:i], nil
+	}
+	if atEOF && len(data) > 0 {
+		return len(data), data, nil
+	}
+	return 0, nil, nil
+}
+
+// writeWhole replaces a file, so that whoever reads it finds the old text or the new one, also after a power cut.
+func writeWhole(path, text string) error {
+	temporary := path + ".pgrex-new"
+	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(temporary, path); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

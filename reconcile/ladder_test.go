@@ -1,0 +1,67 @@
+package reconcile_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// TestLadder: for each state of a host's data, which ways back are possible, and what is said of those that are not.
+func TestLadder(t *testing.T) {
+	first := []model.Timeline{{ID: 1}}
+	second := []model.Timeline{{ID: 1}, {ID: 2, Begin: 0x5000000}}
+	usual := reconcile.Return{
+		Host:      "pm02",
+		Local:     reconcile.LocalData{SystemID: "7", Timelines: first, End: 0x4000000, Bytes: 1 << 30, Free: 2 << 30},
+		Primary:   model.Upstream{SystemID: "7", Timeline: 2, Flushed: 0x9000000},
+		Timelines: second,
+	}
+	for name, c := range map[string]struct {
+		change  func(r *reconcile.Return)
+		want    string // the possible ways
+		because string // said of one that is not, or is
+	}{
+		"behind":                  {func(*reconcile.Return) {}, "start copy", "a part of the primary's WAL"},
+		"up to the new timeline":  {func(r *reconcile.Return) { r.Local.End = 0x5000000 }, "start copy", ""},
+		"on the new timeline":     {func(r *reconcile.Return) { r.Local.Timelines, r.Local.End = second, 0x6000000 }, "start copy", ""},
+		"beyond the new timeline": {func(r *reconcile.Return) { r.Local.End = 0x5000001 }, "rewind copy", "parts from the primary's at 0/5000000"},
+		"on a timeline of its own": {func(r *reconcile.Return) {
+			r.Local.Timelines, r.Local.End = []model.Timeline{{ID: 1}, {ID: 3, Begin: 0x4800000}}, 0x7000000
+		}, "rewind copy", "parted from the primary's at 0/4800000"},
+		"the WAL is gone":  {func(r *reconcile.Return) { r.NoWAL = "it was removed" }, "copy", "it was removed"},
+		"ahead":            {func(r *reconcile.Return) { r.Local.Timelines, r.Local.End = second, 0xA000000 }, "copy", "the primary has lost"},
+		"another database": {func(r *reconcile.Return) { r.Local.SystemID = "8" }, "copy", "of another database"},
+		"no common timeline": {func(r *reconcile.Return) {
+			r.Local.Timelines = []model.Timeline{{ID: 1}, {ID: 2, Begin: 0x1000000}}
+			r.Timelines = []model.Timeline{{ID: 4}}
+		}, "copy", "shares no timeline"},
+		"no hints":          {func(r *reconcile.Return) { r.Local.End, r.Local.NoRewind = 0x6000000, "wal_log_hints" }, "copy", "wal_log_hints"},
+		"half rewound":      {func(r *reconcile.Return) { r.Begun = reconcile.MethodRewind }, "copy", "not finished"},
+		"no room":           {func(r *reconcile.Return) { r.Local.Free = 1 << 20 }, "start", "make room"},
+		"tablespaces":       {func(r *reconcile.Return) { r.Local.NoCopy = "tablespaces" }, "start", "tablespaces"},
+		"nothing whatever":  {func(r *reconcile.Return) { r.NoWAL, r.Local.NoCopy = "it was removed", "tablespaces" }, "", ""},
+		"of no WAL at all":  {func(r *reconcile.Return) { r.Local.Timelines = nil; r.Local.End = 0 }, "copy", "shares no timeline"},
+		"of no history":     {func(r *reconcile.Return) { r.Timelines = nil }, "copy", "shares no timeline"},
+		"the very same end": {func(r *reconcile.Return) { r.Local.Timelines, r.Local.End = second, 0x9000000 }, "start copy", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := usual
+			c.change(&r)
+			var possible, said []string
+			for _, rung := range reconcile.Ladder(r) {
+				said = append(said, rung.Why)
+				if rung.Possible {
+					possible = append(possible, string(rung.Method))
+				}
+			}
+			if got := strings.Join(possible, " "); got != c.want {
+				t.Errorf("possible: %q, not %q\n%s", got, c.want, strings.Join(said, "\n"))
+			}
+			if text := strings.Join(said, "\n"); !strings.Contains(text, c.because) {
+				t.Errorf("nothing is said of %q:\n%s", c.because, text)
+			}
+		})
+	}
+}
