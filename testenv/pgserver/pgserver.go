@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -121,11 +122,32 @@ func newServer(t testing.TB) *Server {
 	if c := credential(t); c != nil {
 		must(t, os.Chown(dir, int(c.Uid), int(c.Gid)))
 	}
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	must(t, err)
-	port := listener.Addr().(*net.TCPAddr).Port
-	must(t, listener.Close())
-	return &Server{t: t, Dir: dir, Port: uint16(port)}
+	return &Server{t: t, Dir: dir, Port: reservePort(t)}
+}
+
+// reservePort finds a port that is this server's until the test ends, also while the server is stopped. The system gives the
+// ports from 32768 on to whoever connects anywhere; of those below, an abstract socket tells other tests which are taken.
+func reservePort(t testing.TB) uint16 {
+	t.Helper()
+	const first, last = 12000, 32000
+	listen := func(network, address string) (net.Listener, error) {
+		return (&net.ListenConfig{}).Listen(context.Background(), network, address)
+	}
+	for offset, i := rand.IntN(last-first), 0; i < last-first; i++ {
+		port := first + (offset+i)%(last-first)
+		reservation, err := listen("unix", fmt.Sprintf("@pgrex-test-port-%d", port))
+		if err != nil {
+			continue
+		}
+		if used, err := listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			must(t, used.Close())
+			t.Cleanup(func() { _ = reservation.Close() })
+			return uint16(port)
+		}
+		must(t, reservation.Close())
+	}
+	t.Fatal("no port is free")
+	return 0
 }
 
 // usable tells why the programs cannot be used: they are not there, or not of the major version that PGREX_PG_MAJOR asks
