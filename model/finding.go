@@ -40,4 +40,12 @@ const (
 	CodeSlotMissing       Code = "SlotMissing"
 	CodeIdleTimeout       Code = "IdleTimeout"
 	CodeSlotAwaited       Code = "SlotAwaited"
+
+	// What a setting may lead to; pgrex doctor alone says these.
+	CodeRewindImpossible  Code = "RewindImpossible"
+	CodeSendersShort      Code = "SendersShort"
+	CodeNoWALBudget       Code = "NoWALBudget"
+	CodeWALKeptShort      Code = "WALKeptShort"
+	CodeRestartAfterCrash Code = "RestartAfterCrash"
+	CodeAlterSystemOff    Code = "AlterSystemOff"
 )

@@ -79,7 +79,7 @@ func rejoin(cmd *cobra.Command, s *settings, method, maxRate string, dryRun, yes
 		report("this is done, by " + string(method) + ":")
 		operation.Show(steps, report)
 		if dryRun {
-			return statusError(2)
+			return statusError(exitPending)
 		}
 		if err := confirm(cmd, yes); err != nil {
 			return err

@@ -23,7 +23,8 @@ Run it as the user that runs PostgreSQL, with the group haclient (pgrex.service 
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(runCommand(), planCommand(), applyCommand(), snapshotCommand(), inspectCommand(), statusCommand(),
-		rejoinCommand(), versionCommand())
+		rejoinCommand(), pauseCommand(), resumeCommand(), doctorCommand(),
+		versionCommand())
 	return root
 }
 

@@ -54,3 +54,23 @@ func (s *Server) Observe(ctx context.Context) (model.Instance, error) {
 	}
 	return instance, nil
 }
+
+// Settings reads settings by name, as pg_settings shows them. One that this server does not have is left out.
+func (s *Server) Settings(ctx context.Context, names []string) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	defer cancel()
+	settings := map[string]string{}
+	err := s.query(ctx, func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, sqlSettings, names)
+		if err != nil {
+			return err
+		}
+		var name, setting string
+		_, err = pgx.ForEachRow(rows, []any{&name, &setting}, func() error { settings[name] = setting; return nil })
+		return err
+	})
+	if err != nil {
+		return nil, s.unanswered(err, "read settings")
+	}
+	return settings, nil
+}

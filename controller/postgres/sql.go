@@ -104,6 +104,8 @@ WHERE` + sqlGuard
 SELECT pg_catalog.format('%s line %s: %s', sourcefile, sourceline, error) FROM pg_catalog.pg_file_settings
 WHERE error IS NOT NULL ORDER BY seqno LIMIT 1`
 
+	sqlSettings = `SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY($1)`
+
 	sqlConninfo = `SELECT pg_catalog.current_setting('primary_conninfo')`
 
 	sqlInRecovery = `SELECT pg_catalog.pg_is_in_recovery()`

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller/operation"
+)
+
+func pauseCommand() *cobra.Command {
+	return pausing("pause", true, "Make pgrex look, say and do nothing, on every host",
+		"Sets the meta attribute pgrex-paused=true. The slots stay as they are; nothing is restarted.")
+}
+
+func resumeCommand() *cobra.Command {
+	return pausing("resume", false, "Let pgrex go on, on every host", "Removes the meta attribute pgrex-paused.")
+}
+
+func pausing(name string, paused bool, short, long string) *cobra.Command {
+	s := newSettings()
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use: name, Short: short, Args: cobra.NoArgs,
+		Long: long + "\n\nExit status: 0 it is so, 1 it could not be done, 2 in a dry run something would be done.",
+		RunE: runE(func(cmd *cobra.Command) error {
+			if err := s.load(cmd); err != nil {
+				return err
+			}
+			report := func(line string) { fmt.Fprintln(cmd.OutOrStdout(), line) }
+			steps, err := operation.Pause(cmd.Context(), &cib.Client{}, s.Resource, paused)
+			switch {
+			case err != nil:
+				return err
+			case len(steps) == 0:
+				report("it is so already")
+				return nil
+			case dryRun:
+				operation.Show(steps, report)
+				return statusError(exitPending)
+			}
+			return operation.Do(cmd.Context(), steps, report)
+		}),
+	}
+	s.observeFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the steps, and do nothing")
+	return cmd
+}

@@ -1,0 +1,146 @@
+package reconcile
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// Settings are the server's settings by name, in the units of pg_settings. One that the server does not know is not there.
+type Settings map[string]string
+
+// DoctorSettings are the settings that Diagnose looks at.
+var DoctorSettings = []string{
+	"allow_alter_system", "data_checksums", "full_page_writes", "max_replication_slots", "max_slot_wal_keep_size", "max_wal_senders",
+	"max_wal_size", "restart_after_crash", "synchronized_standby_slots", "wal_keep_size", "wal_log_hints", "wal_sender_timeout",
+}
+
+func (s Settings) is(name, value string) bool { return s[name] == value }
+
+// number is a setting's number, or none for a setting that is not there or has none.
+func (s Settings) number(name string) (int, bool) {
+	n, err := strconv.Atoi(s[name])
+	return n, err == nil
+}
+
+// Diagnose tells which settings of a host would stand in the way one day, and what to set instead, beside what a plan finds.
+// The order is that of the plan's findings, then of the checks.
+func Diagnose(in Input, settings Settings) ([]model.Finding, error) {
+	plan, err := Plan(in)
+	if err != nil {
+		return nil, err
+	}
+	clone, err := Database(*in.Cluster, in.Resource)
+	if err != nil {
+		return nil, err
+	}
+	policy, _ := model.PolicyOf(clone)
+	d := doctor{settings, in, policy, plan.Findings}
+	for _, check := range []func(){d.rewind, d.capacity, d.senders, d.budget, d.kept, d.crash, d.alterSystem, d.awaited} {
+		check()
+	}
+	return d.findings, nil
+}
+
+type doctor struct {
+	Settings
+	in       Input
+	policy   model.Policy
+	findings []model.Finding
+}
+
+func (d *doctor) say(code model.Code, severity model.Severity, subject, format string, args ...any) {
+	d.findings = append(d.findings, model.Finding{Code: code, Severity: severity, Subject: subject, Text: fmt.Sprintf(format, args...)})
+}
+
+// rewind: pg_rewind's own prerequisites (PostgreSQL documentation, pg_rewind).
+func (d *doctor) rewind() {
+	if d.is("wal_log_hints", "off") && d.is("data_checksums", "off") {
+		d.say(model.CodeRewindImpossible, model.Critical, "wal_log_hints",
+			"pg_rewind cannot take this host back after a failover: set wal_log_hints = on on every host and restart PostgreSQL, one by one")
+	}
+	if d.is("full_page_writes", "off") {
+		d.say(model.CodeRewindImpossible, model.Critical, "full_page_writes",
+			"pg_rewind needs full_page_writes = on: set it on every host and reload")
+	}
+}
+
+// capacity: room for a slot for every other member beside all that is not ours. A standby's need counts, too.
+func (d *doctor) capacity() {
+	names := d.policy.SlotNames()
+	others := 0
+	for _, s := range d.in.Instance.Slots {
+		if !slices.ContainsFunc(d.policy.Members, func(m string) bool { return names[m] == s.Name }) {
+			others++
+		}
+	}
+	need := others + len(d.policy.Members) - 1
+	if n, ok := d.number("max_replication_slots"); ok && n < need && !d.found(model.CodeCapacityShort) {
+		d.say(model.CodeCapacityShort, model.Warning, "max_replication_slots",
+			"%d is too few for %d members and %d other slots: set it to %d or more and restart PostgreSQL", n, len(d.policy.Members), others, need)
+	}
+}
+
+func (d *doctor) found(code model.Code) bool {
+	return slices.ContainsFunc(d.findings, func(f model.Finding) bool { return f.Code == code })
+}
+
+// senders: one for each other member, one more for a copy's WAL and one for its files, and pgrex on each standby asks over one.
+func (d *doctor) senders() {
+	need := 2*(len(d.policy.Members)-1) + 2
+	if n, ok := d.number("max_wal_senders"); ok && n < need {
+		d.say(model.CodeSendersShort, model.Warning, "max_wal_senders",
+			"%d is too few for %d members, pgrex on each, and a copy at the same time: set it to %d or more and restart PostgreSQL",
+			n, len(d.policy.Members), need)
+	}
+	if d.is("wal_sender_timeout", "0") {
+		d.say(model.CodeSendersShort, model.Warning, "wal_sender_timeout",
+			"the walsender of a host that has lost its power stays for ever, and with it its slot is in use: set wal_sender_timeout, 60s is the default, and reload")
+	}
+}
+
+func (d *doctor) budget() {
+	if d.is("max_slot_wal_keep_size", "-1") {
+		d.say(model.CodeNoWALBudget, model.Warning, "max_slot_wal_keep_size",
+			"the slot of a host that stays away can fill this host's disk: set max_slot_wal_keep_size to what the disk can spare and reload")
+	}
+}
+
+// kept: slots follow the standbys, so that only wal_keep_size keeps the WAL back to the last common checkpoint on a primary
+// that is cut off and writes on. pg_rewind needs it there.
+func (d *doctor) kept() {
+	kept, ok := d.number("wal_keep_size")
+	size, known := d.number("max_wal_size")
+	if ok && known && kept < size {
+		d.say(model.CodeWALKeptShort, model.Info, "wal_keep_size",
+			"an old primary that wrote on after it was cut off may have recycled WAL that pg_rewind needs, and then needs a copy: "+
+				"wal_keep_size = %dMB, which is max_wal_size, makes that rare", size)
+	}
+}
+
+func (d *doctor) crash() {
+	if d.is("restart_after_crash", "on") {
+		d.say(model.CodeRestartAfterCrash, model.Warning, "restart_after_crash",
+			"after a crash PostgreSQL would start again by itself, behind Pacemaker's back: set restart_after_crash = off and reload")
+	}
+}
+
+func (d *doctor) alterSystem() {
+	if d.is("allow_alter_system", "off") {
+		d.say(model.CodeAlterSystemOff, model.Critical, "allow_alter_system",
+			"pgrex cannot set primary_slot_name: set allow_alter_system = on and reload")
+	}
+}
+
+func (d *doctor) awaited() {
+	names := d.policy.SlotNames()
+	for _, m := range d.policy.Members {
+		if slices.Contains(strings.FieldsFunc(d.Settings["synchronized_standby_slots"], func(r rune) bool { return r == ',' || r == ' ' }), names[m]) {
+			d.say(model.CodeSlotAwaited, model.Info, names[m],
+				"synchronized_standby_slots names it: logical replication waits while %s is away", m)
+		}
+	}
+}
