@@ -23,7 +23,7 @@ Run it as the user that runs PostgreSQL, with the group haclient (pgrex.service 
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(runCommand(), planCommand(), applyCommand(), snapshotCommand(), inspectCommand(), statusCommand(),
-		rejoinCommand(), pauseCommand(), resumeCommand(), doctorCommand(),
+		rejoinCommand(), pauseCommand(), resumeCommand(), doctorCommand(), adoptCommand(), releaseCommand(),
 		versionCommand())
 	return root
 }

@@ -132,10 +132,13 @@ func (r *Rejoin) copy(c *Case) []Step {
 		}})
 	}
 	return append(steps,
-		Step{
-			Text: "pg_basebackup from " + c.primary + " into " + c.place.beside(), Do: func(ctx context.Context) error { return r.baseBackup(ctx, c) },
-			UndoText: "rm -r " + c.place.beside(), Undo: func(context.Context) error { return os.RemoveAll(c.place.beside()) },
-		},
+		Step{Text: "pg_basebackup from " + c.primary + " into " + c.place.beside(), Do: func(ctx context.Context) error {
+			err := r.baseBackup(ctx, c)
+			if err != nil { // it may have filled the disk
+				err = errors.Join(err, os.RemoveAll(c.place.beside()))
+			}
+			return err
+		}},
 		Step{Text: "swap " + c.place.beside() + " and " + c.place.data, Do: func(context.Context) error {
 			err := unix.Renameat2(unix.AT_FDCWD, c.place.beside(), unix.AT_FDCWD, c.place.data, unix.RENAME_EXCHANGE)
 			if err != nil {

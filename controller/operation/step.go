@@ -24,9 +24,10 @@ type Step struct {
 // Reporter is told how an operation gets on, a line at a time.
 type Reporter func(line string)
 
-// run is a step that is a command of Pacemaker's, and the command that takes it back, if there is one.
+// run is a step that is a command of Pacemaker's, and the command that takes it back, if there is one. It takes a moment, and
+// is not interrupted.
 func run(c cib.Command, undo *cib.Command) Step {
-	s := Step{Text: c.String(), Do: c.Run}
+	s := Step{Text: c.String(), Do: func(ctx context.Context) error { return c.Run(context.WithoutCancel(ctx)) }}
 	if undo != nil {
 		s.Undo, s.UndoText = undo.Run, undo.String()
 	}

@@ -54,12 +54,12 @@ func TestRejoin(t *testing.T) {
 	s.chapter("killed while pg_rewind runs", func(s *story) { s.halfRewound(last) })
 }
 
-// rejoin runs pgrex rejoin on a host, and gives what it printed and its exit status.
-func (s *story) rejoin(host string, arguments ...string) (string, int) {
+// operate runs one of pgrex's operations on a host, and gives what it printed and its exit status.
+func (s *story) operate(host string, arguments ...string) (string, int) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Minute)
 	defer cancel()
-	out, err := s.lab.ExecAs(ctx, "postgres", "haclient", host, append([]string{pgrex, "rejoin"}, arguments...)...)
+	out, err := s.lab.ExecAs(ctx, "postgres", "haclient", host, append([]string{pgrex}, arguments...)...)
 	status := 0
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		status = exit.ExitCode()
@@ -67,8 +67,13 @@ func (s *story) rejoin(host string, arguments ...string) (string, int) {
 	} else {
 		s.must(err)
 	}
-	s.t.Logf("%s: pgrex rejoin %s, %d:\n%s", host, strings.Join(arguments, " "), status, out)
+	s.t.Logf("%s: pgrex %s, %d:\n%s", host, strings.Join(arguments, " "), status, out)
 	return out, status
+}
+
+func (s *story) rejoin(host string, arguments ...string) (string, int) {
+	s.t.Helper()
+	return s.operate(host, append([]string{"rejoin"}, arguments...)...)
 }
 
 // comesBack runs rejoin as a dry run and then in earnest, both by the way wanted, and sees the host stream.

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/controller/operation"
+)
+
+func adoptCommand() *cobra.Command {
+	return handover("adopt", "Hand the slots over from the agent to pgrex",
+		`Removes the agent's replication_slot_name without a restart of PostgreSQL: in maintenance-mode, with a refresh before
+that is left. The slots keep their names, and every standby goes on streaming. pgrex has to run on every host by then.`,
+		(*operation.Handover).Adopt)
+}
+
+func releaseCommand() *cobra.Command {
+	return handover("release", "Hand the slots back from pgrex to the agent",
+		`Sets the agent's replication_slot_name to the prefix of the slots, without a restart of PostgreSQL. From its next start
+on the agent drops the slots and makes them anew, as it always did.`,
+		(*operation.Handover).Release)
+}
+
+func handover(name, short, long string, make func(*operation.Handover, context.Context) ([]operation.Step, error)) *cobra.Command {
+	s := newSettings()
+	var dryRun, yes bool
+	cmd := &cobra.Command{
+		Use: name, Short: short, Args: cobra.NoArgs,
+		Long: long + `
+
+Run it on the primary. When a step fails, or it is interrupted, what was done is undone.
+
+Exit status: 0 it is so, 1 it could not be done, 2 in a dry run something would be done, 64 wrong usage.`,
+		RunE: runE(func(cmd *cobra.Command) error {
+			if err := s.load(cmd); err != nil {
+				return err
+			}
+			report := func(line string) { fmt.Fprintln(cmd.OutOrStdout(), line) }
+			o := s.observer()
+			defer o.Close()
+			steps, err := make(&operation.Handover{Observer: o, Node: s.Node}, cmd.Context())
+			switch {
+			case err != nil:
+				return err
+			case len(steps) == 0:
+				report("it is so already")
+				return nil
+			}
+			report("this is done:")
+			operation.Show(steps, report)
+			if dryRun {
+				return statusError(exitPending)
+			}
+			if err := confirm(cmd, yes); err != nil {
+				return err
+			}
+			return operation.Do(cmd.Context(), steps, report)
+		}),
+	}
+	s.observeFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the steps, and do nothing")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}

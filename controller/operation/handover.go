@@ -1,0 +1,199 @@
+package operation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+const (
+	slotParameter   = "replication_slot_name" // the agent's
+	maintenanceMode = "maintenance-mode"
+	// refreshPatience is how long Pacemaker may take to look at the resource on every host.
+	refreshPatience = 2 * time.Minute
+)
+
+// Handover hands the slots over between the agent and pgrex, without a restart of PostgreSQL: in maintenance-mode the agent's
+// parameter is changed, and Pacemaker is told to look again before it leaves it. It is done on the primary, where it can be
+// seen that every standby goes on streaming.
+type Handover struct {
+	Observer *controller.Observer // of this host
+	Node     string
+}
+
+// before is what must be the same afterwards.
+type before struct {
+	clone   model.Clone
+	policy  model.Policy
+	senders map[string]int // the walsender of each attached member
+}
+
+// Adopt makes the steps that hand the slots over from the agent to pgrex; none when they are pgrex's already. The prefix
+// comes first, or the agent's slots would stay behind as foreign ones, and hold WAL for ever.
+func (h *Handover) Adopt(ctx context.Context) ([]Step, error) {
+	b, err := h.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	prefix := b.clone.Parameters[slotParameter]
+	if prefix == "" {
+		return nil, nil
+	}
+	if err := h.ready(b); err != nil {
+		return nil, err
+	}
+	var steps []Step
+	if b.policy.SlotPrefix != prefix {
+		return nil, fmt.Errorf("%s is %s and not the agent's %s: remove it first, so that the slots keep their names",
+			model.MetaSlotPrefix, b.policy.SlotPrefix, prefix)
+	}
+	if b.clone.Meta[model.MetaSlotPrefix] == "" {
+		undo := cib.DeleteMeta(b.clone.Primitive, model.MetaSlotPrefix)
+		steps = append(steps, run(cib.SetMeta(b.clone.Primitive, model.MetaSlotPrefix, prefix), &undo))
+	}
+	return append(steps, h.change(b, cib.DeleteParameter(b.clone.Primitive, slotParameter),
+		cib.SetParameter(b.clone.Primitive, slotParameter, prefix))...), nil
+}
+
+// Release makes the steps that hand the slots back to the agent; none when they are the agent's already.
+func (h *Handover) Release(ctx context.Context) ([]Step, error) {
+	b, err := h.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if b.clone.Parameters[slotParameter] != "" {
+		return nil, nil
+	}
+	if err := h.ready(b); err != nil {
+		return nil, err
+	}
+	for member, name := range b.policy.SlotNames() {
+		if agents := b.policy.AgentSlotName(member); agents != name {
+			return nil, fmt.Errorf("the slot of %s is %s, but the agent would name it %s: it cannot have the slots", member, name, agents)
+		}
+	}
+	steps := h.change(b, cib.SetParameter(b.clone.Primitive, slotParameter, b.policy.SlotPrefix),
+		cib.DeleteParameter(b.clone.Primitive, slotParameter))
+	if b.clone.Meta[model.MetaSlotPrefix] != "" { // the agent's name is the prefix now
+		steps = append(steps, run(cib.DeleteMeta(b.clone.Primitive, model.MetaSlotPrefix), nil))
+	}
+	return steps, nil
+}
+
+// change changes the agent's parameter under maintenance-mode.
+func (h *Handover) change(b before, do, undo cib.Command) []Step {
+	refresh, leave := cib.Refresh(b.clone.Primitive, ""), cib.DeleteProperty(maintenanceMode)
+	known := await("Pacemaker knows every host's role again", refreshPatience, func(ctx context.Context) error { return h.sameRoles(ctx, b) })
+	parameter := run(do, &undo)
+	parameter.UndoText = undo.String() + "; " + refresh.String()
+	parameter.Undo = func(ctx context.Context) error {
+		if err := errors.Join(undo.Run(ctx), refresh.Run(ctx)); err != nil {
+			return err
+		}
+		return known.Do(ctx)
+	}
+	return []Step{
+		run(cib.SetProperty(maintenanceMode, "true"), &leave),
+		parameter,
+		run(refresh, nil),
+		known,
+		run(leave, nil),
+		await("every standby still streams, over the same connection", refreshPatience, func(ctx context.Context) error {
+			if err := h.sameRoles(ctx, b); err != nil {
+				return err
+			}
+			return h.sameSenders(ctx, b)
+		}),
+	}
+}
+
+func (h *Handover) look(ctx context.Context) (before, error) {
+	in, err := h.Observer.Full(ctx)
+	if err != nil {
+		return before{}, err
+	}
+	if in.Cluster == nil {
+		return before{}, errors.New(in.ClusterProblem)
+	}
+	clone, err := reconcile.Database(*in.Cluster, in.Resource)
+	if err != nil {
+		return before{}, err
+	}
+	primary, err := reconcile.ConfirmedPrimary(*in.Cluster, clone)
+	switch {
+	case err != nil:
+		return before{}, err
+	case !strings.EqualFold(primary, h.Node):
+		return before{}, fmt.Errorf("this host, %s, is not the primary: run it on %s, where it can be seen that every standby streams", h.Node, primary)
+	case in.Instance.State != model.ServerUp || in.Instance.InRecovery:
+		return before{}, fmt.Errorf("PostgreSQL here is %s, or no primary: %s", in.Instance.State, in.Instance.Problem)
+	case !in.Cluster.Quorate:
+		return before{}, errors.New("this partition has no quorum: bring the other hosts or the network back first")
+	case in.Cluster.Maintenance || !clone.Managed:
+		return before{}, errors.New("the cluster or the database is in maintenance already: leave it first")
+	}
+	policy, problems := model.PolicyOf(clone)
+	if len(problems) > 0 {
+		return before{}, errors.New(strings.Join(problems, "; "))
+	}
+	return before{clone, policy, senders(in.Instance, policy)}, nil
+}
+
+// senders are the walsenders that stream through their members' own slots.
+func senders(i model.Instance, policy model.Policy) map[string]int {
+	pids := map[string]int{}
+	for member, name := range policy.SlotNames() {
+		for _, s := range i.Slots {
+			if s.Name == name && s.Active {
+				pids[member] = s.ActivePID
+			}
+		}
+	}
+	return pids
+}
+
+// ready tells whether every host that runs the database as a standby streams through its own slot.
+func (h *Handover) ready(b before) error {
+	for _, member := range b.policy.Members {
+		role, _ := b.clone.Role(member)
+		if _, attached := b.senders[member]; role == model.RoleUnpromoted && !attached {
+			return fmt.Errorf("%s does not stream through its slot: see pgrex status, and put that right first", member)
+		}
+	}
+	return nil
+}
+
+func (h *Handover) sameRoles(ctx context.Context, b before) error {
+	cluster, err := h.Observer.Clusters.Read(ctx)
+	if err != nil {
+		return err
+	}
+	clone, err := reconcile.Database(cluster, b.clone.Primitive)
+	if err != nil {
+		return err
+	}
+	if !maps.Equal(clone.Roles, b.clone.Roles) {
+		return fmt.Errorf("the roles are %v, and were %v", clone.Roles, b.clone.Roles)
+	}
+	_, err = reconcile.ConfirmedPrimary(cluster, clone)
+	return err
+}
+
+func (h *Handover) sameSenders(ctx context.Context, b before) error {
+	in, err := h.Observer.Full(ctx)
+	if err != nil {
+		return err
+	}
+	if now := senders(in.Instance, b.policy); !maps.Equal(now, b.senders) {
+		return fmt.Errorf("the walsenders of the standbys are %v, and were %v", now, b.senders)
+	}
+	return nil
+}
