@@ -1,11 +1,12 @@
 // Package cib is everything pgrex knows about Pacemaker: it runs cibadmin (Client), turns a CIB into model.Cluster
-// (Parse), and notices that a CIB may have changed (Watcher).
+// (Parse), notices that a CIB may have changed (Watcher), and has the commands that change the cluster (Command), as data:
+// the daemon runs none of them.
 //
 // Parse concludes from a CIB what crm_mon concludes from it: which nodes are online, in standby, in maintenance,
 // pending or unclean, and what every promotable clone's instances do. The rules are those of Pacemaker's scheduler
 // library, release 2.1.5; each function here names the one whose rule it holds.
 //
-// It must not decide anything about slots, change the cluster, retry, wait for better news, or log. A CIB that it
+// It must not decide anything about slots, retry, wait for better news, or log. A CIB that it
 // cannot understand is an error and never an empty cluster: unknown is not empty.
 //
 // What is left out, on purpose:

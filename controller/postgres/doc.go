@@ -1,8 +1,10 @@
 // Package postgres is everything about PostgreSQL: it reads the local server into model.Instance, the server it
 // replicates from into model.Upstream, and carries out the steps of a plan.
 //
-// It must not decide, retry, log, or let primary_conninfo, which may hold a password, out of the package. All SQL is in
-// sql.go. Every statement that changes something asserts, within itself, what its step was planned on. It keeps one
+// It must not decide, retry, log, or let the password of primary_conninfo out of the package, but to those who hand it to a
+// program's environment (Conninfo). All SQL is in sql.go. Every statement that changes something asserts, within itself,
+// what its step was planned on; only the release of an xmin, for which the replication protocol has no condition, asserts it
+// just before. Source is the primary as a host sees it that is to come back. It keeps one
 // session on the local server, and on a standby one walsender of the upstream: a smart shutdown waits for the session, a
 // fast one for neither.
 //
