@@ -75,6 +75,10 @@ func (h *Handover) Release(ctx context.Context) ([]Step, error) {
 	if err := h.ready(b); err != nil {
 		return nil, err
 	}
+	if b.policy.StandbySlots {
+		return nil, fmt.Errorf("the slots on the standbys would hold WAL for ever, because the agent moves none: set the meta attribute %s=none "+
+			"first, and wait until pgrex has dropped them", model.MetaStandbySlots)
+	}
 	for member, name := range b.policy.SlotNames() {
 		if agents := b.policy.AgentSlotName(member); agents != name {
 			return nil, fmt.Errorf("the slot of %s is %s, but the agent would name it %s: it cannot have the slots", member, name, agents)

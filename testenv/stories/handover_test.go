@@ -48,6 +48,17 @@ func TestAdoptAndRelease(t *testing.T) {
 		})
 	})
 	s.chapter("release", func(s *story) {
+		if out, status := s.operate(primary, "release", "--yes"); status != 1 || !strings.Contains(out, model.MetaStandbySlots) {
+			s.t.Errorf("with slots on the standbys it ends with %d", status)
+		}
+		_, err := s.lab.Exec(s.ctx, primary, "crm_resource", "--resource", "pgsql", "--meta", "--set-parameter", model.MetaStandbySlots, "--parameter-value", "none")
+		s.must(err)
+		for _, host := range s.others(primary) {
+			s.await(patience, host+" has no slots any more", func() (bool, string) {
+				out := s.ask(host, "SELECT count(*) FROM pg_replication_slots")
+				return out == "0", out
+			})
+		}
 		s.undisturbed(primary, func() {
 			if _, status := s.operate(primary, "release", "--yes"); status != 0 {
 				s.t.Errorf("release ends with %d", status)
