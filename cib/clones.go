@@ -49,7 +49,8 @@ func (w *workingSet) clone(clone, primitive *resource) model.Clone {
 		ID: clone.id, Primitive: primitive.id, Agent: primitive.agentName(),
 		Managed:    primitive.managed && !primitive.maybeManual,
 		Parameters: parameters.values, Conditional: conditional, Meta: meta.values,
-		Roles: map[string]model.Role{},
+		Locations: slices.Concat(w.locations[clone.id], w.locations[primitive.id]),
+		Roles:     map[string]model.Role{},
 	}
 	for _, n := range w.nodes {
 		if !w.spend(effortRole) {
@@ -60,6 +61,16 @@ func (w *workingSet) clone(clone, primitive *resource) model.Clone {
 		}
 	}
 	return c
+}
+
+// readLocations reads the location constraints that can be told without their rules.
+func (w *workingSet) readLocations() {
+	for e := range w.children(w.child(w.configuration, "constraints"), "rsc_location") {
+		l := model.Location{ID: attr(e, "id"), Node: attr(e, "node"), Score: attr(e, "score"), Role: attr(e, "role")}
+		if l.Node != "" || l.ByTool() {
+			w.locations[attr(e, "rsc")] = append(w.locations[attr(e, "rsc")], l)
+		}
+	}
 }
 
 // roleOn concludes what a clone's instance does on a node. A node that is cleanly offline runs nothing, whatever its

@@ -57,6 +57,26 @@ func Refresh(resource, node string) Command { return withNode("--refresh", resou
 // Cleanup makes Pacemaker forget a resource's failures, on a node, or on all where node is "".
 func Cleanup(resource, node string) Command { return withNode("--cleanup", resource, node) }
 
+// banLifetime is how long a ban holds, should nobody be there to remove it: longer than what it is made for can take.
+const banLifetime = "PT30M"
+
+// Ban keeps a resource off a node, until ClearBan.
+func Ban(resource, node string) Command {
+	c := withNode("--ban", resource, node)
+	c.Args = append(c.Args, "--lifetime="+banLifetime)
+	return c
+}
+
+// BanPromoted keeps a clone from being promoted on a node, until ClearBan. Nothing is restarted.
+func BanPromoted(clone, node string) Command {
+	c := Ban(clone, node)
+	c.Args = append(c.Args, "--promoted")
+	return c
+}
+
+// Settle waits until the cluster has nothing to do. In maintenance-mode it has ended the monitors then.
+func Settle() Command { return Command{"crm_resource", []string{"--wait", "--timeout=25s"}} }
+
 // ClearBan removes the constraints by which a resource was banned from a node, or moved to it.
 func ClearBan(resource, node string) Command { return withNode("--clear", resource, node) }
 
@@ -76,6 +96,21 @@ func SetStandby(node string, on bool) Command {
 // DeleteStandby leaves a node in service.
 func DeleteStandby(node string) Command {
 	return Command{"crm_attribute", []string{"--node", node, "--name", "standby", "--delete"}}
+}
+
+// SetAttribute sets a transient node attribute: it ends with the node's membership. Where CIB_file names a file it is
+// changed there, which attrd_updater would not do.
+func SetAttribute(node, name, value string) Command {
+	return Command{"crm_attribute", []string{"--node", node, "--lifetime", "reboot", "--name", name, "--update=" + value}}
+}
+
+// SetNodeAttribute sets a node's permanent attribute; the value "" removes it.
+func SetNodeAttribute(node, name, value string) Command {
+	change := "--update=" + value
+	if value == "" {
+		change = "--delete"
+	}
+	return Command{"crm_attribute", []string{"--node", node, "--lifetime", "forever", "--name", name, change}}
 }
 
 // String is the command as one types it.
@@ -106,6 +141,10 @@ func (c Command) Run(ctx context.Context) error {
 		return fmt.Errorf("%w: %s was killed after %s%s", ErrTimeout, c, commandTimeout, said(r))
 	case errors.Is(err, exec.ErrNotFound):
 		return fmt.Errorf("%w: %q is not there; install pacemaker-cli-utils (RPM: pacemaker-cli), or put it on PATH", ErrNotInstalled, c.Path)
+	case r.exit == exitDisconnected, r.exit == exitProtocol:
+		return fmt.Errorf("%w: %s failed with %d%s", ErrClusterDown, c, r.exit, said(r))
+	case r.exit == exitInsufficientPrivileges, r.exit == exitInsufficientPrivileges2:
+		return fmt.Errorf("%w or change it: %s failed with %d%s; add this user to the group %s", ErrPermission, c, r.exit, said(r), clusterGroup)
 	case r.exit > 0:
 		return fmt.Errorf("%s failed with %d%s; crm_error --exit %d tells what that means", c, r.exit, said(r), r.exit)
 	case err != nil:

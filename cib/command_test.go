@@ -28,6 +28,8 @@ func TestCommands(t *testing.T) {
 		{DeleteParameter("pgsql", "replication_slot_name"), `!name="replication_slot_name"`},
 		{SetStandby("pm01", true), `name="standby" value="true"`},
 		{DeleteStandby("pm01"), `!name="standby"`},
+		{BanPromoted("msPostgresql", "pm02"), `id="cli-ban-msPostgresql-on-pm02"`},
+		{ClearBan("msPostgresql", "pm02"), `!id="cli-ban-msPostgresql-on-pm02"`},
 	} {
 		if err := step.command.Run(t.Context()); err != nil {
 			t.Fatal(err)

@@ -36,6 +36,7 @@ func (w *workingSet) understand() (model.Cluster, error) {
 		return model.Cluster{}, err
 	}
 	w.readStatus()
+	w.readLocations()
 	cluster := w.cluster()
 	if w.effort < 0 {
 		return model.Cluster{}, unparseable("its parts refer to each other too often for its size; " +
@@ -60,9 +61,10 @@ type workingSet struct {
 	nodeByID  map[string]*node // keys folded
 	nodeNamed map[string]*node
 
-	resources []*resource          // of the first level, in document order
-	byID      map[string]*resource // every resource; an instance of a clone under the id of what is cloned
-	orphans   map[string]*resource // by id
+	resources []*resource                 // of the first level, in document order
+	byID      map[string]*resource        // every resource; an instance of a clone under the id of what is cloned
+	orphans   map[string]*resource        // by id
+	locations map[string][]model.Location // by the resource that they name
 	// hasFencing: there is something that can fence.
 	hasFencing bool
 
@@ -79,6 +81,7 @@ func newWorkingSet(root *etree.Element, effort int) (*workingSet, error) {
 		nodeNamed: map[string]*node{},
 		byID:      map[string]*resource{},
 		orphans:   map[string]*resource{},
+		locations: map[string][]model.Location{},
 		effort:    effort,
 	}
 	w.configuration, w.status = w.child(root, "configuration"), w.child(root, "status")

@@ -35,14 +35,14 @@ type Result struct {
 
 // Apply carries out the steps in order. One step's failure stops no other, but for a change of what the plan was made
 // on. A step that has begun is finished even if ctx ends; no further one is begun.
-func Apply(ctx context.Context, server Server, steps []model.Step, log logr.Logger) Result {
+func Apply(ctx context.Context, executor Executor, steps []model.Step, log logr.Logger) Result {
 	var r Result
 	for i, step := range steps {
 		if ctx.Err() != nil {
 			r.Pending = append(r.Pending, steps[i:]...)
 			return r
 		}
-		err := applyStep(ctx, server, step)
+		err := applyStep(ctx, executor, step)
 		class := postgres.ClassOf(err)
 		switch {
 		case err == nil:
@@ -71,14 +71,14 @@ func cause(err error) string {
 }
 
 // applyStep tries a step, again while it fails for a passing reason. The last real error is kept.
-func applyStep(ctx context.Context, server Server, step model.Step) error {
+func applyStep(ctx context.Context, executor Executor, step model.Step) error {
 	policy := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(stepFirstWait),
 		backoff.WithMaxElapsedTime(stepBudget),
 	)
 	var last error
 	err := backoff.Retry(func() error {
-		last = server.Apply(context.WithoutCancel(ctx), step)
+		last = executor.Apply(context.WithoutCancel(ctx), step)
 		if last != nil && postgres.ClassOf(last) != postgres.Transient {
 			return backoff.Permanent(last)
 		}

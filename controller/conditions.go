@@ -16,7 +16,7 @@ type Condition struct {
 	Since time.Time `json:"since"`
 }
 
-// conditions remembers which findings hold, to log each once when it begins and once when it ends.
+// conditions remembers which findings hold, to log each once when it begins, when its severity changes, and when it ends.
 type conditions struct {
 	log  logr.Logger
 	held []Condition
@@ -29,6 +29,9 @@ func (c *conditions) update(findings []model.Finding, now time.Time) {
 		since := now
 		if i := slices.IndexFunc(c.held, sameAs(f)); i >= 0 {
 			since = c.held[i].Since
+			if was := c.held[i].Severity; was != f.Severity {
+				c.log.Info("condition changed", keyCode, f.Code, keySeverity, f.Severity, keyWas, was, keySubject, f.Subject, keyText, f.Text)
+			}
 		} else {
 			c.log.Info("condition began", keyCode, f.Code, keySeverity, f.Severity, keySubject, f.Subject, keyText, f.Text)
 		}

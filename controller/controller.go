@@ -25,6 +25,7 @@ const (
 	keySteps    = "steps"
 	keySubject  = "subject"
 	keyText     = "text"
+	keyWas      = "was"
 )
 
 // The wait between passes that fail to do the same steps grows from the first to the longest.
@@ -51,6 +52,8 @@ type Controller struct {
 	Options
 	started    time.Time
 	conditions conditions
+	members    *members
+	rates      rates
 	passes     int
 
 	readAt    time.Time // when the CIB and the upstream were last read
@@ -67,7 +70,7 @@ type Controller struct {
 func New(o Options) *Controller {
 	return &Controller{
 		Options:    o,
-		conditions: conditions{log: o.Log},
+		conditions: conditions{log: o.Log}, members: newMembers(),
 		holdOff: backoff.NewExponentialBackOff(
 			backoff.WithInitialInterval(firstHoldOff),
 			backoff.WithMaxInterval(longestHoldOff),
@@ -81,6 +84,7 @@ func New(o Options) *Controller {
 func (c *Controller) Run(ctx context.Context) {
 	c.started = time.Now()
 	defer c.Observer.Close()
+	defer c.members.running.Wait()
 	defer c.Notify.Stopping()
 	tick := time.NewTicker(c.LookEvery)
 	defer tick.Stop()
@@ -123,6 +127,7 @@ func (c *Controller) pass(ctx context.Context, read bool) {
 	made := shape(plan)
 	plan.Steps = c.act(ctx, plan)
 	c.shape = made
+	c.members.refresh(ctx, in, plan.Standing, c.Observer.Server())
 	c.publish(in, plan)
 }
 
@@ -130,6 +135,7 @@ func (c *Controller) pass(ctx context.Context, read bool) {
 func (c *Controller) plan(in reconcile.Input, err error) (reconcile.Input, model.Plan) {
 	var plan model.Plan
 	if err == nil {
+		in.WALRate = c.rates.measure(in, time.Now())
 		plan, err = reconcile.Plan(in)
 	}
 	if err != nil {
@@ -159,7 +165,7 @@ func (c *Controller) act(ctx context.Context, plan model.Plan) (pending []model.
 	case same && now.Before(c.heldUntil):
 		return plan.Steps
 	}
-	result := Apply(ctx, c.Observer.Server(), plan.Steps, c.Log)
+	result := Apply(ctx, c.Observer, plan.Steps, c.Log)
 	c.account(result, same)
 	return result.Pending
 }
@@ -188,7 +194,7 @@ func (c *Controller) account(r Result, same bool) {
 }
 
 func (c *Controller) publish(in reconcile.Input, plan model.Plan) {
-	s := statusOf(in, plan, c.conditions.held, c.failures, c.DryRun)
+	s := statusOf(in, plan, c.members.all(), c.conditions.held, c.failures, c.DryRun)
 	s.Version, s.Started, s.Looked, s.Read = c.Version, c.started, time.Now(), c.readAt
 	s.StepsDone, s.LastStep = c.stepsDone, c.lastStep
 	c.Publish(s)

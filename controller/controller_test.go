@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -43,7 +44,7 @@ func newWorld() *world {
 		cluster: model.Cluster{
 			Quorate: true, Version: model.Version{Epoch: 10},
 			Nodes: []model.Node{
-				{Name: "pm01", Online: true, Transient: map[string]string{"pgsql-status": "PRI"}, Permanent: map[string]string{"pgsql-data-status": "LATEST"}},
+				{Name: "pm01", Online: true, Transient: map[string]string{"pgsql-status": "PRI", model.ForecastAttribute: "pm02=unknown"}, Permanent: map[string]string{"pgsql-data-status": "LATEST"}},
 				{Name: "pm02", Online: true},
 			},
 			Clones: []model.Clone{{
@@ -97,6 +98,30 @@ func (w *world) Apply(_ context.Context, step model.Step) error {
 	return nil
 }
 
+func (w *world) SetAttribute(_ context.Context, node, name, value string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.applied = append(w.applied, node+" "+name+"="+value)
+	if err := w.fail[name]; err != nil {
+		return err
+	}
+	for i, n := range w.cluster.Nodes {
+		if n.Name == node {
+			n.Transient = maps.Clone(n.Transient)
+			n.Transient[name] = value
+			w.cluster.Nodes[i] = n
+		}
+	}
+	return nil
+}
+
+// Asker gives one that nobody answers.
+func (w *world) Asker(context.Context) (postgres.Asker, error) {
+	return func(context.Context, string, []string) (model.Upstream, error) {
+		return model.Upstream{}, errors.New("nobody answers")
+	}, nil
+}
+
 func (w *world) Close()        {}
 func (w *world) Status(string) {}
 func (w *world) Ready()        { w.locked(func() { w.ready = true }) }
@@ -135,7 +160,7 @@ func live(t *testing.T, w *world, dryRun bool, f func()) {
 		ctx, cancel := context.WithCancel(t.Context())
 		w.hints = make(chan struct{}, 1) // of the bubble, or its time would stand still
 		c := New(Options{
-			Observer: &Observer{Node: "pm01", Clusters: w, Connect: func(Target) Server { return w }},
+			Observer: &Observer{Node: "pm01", Clusters: w, Attributes: w, Connect: func(Target) Server { return w }},
 			Hints:    w.hints, DryRun: dryRun, LookEvery: time.Second, ReadEvery: 10 * time.Second,
 			Publish: w.publish, Notify: w,
 			Log: funcr.New(func(_, args string) { w.write(args) }, funcr.Options{}),

@@ -2,20 +2,24 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
 )
 
 // Observer reads everything a plan needs. It keeps the connection to the server, and what it read last.
 type Observer struct {
-	Node     string // this host's node name
-	Resource string // picks the database's clone; "" when there is only one
-	Override Target // what is set here wins over the agent's parameters
-	Clusters ClusterReader
-	Connect  Connector
+	Node       string // this host's node name
+	Resource   string // picks the database's clone; "" when there is only one
+	Override   Target // what is set here wins over the agent's parameters
+	Clusters   ClusterReader
+	Attributes AttributeSetter
+	Connect    Connector
 
 	last   reconcile.Input
 	target Target
@@ -50,6 +54,26 @@ func (o *Observer) Look(ctx context.Context) (reconcile.Input, error) {
 	var err error
 	in.Instance, err = o.instance(ctx, *in.Cluster)
 	return in, err
+}
+
+// Apply carries out one step: on the server that was observed last, or in Pacemaker. Its errors have a class.
+func (o *Observer) Apply(ctx context.Context, step model.Step) error {
+	s, ok := step.(model.PublishAttribute)
+	if !ok {
+		return o.server.Apply(ctx, step)
+	}
+	err := o.Attributes.SetAttribute(ctx, s.Node, s.Name, s.To)
+	if err == nil {
+		return nil
+	}
+	class := postgres.Unknown
+	switch {
+	case errors.Is(err, cib.ErrTimeout), errors.Is(err, cib.ErrClusterDown):
+		class = postgres.Transient
+	case errors.Is(err, cib.ErrPermission):
+		class = postgres.Permission
+	}
+	return &postgres.Error{Class: class, Doing: s.Kind() + " " + s.Text(), Err: err}
 }
 
 // Server is the one last observed, nil before any was.

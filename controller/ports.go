@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 
+	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
 )
 
@@ -11,14 +12,25 @@ type ClusterReader interface {
 	Read(ctx context.Context) (model.Cluster, error)
 }
 
+// AttributeSetter sets a transient node attribute. Its errors are those of package cib.
+type AttributeSetter interface {
+	SetAttribute(ctx context.Context, node, name, value string) error
+}
+
+// Executor carries out one step. Its errors have a class (postgres.ClassOf).
+type Executor interface {
+	Apply(ctx context.Context, step model.Step) error
+}
+
 // Server is the local PostgreSQL. Its calls have deadlines of their own and do not retry.
 type Server interface {
 	// Observe gives the server's state; a server that is down is a state, not an error.
 	Observe(ctx context.Context) (model.Instance, error)
 	// ObserveUpstream asks the server that the local standby replicates from about slots.
 	ObserveUpstream(ctx context.Context, slots []string) (model.Upstream, error)
-	// Apply carries out one step. Its errors have a class (postgres.ClassOf).
-	Apply(ctx context.Context, step model.Step) error
+	// Asker gives what asks the other members' servers, in the background.
+	Asker(ctx context.Context) (postgres.Asker, error)
+	Executor
 	Close()
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,12 +24,14 @@ import (
 // rex is a PG-REX cluster of real servers, on which plans are made and applied as the daemon does it. What Pacemaker would
 // say is told by hand: who is the primary, and who is off.
 type rex struct {
-	t       *testing.T
-	hosts   []*host // those that have a server, in order of name; pm01 is the first primary
-	members []string
-	primary string
-	off     []string
-	orphans string // pgrex-orphans
+	forecasts map[string]string // what the hosts have published
+	t         *testing.T
+	hosts     []*host // those that have a server, in order of name; pm01 is the first primary
+	members   []string
+	primary   string
+	off       []string
+	orphans   string // pgrex-orphans
+	xminAge   string // pgrex-xmin-age
 }
 
 // host is one server and pgrex on it.
@@ -43,7 +46,7 @@ type host struct {
 // newRex starts pm01 and its standbys. They know of no slot yet.
 func newRex(t *testing.T, servers int, settings ...string) *rex {
 	t.Helper()
-	r := &rex{t: t, primary: "pm01", orphans: "report"}
+	r := &rex{t: t, primary: "pm01", orphans: "report", xminAge: "0"}
 	primary := pgserver.New(t, append([]string{"cluster_name = pm01"}, settings...)...)
 	r.add("pm01", primary)
 	for i := range servers - 1 {
@@ -57,7 +60,7 @@ func newRex(t *testing.T, servers int, settings ...string) *rex {
 func (r *rex) add(name string, server *pgserver.Server) {
 	h := &host{Server: server, rex: r, name: name}
 	h.observer = &controller.Observer{
-		Node: name, Clusters: r,
+		Node: name, Clusters: r, Attributes: r,
 		Override: controller.Target{SocketDir: server.Dir, Port: server.Port},
 		Connect: func(t controller.Target) controller.Server {
 			return postgres.NewServer(postgres.Config{SocketDir: t.SocketDir, Port: t.Port, User: t.User, Database: t.Database})
@@ -88,7 +91,7 @@ func (r *rex) Read(context.Context) (model.Cluster, error) {
 	clone := model.Clone{
 		ID: "msPostgresql", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true,
 		Parameters: map[string]string{"rep_mode": "sync", "node_list": strings.Join(r.members, " ")},
-		Meta:       map[string]string{model.MetaOrphans: r.orphans},
+		Meta:       map[string]string{model.MetaOrphans: r.orphans, model.MetaXMinAge: r.xminAge},
 		Roles:      map[string]model.Role{},
 	}
 	c := model.Cluster{Quorate: true, Version: model.Version{Epoch: 10}}
@@ -111,10 +114,26 @@ func (r *rex) Read(context.Context) (model.Cluster, error) {
 		default:
 			clone.Roles[name] = model.RoleStopped
 		}
+		if text, ok := r.forecasts[name]; ok && n.Online {
+			n.Transient = maps.Clone(n.Transient)
+			if n.Transient == nil {
+				n.Transient = map[string]string{}
+			}
+			n.Transient[model.ForecastAttribute] = text
+		}
 		c.Nodes = append(c.Nodes, n)
 	}
 	c.Clones = []model.Clone{clone}
 	return c, nil
+}
+
+// SetAttribute implements controller.AttributeSetter.
+func (r *rex) SetAttribute(_ context.Context, node, _, value string) error {
+	if r.forecasts == nil {
+		r.forecasts = map[string]string{}
+	}
+	r.forecasts[node] = value
+	return nil
 }
 
 // attached is what the agent on the primary makes of pg_stat_replication, by application_name.
@@ -161,7 +180,15 @@ func (h *host) plan() model.Plan {
 
 func (h *host) apply(steps ...model.Step) controller.Result {
 	log := funcr.New(func(_, line string) { h.rex.t.Logf("%s: %s", h.name, line) }, funcr.Options{Verbosity: 1})
-	return controller.Apply(h.rex.t.Context(), h.observer.Server(), steps, log)
+	return controller.Apply(h.rex.t.Context(), h.observer, steps, log)
+}
+
+// planForServer is the plan without what is published: that is not the server's.
+func (h *host) planForServer() model.Plan {
+	h.rex.t.Helper()
+	plan := h.plan()
+	plan.Steps = slices.DeleteFunc(plan.Steps, func(s model.Step) bool { _, ok := s.(model.PublishAttribute); return ok })
+	return plan
 }
 
 // pass is one of the daemon's.

@@ -152,7 +152,7 @@ func TestPromotedInBetween(t *testing.T) {
 	h.SQL("SELECT pg_reload_conf()")
 	h.Await("the setting counts", func() bool { return h.instance().PrimarySlotName == "" })
 	r.write(64)
-	plan := h.plan()
+	plan := h.planForServer()
 	kinds := []string{}
 	for _, step := range plan.Steps {
 		kinds = append(kinds, step.Kind())
@@ -193,7 +193,7 @@ func TestTakenInBetween(t *testing.T) {
 	r.members, r.orphans = []string{"pm01", "pm02"}, "drop"
 	h := r.host("pm01")
 	h.Await("the slot is let go", func() bool { return !h.slotFor("pm03").Active })
-	plan := h.plan()
+	plan := h.planForServer()
 	if len(plan.Steps) != 1 || plan.Steps[0].Kind() != "DropSlot" {
 		t.Fatalf("not the one drop:\n%s", plan)
 	}
@@ -203,7 +203,7 @@ func TestTakenInBetween(t *testing.T) {
 	if result := h.apply(plan.Steps...); !result.Changed || len(result.Done) > 0 {
 		t.Errorf("the drop: %+v", result)
 	}
-	if plan, _ := h.pass(); len(plan.Steps) > 0 || finding(plan, model.CodeSlotBusy).Subject != "pgrex_pm03" {
+	if plan := h.planForServer(); len(plan.Steps) > 0 || finding(plan, model.CodeSlotBusy).Subject != "pgrex_pm03" {
 		t.Errorf("the next plan:\n%s", plan)
 	}
 	if now := h.slotFor("pm03"); !now.Active || now.ActivePID != taken.ActivePID {
@@ -241,10 +241,10 @@ func TestFullInBetween(t *testing.T) {
 	h.SQL("ALTER SYSTEM SET primary_slot_name = 'pgrex_pm02'") // as a copy of pm02 would have it
 	h.SQL("SELECT pg_reload_conf()")
 	h.Await("the setting counts", func() bool { return h.instance().PrimarySlotName == "pgrex_pm02" })
-	plan := h.plan()
+	plan := h.planForServer()
 	h.SQL("SELECT pg_create_physical_replication_slot('barman', true)")
 	result := h.apply(plan.Steps...)
-	if len(plan.Steps) != 3 || len(result.Done) != 2 || len(result.Failures) != 1 || result.Failures[0].Class != postgres.Capacity {
+	if len(plan.Steps) != 4 || len(result.Done) != 3 || len(result.Failures) != 1 || result.Failures[0].Class != postgres.Capacity {
 		t.Errorf("%s\nin a server that is full: %+v", plan, result)
 	}
 	h.Await("the step after the one that failed is done", func() bool { return h.instance().PrimarySlotName == "" })

@@ -21,8 +21,11 @@ type Status struct {
 	Healthy bool           `json:"healthy"`
 	Role    model.Standing `json:"role"`
 	Members []Member       `json:"members"`
-	Server  ServerStatus   `json:"server"`
-	Slots   []SlotStatus   `json:"slots"` // the local physical ones
+	// Forecast tells for every pair of candidate and host how the host would come back, were the candidate promoted now.
+	Forecast []model.Forecast `json:"forecast"`
+	Server   ServerStatus     `json:"server"`
+	Slots    []SlotStatus     `json:"slots"` // the local physical ones
+	WAL      WALStatus        `json:"wal"`
 	// Conditions are the findings that hold; Planned the steps not done yet; Failures those that failed last.
 	Conditions []Condition `json:"conditions"`
 	Planned    []string    `json:"planned"`
@@ -36,15 +39,6 @@ type StepDone struct {
 	At   time.Time `json:"at"`
 	Kind string    `json:"kind"`
 	Text string    `json:"text"`
-}
-
-// Member is a host of the database, as the CIB shows it.
-type Member struct {
-	Host       string     `json:"host"`
-	Online     bool       `json:"online"`
-	Role       model.Role `json:"role"`
-	Status     string     `json:"status"`      // the agent's <primitive>-status
-	DataStatus string     `json:"data_status"` // the agent's <primitive>-data-status
 }
 
 // ServerStatus is the local PostgreSQL.
@@ -65,12 +59,31 @@ type SlotStatus struct {
 	RestartLSN model.LSN `json:"restart_lsn"`
 	Retained   uint64    `json:"retained_bytes"` // WAL from restart_lsn to the end of WAL
 	WALStatus  string    `json:"wal_status"`
+	// BudgetUsed is the share of the WAL budget that the slot holds: 1 when it is spent, null without a budget.
+	BudgetUsed *float64 `json:"budget_used"`
+	// TimeLeft is when PostgreSQL gives the slot up, or the disk is full, at the usual rate, while nobody is attached to it;
+	// null when that is unknown or never.
+	TimeLeft *float64 `json:"time_left_seconds"`
 }
 
-func statusOf(in reconcile.Input, plan model.Plan, held []Condition, failures []Failure, dryRun bool) Status {
+// WALStatus is the WAL on this host: what limits it, how fast it comes, and the file system that holds it. What is unknown is
+// null.
+type WALStatus struct {
+	Budget    *int64   `json:"budget_bytes"` // max_slot_wal_keep_size in effect; -1: unlimited
+	RateUsual *float64 `json:"rate_usual"`   // bytes a second, smoothed
+	RatePeak  *float64 `json:"rate_peak"`    // the highest minute of the last 24 hours
+	Size      *uint64  `json:"file_system_size_bytes"`
+	Free      *uint64  `json:"file_system_free_bytes"`
+	WAL       *uint64  `json:"wal_bytes"` // in pg_wal
+	// DiskTimeLeft is when the disk is full at the usual rate, while a slot that nobody is attached to holds WAL and no budget
+	// ends before.
+	DiskTimeLeft *float64 `json:"disk_time_left_seconds"`
+}
+
+func statusOf(in reconcile.Input, plan model.Plan, answers map[string]Answer, held []Condition, failures []Failure, dryRun bool) Status {
 	s := Status{
 		Node: in.Node, DryRun: dryRun, Role: plan.Standing, Conditions: append([]Condition{}, held...),
-		Members: []Member{}, Slots: []SlotStatus{}, Planned: []string{}, Failures: append([]Failure{}, failures...),
+		Members: []Member{}, Forecast: []model.Forecast{}, Slots: []SlotStatus{}, Planned: []string{}, Failures: append([]Failure{}, failures...),
 		Server: ServerStatus{
 			State: in.Instance.State, Timeline: in.Instance.RedoTimeline, Current: in.Instance.Current,
 			PrimarySlotName: in.Instance.PrimarySlotName, Streaming: in.Instance.Receiver.Streaming(),
@@ -82,7 +95,8 @@ func statusOf(in reconcile.Input, plan model.Plan, held []Condition, failures []
 	for _, step := range plan.Steps {
 		s.Planned = append(s.Planned, step.Kind()+" "+step.Text())
 	}
-	s.addCluster(in)
+	s.addCluster(in, plan, answers)
+	s.WAL = walStatus(in)
 	s.Healthy = plan.Standing != model.InTransition && len(failures) == 0 && len(s.Planned) == 0
 	for _, c := range held {
 		if c.Severity != model.Info {
@@ -94,22 +108,16 @@ func statusOf(in reconcile.Input, plan model.Plan, held []Condition, failures []
 }
 
 // addCluster adds what needs the CIB: the members, and which slot is whose.
-func (s *Status) addCluster(in reconcile.Input) {
+func (s *Status) addCluster(in reconcile.Input, plan model.Plan, answers map[string]Answer) {
 	owners := map[string]string{}
 	if in.Cluster != nil {
 		if clone, err := reconcile.Database(*in.Cluster, in.Resource); err == nil {
 			policy, _ := model.PolicyOf(clone)
-			names := policy.SlotNames()
+			h := hosts{in, clone, policy, policy.SlotNames(), plan, answers}
+			s.Members, s.Forecast = h.members(), h.forecasts()
 			for _, host := range policy.Members {
-				node, _ := in.Cluster.Node(host)
-				role, _ := clone.Role(host)
-				s.Members = append(s.Members, Member{
-					Host: host, Online: node.Online, Role: role,
-					Status:     node.Attribute(clone.Primitive + "-status"),
-					DataStatus: node.Attribute(clone.Primitive + "-data-status"),
-				})
 				if !strings.EqualFold(host, in.Node) {
-					owners[names[host]] = host
+					owners[h.names[host]] = host
 				}
 			}
 		}
@@ -121,10 +129,58 @@ func (s *Status) addCluster(in reconcile.Input) {
 		status := SlotStatus{Name: slot.Name, Member: owners[slot.Name], Active: slot.Active,
 			RestartLSN: slot.RestartLSN, WALStatus: slot.WALStatus}
 		if slot.Reserved() {
-			status.Retained = slot.RestartLSN.BytesTo(in.Instance.Current)
+			status.Retained = in.Instance.Held(slot)
+			status.addOutlook(in, slot)
 		}
 		s.Slots = append(s.Slots, status)
 	}
+	s.addTimeLeft()
+}
+
+// addTimeLeft gives the members, on the primary, what is known of how long their slots last.
+func (s *Status) addTimeLeft() {
+	for _, m := range s.Members {
+		for _, slot := range s.Slots {
+			if s.Role == model.Primary && m.Slot != nil && slot.Name == m.Slot.Name {
+				m.Slot.TimeLeft = slot.TimeLeft
+			}
+		}
+	}
+}
+
+// addOutlook adds how much of the budget a slot holds and, while nobody is attached to it, how long the rest lasts.
+func (s *SlotStatus) addOutlook(in reconcile.Input, slot model.Slot) {
+	if budget, ok := in.Instance.Budget.Bytes(); ok {
+		used := float64(s.Retained) / float64(max(budget, 1))
+		s.BudgetUsed = &used
+	}
+	if left, ok := reconcile.OutlookOf(in, slot).Left(in.WALRate.Usual); ok && !slot.Active {
+		s.TimeLeft = &left
+	}
+}
+
+// walStatus is what is known of the WAL here. The disk ends where a slot that nobody is attached to holds WAL, and no budget
+// ends before.
+func walStatus(in reconcile.Input) WALStatus {
+	var w WALStatus
+	if b := in.Instance.Budget; b != nil {
+		budget := max(b.MaxSlotWALKeepSize*model.MiB, model.Unlimited)
+		w.Budget = &budget
+	}
+	if space := in.Instance.WALSpace; space != nil {
+		w.Size, w.Free, w.WAL = &space.Size, &space.Free, &space.WAL
+	}
+	if in.WALRate.Known() {
+		w.RateUsual, w.RatePeak = &in.WALRate.Usual, &in.WALRate.Peak
+	}
+	for _, slot := range in.Instance.Slots {
+		o := reconcile.OutlookOf(in, slot)
+		left, ok := o.Left(in.WALRate.Usual)
+		if ok && o.ByDisk && slot.Reserved() && !slot.Active && (w.DiskTimeLeft == nil || left < *w.DiskTimeLeft) {
+			w.DiskTimeLeft = &left
+		}
+	}
+	return w
 }
 
 // summarize is one honest line: what the host is, and the worst of what holds.

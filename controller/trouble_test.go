@@ -21,7 +21,11 @@ func TestTrap11LostAndBack(t *testing.T) {
 	r.stop("pm03", "fast")
 	r.write(64)
 	primary.Configure("max_slot_wal_keep_size = 16MB") // only now, or pm02 may lose its slot as well
-	primary.Await("the slot is lost", func() bool { primary.SQL("CHECKPOINT"); return primary.slotFor("pm03").Lost() })
+	primary.Await("the slot is lost", func() bool {
+		primary.pass() // an operator's own value counts: pgrex takes its own out
+		primary.SQL("CHECKPOINT")
+		return primary.slotFor("pm03").Lost()
+	})
 	r.settle()
 	for _, h := range r.running() {
 		before := h.kept()
@@ -111,7 +115,7 @@ func TestCutInTheMiddle(t *testing.T) {
 	t.Parallel()
 	r := newRex(t, 2)
 	h := r.host("pm01")
-	plan := h.plan()
+	plan := h.planForServer()
 	ctx := t.Context()
 	locker, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres", h.Dir, h.Port))
 	if err != nil {
@@ -135,9 +139,74 @@ func TestCutInTheMiddle(t *testing.T) {
 		}
 	}
 	run("ROLLBACK")
-	if result := <-done; len(plan.Steps) != 1 || len(result.Done) != 1 || len(result.Pending) > 0 {
+	if result := <-done; len(plan.Steps) != 2 || len(result.Done) != 2 || len(result.Pending) > 0 { // the slot and the budget
 		t.Errorf("%s\nwith the connection cut once: %+v", plan, result)
 	}
+	r.settle()
+	r.wantProtected()
+}
+
+// TestBudget: every host gets a budget for its slots, once. An operator's own value counts instead, and when it is gone pgrex
+// sets one again.
+func TestBudget(t *testing.T) {
+	t.Parallel()
+	r := newRex(t, 2)
+	r.settle()
+	for _, h := range r.hosts {
+		if b := h.instance().Budget; b.MaxSlotWALKeepSize < b.MaxWALSize || !b.AutoConf {
+			t.Errorf("the budget of %s: %+v", h.name, b)
+		}
+		before := h.kept()
+		if plan, _ := h.pass(); len(plan.Steps) > 0 || h.kept() != before {
+			t.Errorf("%s is as it should be, and there is this to do:\n%s", h.name, plan)
+		}
+		h.Configure("max_slot_wal_keep_size = 128MB")
+	}
+	r.settle()
+	for _, h := range r.hosts {
+		if b := h.instance().Budget; b.MaxSlotWALKeepSize != 128 || b.AutoConf {
+			t.Errorf("the budget of %s, where an operator set one: %+v", h.name, b)
+		}
+		if f := finding(h.plan(), model.CodeBudgetPinned); f.Severity != model.Info {
+			t.Errorf("%s says of that: %+v", h.name, f)
+		}
+		h.Deconfigure("max_slot_wal_keep_size")
+		h.SQL("SELECT pg_reload_conf()")
+		h.Await("the server has no limit", func() bool { return h.instance().Budget.MaxSlotWALKeepSize == model.Unlimited })
+	}
+	r.settle()
+	for _, h := range r.hosts {
+		if b := h.instance().Budget; b.MaxSlotWALKeepSize <= 128 || !b.AutoConf {
+			t.Errorf("the budget of %s, where an operator has taken his out: %+v", h.name, b)
+		}
+	}
+}
+
+// TestXMinAge: the slot of a standby that is off holds vacuum back, until pgrex-xmin-age has it released. Its WAL stays, and
+// the standby comes back.
+func TestXMinAge(t *testing.T) {
+	t.Parallel()
+	r := newRex(t, 2)
+	r.settle()
+	primary := r.host("pm01")
+	primary.Await("the standby's feedback is seen", func() bool { return primary.slotFor("pm02").HoldsXMin() })
+	r.stop("pm02", "fast")
+	primary.Await("the slot is let go", func() bool { return !primary.slotFor("pm02").Active })
+	for range 30 {
+		primary.SQL("SELECT pg_current_xact_id()")
+	}
+	r.write(40)
+	held := primary.slotFor("pm02")
+	if plan, _ := primary.pass(); finding(plan, model.CodeXMinHeld).Subject != "pm02" || len(plan.Steps) > 0 || held.XMinAge < 30 {
+		t.Errorf("%+v, and the plan is:\n%s", held, plan)
+	}
+	r.xminAge = "20"
+	r.settle()
+	if now := primary.slotFor("pm02"); now.HoldsXMin() || now.RestartLSN != held.RestartLSN {
+		t.Errorf("released: %+v, before: %+v", now, held)
+	}
+	r.host("pm02").Start()
+	r.started("pm02")
 	r.settle()
 	r.wantProtected()
 }

@@ -78,13 +78,28 @@ type Clone struct {
 	Conditional []string `json:"conditional,omitempty"`
 	// Meta are the effective meta attributes: the primitive's over the group's over the clone's over rsc_defaults.
 	Meta map[string]string `json:"meta,omitempty"`
+	// Locations are the location constraints of the clone or its primitive that name a node, or that crm_resource made.
+	Locations []Location `json:"locations,omitempty"`
 	// Roles by node name.
 	Roles map[string]Role `json:"roles"`
 }
 
+// Location is a location constraint (rsc_location).
+type Location struct {
+	ID    string `json:"id"`
+	Node  string `json:"node,omitempty"`  // "" where a rule tells
+	Score string `json:"score,omitempty"` // "" where a rule tells
+	Role  string `json:"role,omitempty"`  // that it is about, as Pacemaker spells it; "" for any
+}
+
+// ByTool tells whether crm_resource --ban or --move made it: it is to be removed one day.
+func (l Location) ByTool() bool {
+	return strings.HasPrefix(l.ID, "cli-ban-") || strings.HasPrefix(l.ID, "cli-prefer-")
+}
+
 // AgentParameters are the parameters of ocf:heartbeat:pgsql that pgrex uses, and the only ones it keeps.
 var AgentParameters = []string{
-	"master_ip", "node_list", "pgctl", "pgdata", "pgdb", "pgdba", "pghost", "pgport", "psql", "rep_mode",
+	"logfile", "master_ip", "node_list", "pgctl", "pgdata", "pgdb", "pgdba", "pghost", "pgport", "psql", "rep_mode",
 	"replication_slot_name", "repuser", "socketdir", "start_opt", "tmpdir",
 }
 

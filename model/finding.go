@@ -41,6 +41,17 @@ const (
 	CodeIdleTimeout       Code = "IdleTimeout"
 	CodeSlotAwaited       Code = "SlotAwaited"
 
+	// What there is to say of the WAL that slots hold.
+	CodeSlotLagging       Code = "SlotLagging"
+	CodeBudgetNearlySpent Code = "BudgetNearlySpent"
+	CodeBudgetSpent       Code = "BudgetSpent"
+	CodeBudgetPinned      Code = "BudgetPinned"
+	CodeDiskNearlyFull    Code = "DiskNearlyFull"
+	CodeWALSpaceShort     Code = "WALSpaceShort"
+	CodeWALSpaceUnknown   Code = "WALSpaceUnknown"
+	CodeSlotLost          Code = "SlotLost"
+	CodeXMinHeld          Code = "XMinHeld"
+
 	// What a setting may lead to; pgrex doctor alone says these.
 	CodeRewindImpossible  Code = "RewindImpossible"
 	CodeSendersShort      Code = "SendersShort"

@@ -28,17 +28,21 @@ func (p Plan) MarshalJSON() ([]byte, error) {
 		Step Step   `json:"step"`
 	}
 	doc := struct {
-		Host     string    `json:"host"`
-		Standing Standing  `json:"standing"`
-		Steps    []step    `json:"steps"`
-		Findings []Finding `json:"findings"`
-		Recheck  float64   `json:"recheck_after_seconds"`
-	}{p.Host, p.Standing, []step{}, p.Findings, p.RecheckAfter.Seconds()}
+		Host     string     `json:"host"`
+		Standing Standing   `json:"standing"`
+		Steps    []step     `json:"steps"`
+		Findings []Finding  `json:"findings"`
+		Forecast []Forecast `json:"forecast"`
+		Recheck  float64    `json:"recheck_after_seconds"`
+	}{p.Host, p.Standing, []step{}, p.Findings, p.Forecast, p.RecheckAfter.Seconds()}
 	for _, s := range p.Steps {
 		doc.Steps = append(doc.Steps, step{s.Kind(), s.Text(), s})
 	}
 	if doc.Findings == nil {
 		doc.Findings = []Finding{}
+	}
+	if doc.Forecast == nil {
+		doc.Forecast = []Forecast{}
 	}
 	return json.Marshal(doc)
 }

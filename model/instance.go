@@ -23,8 +23,10 @@ type Instance struct {
 	// timeline it is on (pg_control_checkpoint). WAL before Redo is not needed for crash recovery.
 	Redo         LSN    `json:"redo,omitempty"`
 	RedoTimeline uint32 `json:"redo_timeline,omitempty"`
-	// Current is the end of WAL: flushed on a primary, replayed on a standby.
+	// Current is the end of WAL: flushed on a primary, replayed on a standby. Received is what a standby has on its disk
+	// from its walreceiver, replayed or not.
 	Current        LSN    `json:"current,omitempty"`
+	Received       LSN    `json:"received,omitempty"`
 	WALSegmentSize uint64 `json:"wal_segment_size,omitempty"` // bytes
 	Slots          []Slot `json:"slots"`                      // all of them, in order of name
 	MaxSlots       int    `json:"max_replication_slots"`
@@ -36,6 +38,23 @@ type Instance struct {
 	PrimarySlotName string       `json:"primary_slot_name"`
 	Receiver        *WALReceiver `json:"wal_receiver,omitempty"` // pg_stat_wal_receiver; nil when there is none
 	Senders         []WALSender  `json:"wal_senders,omitempty"`  // pg_stat_replication, in order of application_name, pid
+	// NoRewind is why pg_rewind could not be used with this server's settings, "" if it could.
+	NoRewind string `json:"no_rewind,omitempty"`
+	// WALSpace and Budget are nil when they could not be read; WALProblem then says why.
+	WALSpace   *WALSpace `json:"wal_space,omitempty"`
+	Budget     *Budget   `json:"budget,omitempty"`
+	WALProblem string    `json:"wal_problem,omitempty"`
+}
+
+// End is the end of the WAL that is here: from there PostgreSQL counts what slots hold (KeepLogSeg).
+func (i Instance) End() LSN { return max(i.Current, i.Received) }
+
+// Held is how many bytes of WAL a slot holds back, none for one that holds nothing.
+func (i Instance) Held(s Slot) uint64 {
+	if !s.Reserved() {
+		return 0
+	}
+	return s.RestartLSN.BytesTo(i.End())
 }
 
 // SlotType is pg_replication_slots.slot_type.
@@ -55,6 +74,7 @@ type Slot struct {
 	Active      bool     `json:"active"`
 	ActivePID   int      `json:"active_pid,omitempty"`
 	XMin        uint32   `json:"xmin,omitempty"`
+	XMinAge     uint32   `json:"xmin_age,omitempty"` // age(xmin), in transactions
 	CatalogXMin uint32   `json:"catalog_xmin,omitempty"`
 	RestartLSN  LSN      `json:"restart_lsn,omitempty"`
 	// WALStatus is wal_status: reserved, extended, unreserved, lost; "" where PostgreSQL says NULL.
@@ -76,7 +96,7 @@ func (s Slot) HoldsXMin() bool { return s.XMin != 0 || s.CatalogXMin != 0 }
 
 // WALReceiver is the row of pg_stat_wal_receiver.
 type WALReceiver struct {
-	Status     string `json:"status"` // "streaming" when it streams
+	Status     string `json:"status"` // "streaming" when it has received WAL, or could
 	SlotName   string `json:"slot_name,omitempty"`
 	Timeline   uint32 `json:"timeline,omitempty"` // received_tli
 	SenderHost string `json:"sender_host,omitempty"`
@@ -91,6 +111,23 @@ type WALSender struct {
 	ApplicationName string `json:"application_name"` // the agent sets it to the host's name, lower-cased
 	PID             int    `json:"pid"`
 	State           string `json:"state"` // startup, catchup, streaming, backup, stopping
+	// Address is client_addr, "" for a unix socket.
+	Address   string  `json:"address,omitempty"`
+	Flushed   LSN     `json:"flushed,omitempty"`    // flush_lsn
+	Replayed  LSN     `json:"replayed,omitempty"`   // replay_lsn
+	ReplayLag float64 `json:"replay_lag,omitempty"` // in seconds; 0 while nothing is sent
+}
+
+// Replicates tells whether WAL is sent over the connection for a standby to follow.
+func (w WALSender) Replicates() bool { return w.State == "streaming" || w.State == "catchup" }
+
+// Replication is a row of pg_stat_replication: a standby that the primary sends WAL to.
+type Replication struct {
+	Name      string // application_name
+	State     string
+	SyncState string // async, potential, sync, quorum
+	Address   string // from which it connects; "" for the unix socket
+	Behind    uint64 // WAL that it has not replayed, in bytes
 }
 
 // Upstream is what the server that a standby replicates from says over the replication protocol.

@@ -88,7 +88,7 @@ func TestSameHostTwiceEnds(t *testing.T) {
 }
 
 func TestPolicy(t *testing.T) {
-	base := model.Policy{SlotPrefix: "pgrex", StandbySlots: true, Members: []string{"a", "b"}, RepMode: "sync"}
+	base := model.Policy{SlotPrefix: "pgrex", StandbySlots: true, WALBudget: model.WALBudget{Percent: 50}, Members: []string{"a", "b"}, RepMode: "sync"}
 	with := func(change func(*model.Policy)) model.Policy {
 		p := base
 		change(&p)
@@ -107,6 +107,7 @@ func TestPolicy(t *testing.T) {
 		"bad prefix":     {map[string]string{"pgrex-slot-prefix": "Rex"}, nil, with(func(p *model.Policy) { p.SlotPrefix = "Rex" }), 1},
 		"empty prefix":   {map[string]string{"pgrex-slot-prefix": ""}, nil, with(func(p *model.Policy) { p.SlotPrefix = "" }), 1},
 		"bad paused":     {map[string]string{"pgrex-paused": "maybe"}, nil, base, 1},
+		"xmin age":       {map[string]string{"pgrex-xmin-age": "5000000"}, nil, with(func(p *model.Policy) { p.XMinAge = 5000000 }), 0},
 		"two bad ones":   {map[string]string{"pgrex-orphans": "keep", "pgrex-orphan": "drop"}, nil, base, 2},
 		"someone else's": {map[string]string{"resource-stickiness": "1"}, nil, base, 0},
 	} {
@@ -126,10 +127,48 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
+// TestPolicyOfWAL: what pgrex-wal-budget and pgrex-xmin-age can say.
+func TestPolicyOfWAL(t *testing.T) {
+	for text, want := range map[string]model.WALBudget{
+		"1%": {Percent: 1}, "100%": {Percent: 100}, "512MB": {Bytes: 512 << 20}, "20gb": {Bytes: 20 << 30}, "1TB": {Bytes: 1 << 40},
+		"unlimited": {Unlimited: true},
+	} {
+		got, problems := model.PolicyOf(model.Clone{Meta: map[string]string{model.MetaWALBudget: text}})
+		if got.WALBudget != want || len(problems) > 0 {
+			t.Errorf("%s is read as %+v, %q", text, got.WALBudget, problems)
+		}
+		again, _ := model.PolicyOf(model.Clone{Meta: map[string]string{model.MetaWALBudget: got.WALBudget.String()}})
+		if again.WALBudget != want {
+			t.Errorf("%s is printed as %s, which is read as %+v", text, got.WALBudget, again.WALBudget)
+		}
+	}
+	bad := map[string][]string{
+		model.MetaWALBudget: {"", "0%", "101%", "-1", "50", "5.5%", "1.5GB", "20 GB", "0GB", "20kB", "Unlimited", "99999999TB", "+5%%"},
+		model.MetaXMinAge:   {"", "-1", "1e6", "2147483648", "5M"},
+	}
+	for name, values := range bad {
+		for _, v := range values {
+			if _, problems := model.PolicyOf(model.Clone{Meta: map[string]string{name: v}}); len(problems) != 1 || !strings.Contains(problems[0], name+"=") {
+				t.Errorf("%s=%q: %q", name, v, problems)
+			}
+		}
+	}
+}
+
 func TestFormatBytes(t *testing.T) {
 	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 16 << 20: "16.0 MiB", 1 << 63: "8.0 EiB"} {
 		if got := model.FormatBytes(n); got != want {
 			t.Errorf("%d bytes are %q, not %q", n, got, want)
+		}
+	}
+}
+
+func TestFormatSeconds(t *testing.T) {
+	for seconds, want := range map[float64]string{
+		0.4: "0 s", 119: "119 s", 120: "2 min", 7199: "119 min", 12600: "3 h 30 min", 172800: "2 d 0 h", 787000: "9 d 2 h", 4e7: "more than a year",
+	} {
+		if got := model.FormatSeconds(seconds); got != want {
+			t.Errorf("%v seconds are %q, not %q", seconds, got, want)
 		}
 	}
 }

@@ -18,11 +18,13 @@ type Plan struct {
 	Standing     Standing
 	Steps        []Step
 	Findings     []Finding
+	Forecast     []Forecast    // for each other member, as it will be when the steps are done
 	RecheckAfter time.Duration // when to look at everything again, at the latest
 }
 
-// Step is one change to the local PostgreSQL. The set is sealed: CreateSlot, ReleaseXMin, TouchSlot, AdvanceSlot,
-// ResetSlot, DropSlot, SetPrimarySlotName. A step is data; controller/postgres carries it out.
+// Step is one change to the local PostgreSQL, or of this host's node attributes. The set is sealed: CreateSlot, ReleaseXMin,
+// TouchSlot, AdvanceSlot, ResetSlot, DropSlot, SetPrimarySlotName, SetWALBudget, PublishAttribute. A step is data;
+// controller/postgres carries it out, and cib the last one.
 //
 //sumtype:decl
 type Step interface {
@@ -110,6 +112,16 @@ type SetPrimarySlotName struct {
 	Reason Reason `json:"reason"`
 }
 
+// PublishAttribute sets a transient node attribute of this host. Only this host's pgrex does, so that there is nothing to
+// assert: From is for people.
+type PublishAttribute struct {
+	Node   string `json:"node"`
+	Name   string `json:"name"`
+	From   string `json:"from"`
+	To     string `json:"to"`
+	Reason Reason `json:"reason"`
+}
+
 func (CreateSlot) step()         {}
 func (ReleaseXMin) step()        {}
 func (TouchSlot) step()          {}
@@ -117,6 +129,7 @@ func (AdvanceSlot) step()        {}
 func (ResetSlot) step()          {}
 func (DropSlot) step()           {}
 func (SetPrimarySlotName) step() {}
+func (PublishAttribute) step()   {}
 
 // Kind implements Step.
 func (CreateSlot) Kind() string { return "CreateSlot" }
@@ -139,6 +152,9 @@ func (DropSlot) Kind() string { return "DropSlot" }
 // Kind implements Step.
 func (SetPrimarySlotName) Kind() string { return "SetPrimarySlotName" }
 
+// Kind implements Step.
+func (PublishAttribute) Kind() string { return "PublishAttribute" }
+
 // Why implements Step.
 func (s CreateSlot) Why() Reason { return s.Reason }
 
@@ -159,6 +175,9 @@ func (s DropSlot) Why() Reason { return s.Reason }
 
 // Why implements Step.
 func (s SetPrimarySlotName) Why() Reason { return s.Reason }
+
+// Why implements Step.
+func (s PublishAttribute) Why() Reason { return s.Reason }
 
 // Text implements Step.
 func (s CreateSlot) Text() string { return "slot " + s.Slot + " for " + s.Member }
@@ -201,4 +220,9 @@ type Finding struct {
 	Severity Severity `json:"severity"`
 	Subject  string   `json:"subject,omitempty"` // a host, slot or setting
 	Text     string   `json:"text"`              // what is so, and what to do
+}
+
+// Text implements Step.
+func (s PublishAttribute) Text() string {
+	return s.Name + ": '" + s.From + "' -> '" + s.To + "'"
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -14,7 +15,9 @@ type Policy struct {
 	PairNaming   bool // pgrex-slot-naming=pair: the bare prefix while there are two members
 	StandbySlots bool // pgrex-standby-slots=keep: standbys hold slots, too
 	DropOrphans  bool // pgrex-orphans=drop
-	Paused       bool // pgrex-paused: look, say, do nothing
+	WALBudget    WALBudget
+	XMinAge      uint32 // pgrex-xmin-age: how many transactions an absent standby may hold vacuum back; 0: for ever
+	Paused       bool   // pgrex-paused: look, say, do nothing
 	// AgentSlots is true when the names are the agent's: its replication_slot_name is the prefix.
 	AgentSlots bool
 	// Members are the hosts of the agent's node_list, lower-cased, without repetition, in order.
@@ -29,6 +32,7 @@ const (
 	MetaSlotNaming   = "pgrex-slot-naming"
 	MetaStandbySlots = "pgrex-standby-slots"
 	MetaWALBudget    = "pgrex-wal-budget"
+	MetaXMinAge      = "pgrex-xmin-age"
 	MetaOrphans      = "pgrex-orphans"
 	MetaPaused       = "pgrex-paused"
 	MetaPrefix       = "pgrex-" // of all of them
@@ -48,6 +52,7 @@ func PolicyOf(c Clone) (p Policy, problems []string) {
 	p = Policy{
 		SlotPrefix:   defaultSlotPrefix,
 		StandbySlots: true,
+		WALBudget:    WALBudget{Percent: defaultBudgetPercent},
 		Members:      members(c.Parameters["node_list"]),
 		RepMode:      c.Parameters["rep_mode"],
 	}
@@ -76,6 +81,19 @@ func PolicyOf(c Clone) (p Policy, problems []string) {
 	p.PairNaming = choice(MetaSlotNaming, "host", "pair") == "pair"
 	p.StandbySlots = choice(MetaStandbySlots, "keep", "none") == "keep"
 	p.DropOrphans = choice(MetaOrphans, "report", "drop") == "drop"
+	if v, ok := c.Meta[MetaWALBudget]; ok {
+		var known bool
+		if p.WALBudget, known = parseWALBudget(v); !known {
+			bad(MetaWALBudget, v, allowedBudget)
+		}
+	}
+	if v, ok := c.Meta[MetaXMinAge]; ok {
+		age, err := strconv.ParseUint(v, 10, 31) // ages go to two thousand million
+		if err != nil {
+			bad(MetaXMinAge, v, "a number of transactions, 0 for never")
+		}
+		p.XMinAge = uint32(age)
+	}
 	if v, ok := c.Meta[MetaPaused]; ok {
 		b, known := ParseBool(v)
 		if !known {
@@ -89,7 +107,7 @@ func PolicyOf(c Clone) (p Policy, problems []string) {
 
 // unknownMeta finds names under our prefix that mean nothing: most likely a typing error in a safety setting.
 func unknownMeta(meta map[string]string) []string {
-	known := []string{MetaSlotPrefix, MetaSlotNaming, MetaStandbySlots, MetaWALBudget, MetaOrphans, MetaPaused}
+	known := []string{MetaSlotPrefix, MetaSlotNaming, MetaStandbySlots, MetaWALBudget, MetaXMinAge, MetaOrphans, MetaPaused}
 	var problems []string
 	for name := range meta {
 		if strings.HasPrefix(name, MetaPrefix) && !slices.Contains(known, name) {

@@ -38,7 +38,7 @@ func Diagnose(in Input, settings Settings) ([]model.Finding, error) {
 		return nil, err
 	}
 	policy, _ := model.PolicyOf(clone)
-	d := doctor{settings, in, policy, plan.Findings}
+	d := doctor{settings, in, policy, plan.Steps, plan.Findings}
 	for _, check := range []func(){d.rewind, d.capacity, d.senders, d.budget, d.kept, d.crash, d.alterSystem, d.awaited} {
 		check()
 	}
@@ -49,6 +49,7 @@ type doctor struct {
 	Settings
 	in       Input
 	policy   model.Policy
+	steps    []model.Step
 	findings []model.Finding
 }
 
@@ -102,10 +103,13 @@ func (d *doctor) senders() {
 	}
 }
 
+// budget: pgrex sets one, unless something or somebody keeps it from that.
 func (d *doctor) budget() {
-	if d.is("max_slot_wal_keep_size", "-1") {
+	sets := slices.ContainsFunc(d.steps, func(s model.Step) bool { _, ok := s.(model.SetWALBudget); return ok })
+	if d.is("max_slot_wal_keep_size", "-1") && !sets && !d.found(model.CodeBudgetPinned) {
 		d.say(model.CodeNoWALBudget, model.Warning, "max_slot_wal_keep_size",
-			"the slot of a host that stays away can fill this host's disk: set max_slot_wal_keep_size to what the disk can spare and reload")
+			"the slot of a host that stays away can fill this host's disk, and pgrex does not limit it: set %s to what the disk can spare, "+
+				"or see what keeps pgrex from setting it", model.MetaWALBudget)
 	}
 }
 
@@ -131,7 +135,7 @@ func (d *doctor) crash() {
 func (d *doctor) alterSystem() {
 	if d.is("allow_alter_system", "off") {
 		d.say(model.CodeAlterSystemOff, model.Critical, "allow_alter_system",
-			"pgrex cannot set primary_slot_name: set allow_alter_system = on and reload")
+			"pgrex cannot set primary_slot_name and max_slot_wal_keep_size: set allow_alter_system = on and reload")
 	}
 }
 

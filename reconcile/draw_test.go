@@ -1,6 +1,7 @@
 package reconcile_test
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -36,6 +37,7 @@ func drawInput(t *rapid.T) reconcile.Input {
 		},
 	}
 	in.Instance.Current = in.Instance.Redo + model.LSN(rapid.IntRange(0, 64<<20).Draw(t, "since redo"))
+	drawWAL(t, &in.Instance)
 	names := policy.SlotNames()
 	in.Instance.Slots = drawSlots(t, policy, names)
 	in.Instance.MaxSlots = max(in.Instance.MaxSlots, len(in.Instance.Slots))
@@ -63,6 +65,8 @@ func drawCluster(t *rapid.T, hosts, members []string, primary string) model.Clus
 		Meta: map[string]string{
 			model.MetaOrphans:      rapid.SampledFrom([]string{"report", "drop"}).Draw(t, "orphans"),
 			model.MetaStandbySlots: map[bool]string{false: "keep", true: "none"}[rarely(t, "no slots on standbys")],
+			model.MetaWALBudget:    rapid.SampledFrom([]string{"50%", "80%", "100%", "160MB", "1GB", "unlimited"}).Draw(t, "policy of the budget"),
+			model.MetaXMinAge:      rapid.SampledFrom([]string{"1000", "0"}).Draw(t, "age of an xmin"),
 			model.MetaSlotNaming:   map[bool]string{false: "host", true: "pair"}[sometimes(t, "pair naming")],
 		},
 		Roles: map[string]model.Role{},
@@ -86,10 +90,27 @@ func drawCluster(t *rapid.T, hosts, members []string, primary string) model.Clus
 			n.Permanent = map[string]string{"pgsql-data-status": map[bool]string{false: "LATEST", true: "DISCONNECT"}[rarely(t, "not latest")]}
 			n.Transient = map[string]string{"pgsql-status": "PRI"}
 		}
+		if n.Online && sometimes(t, "published") {
+			n.Transient = maps.Clone(n.Transient)
+			if n.Transient == nil {
+				n.Transient = map[string]string{}
+			}
+			n.Transient[model.ForecastAttribute] = drawForecast(t, members)
+		}
 		c.Nodes = append(c.Nodes, n)
 	}
 	c.Clones = []model.Clone{clone}
 	return c
+}
+
+// drawForecast is what a host may have published.
+func drawForecast(t *rapid.T, members []string) string {
+	var forecasts []model.Forecast
+	for _, m := range members {
+		way := rapid.SampledFrom([]model.Way{model.WayStream, model.WayRewind, model.WayCopy, model.WayUnknown, "nonsense"}).Draw(t, "way")
+		forecasts = append(forecasts, model.Forecast{Host: strings.ToLower(m), Way: way})
+	}
+	return model.FormatForecasts(forecasts)
 }
 
 // earlyLSN is where a slot may stand: near others in number of segments, so that they meet, and mostly early.
@@ -99,6 +120,24 @@ func earlyLSN(t *rapid.T, label string) model.LSN {
 
 // lateLSN is where a server may be, or what it needs: mostly late.
 func lateLSN(t *rapid.T, label string) model.LSN { return 14<<24 - earlyLSN(t, label) }
+
+// drawWAL draws a small disk, so that what slots hold matters, and a budget that may be anything.
+func drawWAL(t *rapid.T, i *model.Instance) {
+	if rarely(t, "unknown disk") {
+		return
+	}
+	size := uint64(rapid.IntRange(0, 600).Draw(t, "disk")) << 20
+	i.WALSpace = &model.WALSpace{Size: size, WAL: min(size, uint64(rapid.IntRange(0, 200).Draw(t, "WAL"))<<20)}
+	i.WALSpace.Free = size - i.WALSpace.WAL
+	i.Budget = &model.Budget{
+		MaxSlotWALKeepSize: int64(rapid.IntRange(-1, 600).Draw(t, "max_slot_wal_keep_size")),
+		MaxWALSize:         int64(rapid.IntRange(2, 64).Draw(t, "max_wal_size")), WALKeepSize: int64(rapid.IntRange(0, 64).Draw(t, "wal_keep_size")),
+		AutoConf: rapid.Bool().Draw(t, "auto.conf"), CommandLine: rarely(t, "command line"),
+	}
+	if sometimes(t, "pinned") {
+		i.Budget.Pinned, i.Budget.PinnedAt = "64MB", "/data/postgresql.conf line 9"
+	}
+}
 
 func drawSlots(t *rapid.T, policy model.Policy, names map[string]string) []model.Slot {
 	candidates := []string{"barman", policy.SlotPrefix, policy.SlotPrefix + "_gone", policy.SlotPrefix + "x"}
@@ -125,7 +164,7 @@ func drawSlots(t *rapid.T, policy model.Policy, names map[string]string) []model
 		case 4:
 			s.WALStatus, s.RestartLSN = "", 0
 		case 5:
-			s.XMin = 700
+			s.XMin, s.XMinAge = 700, uint32(rapid.IntRange(0, 2000).Draw(t, "age of xmin of "+name))
 		case 6:
 			s.Active, s.ActivePID = true, 100+i
 		case 7:

@@ -23,6 +23,8 @@ type Input struct {
 	// Upstream is nil when it was not or could not be read; UpstreamProblem then says why.
 	Upstream        *model.Upstream `json:"upstream,omitempty"`
 	UpstreamProblem string          `json:"upstream_problem,omitempty"`
+	// WALRate is how fast WAL comes here, as the daemon has measured it; zero when it is unknown, as for a single plan.
+	WALRate model.WALRate `json:"wal_rate,omitzero"`
 }
 
 // InputError tells that no plan can be made: what is wrong, and what to do.

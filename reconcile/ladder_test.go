@@ -30,18 +30,35 @@ func TestLadder(t *testing.T) {
 		"on a timeline of its own": {func(r *reconcile.Return) {
 			r.Local.Timelines, r.Local.End = []model.Timeline{{ID: 1}, {ID: 3, Begin: 0x4800000}}, 0x7000000
 		}, "rewind copy", "parted from the primary's at 0/4800000"},
-		"the WAL is gone":  {func(r *reconcile.Return) { r.NoWAL = "it was removed" }, "copy", "it was removed"},
-		"ahead":            {func(r *reconcile.Return) { r.Local.Timelines, r.Local.End = second, 0xA000000 }, "copy", "the primary has lost"},
-		"another database": {func(r *reconcile.Return) { r.Local.SystemID = "8" }, "copy", "of another database"},
+		"the WAL is archived": {func(r *reconcile.Return) { r.NoWAL, r.ArchiveBytes = "it was removed", 32<<20 }, "archive copy", "32.0 MiB of it"},
+		"the WAL is gone":     {func(r *reconcile.Return) { r.NoWAL, r.NoArchive = "it was removed", "not in the archive" }, "copy", "not in the archive"},
+		"no room for WAL":     {func(r *reconcile.Return) { r.Local.WAL, r.Local.WALApart = 1<<20, true }, "start", "file system of pg_wal"},
+		"room for WAL":        {func(r *reconcile.Return) { r.Local.WAL, r.Local.WALFree, r.Local.WALApart = 1<<20, 1<<20, true }, "start copy", ""},
+		"no room beside WAL":  {func(r *reconcile.Return) { r.Local.WAL = 2 << 30 }, "start", "needs about 3.0 GiB"},
+		"archived, but ahead": {func(r *reconcile.Return) { r.NoWAL, r.Local.End = "it was removed", 0x6000000 }, "rewind copy", ""},
+		"ahead":               {func(r *reconcile.Return) { r.Local.Timelines, r.Local.End = second, 0xA000000 }, "copy", "the primary has lost"},
+		"another database":    {func(r *reconcile.Return) { r.Local.SystemID = "8" }, "copy", "of another database"},
 		"no common timeline": {func(r *reconcile.Return) {
 			r.Local.Timelines = []model.Timeline{{ID: 1}, {ID: 2, Begin: 0x1000000}}
 			r.Timelines = []model.Timeline{{ID: 4}}
 		}, "copy", "shares no timeline"},
-		"no hints":          {func(r *reconcile.Return) { r.Local.End, r.Local.NoRewind = 0x6000000, "wal_log_hints" }, "copy", "wal_log_hints"},
-		"half rewound":      {func(r *reconcile.Return) { r.Begun = reconcile.MethodRewind }, "copy", "not finished"},
-		"no room":           {func(r *reconcile.Return) { r.Local.Free = 1 << 20 }, "start", "make room"},
-		"tablespaces":       {func(r *reconcile.Return) { r.Local.NoCopy = "tablespaces" }, "start", "tablespaces"},
-		"nothing whatever":  {func(r *reconcile.Return) { r.NoWAL, r.Local.NoCopy = "it was removed", "tablespaces" }, "", ""},
+		"rewind, but then":             {func(r *reconcile.Return) { r.Local.End, r.NoRewindWAL = 0x6000000, "the WAL is gone" }, "copy", "at 0/5000000, and the WAL is gone"},
+		"no hints":                     {func(r *reconcile.Return) { r.Local.End, r.Local.NoRewind = 0x6000000, "wal_log_hints" }, "copy", "wal_log_hints"},
+		"the same timeline twice":      {func(r *reconcile.Return) { r.Differs = true }, "copy", "promoted from the same WAL"},
+		"rewound, and then a failover": {func(r *reconcile.Return) { r.Local.Changed = 0x5000001 }, "copy", "may hold changes up to 0/5000001"},
+		"rewound, and no failover": {func(r *reconcile.Return) {
+			r.Local.Timelines, r.Local.End, r.Local.Changed = second, 0x5000000, 0x9000001
+		}, "start copy", ""},
+		"half rewound": {func(r *reconcile.Return) { r.Begun = reconcile.MethodRewind }, "copy", "not finished"},
+		"half rewound, and WAL that cannot be read": {func(r *reconcile.Return) {
+			r.Begun, r.Local.Timelines, r.Local.End, r.Local.Unreadable = reconcile.MethodRewind, nil, 0, "rubbish"
+		}, "copy", "not finished"},
+		"WAL that cannot be read": {func(r *reconcile.Return) { r.Local.Timelines, r.Local.End, r.Local.Unreadable = nil, 0, "rubbish" }, "copy", "rubbish"},
+		"no room":                 {func(r *reconcile.Return) { r.Local.Free = 1 << 20 }, "start", "make room"},
+		"tablespaces":             {func(r *reconcile.Return) { r.Local.NoCopy = "tablespaces" }, "start", "tablespaces"},
+		"nothing whatever": {func(r *reconcile.Return) {
+			r.NoWAL, r.NoArchive, r.Local.NoCopy = "it was removed", "nor there", "tablespaces"
+		}, "", ""},
 		"of no WAL at all":  {func(r *reconcile.Return) { r.Local.Timelines = nil; r.Local.End = 0 }, "copy", "shares no timeline"},
 		"of no history":     {func(r *reconcile.Return) { r.Timelines = nil }, "copy", "shares no timeline"},
 		"the very same end": {func(r *reconcile.Return) { r.Local.Timelines, r.Local.End = second, 0x9000000 }, "start copy", ""},
@@ -50,8 +67,12 @@ func TestLadder(t *testing.T) {
 			r := usual
 			c.change(&r)
 			var possible, said []string
+			asked := r.Local.SystemID != r.Primary.SystemID || r.Local.End > r.Primary.Flushed
 			for _, rung := range reconcile.Ladder(r) {
 				said = append(said, rung.Why)
+				if want := asked && rung.Method == reconcile.MethodCopy; rung.OnlyIfAsked != want {
+					t.Errorf("%s only if it is asked for: %t", rung.Method, rung.OnlyIfAsked)
+				}
 				if rung.Possible {
 					possible = append(possible, string(rung.Method))
 				}
@@ -63,5 +84,15 @@ func TestLadder(t *testing.T) {
 				t.Errorf("nothing is said of %q:\n%s", c.because, text)
 			}
 		})
+	}
+}
+
+// A copy is as fast as the primary sends, or as slow as it may be.
+func TestCopyRate(t *testing.T) {
+	for _, c := range []struct{ rate, limit, want uint64 }{{0, 0, 0}, {100, 0, 100}, {100, 50, 50}, {100, 200, 100}, {0, 50, 50}} {
+		ladder := reconcile.Ladder(reconcile.Return{Rate: c.rate, MaxRate: c.limit})
+		if got := ladder[len(ladder)-1].Rate; got != c.want {
+			t.Errorf("measured %d, limited to %d: %d, not %d", c.rate, c.limit, got, c.want)
+		}
 	}
 }

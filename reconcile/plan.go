@@ -40,7 +40,7 @@ type view struct {
 	findings []model.Finding
 }
 
-// Plan decides what differs from what should be on in.Node: rules 1 to 6 and 8 of the design. The error is an
+// Plan decides what differs from what should be on in.Node: rules 1 to 8 of the design. The error is an
 // *InputError; then there is no plan.
 func Plan(in Input) (model.Plan, error) {
 	v := &view{in: in, self: strings.ToLower(in.Node)}
@@ -93,9 +93,11 @@ func (v *view) decide(standing model.Standing) {
 	} else {
 		v.standbySetting()
 	}
+	v.outlooks()
+	v.budget()
 }
 
-// plan puts the steps in order: create, release, touch, advance, reset, drop, settings. Only where the new slots need the room of the
+// plan puts the steps in order: create, release, touch, advance, reset, drop, settings, attributes. Only where the new slots need the room of the
 // dropped ones do the drops come first.
 func (v *view) plan(standing model.Standing) model.Plan {
 	p := model.Plan{Host: v.self, Standing: standing, RecheckAfter: recheckIdle}
@@ -103,8 +105,9 @@ func (v *view) plan(standing model.Standing) model.Plan {
 	if v.fitCapacity() {
 		first, last = last, first
 	}
+	p.Forecast = v.forecast(standing)
 	if !v.policy.Paused {
-		p.Steps = slices.Concat(*first, v.releases, v.touches, v.advances, v.resets, *last, v.settings)
+		p.Steps = slices.Concat(*first, v.releases, v.touches, v.advances, v.resets, *last, v.settings, v.publish(standing, p.Forecast))
 	}
 	p.Findings = v.findings
 	if v.waiting || len(p.Steps) > 0 {

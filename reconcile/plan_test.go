@@ -24,7 +24,6 @@ var update = flag.Bool("update", false, "rewrite the wanted plans of the scenari
 // decision can meet.
 func TestScenariosAreComplete(t *testing.T) {
 	elsewhere := map[string]string{
-		"rule-7":  "the WAL budget: no step sets it yet",
 		"trap-06": "the precondition in the statement: controller/postgres, TestTrap6PromotedBeforeReload and TestPromotedInBetween",
 		"trap-24": "deadlines: controller/postgres, TestTrap24HangingServer",
 		"trap-25": "any prefix of a plan: TestInvariants, and controller/postgres, TestTrap25AnswerLost",
@@ -65,7 +64,10 @@ func TestScenarios(t *testing.T) {
 			}
 			in := parseScenario(t, archive)
 			got := planText(in)
-			checkWant(t, file, archive, got)
+			checkWant(t, file, archive, "want", got)
+			if slices.ContainsFunc(archive.Files, func(f txtar.File) bool { return f.Name == "forecast" }) {
+				checkWant(t, file, archive, "forecast", forecastText(in))
+			}
 			checkOrder(t, in, got)
 			checkSnapshot(t, in, got)
 			checkConverges(t, in)
@@ -81,11 +83,20 @@ func planText(in reconcile.Input) string {
 	return plan.String()
 }
 
-func checkWant(t *testing.T, file string, archive *txtar.Archive, got string) {
+func forecastText(in reconcile.Input) string {
+	plan, _ := reconcile.Plan(in) // planText has its error
+	var text string
+	for _, f := range plan.Forecast {
+		text += fmt.Sprintf("%s: %s, because %s\n", f.Host, f.Way, f.Why)
+	}
+	return text
+}
+
+func checkWant(t *testing.T, file string, archive *txtar.Archive, name, got string) {
 	t.Helper()
-	i := slices.IndexFunc(archive.Files, func(f txtar.File) bool { return f.Name == "want" })
+	i := slices.IndexFunc(archive.Files, func(f txtar.File) bool { return f.Name == name })
 	if i < 0 {
-		archive.Files = append(archive.Files, txtar.File{Name: "want"})
+		archive.Files = append(archive.Files, txtar.File{Name: name})
 		i = len(archive.Files) - 1
 	}
 	if *update {

@@ -43,6 +43,7 @@ var invariants = []struct {
 	}},
 	{"I8 the order of the input never matters", (*judge).orderDoesNotMatter},
 	{"I9 what is as it should be costs no write", (*judge).restCostsNothing},
+	{"rule 7: the budget fits, is enough to run, and an operator's own stays", (*judge).budgetIsSound},
 }
 
 // TestInvariants holds I1 to I9 over random clusters, slots, policies and doubts. What the inputs have led to is counted,
@@ -57,11 +58,15 @@ func TestInvariants(t *testing.T) {
 				for _, step := range w.plan.Steps {
 					seen[step.Kind()]++
 				}
+				for _, f := range w.plan.Findings {
+					seen[string(f.Code)]++
+				}
 				invariant.holds(w)
 			})
 			t.Logf("met: %v", seen)
 			for _, what := range []string{
-				"CreateSlot", "ReleaseXMin", "TouchSlot", "AdvanceSlot", "ResetSlot", "DropSlot", "SetPrimarySlotName",
+				"CreateSlot", "ReleaseXMin", "TouchSlot", "AdvanceSlot", "ResetSlot", "DropSlot", "SetPrimarySlotName", "SetWALBudget",
+				"PublishAttribute", "BudgetSpent", "BudgetPinned", "WALSpaceShort", "DiskNearlyFull",
 				string(model.Primary), string(model.Standby), string(model.InTransition),
 			} {
 				if seen[what] == 0 {
@@ -119,7 +124,7 @@ func changes(step model.Step) string {
 		return s.Slot
 	case model.DropSlot:
 		return s.Slot
-	case model.SetPrimarySlotName:
+	case model.SetPrimarySlotName, model.SetWALBudget, model.PublishAttribute:
 	}
 	return ""
 }
@@ -146,7 +151,8 @@ func (w *judge) letsGoOfNothing(step model.Step, name string, slot *model.Slot) 
 	redo := w.in.Instance.Redo
 	switch step.(type) {
 	case model.ReleaseXMin:
-		if !slot.HoldsXMin() || w.plan.Standing != model.Standby {
+		old := w.policy.XMinAge > 0 && slot.XMinAge >= w.policy.XMinAge
+		if !slot.HoldsXMin() || !slot.Reserved() || w.plan.Standing != model.Standby && !old {
 			w.t.Fatalf("releases the xmin of %+v on a %s", *slot, w.plan.Standing)
 		}
 	case model.TouchSlot:
@@ -167,7 +173,7 @@ func (w *judge) letsGoOfNothing(step model.Step, name string, slot *model.Slot) 
 		if w.plan.Standing != model.Standby {
 			w.t.Fatalf("advances %s on a %s", name, w.plan.Standing)
 		}
-	case model.CreateSlot, model.SetPrimarySlotName:
+	case model.CreateSlot, model.SetPrimarySlotName, model.SetWALBudget, model.PublishAttribute:
 	}
 }
 
@@ -231,7 +237,15 @@ func (w *judge) restCostsNothing() {
 	within := func(l model.LSN) model.LSN {
 		return l - l%size + model.LSN(rapid.IntRange(1, int(size)-1).Draw(w.t, "within the segment"))
 	}
-	now.Instance.Redo, now.Instance.Current = within(now.Instance.Redo), now.Instance.Current+1
+	now.Instance.Redo = within(now.Instance.Redo)
+	if (now.Instance.Current+1)%size != 0 {
+		now.Instance.Current++
+	}
+	if space := now.Instance.WALSpace; space != nil { // other files come and go
+		s := *space
+		s.Free -= min(s.Free, uint64(rapid.IntRange(0, int(s.Free/100)).Draw(w.t, "other files")))
+		now.Instance.WALSpace = &s
+	}
 	if now.Upstream != nil {
 		u := *now.Upstream
 		u.Slots = slices.Clone(u.Slots)
@@ -309,6 +323,9 @@ func (w *judge) doubtDestroysNothing() {
 	c.Clones = []model.Clone{clone}
 	in.Cluster = &c
 	for _, s := range w.replan(in).Steps {
+		if b, ok := s.(model.SetWALBudget); ok && (b.Reset || b.From < 0 || b.To >= 0 && b.To < b.From) {
+			w.t.Fatalf("in doubt (%s) it lowers the budget: %s", doubt, s.Text())
+		}
 		switch s.(type) {
 		case model.AdvanceSlot, model.ReleaseXMin, model.ResetSlot, model.DropSlot:
 			w.t.Fatalf("in doubt (%s) it does %s %s", doubt, s.Kind(), s.Text())
@@ -318,4 +335,38 @@ func (w *judge) doubtDestroysNothing() {
 			}
 		}
 	}
+}
+
+// budgetIsSound judges the step that sets the budget, if there is one, by what the disk has and what PostgreSQL needs.
+func (w *judge) budgetIsSound() {
+	i := w.in.Instance
+	for _, step := range w.plan.Steps {
+		s, ok := step.(model.SetWALBudget)
+		if !ok {
+			continue
+		}
+		segment := int64(i.WALSegmentSize >> 20) // PostgreSQL counts whole ones
+		floor := (max(i.Budget.MaxWALSize, i.Budget.WALKeepSize) + segment - 1) / segment * segment
+		switch room := int64((i.WALSpace.Free + i.WALSpace.WAL) >> 20); {
+		case i.Budget.CommandLine || i.Budget.Pinned != "" && !s.Reset:
+			w.t.Fatalf("an operator's own budget is changed: %s", s.Text())
+		case s.Reset || s.To == model.Unlimited:
+		case s.To < floor:
+			w.t.Fatalf("%s, but PostgreSQL needs %d MB to run", s.Text(), floor)
+		case s.To+i.Budget.MaxWALSize > room && s.To > floor:
+			w.t.Fatalf("%s, and %d MB for a checkpoint, but the disk has %d MB for WAL", s.Text(), i.Budget.MaxWALSize, room)
+		case s.From >= floor && max(s.From-s.To, s.To-s.From)*10 <= s.From:
+			w.t.Fatalf("%s is not worth a write", s.Text())
+		case s.From >= 0 && s.From > s.To && s.From+i.Budget.MaxWALSize <= room && w.held() > uint64(s.To)<<20:
+			w.t.Fatalf("%s, while slots hold %d bytes, and the disk can give them", s.Text(), w.held())
+		}
+	}
+}
+
+func (w *judge) held() uint64 {
+	var most uint64
+	for _, s := range w.in.Instance.Slots {
+		most = max(most, w.in.Instance.Held(s))
+	}
+	return most
 }

@@ -2,9 +2,12 @@ package reconcile_test
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/tools/txtar"
 
@@ -12,11 +15,12 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// A scenario is a txtar archive: what it shows, then "cluster", "instance", "upstream" (on a standby) and "want", the
-// plan as people read it. The lines of each are what the readers below take. Three hosts, pm01 to pm03, sync.
+// A scenario is a txtar archive: what it shows, then "cluster", "instance", "upstream" (on a standby), "want", the
+// plan as people read it, and, where it is about that, "forecast". The lines of each are what the readers below take. Three hosts, pm01 to pm03, sync.
 type scenario struct {
-	t  *testing.T
-	in reconcile.Input
+	t         *testing.T
+	in        reconcile.Input
+	forecasts bool // it is about forecasts
 }
 
 func parseScenario(t *testing.T, archive *txtar.Archive) reconcile.Input {
@@ -37,11 +41,26 @@ func parseScenario(t *testing.T, archive *txtar.Archive) reconcile.Input {
 	if s.in.Cluster != nil && s.in.Newest == (model.Version{}) {
 		s.in.Newest = s.in.Cluster.Version
 	}
+	return s.settled()
+}
+
+// settled is the input with the forecast published as it is, unless the scenario is about forecasts.
+func (s *scenario) settled() reconcile.Input {
+	plan, err := reconcile.Plan(s.in)
+	if err != nil || s.forecasts {
+		return s.in
+	}
+	for _, step := range plan.Steps {
+		if p, ok := step.(model.PublishAttribute); ok {
+			return published(s.in, p.Node, p.To)
+		}
+	}
 	return s.in
 }
 
 // cluster reads: "HOST ROLE STATUS DATA-STATUS", "HOST offline|maintenance", "HOST joining STATUS", "epoch N", "newest N",
-// "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta NAME=VALUE", "conditional NAME".
+// "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta NAME=VALUE", "conditional NAME",
+// "published HOST TEXT|-".
 func (s *scenario) cluster(words []string) {
 	if s.in.Cluster == nil {
 		s.in.Cluster = &model.Cluster{Quorate: true, Version: model.Version{Epoch: 10}, Clones: []model.Clone{{
@@ -66,6 +85,11 @@ func (s *scenario) cluster(words []string) {
 	case "param", "meta":
 		name, value, _ := strings.Cut(strings.Join(words[1:], " "), "=")
 		map[string]map[string]string{"param": clone.Parameters, "meta": clone.Meta}[words[0]][name] = value
+	case "published":
+		s.forecasts = true
+		if words[2] != "-" {
+			s.in = published(s.in, words[1], words[2])
+		}
 	case "conditional":
 		clone.Conditional = append(clone.Conditional, words[1])
 	default:
@@ -95,8 +119,8 @@ func (s *scenario) node(words []string) {
 	s.in.Cluster.Nodes = append(s.in.Cluster.Nodes, n)
 }
 
-// instance reads: "host NAME", "in-recovery", "down WHY", "version N", "system ID", "redo LSN TIMELINE", "at LSN",
-// "slots N", "idle-timeout SECONDS", "synchronized SLOT...", "primary_slot_name NAME", "receiver SLOT", "sender HOST PID", "slot NAME LSN|- MARK...".
+// instance reads: "host NAME", "in-recovery", "down WHY", "version N", "system ID", "redo LSN TIMELINE", "at LSN", "received LSN", "no-rewind WHY",
+// "slots N", "idle-timeout SECONDS", "synchronized SLOT...", what "wal" reads, "primary_slot_name NAME", "receiver SLOT", "sender HOST PID", "slot NAME LSN|- MARK...".
 func (s *scenario) instance(words []string) {
 	i := &s.in.Instance
 	switch words[0] {
@@ -114,12 +138,18 @@ func (s *scenario) instance(words []string) {
 		i.Redo, i.RedoTimeline = s.lsn(words[1]), uint32(s.number(words[2]))
 	case "at":
 		i.Current = s.lsn(words[1])
+	case "received":
+		i.Received = s.lsn(words[1])
+	case "no-rewind":
+		i.NoRewind = strings.Join(words[1:], " ")
 	case "idle-timeout":
 		i.IdleSlotTimeout = float64(s.number(words[1]))
 	case "synchronized":
 		i.SynchronizedStandbySlots = words[1:]
 	case "slots":
 		i.MaxSlots = int(s.number(words[1]))
+	case "disk", "budget", "rate":
+		s.wal(words)
 	case "primary_slot_name":
 		i.PrimarySlotName = words[1]
 	case "receiver":
@@ -130,6 +160,28 @@ func (s *scenario) instance(words []string) {
 		i.Slots = append(i.Slots, s.slot(words[1:]))
 	default:
 		s.t.Fatalf("scenario: unknown line %q", words)
+	}
+}
+
+// wal reads "disk SIZE FREE WAL" and "budget NOW MAX-WAL-SIZE WAL-KEEP-SIZE [auto] [command-line] [pinned=VALUE]", all in MB,
+// and "rate USUAL PEAK" in bytes a second.
+func (s *scenario) wal(words []string) {
+	i := &s.in.Instance
+	n := func(at int) int64 { return s.number(words[at]) }
+	switch words[0] {
+	case "disk":
+		i.WALSpace = &model.WALSpace{Size: uint64(n(1)) << 20, Free: uint64(n(2)) << 20, WAL: uint64(n(3)) << 20}
+	case "budget":
+		i.Budget = &model.Budget{MaxSlotWALKeepSize: n(1), MaxWALSize: n(2), WALKeepSize: n(3)}
+		for _, mark := range words[4:] {
+			i.Budget.AutoConf = i.Budget.AutoConf || mark == "auto"
+			i.Budget.CommandLine = i.Budget.CommandLine || mark == "command-line"
+			if value, ok := strings.CutPrefix(mark, "pinned="); ok {
+				i.Budget.Pinned, i.Budget.PinnedAt = value, "/data/postgresql.conf line 9"
+			}
+		}
+	case "rate":
+		s.in.WALRate = model.WALRate{Usual: float64(n(1)), Peak: float64(n(2)), Since: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	}
 }
 
@@ -146,6 +198,10 @@ func (s *scenario) slot(words []string) model.Slot {
 		case "temporary":
 			slot.Temporary = true
 		default:
+			if age, ok := strings.CutPrefix(mark, "xmin="); ok {
+				slot.XMin, slot.XMinAge = 700, uint32(s.number(age))
+				continue
+			}
 			if idle, ok := strings.CutPrefix(mark, "idle="); ok {
 				slot.Idle = float64(s.number(idle))
 				continue
@@ -199,6 +255,23 @@ func (s *scenario) lsn(text string) model.LSN {
 	return l
 }
 
+// published is the input with a host's forecast in the CIB.
+func published(in reconcile.Input, node, text string) reconcile.Input {
+	c := *in.Cluster
+	c.Nodes = slices.Clone(c.Nodes)
+	for i, n := range c.Nodes {
+		if n.Name == node {
+			c.Nodes[i].Transient = maps.Clone(n.Transient)
+			if n.Transient == nil {
+				c.Nodes[i].Transient = map[string]string{}
+			}
+			c.Nodes[i].Transient[model.ForecastAttribute] = text
+		}
+	}
+	in.Cluster = &c
+	return in
+}
+
 // after is the input as it would be with a step carried out by a real server.
 func after(in reconcile.Input, step model.Step) reconcile.Input {
 	slots := make(map[string]model.Slot, len(in.Instance.Slots))
@@ -217,7 +290,7 @@ func after(in reconcile.Input, step model.Step) reconcile.Input {
 		slots[s.Slot] = slot
 	case model.ReleaseXMin:
 		slot := slots[s.Slot]
-		slot.XMin, slot.CatalogXMin, slot.Idle = 0, 0, 0
+		slot.XMin, slot.XMinAge, slot.CatalogXMin, slot.Idle = 0, 0, 0, 0
 		slots[s.Slot] = slot
 	case model.TouchSlot:
 		slot := slots[s.Slot]
@@ -229,6 +302,12 @@ func after(in reconcile.Input, step model.Step) reconcile.Input {
 		delete(slots, s.Slot)
 	case model.SetPrimarySlotName:
 		in.Instance.PrimarySlotName = s.To
+	case model.PublishAttribute:
+		return published(in, s.Node, s.To)
+	case model.SetWALBudget:
+		budget := *in.Instance.Budget
+		budget.MaxSlotWALKeepSize, budget.AutoConf = s.To, !s.Reset
+		in.Instance.Budget = &budget
 	default:
 		panic(fmt.Sprintf("unknown step %T", step))
 	}

@@ -11,6 +11,9 @@ import (
 // maxApplicationName is NAMEDATALEN-1: PostgreSQL cuts a longer application_name.
 const maxApplicationName = 63
 
+// ApplicationName is how a member's walreceiver is known to the primary: the agent makes it of the host's name.
+func ApplicationName(member string) string { return member[:min(len(member), maxApplicationName)] }
+
 func (v *view) slot(name string) (model.Slot, bool) {
 	i := slices.IndexFunc(v.slots, func(s model.Slot) bool { return s.Name == name })
 	if i < 0 {
@@ -34,12 +37,17 @@ func (v *view) primarySlot(member string) {
 	}
 	switch {
 	case s.Lost():
+		v.lost(s, member)
 		v.lostOnPrimary(s, member)
 	case !s.Reserved():
 		v.reset(s, member, "Unreserved", "has no restart_lsn: it holds nothing")
 	case !s.Active:
-		v.say(model.CodeNotAttached, model.Warning, member, "%s does not stream through its slot %s, which holds %s of WAL for it",
-			member, name, v.retained(s))
+		text := fmt.Sprintf("%s does not stream through its slot %s, which holds %s of WAL for it", member, name, v.retained(s))
+		if outlook := OutlookOf(v.in, s).String(); outlook != "" {
+			text += ": " + outlook
+		}
+		v.say(model.CodeNotAttached, model.Warning, member, "%s", text)
+		v.xminHeld(s, member)
 		v.touch(s, member)
 	}
 }
@@ -64,7 +72,7 @@ func (v *view) lostOnPrimary(s model.Slot, member string) {
 
 // streamsWithout tells whether the member is attached to this primary by another way than its slot.
 func (v *view) streamsWithout(member string, s model.Slot) bool {
-	application := member[:min(len(member), maxApplicationName)]
+	application := ApplicationName(member)
 	return slices.ContainsFunc(v.in.Instance.Senders, func(w model.WALSender) bool {
 		return w.ApplicationName == application && w.State == "streaming" && w.PID != s.ActivePID
 	})
@@ -89,6 +97,7 @@ func (v *view) standbySlot(member string) {
 	need, known := v.need(member)
 	switch {
 	case s.Lost():
+		v.lost(s, member)
 		if known {
 			v.reset(s, member, "Lost", "is lost, and the primary holds WAL for "+member+" again")
 		}
@@ -96,7 +105,7 @@ func (v *view) standbySlot(member string) {
 		v.reset(s, member, "Unreserved", "has no restart_lsn: it holds nothing")
 	default:
 		if s.HoldsXMin() {
-			v.release(s, member)
+			v.release(s, member, "the slot holds vacuum back on the whole cluster with an xmin from when this host was primary")
 		}
 		if !known {
 			v.say(model.CodeSlotMissing, model.Info, member,
@@ -108,17 +117,15 @@ func (v *view) standbySlot(member string) {
 	}
 }
 
-// release plans to let vacuum on: on a standby the xmin of a slot is left over from when this host was primary, and its
-// hot_standby_feedback makes the whole cluster heed it.
-func (v *view) release(s model.Slot, member string) {
+// release plans to let vacuum on. On a standby the xmin of a slot is left over from when this host was primary, and its
+// hot_standby_feedback makes the whole cluster heed it; on a primary its owner has been away for long.
+func (v *view) release(s model.Slot, member, why string) {
 	switch {
 	case s.Active:
 		v.busy(s, "released from its xmin")
 	case v.mayDestroy:
 		v.releases = append(v.releases, model.ReleaseXMin{Slot: s.Name, Member: member, From: s.RestartLSN, Guard: v.guard(),
-			Reason: model.Reason{Code: "XMinHeld", Text: fmt.Sprintf(
-				"the slot holds vacuum back on the whole cluster with an xmin from when this host was primary; its WAL, from %s on, is not let go by this",
-				s.RestartLSN)}})
+			Reason: model.Reason{Code: "XMinHeld", Text: fmt.Sprintf("%s; its WAL, from %s on, is not let go by this", why, s.RestartLSN)}})
 	}
 }
 
@@ -304,5 +311,5 @@ func (v *view) retained(s model.Slot) string {
 	if !s.Reserved() {
 		return "none"
 	}
-	return model.FormatBytes(s.RestartLSN.BytesTo(v.in.Instance.Current))
+	return model.FormatBytes(v.in.Instance.Held(s))
 }

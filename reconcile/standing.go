@@ -8,16 +8,21 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// The agent's attributes (change_pgsql_status, change_data_status), the values that only a primary has, and how those
-// begin that a standby has while it is attached to the primary (pg_stat_replication's state).
+// DataLatest is the data status that only a primary has, and keeps when it ends.
+const DataLatest = "LATEST"
+
+// The agent's attributes (change_pgsql_status, change_data_status), the status that only a primary has, and how the data
+// status begins that a standby has while it is attached to the primary (pg_stat_replication's state).
 const (
 	statusSuffix     = "-status"
 	dataStatusSuffix = "-data-status"
 	statusPrimary    = "PRI"
-	dataLatest       = "LATEST"
 	dataStreaming    = "STREAMING"
 	dataCatchup      = "CATCHUP"
 )
+
+// DataStatus is the name of the node attribute by which the agent tells how new a host's data are.
+func DataStatus(clone model.Clone) string { return clone.Primitive + dataStatusSuffix }
 
 // signs is what the CIB says of one node's claim to be the primary.
 type signs struct {
@@ -33,7 +38,7 @@ func (s signs) confirmed() bool {
 }
 
 func (s signs) String() string {
-	return fmt.Sprintf("%s: promoted=%t %s=%t %s=%t", s.node.Name, s.promoted, statusPrimary, s.pri, dataLatest, s.latest)
+	return fmt.Sprintf("%s: promoted=%t %s=%t %s=%t", s.node.Name, s.promoted, statusPrimary, s.pri, DataLatest, s.latest)
 }
 
 // readSigns looks at every node that may run anything. An offline node that Pacemaker knows to have stopped runs
@@ -49,7 +54,7 @@ func readSigns(c model.Cluster, clone model.Clone) []signs {
 			node:     n,
 			promoted: role == model.RolePromoted,
 			pri:      n.Attribute(clone.Primitive+statusSuffix) == statusPrimary,
-			latest:   n.Attribute(clone.Primitive+dataStatusSuffix) == dataLatest,
+			latest:   n.Attribute(DataStatus(clone)) == DataLatest,
 		})
 	}
 	slices.SortFunc(all, func(a, b signs) int { return strings.Compare(a.node.Name, b.node.Name) })

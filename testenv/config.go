@@ -29,6 +29,9 @@ const (
 	clone     = "msPostgresql"
 	primitive = "pgsql"
 	maxHosts  = 16
+
+	// minWALBytes has room for the WAL that a new database has, and a checkpoint's.
+	minWALBytes = 128 << 20
 )
 
 // Config says what lab to boot.
@@ -43,6 +46,8 @@ type Config struct {
 	RepMode string `json:"rep_mode"`
 	// DataBytes is about how much data the database holds beside its own catalogs.
 	DataBytes int64 `json:"data_bytes,omitempty"`
+	// WALBytes gives each host's pg_wal a file system of its own, of that size, which outlives a power cut; 0 for none.
+	WALBytes int64 `json:"wal_bytes,omitempty"`
 	// NoFencing sets stonith-enabled=false and leaves the fence device out.
 	NoFencing bool `json:"no_fencing,omitempty"`
 	// Properties are cluster properties, over the lab's own.
@@ -105,6 +110,9 @@ func (c Config) check() error {
 	}
 	if c.DataBytes < 0 {
 		return errors.New("the size of the data is negative")
+	}
+	if c.WALBytes != 0 && c.WALBytes < minWALBytes {
+		return fmt.Errorf("a file system for WAL has %d bytes at least, not %d", minWALBytes, c.WALBytes)
 	}
 	for _, settings := range []map[string]string{c.Properties, c.PostgreSQL} {
 		for name, value := range settings {

@@ -26,6 +26,8 @@ func TestConfigIsChecked(t *testing.T) {
 		"a path":              {Config{Hosts: []string{"a", "../b"}}, "no host name"},
 		"blank":               {Config{Hosts: []string{"a", "b c"}}, "no host name"},
 		"slots in capitals":   {Config{Slots: "Rex"}, "replication_slot_name"},
+		"WAL elsewhere":       {Config{WALBytes: 512 << 20}, ""},
+		"no room for WAL":     {Config{WALBytes: 1 << 20}, "file system for WAL"},
 		"rep_mode":            {Config{RepMode: "slave"}, "rep_mode"},
 		"a setting's name":    {Config{PostgreSQL: map[string]string{"a b": "1"}}, "setting"},
 		"two settings in one": {Config{PostgreSQL: map[string]string{"port": "1'\ninclude 'x"}}, "setting"},

@@ -125,3 +125,17 @@ func (l *Lab) copyDatabase(ctx context.Context) error {
 	}
 	return group.Wait()
 }
+
+// moveWAL puts pg_wal on the file system of its own, if the lab has one, as initdb --waldir would have done.
+func (l *Lab) moveWAL(ctx context.Context) error {
+	if l.config.WALBytes == 0 {
+		return nil
+	}
+	const script = "mv " + dataDir + "/pg_wal " + walMount + "/ && ln -s " + walMount + "/pg_wal " + dataDir + "/pg_wal"
+	for _, host := range l.config.Hosts {
+		if _, err := l.ExecAs(ctx, dba, dba, host, "sh", "-c", script); err != nil {
+			return fmt.Errorf("move the WAL of %s: %w", host, err)
+		}
+	}
+	return nil
+}

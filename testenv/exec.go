@@ -64,6 +64,15 @@ func (l *Lab) Command(ctx context.Context, host string, argv ...string) ([]strin
 	return append(command, argv...), append([]string{"HOME=/root", "USER=root", "LOGNAME=root"}, baseEnv...), nil
 }
 
+// CommandAs is Command as another user, with one group.
+func (l *Lab) CommandAs(ctx context.Context, user, group, host string, argv ...string) ([]string, []string, error) {
+	as, err := asUser(user, group, argv)
+	if err != nil {
+		return nil, nil, err
+	}
+	return l.Command(ctx, host, as...)
+}
+
 func (l *Lab) run(ctx context.Context, host, stdin string, argv []string) (string, error) {
 	if len(argv) == 0 {
 		return "", errors.New("no command")

@@ -82,7 +82,39 @@ func (h hostSpec) mountAll() error {
 			return err
 		}
 	}
+	if _, err := os.Stat(own + "/" + walName); err == nil {
+		if err := bind(own+"/"+walName, walMount); err != nil {
+			return err
+		}
+	}
 	return bind(own+"/hosts", "/etc/hosts")
+}
+
+// walName is the WAL's own file system in a host's folder, if the lab has one; walMount is where the host has it.
+const (
+	walName  = "wal"
+	walMount = "/var/lib/pgsql/wal"
+)
+
+// mountWAL gives a host's folder a file system for WAL, if the lab has one. It is mounted for the lab process and its
+// hosts only, so that it outlives a host and ends with the lab.
+func (c Config) mountWAL(host string) error {
+	if c.WALBytes == 0 {
+		return nil
+	}
+	target := filepath.Join(host, walName)
+	if err := makeDir(target, dba, dba, 0o700); err != nil {
+		return err
+	}
+	id, err := userID(dba)
+	if err != nil {
+		return err
+	}
+	options := fmt.Sprintf("size=%d,mode=700,uid=%d,gid=%d", c.WALBytes, id, id)
+	if err := unix.Mount("tmpfs", target, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		return fmt.Errorf("mount a file system for WAL on %s: %w", target, err)
+	}
+	return nil
 }
 
 // mountTools puts the lab's own files under /run/rexlab.

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// traces are the namespaces of a lab's processes and of its switch, which must be gone with it.
+// traces are the namespaces of a lab's processes, of its switch and of its own mounts, which must be gone with it.
 type traces struct {
 	dir        string
 	namespaces map[string]bool
@@ -46,7 +46,7 @@ func tracesOf(t *testing.T, dir string) traces {
 			}
 		}
 	}
-	if want := len(state.Hosts)*5 + 1; len(tr.namespaces) != want {
+	if want := len(state.Hosts)*5 + 2; len(tr.namespaces) != want {
 		t.Fatalf("the lab has the namespaces %v, not %d", tr.namespaces, want)
 	}
 	return tr

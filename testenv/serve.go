@@ -47,6 +47,9 @@ func serve() error {
 		return err
 	}
 	for i, name := range l.config.Hosts {
+		if err := l.config.mountWAL(hostDir(dir, i+1)); err != nil {
+			return err
+		}
 		l.hosts = append(l.hosts, &hostPower{lab: l, name: name, index: i + 1})
 	}
 	go l.forkThread()

@@ -84,6 +84,7 @@ func (b *boot) run(ctx context.Context) (*Lab, error) {
 		{b.each("power"), "the hosts have power"},
 		{func(ctx context.Context) error { return b.lab.makeDatabase(ctx, b.password) }, "the database is made"},
 		{b.lab.copyDatabase, "the standbys have their copies"},
+		{b.lab.moveWAL, "the WAL is where it should be"},
 		{b.each("cluster"), "corosync and Pacemaker run"},
 		{b.lab.awaitMembers, "the cluster is complete"},
 		{b.lab.awaitPromoted, b.config.Hosts[0] + " is promoted"},
@@ -207,7 +208,10 @@ func (b *boot) startServer(ctx context.Context) error {
 	cmd.Env = append([]string{roleVariable + "=serve", "HOME=/root"}, baseEnv...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = reader, log, log
 	cmd.ExtraFiles = []*os.File{b.lock}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is for the caller, who takes the lab down in order
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setsid:       true,                // Ctrl-C is for the caller, who takes the lab down in order
+		Unshareflags: syscall.CLONE_NEWNS, // what it mounts for its hosts ends with it
+	}
 	if err := cmd.Start(); err != nil {
 		return errors.Join(err, writer.Close())
 	}

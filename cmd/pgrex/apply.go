@@ -50,7 +50,7 @@ func apply(cmd *cobra.Command, s *settings, output string) error {
 	if len(plan.Steps) == 0 {
 		return nil
 	}
-	result := controller.Apply(cmd.Context(), o.Server(), plan.Steps, logr.Discard())
+	result := controller.Apply(cmd.Context(), o, plan.Steps, logr.Discard())
 	var errs []error
 	for _, f := range result.Failures {
 		errs = append(errs, fmt.Errorf("%s: %s;", f.Step, f.Text))

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +24,7 @@ on the agent drops the slots and makes them anew, as it always did.`,
 
 func handover(name, short, long string, make func(*operation.Handover, context.Context) ([]operation.Step, error)) *cobra.Command {
 	s := newSettings()
-	var dryRun, yes bool
+	var ask asking
 	cmd := &cobra.Command{
 		Use: name, Short: short, Args: cobra.NoArgs,
 		Long: long + `
@@ -37,30 +36,16 @@ Exit status: 0 it is so, 1 it could not be done, 2 in a dry run something would 
 			if err := s.load(cmd); err != nil {
 				return err
 			}
-			report := func(line string) { fmt.Fprintln(cmd.OutOrStdout(), line) }
 			o := s.observer()
 			defer o.Close()
 			steps, err := make(&operation.Handover{Observer: o, Node: s.Node}, cmd.Context())
-			switch {
-			case err != nil:
-				return err
-			case len(steps) == 0:
-				report("it is so already")
-				return nil
-			}
-			report("this is done:")
-			operation.Show(steps, report)
-			if dryRun {
-				return statusError(exitPending)
-			}
-			if err := confirm(cmd, yes); err != nil {
+			if err != nil {
 				return err
 			}
-			return operation.Do(cmd.Context(), steps, report)
+			return ask.perform(cmd, operation.Work{Steps: steps}, "")
 		}),
 	}
 	s.observeFlags(cmd.Flags())
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the steps, and do nothing")
-	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	ask.flags(cmd)
 	return cmd
 }

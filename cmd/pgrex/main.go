@@ -35,7 +35,7 @@ func main() { os.Exit(Main()) }
 
 // Main runs the command line and gives the exit status.
 func Main() int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	cmd, err := rootCommand().ExecuteContextC(ctx)
 	if err == nil {

@@ -20,7 +20,7 @@ func (s *settings) observer() *controller.Observer {
 		Node:     s.Node,
 		Resource: s.Resource,
 		Override: controller.Target{SocketDir: s.PGSocketDir, Port: s.PGPort, User: s.PGUser, Database: s.PGDatabase},
-		Clusters: &cib.Client{},
+		Clusters: &cib.Client{}, Attributes: &cib.Client{},
 		Connect: func(t controller.Target) controller.Server {
 			return postgres.NewServer(postgres.Config{SocketDir: t.SocketDir, Port: t.Port, User: t.User, Database: t.Database})
 		},

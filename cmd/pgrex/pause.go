@@ -40,7 +40,7 @@ func pausing(name string, paused bool, short, long string) *cobra.Command {
 				operation.Show(steps, report)
 				return statusError(exitPending)
 			}
-			return operation.Do(cmd.Context(), steps, report)
+			return do(cmd, steps, report)
 		}),
 	}
 	s.observeFlags(cmd.Flags())

@@ -4,9 +4,9 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,15 +18,17 @@ import (
 
 func rejoinCommand() *cobra.Command {
 	s := newSettings()
-	var method, maxRate string
+	var method, rate string
+	var maxRate uint64
 	var dryRun, yes bool
 	cmd := &cobra.Command{
 		Use:   "rejoin",
 		Short: "Bring this host back that does not come back by itself",
-		Long: `Looks at this host's data and at the primary, prints each way back with what it would fetch and why it is possible
-or not, and takes the cheapest: start, rewind (pg_rewind) or copy (pg_basebackup, through this host's own slot, beside the old
-data). Node-local files stay, primary_slot_name is right before the first start, and the agent's PGSQL.lock goes only when the
-data are proven or mended. It waits until the host streams. Interrupted anywhere, it can be run again.
+		Long: `Looks at this host's data and at the primary, prints each way back with what it would fetch and why it is possible or
+not, and takes the cheapest: start, archive (start, with WAL that only the WAL archive has), rewind (pg_rewind) or copy
+(pg_basebackup, through this host's own slot, beside the old data). Node-local files stay, primary_slot_name is right before
+the first start, and the agent's PGSQL.lock goes only when the data are proven or mended. It waits until the host streams.
+Interrupted or killed anywhere, it can be run again.
 
 Run it on the host that is to come back, as the user that runs PostgreSQL.
 
@@ -35,10 +37,12 @@ Exit status: 0 the host streams, 1 it does not, 2 in a dry run something would b
 			if len(args) > 0 {
 				return fmt.Errorf("unknown argument %q", args[0])
 			}
-			if !slices.Contains([]string{"auto", "start", "rewind", "copy"}, method) {
-				return fmt.Errorf("--method %q: it is auto, start, rewind or copy", method)
+			if !slices.Contains([]string{"auto", "start", "archive", "rewind", "copy"}, method) {
+				return fmt.Errorf("--method %q: it is auto, start, archive, rewind or copy", method)
 			}
-			return nil
+			var err error
+			maxRate, err = parseRate(rate)
+			return err
 		},
 		RunE: runE(func(cmd *cobra.Command) error {
 			if err := s.load(cmd); err != nil {
@@ -48,28 +52,34 @@ Exit status: 0 the host streams, 1 it does not, 2 in a dry run something would b
 		}),
 	}
 	s.observeFlags(cmd.Flags())
-	cmd.Flags().StringVar(&method, "method", "auto", "auto, start, rewind or copy")
-	cmd.Flags().StringVar(&maxRate, "max-rate", "", "limit of a copy's rate, in kB/s or as 100M (pg_basebackup)")
+	cmd.Flags().StringVar(&method, "method", "auto", "auto, start, archive, rewind or copy")
+	cmd.Flags().StringVar(&rate, "max-rate", "", "limit of a copy's rate per second, 32k to 1024M")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the ways back and the steps, and do nothing")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
 }
 
-func rejoin(cmd *cobra.Command, s *settings, method, maxRate string, dryRun, yes bool) error {
-	out := cmd.OutOrStdout()
-	report := func(line string) { fmt.Fprintln(out, line) }
+func rejoin(cmd *cobra.Command, s *settings, method string, maxRate uint64, dryRun, yes bool) error {
+	out := &terminal{w: cmd.OutOrStdout()}
+	report := out.report
 	o := s.observer()
 	defer o.Close()
-	r := &operation.Rejoin{Observer: o, Clusters: &cib.Client{}, Node: s.Node, Resource: s.Resource, MaxRate: maxRate, Report: report}
+	r := &operation.Rejoin{
+		Observer: o, Clusters: &cib.Client{}, Node: s.Node, Resource: s.Resource, MaxRate: maxRate, DryRun: dryRun,
+		Archive: method != string(reconcile.MethodStart) && method != string(reconcile.MethodCopy), Report: report,
+	}
+	if isTerminal(out.w) {
+		r.Redraw = out.redraw
+	}
 	found, err := r.Look(cmd.Context())
 	if err != nil {
 		return err
 	}
+	defer found.Close()
 	if found.Streams {
-		report(s.Node + " streams through its own slot: there is nothing to do")
-		return nil
+		return rejoined(cmd, r, found, dryRun)
 	}
-	printLadder(out, found.Ladder)
+	printLadder(report, found.Ladder)
 	rung, err := found.Choose(method)
 	if err != nil {
 		return err
@@ -84,7 +94,7 @@ func rejoin(cmd *cobra.Command, s *settings, method, maxRate string, dryRun, yes
 		if err := confirm(cmd, yes); err != nil {
 			return err
 		}
-		return operation.Do(cmd.Context(), steps, report)
+		return do(cmd, steps, report)
 	}
 	err = by(rung.Method)
 	if copied, e := found.Choose(string(reconcile.MethodCopy)); errors.Is(err, operation.ErrNoRewind) && method == "auto" && e == nil {
@@ -100,13 +110,46 @@ func rejoin(cmd *cobra.Command, s *settings, method, maxRate string, dryRun, yes
 	return fmt.Errorf("%w; run pgrex rejoin again when that is mended", err)
 }
 
-func printLadder(w io.Writer, ladder []reconcile.Rung) {
+// rejoined is what is left to do on a host that streams.
+func rejoined(cmd *cobra.Command, r *operation.Rejoin, found *operation.Case, dryRun bool) error {
+	if !found.Left {
+		r.Report(r.Node + " streams through its own slot: there is nothing to do")
+		return nil
+	}
+	r.Report(r.Node + " streams through its own slot; an earlier rejoin has left something:")
+	steps := r.Steps(found, "")
+	if dryRun {
+		operation.Show(steps, r.Report)
+		return statusError(exitPending)
+	}
+	return do(cmd, steps, r.Report)
+}
+
+// parseRate reads a rate as pg_basebackup takes it, in kB or with a unit, and gives bytes; 0 for none.
+func parseRate(text string) (uint64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	number, unit := text, uint64(1<<10)
+	if n, ok := strings.CutSuffix(text, "M"); ok {
+		number, unit = n, 1<<20
+	} else if n, ok := strings.CutSuffix(text, "k"); ok {
+		number = n
+	}
+	n, err := strconv.ParseUint(number, 10, 32)
+	if rate := n * unit; err == nil && rate >= 32<<10 && rate <= 1024<<20 {
+		return rate, nil
+	}
+	return 0, fmt.Errorf("--max-rate %q: it is 32k to 1024M", text)
+}
+
+func printLadder(report operation.Reporter, ladder []reconcile.Rung) {
 	for _, rung := range ladder {
 		verdict := "not possible"
 		if rung.Possible {
-			verdict = "possible (" + operation.Size(rung.Bytes) + ")"
+			verdict = "possible (" + operation.Size(rung.Bytes, rung.Rate) + ")"
 		}
-		fmt.Fprintf(w, "%-6s  %s: %s\n", rung.Method, verdict, rung.Why)
+		report(fmt.Sprintf("%-7s  %s: %s", rung.Method, verdict, rung.Why))
 	}
 }
 
@@ -115,7 +158,7 @@ func confirm(cmd *cobra.Command, yes bool) error {
 	if yes {
 		return nil
 	}
-	if info, err := os.Stdin.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	if !isTerminal(os.Stdin) {
 		return errors.New("there is no terminal to ask at: say --yes, or --dry-run")
 	}
 	fmt.Fprint(cmd.OutOrStdout(), "do it? [y/N] ")

@@ -22,8 +22,9 @@ Run it as the user that runs PostgreSQL, with the group haclient (pgrex.service 
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(), planCommand(), applyCommand(), snapshotCommand(), inspectCommand(), statusCommand(),
-		rejoinCommand(), pauseCommand(), resumeCommand(), doctorCommand(), adoptCommand(), releaseCommand(),
+	root.AddCommand(runCommand(), planCommand(), applyCommand(), snapshotCommand(), inspectCommand(), statusCommand(), whatIfCommand(),
+		rejoinCommand(), switchoverCommand(), startCommand(), stopCommand(), archiveCommand(), pauseCommand(), resumeCommand(),
+		doctorCommand(), adoptCommand(), releaseCommand(),
 		versionCommand())
 	return root
 }

@@ -16,7 +16,7 @@ func (a *app) addLab(root *cobra.Command) { root.AddCommand(a.upCommand(), a.dow
 
 func (a *app) upCommand() *cobra.Command {
 	var config testenv.Config
-	var data string
+	var data, wal string
 	cmd := &cobra.Command{
 		Use:     "up",
 		GroupID: "lab",
@@ -30,12 +30,16 @@ What an earlier lab in the same folder has left is removed, and said. Ctrl-C tak
 		Example: `  rexlab up
   rexlab up --hosts db-1,db-2 --rep-mode async
   rexlab up --data 1GB --slots rex
+  rexlab up --wal 512MB
   rexlab up --dir /var/tmp/second --property no-quorum-policy=stop --setting wal_keep_size=64MB`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			size, err := parseSize(data)
 			if err != nil {
 				return fmt.Errorf("--data: %w", err)
+			}
+			if config.WALBytes, err = parseSize(wal); err != nil {
+				return fmt.Errorf("--wal: %w", err)
 			}
 			config.Dir, config.DataBytes, config.Output = a.dir, size, cmd.OutOrStdout()
 			return up(cmd.Context(), config)
@@ -46,6 +50,7 @@ What an earlier lab in the same folder has left is removed, and said. Ctrl-C tak
 	f.StringVar(&config.Slots, "slots", "", "the agent's replication_slot_name (default: unset, as PG-REX has it)")
 	f.StringVar(&config.RepMode, "rep-mode", "sync", "the agent's rep_mode: sync or async")
 	f.StringVar(&data, "data", "0", "fill the database with about this much, such as 500MB")
+	f.StringVar(&wal, "wal", "0", "give each host's pg_wal a file system of its own, of that size, such as 512MB")
 	f.BoolVar(&config.NoFencing, "no-fencing", false, "stonith-enabled=false")
 	f.StringToStringVar(&config.Properties, "property", nil, "a cluster property, NAME=VALUE; may be given again")
 	f.StringToStringVar(&config.PostgreSQL, "setting", nil, "a PostgreSQL setting, NAME=VALUE; may be given again")

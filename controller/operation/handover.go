@@ -29,8 +29,9 @@ type Handover struct {
 	Node     string
 }
 
-// before is what must be the same afterwards.
+// before is what was found on the primary: much of it must be the same afterwards.
 type before struct {
+	cluster model.Cluster
 	clone   model.Clone
 	policy  model.Policy
 	senders map[string]int // the walsender of each attached member
@@ -92,20 +93,34 @@ func (h *Handover) Release(ctx context.Context) ([]Step, error) {
 	return steps, nil
 }
 
-// change changes the agent's parameter under maintenance-mode.
+// change changes the agent's parameter under maintenance-mode. Pacemaker has to be at rest before it is told to look again: an
+// action that the refresh finds under way is killed, and counts as a failure, for which the primary is demoted once
+// maintenance-mode ends (seen with 2.1.5).
 func (h *Handover) change(b before, do, undo cib.Command) []Step {
-	refresh, leave := cib.Refresh(b.clone.Primitive, ""), cib.DeleteProperty(maintenanceMode)
+	settle, refresh, leave := cib.Settle(), cib.Refresh(b.clone.Primitive, ""), cib.DeleteProperty(maintenanceMode)
 	known := await("Pacemaker knows every host's role again", refreshPatience, func(ctx context.Context) error { return h.sameRoles(ctx, b) })
-	parameter := run(do, &undo)
-	parameter.UndoText = undo.String() + "; " + refresh.String()
+	parameter, maintenance := run(do, &undo), run(cib.SetProperty(maintenanceMode, "true"), &leave)
+	half := false // undone
+	parameter.UndoText = undo.String() + "; " + settle.String() + "; " + refresh.String()
 	parameter.Undo = func(ctx context.Context) error {
-		if err := errors.Join(undo.Run(ctx), refresh.Run(ctx)); err != nil {
-			return err
+		half = true
+		for _, part := range []func(context.Context) error{undo.Run, settle.Run, refresh.Run, known.Do} {
+			if err := part(ctx); err != nil {
+				return err
+			}
 		}
-		return known.Do(ctx)
+		half = false
+		return nil
+	}
+	maintenance.Undo = func(ctx context.Context) error {
+		if half {
+			return errors.New("not done, because Pacemaker could restart the database: what is above comes first, and all roles in crm_mon")
+		}
+		return leave.Run(ctx)
 	}
 	return []Step{
-		run(cib.SetProperty(maintenanceMode, "true"), &leave),
+		maintenance,
+		run(settle, nil),
 		parameter,
 		run(refresh, nil),
 		known,
@@ -120,7 +135,12 @@ func (h *Handover) change(b before, do, undo cib.Command) []Step {
 }
 
 func (h *Handover) look(ctx context.Context) (before, error) {
-	in, err := h.Observer.Full(ctx)
+	return onPrimary(ctx, h.Observer, h.Node)
+}
+
+// onPrimary looks at the cluster from this host, which must be the confirmed primary of a cluster at rest.
+func onPrimary(ctx context.Context, observer *controller.Observer, node string) (before, error) {
+	in, err := observer.Full(ctx)
 	if err != nil {
 		return before{}, err
 	}
@@ -135,8 +155,8 @@ func (h *Handover) look(ctx context.Context) (before, error) {
 	switch {
 	case err != nil:
 		return before{}, err
-	case !strings.EqualFold(primary, h.Node):
-		return before{}, fmt.Errorf("this host, %s, is not the primary: run it on %s, where it can be seen that every standby streams", h.Node, primary)
+	case !strings.EqualFold(primary, node):
+		return before{}, fmt.Errorf("this host, %s, is not the primary: run it on %s, where it can be seen that every standby streams", node, primary)
 	case in.Instance.State != model.ServerUp || in.Instance.InRecovery:
 		return before{}, fmt.Errorf("PostgreSQL here is %s, or no primary: %s", in.Instance.State, in.Instance.Problem)
 	case !in.Cluster.Quorate:
@@ -148,7 +168,7 @@ func (h *Handover) look(ctx context.Context) (before, error) {
 	if len(problems) > 0 {
 		return before{}, errors.New(strings.Join(problems, "; "))
 	}
-	return before{clone, policy, senders(in.Instance, policy)}, nil
+	return before{*in.Cluster, clone, policy, senders(in.Instance, policy)}, nil
 }
 
 // senders are the walsenders that stream through their members' own slots.

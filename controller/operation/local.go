@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -34,6 +35,9 @@ func placeOf(clone model.Clone) (place, error) {
 	if clone.Parameters["pgctl"] == "" {
 		p.bin = "/usr/bin"
 	}
+	if folder, err := filepath.EvalSymlinks(p.data); err == nil {
+		p.data = folder // a copy is made beside it, and not beside a link to it
+	}
 	info, err := os.Stat(filepath.Join(p.data, "PG_VERSION"))
 	if err != nil {
 		return p, fmt.Errorf("look at the data folder: %w; run pgrex on the host that is to come back, as the user that runs PostgreSQL", err)
@@ -50,17 +54,28 @@ func (p place) program(name string, args ...string) tool {
 
 // runs tells whether a server has the data folder open: its postmaster.pid names a process that is one.
 func (p place) runs() bool {
-	text, err := os.ReadFile(filepath.Join(p.data, "postmaster.pid"))
+	name := p.lockedBy()
+	return strings.HasPrefix(name, "postgres") || strings.HasPrefix(name, "postmaster")
+}
+
+func (p place) pidFile() string { return filepath.Join(p.data, "postmaster.pid") }
+
+// lockedBy is the name of the process that postmaster.pid names, "" if there is none.
+func (p place) lockedBy() string {
+	text, err := os.ReadFile(p.pidFile())
 	if err != nil {
-		return false
+		return ""
 	}
 	first, _, _ := strings.Cut(string(text), "\n")
 	pid, err := strconv.Atoi(strings.TrimSpace(first))
-	if err != nil || pid <= 0 {
-		return false
+	if err != nil {
+		return ""
 	}
-	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	return err == nil && (strings.HasPrefix(string(name), "postgres") || strings.HasPrefix(string(name), "postmaster"))
+	if pid < 0 {
+		pid = -pid // a server in single-user mode: the crash recovery of an attempt that was killed
+	}
+	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)) // there may be no such process
+	return string(name)
 }
 
 // control is what pg_controldata says.
@@ -89,52 +104,44 @@ func (c control) lsn(name string) (model.LSN, error) {
 
 func (c control) clean() bool { return strings.HasPrefix(c["Database cluster state"], "shut down") }
 
-// look reads what a stopped server's data tell.
+// look reads what a stopped server's data tell. What their WAL does not tell is no error: a copy is possible all the same.
 func (p place) look(ctx context.Context) (reconcile.LocalData, error) {
 	var local reconcile.LocalData
 	c, err := p.control(ctx)
 	if err != nil {
 		return local, err
 	}
-	local.SystemID = c["Database system identifier"]
-	if local.Timelines, err = p.timelines(c); err != nil {
-		return local, err
-	}
-	if local.Segment, err = strconv.ParseUint(c["Bytes per WAL segment"], 10, 64); err != nil || local.Segment == 0 {
-		return local, fmt.Errorf("pg_controldata's WAL segment size %q is no number", c["Bytes per WAL segment"])
-	}
-	if local.End, err = p.endOfWAL(ctx, c, local); err != nil {
-		return local, err
+	if local, err = p.wal(ctx, c); err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return local, context.Cause(ctx)
+		case local.Segment == 0:
+			return local, err
+		}
+		local.Unreadable = err.Error()
 	}
 	if c["wal_log_hints setting"] != "on" && c["Data page checksum version"] == "0" {
 		local.NoRewind = "pg_rewind needs wal_log_hints=on, or data checksums, from before the WAL parted; neither was there"
 	}
 	local.NoCopy = p.noCopy()
-	if local.Bytes, err = folderSize(p.data); err != nil {
-		return local, err
-	}
-	var s syscall.Statfs_t
-	if err := syscall.Statfs(p.data, &s); err != nil {
-		return local, fmt.Errorf("look for room beside %s: %w", p.data, err)
-	}
-	local.Free = s.Bavail * uint64(s.Bsize)
-	return local, nil
+	err = p.room(ctx, &local)
+	return local, err
 }
 
-// noCopy is why the data folder cannot be replaced by one beside it.
-func (p place) noCopy() string {
-	spaces, err := os.ReadDir(filepath.Join(p.data, "pg_tblspc"))
-	if err == nil && len(spaces) > 0 {
-		return "the database has tablespaces outside of its folder: copy it by hand, with pg_basebackup --tablespace-mapping"
+// wal is what is known of a stopped server's WAL. Where an error comes with a segment's size, the WAL cannot be read.
+func (p place) wal(ctx context.Context, c control) (local reconcile.LocalData, err error) {
+	local.SystemID = c["Database system identifier"]
+	if local.Segment, err = strconv.ParseUint(c["Bytes per WAL segment"], 10, 64); err != nil || local.Segment == 0 {
+		return local, fmt.Errorf("pg_controldata's WAL segment size %q is no number", c["Bytes per WAL segment"])
 	}
-	if info, err := os.Lstat(filepath.Join(p.data, "pg_wal")); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-		return "pg_wal is elsewhere, by a symbolic link: copy it by hand, with pg_basebackup --waldir"
+	if local.Timelines, err = p.timelines(c); err != nil {
+		return local, err
 	}
-	var folder, parent syscall.Stat_t
-	if syscall.Stat(p.data, &folder) == nil && syscall.Stat(filepath.Dir(p.data), &parent) == nil && folder.Dev != parent.Dev {
-		return p.data + " is a file system of its own, so that no other folder can take its place: copy into it by hand"
+	if local.End, err = p.endOfWAL(ctx, c, local); err != nil {
+		return local, err
 	}
-	return ""
+	local.Changed, err = c.lsn("Minimum recovery ending location")
+	return local, err
 }
 
 var walFile = regexp.MustCompile(`^([0-9A-F]{8})[0-9A-F]{16}$`)
@@ -172,7 +179,9 @@ func (p place) timelines(c control) ([]model.Timeline, error) {
 var (
 	lastRecord   = regexp.MustCompile(`error in WAL record at ([0-9A-F]+/[0-9A-F]+):`)
 	noRecord     = regexp.MustCompile(`could not find a valid record after`)
+	noFile       = regexp.MustCompile(`could not find file "([0-9A-F]{8})([0-9A-F]{16})"`)
 	recordLength = regexp.MustCompile(`len \(rec/tot\): *[0-9]+/ *([0-9]+),`)
+	switchRecord = regexp.MustCompile(`desc: SWITCH`)
 )
 
 // endOfWAL finds the end of the last whole record here, from the last checkpoint on or, if the newest timeline began
@@ -184,6 +193,9 @@ func (p place) endOfWAL(ctx context.Context, c control, local reconcile.LocalDat
 	}
 	newest := local.Timelines[len(local.Timelines)-1]
 	from = max(from, newest.Begin)
+	if from == newest.Begin && p.lacksTimeline(local) {
+		return from, nil
+	}
 	dump := func(options ...string) (string, error) {
 		options = append(options, fmt.Sprintf("--timeline=%d", newest.ID), "--path="+filepath.Join(p.data, "pg_wal"))
 		return p.program("pg_waldump", options...).run(ctx)
@@ -195,6 +207,9 @@ func (p place) endOfWAL(ctx context.Context, c control, local reconcile.LocalDat
 	}
 	if noRecord.MatchString(err.Error()) {
 		return from, nil
+	}
+	if end, ok := p.endsWithFile(err.Error(), local); ok && end > from {
+		return end, nil
 	}
 	m := lastRecord.FindStringSubmatch(err.Error())
 	if m == nil {
@@ -213,7 +228,54 @@ func (p place) endOfWAL(ctx context.Context, c control, local reconcile.LocalDat
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", doing, err)
 	}
+	if switchRecord.MatchString(out) { // the rest of the segment is its own
+		return model.LSN((uint64(last)/local.Segment + 1) * local.Segment), nil
+	}
 	return recordEnd(last, total, local.Segment), nil
+}
+
+// lacksTimeline tells whether of the segment in which the newest timeline began only the part before that is here: after
+// pg_rewind the rest is received once the server runs, though later segments may have come with the primary's files.
+func (p place) lacksTimeline(local reconcile.LocalData) bool {
+	last := len(local.Timelines) - 1
+	newest := local.Timelines[last]
+	here := func(timeline uint32) bool {
+		name := segmentName(timeline, newest.Begin.Segment(local.Segment), local.Segment)
+		_, err := os.Stat(filepath.Join(p.data, "pg_wal", name))
+		return err == nil
+	}
+	if here(newest.ID) {
+		return false
+	}
+	return slices.ContainsFunc(local.Timelines[:last], func(t model.Timeline) bool { return here(t.ID) })
+}
+
+// endsWithFile is the end of the newest segment here, if that is what pg_waldump has come to: a copy has no further one, nor
+// has a standby that received all of a segment and nothing more. A gap is no end.
+func (p place) endsWithFile(said string, local reconcile.LocalData) (model.LSN, bool) {
+	m := noFile.FindStringSubmatch(said)
+	if m == nil {
+		return 0, false
+	}
+	newest, missing := "", m[1]+m[2]
+	entries, err := os.ReadDir(filepath.Join(p.data, "pg_wal"))
+	if err != nil {
+		return 0, false
+	}
+	for _, e := range entries {
+		if walFile.MatchString(e.Name()) {
+			newest = max(newest, e.Name())
+		}
+	}
+	if newest >= missing {
+		return 0, false
+	}
+	high, err := strconv.ParseUint(m[2][:8], 16, 32)
+	if err != nil {
+		return 0, false
+	}
+	low, err := strconv.ParseUint(m[2][8:], 16, 32)
+	return model.LSN(high<<32 + low*local.Segment), err == nil
 }
 
 // recordEnd is where a record ends that begins at a position: records are aligned to 8 bytes, and every page begins with

@@ -1,11 +1,14 @@
 package operation
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
 )
 
 // A record that ends on its page, one that ends with it, and those that go on over a page's or a segment's header.
@@ -24,6 +27,40 @@ func TestRecordEnd(t *testing.T) {
 	} {
 		if got := recordEnd(c.start, c.length, segment); got != c.want {
 			t.Errorf("%d bytes from %s end at %s, not at %s", c.length, c.start, got, c.want)
+		}
+	}
+}
+
+// What pg_rewind leaves may have later segments of the newest timeline, but not that in which it began: the data go on to
+// there. A gap is no end, and where nothing of the segment is here nobody knows.
+func TestEndWithoutFile(t *testing.T) {
+	local := reconcile.LocalData{Segment: 16 << 20, Timelines: []model.Timeline{{ID: 1}, {ID: 2, Begin: 0x1000100}, {ID: 3, Begin: 0x19014EA0}}}
+	const missing = `pg_waldump: error: could not find file "000000030000000000000019": No such file or directory`
+	for _, c := range []struct {
+		files         []string
+		lacks         bool
+		end           model.LSN
+		endsWithAFile bool
+	}{
+		{[]string{"000000020000000000000019", "00000003000000000000001E"}, true, 0, false},
+		{[]string{"000000020000000000000019", "000000030000000000000019"}, false, 0, false},
+		{[]string{"000000030000000000000018"}, false, 0x19000000, true},
+		{[]string{"000000030000000000000018", "00000003000000000000001A"}, false, 0, false},
+	} {
+		p := place{data: t.TempDir()}
+		if err := os.Mkdir(filepath.Join(p.data, "pg_wal"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range c.files {
+			if err := os.WriteFile(filepath.Join(p.data, "pg_wal", name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := p.lacksTimeline(local); got != c.lacks {
+			t.Errorf("%v lack the newest timeline: %t", c.files, got)
+		}
+		if end, ok := p.endsWithFile(missing, local); end != c.end || ok != c.endsWithAFile {
+			t.Errorf("%v end at %s, %t", c.files, end, ok)
 		}
 	}
 }
@@ -56,5 +93,25 @@ func TestSetting(t *testing.T) {
 		if got := setting(text, name); got != want {
 			t.Errorf("%s is %q, not %q", name, got, want)
 		}
+	}
+}
+
+// TestConninfo: while it starts the server, the agent takes its file away and writes it anew; without one, it is what the
+// agent would write.
+func TestConninfo(t *testing.T) {
+	clone := model.Clone{Parameters: map[string]string{"master_ip": "192.0.2.1", "repuser": "rep"}}
+	p := place{tmp: t.TempDir()}
+	if got, err := p.conninfo(t.Context(), clone); err != nil || got != "host=192.0.2.1 port=5432 user=rep" {
+		t.Errorf("without a file: %q, %v", got, err)
+	}
+	go func() {
+		time.Sleep(300 * time.Millisecond)
+		file := filepath.Join(p.tmp, "recovery.conf")
+		if err := errors.Join(os.WriteFile(file, nil, 0o600), writeWhole(file, "primary_conninfo = 'host=here'\n")); err != nil {
+			t.Error(err)
+		}
+	}()
+	if got, err := p.conninfo(t.Context(), clone); err != nil || got != "host=here" {
+		t.Errorf("the file comes: %q, %v", got, err)
 	}
 }

@@ -19,6 +19,8 @@ type Step struct {
 	// Undo takes it back when a later step fails; nil where nothing is to be taken back. UndoText says so in a line.
 	Undo     func(ctx context.Context) error
 	UndoText string
+	// NoReturn: once this is done, a later failure undoes nothing of what was done up to here.
+	NoReturn bool
 }
 
 // Reporter is told how an operation gets on, a line at a time.
@@ -44,18 +46,22 @@ func Show(steps []Step, report Reporter) {
 // Do does the steps in order. When one fails, or ctx ends, what was done is undone in reverse order, the failed step
 // included: it may have been done in part. The error joins what went wrong with what could not be undone.
 func Do(ctx context.Context, steps []Step, report Reporter) error {
+	from := 0 // which step is undone last
 	for i, s := range steps {
 		err := ctx.Err()
 		if err == nil {
 			begin := time.Now()
 			if err = s.Do(ctx); err == nil {
 				report(fmt.Sprintf("%d. %s (%s)", i+1, s.Text, time.Since(begin).Round(10*time.Millisecond)))
+				if s.NoReturn {
+					from = i + 1
+				}
 				continue
 			}
 			err = fmt.Errorf("%s: %w", s.Text, err)
 			i++
 		}
-		return errors.Join(err, undo(ctx, steps[:i], report))
+		return errors.Join(err, undo(ctx, steps[from:i], report))
 	}
 	return nil
 }
@@ -71,7 +77,9 @@ func undo(ctx context.Context, done []Step, report Reporter) error {
 		err := s.Undo(ctx)
 		cancel()
 		if err != nil {
-			errs = append(errs, fmt.Errorf("could not be undone, type: %s (%w)", s.UndoText, err))
+			err = fmt.Errorf("could not be undone, type: %s (%w)", s.UndoText, err)
+			report(err.Error()) // an interrupt says no more than that it was one
+			errs = append(errs, err)
 			continue
 		}
 		report("undone: " + s.UndoText)
@@ -81,19 +89,34 @@ func undo(ctx context.Context, done []Step, report Reporter) error {
 
 // await is a step that looks again until a condition holds. The condition's error says what is not so yet.
 func await(text string, patience time.Duration, condition func(ctx context.Context) error) Step {
-	return Step{Text: text, Do: func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not within %s", patience))
+	return awaitMoving(text, patience, func(ctx context.Context) (string, error) { return "", condition(ctx) })
+}
+
+// awaitMoving is await with a patience that begins anew each time when something has moved: what the condition gives.
+func awaitMoving(text string, patience time.Duration, condition func(ctx context.Context) (string, error)) Step {
+	look := func(ctx context.Context, left time.Duration) (string, error) {
+		ctx, cancel := context.WithTimeout(ctx, left)
 		defer cancel()
+		return condition(ctx)
+	}
+	return Step{Text: text, Do: func(ctx context.Context) error {
 		const between = 200 * time.Millisecond
+		begin, place := time.Now(), ""
 		for {
-			last := condition(ctx)
+			now, last := look(ctx, patience-time.Since(begin))
 			if last == nil {
 				return nil
+			}
+			if now != place {
+				begin, place = time.Now(), now
 			}
 			select {
 			case <-ctx.Done():
 				return fmt.Errorf("%w: %w", context.Cause(ctx), last)
 			case <-time.After(between):
+			}
+			if time.Since(begin) >= patience {
+				return fmt.Errorf("not within %s: %w", patience, last)
 			}
 		}
 	}}

@@ -29,6 +29,35 @@ func TestDoUndoes(t *testing.T) {
 	}
 }
 
+// What lies before a point of no return is undone as long as that is not reached, and then no more.
+func TestDoNoReturn(t *testing.T) {
+	for _, test := range []struct {
+		fails int
+		want  string
+	}{{0, "undo a"}, {1, "undo b, undo a"}, {2, "undo c"}} {
+		var did []string
+		var steps []Step
+		for i, name := range []string{"a", "b", "c"} {
+			steps = append(steps, Step{
+				Text: name, UndoText: name, NoReturn: name == "b",
+				Do: func(context.Context) error {
+					if i == test.fails {
+						return errors.New("broken")
+					}
+					return nil
+				},
+				Undo: func(context.Context) error { did = append(did, "undo "+name); return nil },
+			})
+		}
+		if err := Do(t.Context(), steps, func(string) {}); err == nil {
+			t.Error("no error")
+		}
+		if got := strings.Join(did, ", "); got != test.want {
+			t.Errorf("step %d fails: %s; wanted %s", test.fails, got, test.want)
+		}
+	}
+}
+
 // An interrupt lets the step under way end, undoes it, and begins no other.
 func TestDoInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -56,6 +85,15 @@ func TestAwait(t *testing.T) {
 		})
 		if err := step.Do(t.Context()); err != nil || looks != 5 {
 			t.Errorf("%d looks, %v", looks, err)
+		}
+		// As long as something moves, it is waited for.
+		begin := time.Now()
+		moving := awaitMoving("it is so", time.Minute, func(context.Context) (string, error) {
+			since := min(time.Since(begin), 10*time.Minute)
+			return since.Round(30 * time.Second).String(), errors.New("on the way")
+		})
+		if err := moving.Do(t.Context()); err == nil || time.Since(begin) < 10*time.Minute || time.Since(begin) > 12*time.Minute {
+			t.Errorf("after %s: %v", time.Since(begin), err)
 		}
 		never := await("it is so", time.Minute, func(context.Context) error { return errors.New("it rains") })
 		if err := never.Do(t.Context()); err == nil || !strings.Contains(err.Error(), "it rains") || !strings.Contains(err.Error(), "1m0s") {

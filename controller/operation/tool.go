@@ -23,6 +23,7 @@ type tool struct {
 	path     string
 	args     []string
 	password string
+	folder   string // where it runs, "" for here
 	// progress is told each line that is written to standard error, or part of a line that is written over.
 	progress func(line string)
 }
@@ -37,8 +38,14 @@ func (t tool) run(ctx context.Context) (string, error) {
 	if t.password != "" {
 		cmd.Env = append(cmd.Env, "PGPASSWORD="+t.password)
 	}
+	cmd.Dir = t.folder
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+	// All of the group, which may hold on to our pipe: pg_basebackup's child that receives WAL, what a shell has started.
+	var kill *time.Timer
+	cmd.Cancel = func() error {
+		kill = time.AfterFunc(killDelay, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+		return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
+	}
 	cmd.WaitDelay = killDelay
 	var stdout bytes.Buffer
 	cmd.Stdout = &stdout
@@ -50,7 +57,11 @@ func (t tool) run(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%s: %w", filepath.Base(t.path), err)
 	}
 	said := t.listen(pipe)
-	if err := cmd.Wait(); err != nil {
+	err = cmd.Wait()
+	if kill != nil {
+		kill.Stop()
+	}
+	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}

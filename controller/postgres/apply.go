@@ -45,6 +45,9 @@ func (s *Server) carryOut(ctx context.Context, step model.Step) error {
 		return s.one(ctx, sqlDropSlot, step.Guard, step.Slot, lsnOrNull(step.From))
 	case model.SetPrimarySlotName:
 		return s.setPrimarySlotName(ctx, step)
+	case model.PublishAttribute: // is Pacemaker's
+	case model.SetWALBudget:
+		return s.setWALBudget(ctx, step)
 	}
 	return &Error{Class: Unknown, Err: fmt.Errorf("the step %T is not known", step)}
 }
@@ -95,6 +98,11 @@ func valid(step model.Step) error {
 			return nil
 		}
 		return validName(step.To)
+	case model.PublishAttribute:
+	case model.SetWALBudget:
+		if step.To < model.Unlimited {
+			return fmt.Errorf("%d is no value of max_slot_wal_keep_size", step.To)
+		}
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ type Server struct {
 	config   Config
 	conn     *pgx.Conn
 	upstream *upstream
+	space    chan spaceAnswer // of the file system that was asked and has not answered yet
 }
 
 // NewServer makes a Server. It connects when it is first used.
@@ -34,7 +35,8 @@ func (s *Server) Close() {
 	s.closeUpstream()
 }
 
-// Observe reads the server's state in one round trip. That it cannot be talked to is a state, too.
+// Observe reads the server's state in one round trip, and in another one the WAL's. That it cannot be talked to is a state,
+// too.
 func (s *Server) Observe(ctx context.Context) (model.Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
 	defer cancel()
@@ -51,6 +53,9 @@ func (s *Server) Observe(ctx context.Context) (model.Instance, error) {
 	}
 	if !instance.InRecovery || s.upstream.idle() {
 		s.closeUpstream() // a primary has none, and walsenders are scarce
+	}
+	if err := s.observeWAL(ctx, &instance); err != nil {
+		instance.WALSpace, instance.Budget, instance.WALProblem = nil, nil, err.Error()
 	}
 	return instance, nil
 }
@@ -73,4 +78,41 @@ func (s *Server) Settings(ctx context.Context, names []string) (map[string]strin
 		return nil, s.unanswered(err, "read settings")
 	}
 	return settings, nil
+}
+
+// Replications are the standbys that the local primary sends WAL to, in order of name.
+func (s *Server) Replications(ctx context.Context) ([]model.Replication, error) {
+	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	defer cancel()
+	var standbys []model.Replication
+	err := s.query(ctx, func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, sqlStandbys)
+		if err != nil {
+			return err
+		}
+		standbys, err = pgx.CollectRows(rows, pgx.RowToStructByPos[model.Replication])
+		return err
+	})
+	if err != nil {
+		return nil, s.unanswered(err, "ask who streams from here")
+	}
+	return standbys, nil
+}
+
+// Checkpoint makes a checkpoint of the local server. It may take minutes.
+func (s *Server) Checkpoint(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkpointTimeout)
+	defer cancel()
+	err := s.query(ctx, func(conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, sqlNoTimeout); err != nil {
+			return err
+		}
+		_, err := conn.Exec(ctx, sqlCheckpoint)
+		return err
+	})
+	s.disconnect() // the session's deadline is gone
+	if err != nil {
+		return s.unanswered(err, "make a checkpoint")
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,34 +19,57 @@ const (
 	settingPoll   = 20 * time.Millisecond
 )
 
-// setPrimarySlotName sets it in postgresql.auto.conf and reloads. ALTER SYSTEM runs in no transaction block and no
-// function, so that no condition can stand beside it: the condition is asserted before, and again by the reload, which is
-// what makes the setting count. If it does not hold then, what the file said before is put back: a host that has just
-// been promoted would hand another's name to the next copy made of it.
+// change is one of a setting in postgresql.auto.conf. Values are as pg_settings shows them, in the setting's own unit.
+type change struct {
+	name  string // of the setting; a constant of this package
+	from  string // seen; must still be so
+	to    string
+	unset bool // take it out of the file instead
+	guard model.Guard
+}
+
 func (s *Server) setPrimarySlotName(ctx context.Context, step model.SetPrimarySlotName) error {
+	return s.set(ctx, change{name: "primary_slot_name", from: step.From, to: step.To, guard: step.Guard})
+}
+
+func (s *Server) setWALBudget(ctx context.Context, step model.SetWALBudget) error {
+	return s.set(ctx, change{
+		name: "max_slot_wal_keep_size", from: strconv.FormatInt(step.From, 10), to: strconv.FormatInt(step.To, 10), unset: step.Reset, guard: step.Guard,
+	})
+}
+
+// set changes postgresql.auto.conf and reloads. ALTER SYSTEM runs in no transaction block and no function, so that no
+// condition can stand beside it: the condition is asserted before, and again by the reload, which is what makes the setting
+// count. If it does not hold then, what the file said before is put back: a host that has just been promoted would hand
+// another's slot name to the next copy made of it.
+func (s *Server) set(ctx context.Context, c change) error {
 	var now string
 	var commandLine bool
 	var former *string // in postgresql.auto.conf; the setting itself may come from another file
-	err := s.conn.QueryRow(ctx, sqlCheckSetting, guardValues(step.Guard)...).Scan(&now, &commandLine, &former)
+	err := s.conn.QueryRow(ctx, sqlCheckSetting, append(guardValues(c.guard), c.name)...).Scan(&now, &commandLine, &former)
 	switch {
 	case err != nil:
 		return err
-	case now != step.From:
+	case now != c.from:
 		return pgx.ErrNoRows
 	case commandLine:
 		return configuration("PostgreSQL's command line sets it to '%s', which no file can change: take it out of start_opt", now)
 	}
-	if err := s.alterSystem(ctx, &step.To); err != nil {
+	to := &c.to
+	if c.unset {
+		to = nil
+	}
+	if err := s.alterSystem(ctx, c.name, to); err != nil {
 		return err
 	}
-	err = s.one(ctx, sqlReload, step.Guard)
+	err = s.one(ctx, sqlReload, c.guard)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return s.putBack(ctx, former)
+		return s.putBack(ctx, c.name, former)
 	}
 	if err != nil {
 		return err
 	}
-	return s.awaitSetting(ctx, step.To)
+	return s.awaitSetting(ctx, c)
 }
 
 func configuration(format string, values ...any) error {
@@ -53,19 +77,19 @@ func configuration(format string, values ...any) error {
 }
 
 // putBack undoes an ALTER SYSTEM that must not take effect.
-func (s *Server) putBack(ctx context.Context, former *string) error {
-	if err := s.alterSystem(ctx, former); err != nil {
+func (s *Server) putBack(ctx context.Context, name string, former *string) error {
+	if err := s.alterSystem(ctx, name, former); err != nil {
 		return &Error{Class: Changed, Err: fmt.Errorf(
-			"what it was planned on has changed, and postgresql.auto.conf could not be put back (%w): see to primary_slot_name there", err)}
+			"what it was planned on has changed, and postgresql.auto.conf could not be put back (%w): see to %s there", err, name)}
 	}
 	return pgx.ErrNoRows
 }
 
 // alterSystem writes the value to postgresql.auto.conf, or takes the line out.
-func (s *Server) alterSystem(ctx context.Context, value *string) error {
-	sql := sqlResetSlotName
+func (s *Server) alterSystem(ctx context.Context, name string, value *string) error {
+	sql := sqlAlterReset + name
 	if value != nil {
-		sql = sqlSetSlotName + quoteLiteral(*value)
+		sql = sqlAlterSet + name + " = " + quoteLiteral(*value)
 	}
 	_, err := s.conn.Exec(ctx, sql)
 	return err
@@ -74,15 +98,17 @@ func (s *Server) alterSystem(ctx context.Context, value *string) error {
 // quoteLiteral quotes for a utility statement. Slot names hold nothing that needs it; a former value might.
 func quoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
-// awaitSetting waits until this session sees the value: the reload reaches it with the signal's arrival.
-func (s *Server) awaitSetting(ctx context.Context, want string) error {
+// awaitSetting waits until this session sees the value, or no value of postgresql.auto.conf: the reload reaches it with the
+// signal's arrival.
+func (s *Server) awaitSetting(ctx context.Context, c change) error {
 	deadline := time.Now().Add(reloadTimeout)
 	for {
 		var now string
-		if err := s.conn.QueryRow(ctx, sqlSlotName).Scan(&now); err != nil {
+		var auto bool
+		if err := s.conn.QueryRow(ctx, sqlSetting, c.name).Scan(&now, &auto); err != nil {
 			return err
 		}
-		if now == want {
+		if c.unset && !auto || !c.unset && now == c.to {
 			return nil
 		}
 		if time.Now().After(deadline) {

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"regexp"
@@ -13,6 +14,11 @@ import (
 
 	"github.com/pgrex/pgrex/model"
 )
+
+// ErrNoWAL says that the primary no longer has the WAL that it was asked for.
+var ErrNoWAL = errors.New("the primary no longer has it")
+
+const codeNoFile = "58P01" // undefined_file
 
 // Source is the primary as a host sees it that is to come back: over the replication protocol, with the credentials of the
 // host's own primary_conninfo. Its methods give an *Error, without anything of the connection string but host, port and
@@ -30,6 +36,11 @@ func OpenSource(ctx context.Context, conninfo string) (*Source, error) {
 	return &Source{u}, nil
 }
 
+// OpenStandby connects to a standby at an address of its own, with the credentials by which it would be asked as a primary.
+func OpenStandby(ctx context.Context, conninfo, address string) (*Source, error) {
+	return OpenSource(ctx, withKeyword(conninfo, "hostaddr", address))
+}
+
 // Close ends the connection.
 func (s *Source) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
@@ -37,16 +48,19 @@ func (s *Source) Close() {
 	_ = s.upstream.conn.Close(ctx)
 }
 
-// Identify asks who the primary is, and for one slot.
-func (s *Source) Identify(ctx context.Context, slot string) (model.Upstream, error) {
+// Identify asks who the server is, and for slots.
+func (s *Source) Identify(ctx context.Context, slots ...string) (model.Upstream, error) {
 	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
 	defer cancel()
 	u, err := s.upstream.identify(ctx)
-	if err != nil {
-		return u, err
+	for _, name := range slots {
+		if err != nil {
+			break
+		}
+		var answer model.UpstreamSlot
+		answer, err = s.upstream.slot(ctx, name)
+		u.Slots = append(u.Slots, answer)
 	}
-	answer, err := s.upstream.slot(ctx, slot)
-	u.Slots = []model.UpstreamSlot{answer}
 	return u, err
 }
 
@@ -67,10 +81,30 @@ func (s *Source) History(ctx context.Context, timeline uint32) ([]model.Timeline
 	return model.ParseHistory(timeline, string(row[1]))
 }
 
-// Has tells whether the primary can send WAL of a timeline from a position on: nil if so, or why not. It begins to
-// replicate there, without a slot, and ends at the first WAL that comes: there must be some. The connection is of no
-// further use then.
-func (s *Source) Has(ctx context.Context, from model.LSN, timeline uint32) error {
+// Has tells whether the primary can send WAL of a timeline from a position on: no error if so, or why not. It begins to
+// replicate there, without a slot, and ends at the first WAL that comes, of which there must be some; or, to measure the
+// rate, goes on to a position that the primary has flushed, for a short while. The rate is in bytes a second, 0 if there was
+// too little. The connection is of no further use then.
+func (s *Source) Has(ctx context.Context, from model.LSN, timeline uint32, measureTo model.LSN) (rate uint64, err error) {
+	var m meter
+	err = s.stream(ctx, from, timeline, func(begin model.LSN, wal []byte) bool { return m.enough(begin, wal, measureTo) })
+	return m.rate(), err
+}
+
+// WAL reads WAL of a timeline, up to a position that the primary has flushed; less if the timeline ends before. For errors and
+// the connection what Has says holds.
+func (s *Source) WAL(ctx context.Context, from, to model.LSN, timeline uint32) ([]byte, error) {
+	var all []byte
+	length := from.BytesTo(to)
+	err := s.stream(ctx, from, timeline, func(_ model.LSN, wal []byte) bool {
+		all = append(all, wal...)
+		return uint64(len(all)) >= length
+	})
+	return all[:min(uint64(len(all)), length)], err
+}
+
+// stream replicates until enough has come, or all of an older timeline.
+func (s *Source) stream(ctx context.Context, from model.LSN, timeline uint32, enough func(begin model.LSN, wal []byte) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
 	defer cancel()
 	doing := fmt.Sprintf("ask the primary for WAL from %s on timeline %d on", from, timeline)
@@ -86,41 +120,84 @@ func (s *Source) Has(ctx context.Context, from model.LSN, timeline uint32) error
 		}
 		switch message := message.(type) {
 		case *pgproto3.CopyData: // a keepalive says nothing: it comes before the walsender has looked for the file
-			if len(message.Data) > 0 && message.Data[0] == 'w' {
+			if len(message.Data) > walHeader && message.Data[0] == 'w' &&
+				enough(model.LSN(binary.BigEndian.Uint64(message.Data[1:])), message.Data[walHeader:]) {
 				return nil
 			}
-		case *pgproto3.CommandComplete, *pgproto3.ReadyForQuery:
+		case *pgproto3.CopyDone, *pgproto3.CommandComplete, *pgproto3.ReadyForQuery:
 			return nil // all of an older timeline was sent already
 		case *pgproto3.ErrorResponse:
-			return &Error{Class: classOfCode(message.Code), Doing: doing, Err: errors.New(oneLine(message.Message))}
+			err = errors.New(oneLine(message.Message))
+			if message.Code == codeNoFile {
+				err = fmt.Errorf("%w: %w", ErrNoWAL, err)
+			}
+			return &Error{Class: classOfCode(message.Code), Doing: doing, Err: err}
 		}
 	}
 }
 
-// MakeSlot makes the host's slot on the primary anew, reserved. It must not be in use.
-func (s *Source) MakeSlot(ctx context.Context, name string, exists bool) error {
+// walHeader is what comes before the WAL in a message: its kind, where the WAL begins and ends, and the time.
+const walHeader = 1 + 3*8
+
+// meter measures the rate at which WAL comes.
+type meter struct {
+	begin time.Time
+	bytes uint64 // since then, the first message left out
+}
+
+// enough counts what came, and tells whether that will do.
+func (m *meter) enough(begin model.LSN, wal []byte, to model.LSN) bool {
+	const long, much = 300 * time.Millisecond, 64 << 20
+	length := uint64(len(wal))
+	if m.begin.IsZero() {
+		m.begin = time.Now()
+	} else {
+		m.bytes += length
+	}
+	return begin+model.LSN(length) >= to || m.bytes >= much || time.Since(m.begin) >= long
+}
+
+func (m *meter) rate() uint64 {
+	const least = 1 << 20
+	if m.bytes < least {
+		return 0
+	}
+	return uint64(float64(m.bytes) / time.Since(m.begin).Seconds())
+}
+
+// MakeSlot makes the host's slot on the primary anew, reserved, unless it is reserved already. It must not be in use.
+func (s *Source) MakeSlot(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
 	defer cancel()
 	if err := validName(name); err != nil {
 		return &Error{Class: Configuration, Doing: "make a slot", Err: err}
 	}
+	seen, err := s.upstream.slot(ctx, name)
+	if err != nil || seen.RestartLSN.IsValid() {
+		return err
+	}
 	commands := []string{`CREATE_REPLICATION_SLOT "` + name + `" PHYSICAL RESERVE_WAL`}
-	if exists {
+	if seen.Exists {
 		commands = append([]string{`DROP_REPLICATION_SLOT "` + name + `"`}, commands...)
 	}
 	for _, command := range commands {
-		if _, err := s.upstream.conn.Exec(ctx, command).ReadAll(); err != nil {
-			return classify(err, command+" at the primary")
+		_, err := s.upstream.conn.Exec(ctx, command).ReadAll()
+		// The primary's own pgrex may have been faster.
+		if err = classify(err, command+" at the primary"); err != nil && ClassOf(err) != AlreadyDone {
+			return err
 		}
 	}
 	return nil
 }
 
 // secondary are the keywords that pg_rewind and pg_basebackup set themselves, or that must not be on a command line.
-var secondary = regexp.MustCompile(`(^|\s)(password|dbname|application_name|replication)\s*=\s*('([^'\\]|\\.)*'|\S+)`)
+var secondary = regexp.MustCompile(`(^|\s)(password|sslpassword|dbname|application_name|replication)\s*=\s*('([^'\\]|\\.)*'|\S+)`)
+
+// notice wins over the same keywords before it.
+const notice = " keepalives=1 keepalives_idle=10 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=25000"
 
 // Conninfo checks a connection string of keywords, and gives what pg_rewind and pg_basebackup take on their command line:
-// everything but the password, which goes into their environment.
+// everything but the password, which goes into their environment. They notice within half a minute that the network is cut.
 func Conninfo(conninfo string) (arguments, password string, err error) {
 	if isURI(conninfo) {
 		return "", "", errors.New("primary_conninfo is a URI, which may hold a password anywhere: write it as keywords")
@@ -129,7 +206,7 @@ func Conninfo(conninfo string) (arguments, password string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	return strings.TrimSpace(secondary.ReplaceAllString(conninfo, "")), config.Password, nil
+	return strings.TrimSpace(secondary.ReplaceAllString(conninfo, "")) + notice, config.Password, nil
 }
 
 // OpenSourceDatabase connects to the primary for SQL. Whether the replication user is let into a database is for its
@@ -154,10 +231,10 @@ func (s *Source) Checkpoint(ctx context.Context) error {
 	defer cancel()
 	const doing = "a checkpoint on the primary"
 	conn := s.upstream.conn
-	if _, err := conn.Exec(ctx, "SET statement_timeout = 0").ReadAll(); err != nil {
+	if _, err := conn.Exec(ctx, sqlNoTimeout).ReadAll(); err != nil {
 		return classify(err, doing)
 	}
-	_, err := conn.Exec(ctx, "CHECKPOINT").ReadAll()
+	_, err := conn.Exec(ctx, sqlCheckpoint).ReadAll()
 	if err == nil || ClassOf(classify(err, doing)) != Permission {
 		return classify(err, doing)
 	}

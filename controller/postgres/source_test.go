@@ -39,19 +39,59 @@ func TestSource(t *testing.T) {
 	}
 
 	start := seen.Redo - seen.Redo%model.LSN(seen.WALSegmentSize)
-	if err := source(t, server).Has(t.Context(), start, 2); err != nil {
+	if _, err := source(t, server).Has(t.Context(), start, 2, 0); err != nil {
 		t.Errorf("WAL that is there: %v", err)
+	}
+	server.SQL("SELECT pg_logical_emit_message(false, 'x', repeat('x', 4000000))")
+	u, err = source(t, server).Identify(t.Context(), "mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rate, err := source(t, server).Has(t.Context(), start, 2, u.Flushed); err != nil || rate < 1<<20 {
+		t.Errorf("measured %d bytes a second, %v", rate, err)
 	}
 	server.WriteWAL(100)
 	for range 20 { // it must not be a matter of who is faster
 		s := source(t, server)
-		if err := s.Has(t.Context(), start, 2); err == nil || !strings.Contains(err.Error(), "removed") {
+		if _, err := s.Has(t.Context(), start, 2, 0); err == nil || !strings.Contains(err.Error(), "removed") {
 			t.Fatalf("WAL that is gone: %v", err)
 		}
 		s.Close()
 	}
-	if err := source(t, server).Has(t.Context(), start, 7); err == nil {
+	if _, err := source(t, server).Has(t.Context(), start, 7, 0); err == nil {
 		t.Error("a timeline that is none of its own")
+	}
+}
+
+// TestReplications: what the primary knows of its standby, and that this one answers at an address of its own.
+func TestReplications(t *testing.T) {
+	t.Parallel()
+	server := pgserver.New(t)
+	primary := adapter(t, server)
+	if none, err := primary.Replications(t.Context()); err != nil || len(none) != 0 {
+		t.Errorf("%v, %v", none, err)
+	}
+	standby := server.Standby()
+	server.CatchUp(standby)
+	seen, err := primary.Replications(t.Context())
+	if err != nil || len(seen) != 1 || seen[0].State != "streaming" || seen[0].SyncState != "async" {
+		t.Fatalf("%+v, %v", seen, err)
+	}
+	before := observe(t, primary).Redo
+	server.SQL("SELECT pg_switch_wal()")
+	if err := primary.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now := observe(t, primary).Redo; now <= before {
+		t.Errorf("the redo was %s and is %s", before, now)
+	}
+	s, err := postgres.OpenStandby(t.Context(), strings.Replace(standby.Conninfo(), "127.0.0.1", "192.0.2.1", 1), "127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if u, err := s.Identify(t.Context()); err != nil || !u.InRecovery {
+		t.Errorf("%+v, %v", u, err)
 	}
 }
 
@@ -60,13 +100,18 @@ func TestSourceMakeSlot(t *testing.T) {
 	server := pgserver.New(t)
 	a := adapter(t, server)
 	server.SQL("SELECT pg_create_physical_replication_slot('mine')")
-	if err := source(t, server).MakeSlot(t.Context(), "mine", true); err != nil || !slotOf(t, a, "mine").Reserved() {
+	if err := source(t, server).MakeSlot(t.Context(), "mine"); err != nil || !slotOf(t, a, "mine").Reserved() {
 		t.Errorf("%v: %+v", err, slotOf(t, a, "mine"))
 	}
-	if err := source(t, server).MakeSlot(t.Context(), "0_new", false); err != nil || !slotOf(t, a, "0_new").Reserved() {
+	if err := source(t, server).MakeSlot(t.Context(), "0_new"); err != nil || !slotOf(t, a, "0_new").Reserved() {
 		t.Errorf("%v: %+v", err, slotOf(t, a, "0_new"))
 	}
-	if err := source(t, server).MakeSlot(t.Context(), `"; DROP`, false); postgres.ClassOf(err) != postgres.Configuration {
+	was := slotOf(t, a, "mine").RestartLSN
+	server.SQL("CHECKPOINT")
+	if err := source(t, server).MakeSlot(t.Context(), "mine"); err != nil || slotOf(t, a, "mine").RestartLSN != was {
+		t.Errorf("one that is right already: %v: %+v", err, slotOf(t, a, "mine"))
+	}
+	if err := source(t, server).MakeSlot(t.Context(), `"; DROP`); postgres.ClassOf(err) != postgres.Configuration {
 		t.Errorf("a name that cannot be: %v", err)
 	}
 }
@@ -93,13 +138,15 @@ func TestSourceCheckpoint(t *testing.T) {
 
 func TestConninfoKeepsThePasswordApart(t *testing.T) {
 	t.Parallel()
+	// A tool that would wait for a host that has lost its power notices that.
+	const notices = " keepalives=1 keepalives_idle=10 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=25000"
 	for conninfo, want := range map[string]string{
 		"host=192.0.2.1 port=5432 user=rep password=secret application_name=pm01 sslmode=prefer": "host=192.0.2.1 port=5432 user=rep sslmode=prefer",
 		`password = 'secret' host='192.0.2.1' user=rep`:                                          "host='192.0.2.1' user=rep",
 		`user=rep host=x password='secret'`:                                                      "user=rep host=x",
 	} {
 		arguments, password, err := postgres.Conninfo(conninfo)
-		if err != nil || password != "secret" || arguments != want {
+		if err != nil || password != "secret" || arguments != want+notices {
 			t.Errorf("%q, %q, %v", arguments, password, err)
 		}
 	}

@@ -5,7 +5,9 @@ package postgres
 // sqlObserve reads everything a plan needs, in one round trip, as the JSON form of model.Instance. pg_replication_slots
 // is taken as a whole row, because its columns differ from version to version: wal_status came with 13,
 // invalidation_reason and inactive_since with 17. That an old version is refused is for the plan to say, so that it has
-// to be read, too.
+// to be read, too. A walreceiver calls itself streaming before it has even connected, and again every few seconds where the
+// primary refuses it: it is starting here until it has written WAL (written_lsn came with 13), or has lived for two seconds
+// without, as where there is none to send.
 const sqlObserve = `
 SELECT pg_catalog.jsonb_build_object(
   'state', 'up',
@@ -16,6 +18,10 @@ SELECT pg_catalog.jsonb_build_object(
   'redo_timeline', checkpoint.timeline_id,
   'current', CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
                   ELSE pg_catalog.pg_current_wal_flush_lsn() END,
+  'received', CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_receive_lsn() END,
+  'no_rewind', CASE WHEN 'off' = ALL (ARRAY[pg_catalog.current_setting('wal_log_hints'), pg_catalog.current_setting('data_checksums')])
+    THEN 'wal_log_hints is off, and there are no data checksums'
+    WHEN pg_catalog.current_setting('full_page_writes') = 'off' THEN 'full_page_writes is off' END,
   'wal_segment_size', pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')),
   'max_replication_slots', pg_catalog.current_setting('max_replication_slots')::int,
   'primary_slot_name', pg_catalog.current_setting('primary_slot_name', true),
@@ -27,21 +33,45 @@ SELECT pg_catalog.jsonb_build_object(
     SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
       'name', slot.slot_name, 'type', slot.slot_type, 'temporary', slot.temporary,
       'active', slot.active, 'active_pid', slot.active_pid,
-      'xmin', slot.xmin::text::bigint, 'catalog_xmin', slot.catalog_xmin::text::bigint,
+      'xmin', slot.xmin::text::bigint, 'xmin_age', pg_catalog.age(slot.xmin), 'catalog_xmin', slot.catalog_xmin::text::bigint,
       'restart_lsn', slot.restart_lsn, 'wal_status', pg_catalog.to_jsonb(slot) ->> 'wal_status',
       'invalidation_reason', pg_catalog.to_jsonb(slot) ->> 'invalidation_reason',
       'idle', extract(epoch FROM pg_catalog.now() - (pg_catalog.to_jsonb(slot) ->> 'inactive_since')::timestamptz)) ORDER BY slot.slot_name), '[]')
     FROM pg_catalog.pg_replication_slots AS slot),
   'wal_receiver', (
     SELECT pg_catalog.jsonb_build_object(
-      'status', r.status, 'slot_name', coalesce(r.slot_name, ''), 'timeline', r.received_tli,
+      'status', CASE WHEN r.status <> 'streaming' OR pg_catalog.to_jsonb(r) ->> 'written_lsn' IS NOT NULL
+          OR EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(r.pid) AS a
+            WHERE a.backend_start < pg_catalog.clock_timestamp() - '2 s'::interval)
+        THEN r.status ELSE 'starting' END,
+      'slot_name', coalesce(r.slot_name, ''), 'timeline', r.received_tli,
       'sender_host', r.sender_host, 'sender_port', r.sender_port)
     FROM pg_catalog.pg_stat_wal_receiver AS r),
   'wal_senders', (
     SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-      'application_name', r.application_name, 'pid', r.pid, 'state', r.state) ORDER BY r.application_name, r.pid)
+      'application_name', r.application_name, 'pid', r.pid, 'state', r.state, 'address', pg_catalog.host(r.client_addr),
+      'flushed', r.flush_lsn, 'replayed', r.replay_lsn, 'replay_lag', extract(epoch FROM r.replay_lag)) ORDER BY r.application_name, r.pid)
     FROM pg_catalog.pg_stat_replication AS r))
 FROM pg_catalog.pg_control_system() AS system, pg_catalog.pg_control_checkpoint() AS checkpoint`
+
+// sqlWAL is what only a member of pg_monitor, or a superuser, may read: where the WAL is, how much there is, and what limits
+// it, the latter as the JSON form of model.Budget. pg_file_settings shows what the files say, whether it counts or not; the
+// last line of a name is the one that would.
+const sqlWAL = `
+WITH written AS (
+  SELECT setting, sourcefile, sourceline, seqno, sourcefile LIKE '%/postgresql.auto.conf' AS auto
+  FROM pg_catalog.pg_file_settings WHERE name = 'max_slot_wal_keep_size'),
+pinned AS (SELECT * FROM written WHERE NOT auto ORDER BY seqno DESC LIMIT 1)
+SELECT pg_catalog.current_setting('data_directory'),
+  (SELECT coalesce(pg_catalog.sum(size), 0)::bigint FROM pg_catalog.pg_ls_waldir()),
+  pg_catalog.jsonb_build_object(
+    'max_slot_wal_keep_size', (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size'),
+    'max_wal_size', (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'max_wal_size'),
+    'wal_keep_size', (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'wal_keep_size'),
+    'command_line', (SELECT source = 'command line' FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size'),
+    'auto_conf', EXISTS (SELECT FROM written WHERE auto),
+    'pinned', (SELECT setting FROM pinned),
+    'pinned_at', (SELECT pg_catalog.format('%s line %s', sourcefile, sourceline) FROM pinned))`
 
 // sqlGuard is what every step asserts: the system, the role and the timeline it was planned on ($1 to $3).
 const sqlGuard = `
@@ -86,23 +116,35 @@ SELECT pg_catalog.pg_drop_replication_slot(slot_name)::text FROM slot`
 dropped AS MATERIALIZED (SELECT slot_name, pg_catalog.pg_drop_replication_slot(slot_name) FROM slot)
 SELECT (pg_catalog.pg_create_physical_replication_slot(slot_name, true)).lsn::text FROM dropped`
 
-	// The setting as it counts, whether the command line rules it, and what postgresql.auto.conf says, to put it back.
+	// The setting $4 as it counts, whether the command line rules it, and what postgresql.auto.conf says, to put it back.
 	sqlCheckSetting = `
-SELECT pg_catalog.current_setting('primary_slot_name'),
-  (SELECT source = 'command line' FROM pg_catalog.pg_settings WHERE name = 'primary_slot_name'),
-  (SELECT setting FROM pg_catalog.pg_file_settings
-   WHERE name = 'primary_slot_name' AND sourcefile LIKE '%/postgresql.auto.conf' ORDER BY seqno DESC LIMIT 1)
-WHERE` + sqlGuard
+SELECT setting, source = 'command line',
+  (SELECT file.setting FROM pg_catalog.pg_file_settings AS file
+   WHERE file.name = $4 AND sourcefile LIKE '%/postgresql.auto.conf' ORDER BY seqno DESC LIMIT 1)
+FROM pg_catalog.pg_settings WHERE name = $4 AND` + sqlGuard
 
-	sqlReload        = `SELECT pg_catalog.pg_reload_conf()::text WHERE` + sqlGuard
-	sqlSetSlotName   = `ALTER SYSTEM SET primary_slot_name = ` // and a quoted literal: a utility statement takes no parameters
-	sqlResetSlotName = `ALTER SYSTEM RESET primary_slot_name`
-	sqlSlotName      = `SELECT pg_catalog.current_setting('primary_slot_name')`
+	sqlReload     = `SELECT pg_catalog.pg_reload_conf()::text WHERE` + sqlGuard
+	sqlAlterSet   = `ALTER SYSTEM SET ` // and a name, and a quoted literal: a utility statement takes no parameters
+	sqlAlterReset = `ALTER SYSTEM RESET `
+	sqlSetting    = `
+SELECT setting, coalesce(sourcefile LIKE '%/postgresql.auto.conf', false) FROM pg_catalog.pg_settings WHERE name = $1`
 
 	// Why a reload did not take: the first fault in the configuration files. Its text names no value.
 	sqlFileFault = `
 SELECT pg_catalog.format('%s line %s: %s', sourcefile, sourceline, error) FROM pg_catalog.pg_file_settings
 WHERE error IS NOT NULL ORDER BY seqno LIMIT 1`
+
+	// Who streams from here, and how much WAL each has not replayed: all of it where that is not known yet.
+	sqlStandbys = `
+SELECT application_name, state, sync_state, coalesce(pg_catalog.host(client_addr), ''),
+  pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), coalesce(replay_lsn, '0/0'))::bigint
+FROM pg_catalog.pg_stat_replication ORDER BY application_name, pid`
+
+	sqlNoTimeout  = `SET statement_timeout = 0`
+	sqlCheckpoint = `CHECKPOINT`
+
+	// A commit that changes no data: where it ends well, the server takes writes.
+	sqlCommit = `SELECT pg_catalog.pg_logical_emit_message(true, 'pgrex', '')::text`
 
 	sqlSettings = `SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY($1)`
 

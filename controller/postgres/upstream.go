@@ -75,20 +75,28 @@ func (s *Server) askUpstream(ctx context.Context, conninfo string, slots []strin
 		s.upstream = u
 	}
 	s.upstream.used = time.Now()
-	u, err := s.upstream.identify(ctx)
+	u, err := s.upstream.ask(ctx, slots)
+	if err != nil {
+		s.closeUpstream()
+	}
+	return u, err
+}
+
+// ask asks for the identity, then for each slot.
+func (u *upstream) ask(ctx context.Context, slots []string) (model.Upstream, error) {
+	answer, err := u.identify(ctx)
 	for _, name := range slots {
 		if err != nil {
 			break
 		}
 		var slot model.UpstreamSlot
-		slot, err = s.upstream.slot(ctx, name)
-		u.Slots = append(u.Slots, slot)
+		slot, err = u.slot(ctx, name)
+		answer.Slots = append(answer.Slots, slot)
 	}
 	if err != nil {
-		s.closeUpstream()
 		return model.Upstream{}, err
 	}
-	return u, nil
+	return answer, nil
 }
 
 // openUpstream opens the kept connection. A server before PostgreSQL 15 tells of slots by SQL only, which a replication

@@ -168,6 +168,7 @@ func (w *world) judgePass(h *host) {
 	if again.Standing == model.InTransition || blind {
 		return
 	}
+	w.judgeForecast(h, again)
 	if again.Standing == model.Standby {
 		h.pgrex.settled = true
 	}

@@ -22,6 +22,7 @@ type node struct {
 	online, unclean bool
 	role            model.Role
 	status, data    string // the agent's attributes <primitive>-status and <primitive>-data-status
+	forecast        string // pgrex's own
 }
 
 // change alters one node's state in a partition.
@@ -89,7 +90,7 @@ func (w *world) cluster(c *cib, quorate bool) *model.Cluster {
 		}
 		cluster.Nodes = append(cluster.Nodes, model.Node{
 			Name: h.name, Online: n.online, Unclean: n.unclean,
-			Transient: map[string]string{resource + "-status": n.status},
+			Transient: map[string]string{resource + "-status": n.status, model.ForecastAttribute: n.forecast},
 			Permanent: map[string]string{resource + "-data-status": n.data},
 		})
 	}
@@ -109,7 +110,7 @@ func (w *world) reachablePrimary(h *host) *host {
 // leave is what the others see when a host is gone without a word: unclean until it is fenced.
 func (w *world) leave(h *host) {
 	w.main.change(h.name, func(n *node) {
-		n.online, n.unclean, n.status = false, w.fencing && n.role != model.RoleStopped, ""
+		n.online, n.unclean, n.status, n.forecast = false, w.fencing && n.role != model.RoleStopped, "", ""
 		if !n.unclean {
 			n.role = model.RoleStopped
 		}
@@ -120,7 +121,7 @@ func (w *world) leave(h *host) {
 func (w *world) cutOff(h *host) {
 	own := w.main.fork()
 	for _, o := range w.others(h) {
-		own.change(o.name, func(n *node) { n.online, n.unclean, n.role = false, w.fencing, model.RoleStopped })
+		own.change(o.name, func(n *node) { *n = node{unclean: w.fencing, role: model.RoleStopped, status: n.status, data: n.data} })
 	}
 	w.apart[h.name] = own
 	h.cut = true

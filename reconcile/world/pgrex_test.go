@@ -96,7 +96,7 @@ func (w *world) instance(h *host) model.Instance {
 	}
 	i := model.Instance{
 		State: model.ServerUp, Version: w.version, SystemID: systemID, InRecovery: h.server == standby,
-		Redo: h.redo, RedoTimeline: h.redoTimeline, Current: h.wal.end, WALSegmentSize: segment,
+		Redo: h.redo, RedoTimeline: h.redoTimeline, Current: h.wal.end, Received: h.wal.end, WALSegmentSize: segment,
 		MaxSlots: w.maxSlots, PrimarySlotName: h.setting,
 	}
 	for _, name := range sortedNames(h.slots) {
@@ -125,7 +125,7 @@ func (w *world) instance(h *host) model.Instance {
 		}
 	}
 	if h.upstream != nil {
-		i.Receiver = &model.WALReceiver{Status: "streaming", SlotName: h.through}
+		i.Receiver = &model.WALReceiver{Status: "streaming", SlotName: h.through, Timeline: h.wal.timeline()}
 	}
 	return i
 }
@@ -197,6 +197,9 @@ func (w *world) apply(h *host, step model.Step) bool {
 			w.detach(h, false) // the walreceiver starts again
 		}
 		return ok
+	case model.PublishAttribute:
+		w.cibOf(h).change(h.name, func(n *node) { n.forecast = s.To })
+		return true
 	default:
 		w.fail("unknown step %T", step)
 	}
@@ -229,7 +232,7 @@ func stepSlot(step model.Step) string {
 		return s.Slot
 	case model.DropSlot:
 		return s.Slot
-	case model.SetPrimarySlotName: // changes none
+	case model.SetPrimarySlotName, model.SetWALBudget, model.PublishAttribute: // change none
 	}
 	return ""
 }

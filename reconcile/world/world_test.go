@@ -60,6 +60,8 @@ type counts struct {
 
 	kinds map[string]int // steps by kind
 	why   map[string]int // copies that were needed, by reason
+
+	forecasts map[string]int // by what was foretold, and what would have happened
 }
 
 func (c *counts) add(o counts) {
@@ -82,6 +84,9 @@ func (c *counts) add(o counts) {
 	for k, n := range o.why {
 		c.why[k] += n
 	}
+	for k, n := range o.forecasts {
+		c.forecasts[k] += n
+	}
 }
 
 func randomSettings(r *rand.Rand) settings {
@@ -103,7 +108,7 @@ func newWorld(s settings) *world {
 		settings: s, timelines: 1, names: map[string]string{}, apart: map[string]*cib{}, holds: map[[2]string]*hold{},
 		main:       &cib{nodes: map[string]node{}},
 		parameters: map[string]string{"rep_mode": "async"}, meta: map[string]string{},
-		count: counts{kinds: map[string]int{}, why: map[string]int{}},
+		count: counts{kinds: map[string]int{}, why: map[string]int{}, forecasts: map[string]int{}},
 	}
 	if s.agentSlots {
 		w.parameters["replication_slot_name"] = "pgrex"
@@ -213,7 +218,7 @@ func TestWorld(t *testing.T) {
 		report(t, *seed, s, schedule, play(s, schedule, t.Logf))
 		return
 	}
-	total := counts{kinds: map[string]int{}, why: map[string]int{}}
+	total := counts{kinds: map[string]int{}, why: map[string]int{}, forecasts: map[string]int{}}
 	var mutex sync.Mutex
 	var workers sync.WaitGroup
 	next := uint64(firstSeed)
@@ -260,6 +265,7 @@ func (c counts) judge(t *testing.T) {
 		c.promotions, c.switchovers, c.rewinds, c.cuts, c.lost, c.misled)
 	t.Logf("%d events in the middle of a plan: %d steps refused, %d plans not finished; %d copies, of which needed: %s",
 		c.races, c.changed, c.interruptions, c.copies, show(c.why))
+	t.Logf("forecasts: %s", show(c.forecasts))
 	for what, c := range map[string]struct{ met, in int }{
 		"promotions": {c.promotions, 1}, "switchovers": {c.switchovers, 5}, "rewinds": {c.rewinds, 5}, "cuts": {c.cuts, 2},
 		"steps refused": {c.changed, 20}, "plans not finished": {c.interruptions, 20}, "lost slots": {c.lost, 5},
@@ -268,7 +274,14 @@ func (c counts) judge(t *testing.T) {
 			t.Errorf("only %d %s in %d schedules, not one in %d: that proves little", c.met, what, *schedules, c.in)
 		}
 	}
-	for _, kind := range []string{"CreateSlot", "ReleaseXMin", "AdvanceSlot", "ResetSlot", "DropSlot", "SetPrimarySlotName"} {
+	for _, what := range []string{
+		foretold(model.WayStream, byStreaming), foretold(model.WayRewind, byRewind), foretold(model.WayCopy, byCopySource),
+	} {
+		if c.forecasts[what] < *schedules/50 {
+			t.Errorf("only %d times it was foretold: %s", c.forecasts[what], what)
+		}
+	}
+	for _, kind := range []string{"CreateSlot", "ReleaseXMin", "AdvanceSlot", "ResetSlot", "DropSlot", "SetPrimarySlotName", "PublishAttribute"} {
 		if c.kinds[kind] < *schedules/100 {
 			t.Errorf("only %d steps %s in %d schedules", c.kinds[kind], kind, *schedules)
 		}

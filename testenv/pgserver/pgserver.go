@@ -267,6 +267,14 @@ func (s *Server) Launch(arguments ...string) {
 	})
 }
 
+// Logged tells whether the server has written a text to its log.
+func (s *Server) Logged(text string) bool {
+	s.t.Helper()
+	log, err := os.ReadFile(filepath.Join(s.Dir, "log"))
+	must(s.t, err)
+	return strings.Contains(string(log), text)
+}
+
 // Stop stops the server in a mode of pg_ctl: fast, immediate.
 func (s *Server) Stop(mode string) {
 	s.t.Helper()
@@ -360,4 +368,18 @@ func (s *Server) Await(what string, condition func() bool) {
 			s.t.Fatalf("not in time: %s; the server's log:\n%s", what, log)
 		}
 	}
+}
+
+// Move moves a folder of a stopped server, and leaves a symbolic link to where it is now.
+func (s *Server) Move(folder, to string) {
+	s.t.Helper()
+	out, err := exec.CommandContext(s.t.Context(), "cp", "-a", folder, to).CombinedOutput()
+	if err != nil {
+		s.t.Fatalf("copy %s: %v\n%s", folder, err, out)
+	}
+	if c := credential(s.t); c != nil {
+		must(s.t, os.Chown(filepath.Dir(to), int(c.Uid), int(c.Gid)))
+	}
+	must(s.t, os.RemoveAll(folder))
+	must(s.t, os.Symlink(to, folder))
 }

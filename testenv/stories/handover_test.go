@@ -122,7 +122,7 @@ func (s *story) adoptInterrupted(primary string) {
 	s.undisturbed(primary, func() {
 		_, err := s.lab.ExecAs(s.ctx, "postgres", "haclient", primary, "sh", "-c", fmt.Sprintf(
 			`%s adopt --yes >%s 2>&1 & pid=$!; n=0
-until grep -q '^3\. .*s)$' %s; do n=$((n+1)); [ $n -lt 600 ] && kill -0 $pid || exit 9; sleep 0.05; done
+until grep -q '^4\. .*s)$' %s; do n=$((n+1)); [ $n -lt 600 ] && kill -0 $pid || exit 9; sleep 0.05; done
 kill -INT $pid; wait $pid; [ $? = 1 ]`, pgrex, log, log))
 		out, _ := s.lab.Exec(s.ctx, primary, "cat", log)
 		s.t.Logf("interrupted (%v):\n%s", err, out)

@@ -45,12 +45,15 @@ func (s *story) steps(document string) []string {
 
 // reviewBeforeChange is E10.
 func (s *story) reviewBeforeChange(primary, standby string) {
+	// A budget of its own: the room on this machine's disk changes from one look to the next.
+	_, err := s.lab.Exec(s.ctx, primary, "crm_resource", "--resource", "pgsql", "--meta", "--set-parameter", model.MetaWALBudget, "--parameter-value", "1GB")
+	s.must(err)
 	s.must(s.lab.Enable(s.ctx, primary, testenv.Service{
 		Name: "pgrex", User: "postgres", Group: "haclient", Argv: []string{pgrex, "run", "--dry-run"},
 	}))
 	s.await(patience, "the dry run has planned", func() (bool, string) {
 		status, err := s.status(primary)
-		return err == nil && len(status.Planned) == 1 && !status.Healthy, fmt.Sprint(status.Planned, err)
+		return err == nil && len(status.Planned) == 3 && !status.Healthy, fmt.Sprint(status.Planned, err)
 	})
 	if slots := s.sql(primary, "SELECT slot_name FROM pg_replication_slots"); slots != "" {
 		s.t.Fatalf("the dry run made slots: %s", slots)
@@ -66,12 +69,12 @@ func (s *story) reviewBeforeChange(primary, standby string) {
 	if status != 0 {
 		s.t.Fatalf("apply exits with %d", status)
 	}
-	want := []string{"CreateSlot slot " + s.slot(standby) + " for " + standby}
-	if got := s.steps(planned); !slices.Equal(got, want) {
-		s.t.Errorf("plan lists %q, not %q", got, want)
-	}
-	if got := s.steps(applied); !slices.Equal(got, want) {
-		s.t.Errorf("apply lists %q, not %q", got, want)
+	want := []string{"CreateSlot slot " + s.slot(standby) + " for " + standby, "SetWALBudget max_slot_wal_keep_size: -1 -> 1GB",
+		"PublishAttribute pgrex-forecast: '' -> '" + standby + "=stream'"}
+	for command, got := range map[string][]string{"plan": s.steps(planned), "apply": s.steps(applied)} {
+		if !slices.Equal(got, want) {
+			s.t.Errorf("%s lists %q, not %q", command, got, want)
+		}
 	}
 	if ok, seen := s.reserved(primary, s.slot(standby)); !ok {
 		s.t.Errorf("apply did not do what it listed; slots: %s", seen)

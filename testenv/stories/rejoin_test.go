@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -36,11 +35,8 @@ func TestRejoin(t *testing.T) {
 	})
 	s.chapter("start", func(s *story) { s.rejoinByStart(old, away) })
 	s.chapter("copy", func(s *story) { s.rejoinByCopy(old, away) })
-	s.chapter("rewind", func(s *story) {
-		s.diverge(old, 1)
-		s.killedAt(old, `crash recovery`, "--yes")
-		s.comesBack(s.primary(), old, "rewind")
-	})
+	s.chapter("half rewound", func(s *story) { s.halfRewound(old) })
+	s.chapter("rewind", func(s *story) { s.rejoinByRewind(s.primary()) })
 	next := s.primary()
 	s.chapter("rewind that cannot be", func(s *story) {
 		s.diverge(next, 60)
@@ -50,8 +46,7 @@ func TestRejoin(t *testing.T) {
 		}
 		s.awaitRight(patience, s.primary())
 	})
-	last := s.primary()
-	s.chapter("killed while pg_rewind runs", func(s *story) { s.halfRewound(last) })
+	s.chapter("rewind too late", func(s *story) { s.rewindTooLate(s.primary()) })
 }
 
 // operate runs one of pgrex's operations on a host, and gives what it printed and its exit status.
@@ -89,49 +84,96 @@ func (s *story) comesBack(primary, host, method string) {
 	if ok, seen := s.streams(primary, host); !ok {
 		s.t.Fatalf("rejoin says that it is back, but: %s", seen)
 	}
+	s.nothingOfRejoinLeft(host)
 	s.t.Logf("%s was back by %s after %s", host, method, time.Since(begin).Round(100*time.Millisecond))
 	s.awaitRight(patience, primary)
 }
 
-// rejoinByStart: a lock keeps a host from starting whose data are a part of the primary's.
+// rejoinByStart: a lock keeps a host from starting whose data are a part of the primary's, and a ban, as a switchover leaves it.
 func (s *story) rejoinByStart(primary, host string) {
-	s.must(s.lab.Standby(s.ctx, host))
-	s.awaitStopped(host)
-	_, err := s.lab.Exec(s.ctx, host, "touch", "/var/lib/pgsql/tmp/PGSQL.lock")
+	s.stopWithLock(host)
+	_, err := s.lab.Exec(s.ctx, host, "crm_resource", "--ban", "--resource", "msPostgresql", "--node", host)
 	s.must(err)
 	s.load(primary, 100<<20)
-	s.comesBack(primary, host, "start")
+	s.killedEverywhere(primary, host, "start", "")
 	s.neverCopied(host)
 }
 
-// rejoinByCopy: the budget ended, the slot is lost, and with it the WAL that the host needs. The first attempts are killed.
-func (s *story) rejoinByCopy(primary, host string) {
+// stopWithLock stops a host's database, in Pacemaker's standby mode, and leaves the agent's lock.
+func (s *story) stopWithLock(host string) {
+	s.t.Helper()
 	s.must(s.lab.Standby(s.ctx, host))
 	s.awaitStopped(host)
-	s.sql(primary, "ALTER SYSTEM SET max_slot_wal_keep_size = '64MB'")
-	s.sql(primary, "SELECT pg_reload_conf()")
-	s.load(primary, 400<<20)
+	s.asOwner(host, "touch /var/lib/pgsql/tmp/PGSQL.lock")
+}
+
+// asOwner runs a shell script as the database's owner.
+func (s *story) asOwner(host, script string) string {
+	s.t.Helper()
+	out, err := s.lab.ExecAs(s.ctx, "postgres", "haclient", host, "sh", "-ec", script)
+	s.must(err)
+	return strings.TrimSpace(out)
+}
+
+// pinBudget writes an operator's own budget into postgresql.conf: pgrex takes its own out of postgresql.auto.conf for it.
+func (s *story) pinBudget(host, value string) {
+	s.t.Helper()
+	_, err := s.lab.Exec(s.ctx, host, "sh", "-c", "echo max_slot_wal_keep_size = "+value+" >>"+dataDir+"/postgresql.conf")
+	s.must(err)
+	s.sql(host, "SELECT pg_reload_conf()")
+	s.await(patience, "the budget on "+host+" is "+value, func() (bool, string) {
+		out := s.ask(host, "SHOW max_slot_wal_keep_size")
+		return out == value, out
+	})
+}
+
+// unpinBudget takes it out again, so that pgrex sets its own.
+func (s *story) unpinBudget(host string) {
+	s.t.Helper()
+	_, err := s.lab.Exec(s.ctx, host, "sed", "-i", "/^max_slot_wal_keep_size/d", dataDir+"/postgresql.conf")
+	s.must(err)
+	s.sql(host, "SELECT pg_reload_conf()")
+	s.await(patience, "pgrex has set the budget on "+host, func() (bool, string) {
+		out := s.ask(host, "SELECT setting || ' ' || sourcefile FROM pg_settings WHERE name = 'max_slot_wal_keep_size'")
+		return strings.HasSuffix(out, "/postgresql.auto.conf") && !strings.HasPrefix(out, "-1 "), out
+	})
+}
+
+// loseSlot stops a host, and lets the primary lose its slot, and with it the WAL that the host needs.
+func (s *story) loseSlot(primary, host string) {
+	s.t.Helper()
+	s.must(s.lab.Standby(s.ctx, host))
+	s.awaitStopped(host)
+	s.spendBudget(primary, host)
+}
+
+// spendBudget writes WAL on the primary until the slot of a host that is away is lost there.
+func (s *story) spendBudget(primary, host string) {
+	s.t.Helper()
+	s.pinBudget(primary, "64MB")
+	s.load(primary, 250<<20)
 	s.await(patience, "the slot of "+host+" is lost", func() (bool, string) {
-		out := s.ask(primary, "SELECT wal_status FROM pg_replication_slots WHERE slot_name = '"+s.slot(host)+"'")
+		out := s.ask(primary, "CHECKPOINT; SELECT wal_status FROM pg_replication_slots WHERE slot_name = '"+s.slot(host)+"'")
 		return out == "lost", out
 	})
-	s.sql(primary, "ALTER SYSTEM RESET max_slot_wal_keep_size")
-	s.sql(primary, "SELECT pg_reload_conf()")
+	s.unpinBudget(primary)
+}
+
+// rejoinByCopy: the budget ended, the slot is lost, and with it the WAL that the host needs. There is no archive.
+func (s *story) rejoinByCopy(primary, host string) {
+	s.loseSlot(primary, host)
 	s.must(s.lab.Unstandby(s.ctx, host))
 	if out, status := s.rejoin(host, "--method", "start", "--yes"); status != 1 || !strings.Contains(out, "start is not possible") {
 		s.t.Fatalf("a start that is not possible: %d", status)
 	}
-	s.killedAt(host, `pg_basebackup`, "--yes", "--max-rate", "2M")
-	s.neverCopied(host)
+	if out, status := s.rejoin(host, "--method", "archive", "--yes"); status != 1 || !strings.Contains(out, "is not in the WAL archive") {
+		s.t.Fatalf("an archive that there is not: %d", status)
+	}
 	s.comesBack(primary, host, "copy")
-	mark, err := s.lab.Exec(s.ctx, host, "cat", dataDir+"/copied_never") // the primary's own
-	s.must(err)
-	if strings.TrimSpace(mark) != primary {
+	if mark := s.asOwner(host, "cat "+dataDir+"/copied_never"); mark != primary { // the primary's own
 		s.t.Errorf("the data folder is marked %q", mark)
 	}
-	if out, err := s.lab.Exec(s.ctx, host, "sh", "-c", "ls -d "+dataDir+".*"); err == nil {
-		s.t.Errorf("this is left: %s", out)
-	}
+	s.nothingOfRejoinLeft(host)
 }
 
 // diverge cuts the primary off, where it writes on, up to some further checkpoint where that is much, and is fenced.
@@ -164,39 +206,47 @@ func (s *story) diverge(old string, megabytes int) {
 	})
 }
 
-// halfRewound: what a killed pg_rewind leaves is never started, and is replaced by a copy.
+// halfRewound: what a killed pg_rewind leaves is never started, and is replaced by a copy, with the host's own files. The
+// copy is killed at every step.
 func (s *story) halfRewound(old string) {
 	s.diverge(old, 1)
-	s.killedAt(old, `pg_rewind from pm0[0-9]$`, "--yes")
-	if _, err := s.lab.Exec(s.ctx, old, "test", "-d", dataDir+".pgrex-rewind"); err != nil {
-		s.t.Fatalf("pg_rewind was not under way: %v", err)
+	s.asOwner(old, "echo '# of "+old+"' >>"+dataDir+"/postgresql.conf")
+	if !s.killedAt(old, `^pg_rewind from pm0[0-9]$`) {
+		s.t.Fatal("there is no pg_rewind")
 	}
+	s.asOwner(old, "test -d "+dataDir+".pgrex-rewind")
 	s.must(s.lab.Unstandby(s.ctx, old)) // the agent's lock alone keeps it from starting
-	s.comesBack(s.primary(), old, "copy")
-	if out, err := s.lab.Exec(s.ctx, old, "sh", "-c", "ls -d "+dataDir+".*"); err == nil {
-		s.t.Errorf("this is left: %s", out)
-	}
+	s.killedEverywhere(s.primary(), old, "copy", "", "--max-rate", "8M")
+	s.asOwner(old, "grep '# of "+old+"' "+dataDir+"/postgresql.conf")
 }
 
-// killedAt runs rejoin and kills it, and what it started, when a step is under way: the one before it is then reported.
-func (s *story) killedAt(host, step string, arguments ...string) {
-	s.t.Helper()
-	plan, _ := s.rejoin(host, append([]string{"--dry-run"}, arguments...)...)
-	m := regexp.MustCompile(`(?m)^ *([0-9]+)\. [^\n]*` + step).FindStringSubmatch(plan)
-	if m == nil {
-		s.t.Fatalf("there is no step %q", step)
+// rejoinByRewind: data that have parted, with pg_wal elsewhere. Rejoin is killed at every step but pg_rewind itself, after which
+// only a copy is left, and the one before, which takes no time, so that the kill could come too late.
+func (s *story) rejoinByRewind(old string) {
+	s.diverge(old, 1)
+	s.asOwner(old, "cd "+dataDir+"; echo '# rewound on "+old+"' >>postgresql.conf; mv pg_wal ../wal; ln -s ../wal pg_wal")
+	folder := s.asOwner(old, "stat -c %i "+dataDir) // a copy is another one
+	s.killedEverywhere(s.primary(), old, "rewind", `^(there is the WAL .*|pg_rewind from pm0[0-9])$`)
+	if now := s.asOwner(old, "stat -c %i "+dataDir); now != folder {
+		s.t.Errorf("it came back by a copy: its data folder is %s, and was %s", now, folder)
 	}
-	var before int
-	if _, err := fmt.Sscan(m[1], &before); err != nil {
-		s.t.Fatal(err)
+	s.asOwner(old, "grep '# rewound on "+old+"' "+dataDir+"/postgresql.conf")
+	s.asOwner(old, "test -L "+dataDir+"/pg_wal")
+}
+
+// rewindTooLate: data that have parted, and the primary has lost the WAL since. The ladder knows it before anything is begun.
+func (s *story) rewindTooLate(old string) {
+	s.diverge(old, 1)
+	primary := s.primary()
+	for _, host := range s.others(primary) {
+		if host != old { // or the budget would end for both
+			s.awaitStreams(primary, host)
+		}
 	}
-	// Each step is reported when it is done, with the time that it took.
-	log := "/var/lib/pgsql/rejoin.log"
-	_, err := s.lab.ExecAs(s.ctx, "postgres", "haclient", host, "sh", "-c", fmt.Sprintf(
-		`setsid %s rejoin %s >%s 2>&1 & pid=$!; n=0
-until grep -q '^%d\. .*s)$' %s; do n=$((n+1)); [ $n -lt 1200 ] && kill -0 $pid || exit 1; sleep 0.1; done
-kill -9 -$pid; wait $pid; true`, pgrex, strings.Join(arguments, " "), log, before-1, log))
-	out, _ := s.lab.Exec(s.ctx, host, "cat", log)
-	s.t.Logf("%s: killed at %q (%v):\n%s", host, step, err, out)
-	s.must(err)
+	s.spendBudget(primary, old)
+	out, status := s.rejoin(old, "--method", "rewind", "--yes")
+	if status != 1 || !strings.Contains(out, "rewind is not possible: its WAL parted") || !strings.Contains(out, "no longer has the WAL from there on") {
+		s.t.Fatalf("a rewind without the WAL since: %d", status)
+	}
+	s.comesBack(primary, old, "copy")
 }

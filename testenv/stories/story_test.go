@@ -60,6 +60,17 @@ type story struct {
 	ctx context.Context
 }
 
+// long tells whether the stories are told at length: hack/test --long sets PGREX_LONG.
+func long() bool { return os.Getenv("PGREX_LONG") != "" }
+
+// inLong leaves a story for hack/test --long.
+func inLong(t *testing.T) {
+	t.Helper()
+	if !long() {
+		t.Skip("PGREX_LONG is not set: hack/test --long tells this story")
+	}
+}
+
 // tell boots a lab for a story; it is down when the test ends.
 func tell(t *testing.T, config testenv.Config) *story {
 	t.Helper()

@@ -1,0 +1,17 @@
+package cib
+
+import (
+	"context"
+	"time"
+)
+
+// attributeTimeout is how long an attribute may take: the daemon's loop waits for it.
+const attributeTimeout = 5 * time.Second
+
+// SetAttribute sets a transient node attribute. Its errors are those of this package; ErrTimeout and ErrClusterDown are worth
+// a retry.
+func (c *Client) SetAttribute(ctx context.Context, node, name, value string) error {
+	ctx, cancel := context.WithTimeout(ctx, attributeTimeout)
+	defer cancel()
+	return SetAttribute(node, name, value).Run(ctx)
+}

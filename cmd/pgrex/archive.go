@@ -1,0 +1,73 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+func archiveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "archive", Short: "Look after a folder of archived WAL", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(pruneCommand())
+	return cmd
+}
+
+func pruneCommand() *cobra.Command {
+	s := newSettings()
+	var a operation.Archive
+	var ask asking
+	var giveUp string
+	cmd := &cobra.Command{
+		Use:   "prune",
+		Short: "Remove archived WAL that nobody needs any more",
+		Long: `Removes WAL from a folder of this host, or moves it, that no slot, no host and no backup needs any more. It asks this
+host's PostgreSQL, the primary, and every standby that runs, and says what each needs; where one does not answer, or its need
+is not known, it removes nothing and says why. What the backups need stays whose history files (*.backup) are in the archive;
+one that was taken on a standby leaves none there: name it with --backup. Histories of timelines and files of others stay.
+
+Run it on the host that has the folder, as the user that runs PostgreSQL, and not while a backup is being taken.
+
+Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run something would be done, 64 wrong usage.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) > 0:
+				return fmt.Errorf("unknown argument %q", args[0])
+			case cmd.Flags().Changed("keep-backups") && a.Backups < 0:
+				return errors.New("--keep-backups: it is a number, 0 or more")
+			case cmd.Flags().Changed("keep-backups") && a.Backup != "":
+				return errors.New("--backup and --keep-backups exclude each other")
+			}
+			return nil
+		},
+		RunE: runE(func(cmd *cobra.Command) error {
+			if err := s.load(cmd); err != nil {
+				return err
+			}
+			a.Observer, a.Node = s.observer(), s.Node
+			defer a.Observer.Close()
+			a.GivenUp = strings.FieldsFunc(strings.ToLower(giveUp), func(r rune) bool { return r == ',' })
+			work, err := a.Prune(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return ask.perform(cmd, work, "")
+		}),
+	}
+	s.observeFlags(cmd.Flags())
+	ask.flags(cmd)
+	cmd.Flags().StringVar(&a.Folder, "archive", "", "the folder (default: as archive_command or restore_command says)")
+	cmd.Flags().StringVar(&a.Move, "move", "", "move the files into this folder instead of removing them")
+	cmd.Flags().IntVar(&a.Backups, "keep-backups", reconcile.AllBackups, "how many backups to keep, the newest ones")
+	cmd.Flags().Lookup("keep-backups").DefValue = "all"
+	cmd.Flags().StringVar(&a.Backup, "backup", "", "folder of a base backup from which on WAL is kept, in place of those in the archive")
+	cmd.Flags().StringVar(&giveUp, "give-up", "", "hosts that are to be copied anyway, separated by commas: what they need does not count")
+	return cmd
+}

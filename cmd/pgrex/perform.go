@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/controller/operation"
+)
+
+// asking is how an operation is started: shown only, or done without a question.
+type asking struct{ dryRun, yes bool }
+
+func (a *asking) flags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&a.dryRun, "dry-run", false, "print the steps, and do nothing")
+	cmd.Flags().BoolVar(&a.yes, "yes", false, "do not ask")
+}
+
+// perform shows an operation's steps, asks, and does them. The last line is what is so then.
+func (a *asking) perform(cmd *cobra.Command, work operation.Work, done string) error {
+	report := func(line string) { fmt.Fprintln(cmd.OutOrStdout(), line) }
+	for _, line := range work.Says {
+		report(line)
+	}
+	if len(work.Steps) == 0 {
+		report("it is so already")
+		return nil
+	}
+	report("this is done:")
+	operation.Show(work.Steps, report)
+	if a.dryRun {
+		return statusError(exitPending)
+	}
+	if err := confirm(cmd, a.yes); err != nil {
+		return err
+	}
+	if err := do(cmd, work.Steps, report); err != nil {
+		return err
+	}
+	if done != "" {
+		report(done)
+	}
+	return nil
+}
+
+// do does an operation's steps. Who reads what it prints may go away meanwhile: it goes on, so that nothing is left half done.
+func do(cmd *cobra.Command, steps []operation.Step, report operation.Reporter) error {
+	signal.Ignore(syscall.SIGPIPE)
+	return operation.Do(cmd.Context(), steps, report)
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller/operation"
+)
+
+func startCommand() *cobra.Command {
+	var force bool
+	cmd := service("start", "Start the database on this host", " is started",
+		`Starts the database of this host through Pacemaker, which has to run. Where another host is the primary, this one starts as
+a standby, if its data are a part of the primary's and the primary has the rest; otherwise pgrex rejoin is the way. Where no
+host is the primary, this one becomes it, if it has the newest data by what the agent keeps in the CIB; otherwise it says which
+host has. It waits until the host streams through its own slot, or takes writes.
+
+With --force a host becomes the primary though its data are stale or the agent's PGSQL.lock is there: what only others have is
+lost. While there is a primary --force does nothing.
+
+Interrupted, it leaves the database stopped, as it was.`,
+		func(s *operation.Service, ctx context.Context) (operation.Work, error) { return s.Start(ctx, force) })
+	cmd.Flags().BoolVar(&force, "force", false, "become the primary with data that may be stale")
+	return cmd
+}
+
+func stopCommand() *cobra.Command {
+	var force, noCheckpoint bool
+	cmd := service("stop", "Stop the database on this host", " is stopped; pgrex start starts it again",
+		`Stops the database of this host through Pacemaker, after a checkpoint, and waits for its end. The node is in standby
+then: whatever else it runs for Pacemaker stops, too, and when Pacemaker is started anew the database stays stopped, until
+pgrex start. The primary is stopped last: while others run, that would be a failover, which --force alone allows; pgrex
+switchover is better. Whom it leaves is said before.
+
+Interrupted, it starts the database again; after a failover it says what to type.`,
+		func(s *operation.Service, ctx context.Context) (operation.Work, error) {
+			return s.Stop(ctx, !noCheckpoint, force)
+		})
+	cmd.Flags().BoolVar(&force, "force", false, "stop the primary while other hosts run: a failover")
+	cmd.Flags().BoolVar(&noCheckpoint, "no-checkpoint", false, "make no checkpoint before")
+	return cmd
+}
+
+func service(name, short, done, long string, make func(*operation.Service, context.Context) (operation.Work, error)) *cobra.Command {
+	s := newSettings()
+	var ask asking
+	cmd := &cobra.Command{
+		Use: name, Short: short, Args: cobra.NoArgs,
+		Long: long + `
+
+Run it on the host in question, as the user that runs PostgreSQL.
+
+Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run something would be done, 64 wrong usage.`,
+		RunE: runE(func(cmd *cobra.Command) error {
+			if err := s.load(cmd); err != nil {
+				return err
+			}
+			o := s.observer()
+			defer o.Close()
+			work, err := make(&operation.Service{Observer: o, Clusters: &cib.Client{}, Node: s.Node, Resource: s.Resource}, cmd.Context())
+			if err != nil {
+				return err
+			}
+			return ask.perform(cmd, work, s.Node+done)
+		}),
+	}
+	s.observeFlags(cmd.Flags())
+	ask.flags(cmd)
+	return cmd
+}

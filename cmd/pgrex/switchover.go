@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller/operation"
+)
+
+func switchoverCommand() *cobra.Command {
+	s := newSettings()
+	var to string
+	var ask asking
+	cmd := &cobra.Command{
+		Use: "switchover", Short: "Make another host the primary, and this one its standby",
+		Long: `Shuts PostgreSQL down cleanly here, so that the other host has everything, lets Pacemaker promote that one, and makes this
+host its standby, without a copy or a rewind. It refuses while anything speaks against it: no quorum, maintenance, a failure that
+is not cleaned up, a constraint left by crm_resource, a host that does not stream or that the agent would not promote, or that has
+no reserved slot for every other member. It says for how long nothing could be written.
+
+Run it on the primary, as the user that runs PostgreSQL. When a step fails, or it is interrupted, before Pacemaker has got the
+database back, all is as it was: PostgreSQL is the primary here. Later the message says what to type.
+
+Exit status: 0 the other host is the primary and this one streams from it, 1 it is not so, 2 in a dry run something would be done,
+64 wrong usage.`,
+		Args: cobra.NoArgs,
+		RunE: runE(func(cmd *cobra.Command) error {
+			if err := s.load(cmd); err != nil {
+				return err
+			}
+			return switchOver(cmd, s, to, &ask)
+		}),
+	}
+	s.observeFlags(cmd.Flags())
+	cmd.Flags().StringVar(&to, "to", "", "the host that is to be the primary; the first that can, if not given")
+	ask.flags(cmd)
+	return cmd
+}
+
+func switchOver(cmd *cobra.Command, s *settings, to string, ask *asking) error {
+	report := func(line string) { fmt.Fprintln(cmd.OutOrStdout(), line) }
+	o := s.observer()
+	defer o.Close()
+	operate := &operation.Switchover{Observer: o, Clusters: &cib.Client{}, Node: s.Node, Resource: s.Resource, To: to, Report: report}
+	steps, err := operate.Steps(cmd.Context())
+	if err != nil {
+		return err
+	}
+	err = ask.perform(cmd, operation.Work{Steps: steps}, "")
+	way := operate.WayOut()
+	switch {
+	case err == nil:
+		report(operate.Target() + " is the primary, and " + s.Node + " streams from it")
+	case way != "" && errors.Is(err, context.Canceled):
+		return errors.New("interrupted; " + way)
+	case way != "":
+		return fmt.Errorf("%w; %s", err, way)
+	}
+	return err
+}

@@ -1,0 +1,187 @@
+package controller
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// Member is a host of the database: as the CIB shows it, and as its server, or the primary's, says. What is unknown is null
+// or empty.
+type Member struct {
+	Host       string     `json:"host"`
+	Online     bool       `json:"online"`
+	Role       model.Role `json:"role"`
+	Status     string     `json:"status"`      // the agent's <primitive>-status
+	DataStatus string     `json:"data_status"` // the agent's <primitive>-data-status
+	Timeline   uint32     `json:"timeline"`
+	LSN        model.LSN  `json:"lsn"`         // the end of its WAL
+	LagBytes   *uint64    `json:"lag_bytes"`   // from there to the end of the primary's
+	LagSeconds *float64   `json:"lag_seconds"` // pg_stat_replication.replay_lag; known on the primary only
+	// Slot is the host's slot on the primary, Slots are those on the host itself that are of members.
+	Slot  *MemberSlot          `json:"slot"`
+	Slots []model.UpstreamSlot `json:"slots"`
+	// Asked is when its server was last asked, at Address, and Problem why it did not answer.
+	Asked   *time.Time `json:"asked"`
+	Address string     `json:"address"`
+	Problem string     `json:"problem"`
+}
+
+// MemberSlot is a host's slot on the primary.
+type MemberSlot struct {
+	Name       string    `json:"name"`
+	RestartLSN model.LSN `json:"restart_lsn"` // none: it holds nothing
+	Retained   uint64    `json:"retained_bytes"`
+	WALStatus  string    `json:"wal_status"`        // known on the primary only
+	TimeLeft   *float64  `json:"time_left_seconds"` // known on the primary only
+}
+
+// hosts makes the members of a status from everything that is known on this host.
+type hosts struct {
+	in      reconcile.Input
+	clone   model.Clone
+	policy  model.Policy
+	names   map[string]string
+	plan    model.Plan
+	answers map[string]Answer
+}
+
+func (h hosts) members() []Member {
+	members := []Member{}
+	for _, host := range h.policy.Members {
+		node, _ := h.in.Cluster.Node(host)
+		role, _ := h.clone.Role(host)
+		m := Member{
+			Host: host, Online: node.Online, Role: role, Slots: []model.UpstreamSlot{},
+			Status:     node.Attribute(h.clone.Primitive + "-status"),
+			DataStatus: node.Attribute(h.clone.Primitive + "-data-status"),
+		}
+		h.server(&m)
+		h.lag(&m)
+		m.Slot = h.slot(m)
+		members = append(members, m)
+	}
+	return members
+}
+
+// server adds what the host's own server says.
+func (h hosts) server(m *Member) {
+	i, u := h.in.Instance, h.in.Upstream
+	answer := h.answers[m.Host]
+	switch {
+	case strings.EqualFold(m.Host, h.in.Node):
+		if i.State != model.ServerUp {
+			return
+		}
+		m.Timeline, m.LSN = i.RedoTimeline, i.End()
+		if r := i.Receiver; r.Streaming() && r.Timeline > 0 {
+			m.Timeline = r.Timeline
+		}
+		for _, name := range h.names {
+			m.Slots = append(m.Slots, localSlot(i, name))
+		}
+	case m.Role == model.RolePromoted && u != nil:
+		m.Timeline, m.LSN, m.Slots, m.Address = u.Timeline, u.Flushed, append(m.Slots, u.Slots...), u.Address
+	case answer.Said != nil:
+		m.Timeline, m.LSN, m.Slots = answer.Said.Timeline, answer.Said.Flushed, append(m.Slots, answer.Said.Slots...)
+	}
+	if !answer.At.IsZero() {
+		m.Asked, m.Address = &answer.At, answer.Address
+	}
+	m.Problem = answer.Problem
+	slices.SortFunc(m.Slots, func(a, b model.UpstreamSlot) int { return strings.Compare(a.Name, b.Name) })
+	m.Slots = slices.CompactFunc(m.Slots, func(a, b model.UpstreamSlot) bool { return a.Name == b.Name })
+}
+
+// end is the end of the primary's WAL, as this host knows it; none in transition.
+func (h hosts) end() model.LSN {
+	switch {
+	case h.plan.Standing == model.Primary:
+		return h.in.Instance.Current
+	case h.plan.Standing == model.Standby && h.in.Upstream != nil:
+		return h.in.Upstream.Flushed
+	}
+	return 0
+}
+
+// lag is how far a standby is behind the primary. What the primary knows is newer than an answer of up to ten seconds ago.
+func (h hosts) lag(m *Member) {
+	for _, s := range h.in.Instance.Senders {
+		if h.plan.Standing == model.Primary && s.ApplicationName == reconcile.ApplicationName(m.Host) && s.Replicates() && s.Flushed.IsValid() {
+			m.LSN, m.LagSeconds = s.Flushed, &s.ReplayLag
+		}
+	}
+	if end := h.end(); end.IsValid() && m.LSN.IsValid() && m.Role != model.RolePromoted {
+		behind := m.LSN.BytesTo(end)
+		m.LagBytes = &behind
+	}
+}
+
+// slot is the host's slot on the primary.
+func (h hosts) slot(m Member) *MemberSlot {
+	name := h.names[m.Host]
+	var found model.UpstreamSlot
+	status := ""
+	switch {
+	case m.Role == model.RolePromoted:
+		return nil
+	case h.plan.Standing == model.Primary:
+		found = localSlot(h.in.Instance, name)
+		for _, s := range h.in.Instance.Slots {
+			if s.Name == name {
+				status = s.WALStatus
+			}
+		}
+	case h.plan.Standing == model.Standby:
+		found, _ = h.in.Upstream.Slot(name)
+	}
+	if !found.Exists {
+		return nil
+	}
+	s := &MemberSlot{Name: name, RestartLSN: found.RestartLSN, WALStatus: status}
+	if s.RestartLSN.IsValid() {
+		s.Retained = s.RestartLSN.BytesTo(h.end())
+	}
+	return s
+}
+
+// localSlot is a slot here as READ_REPLICATION_SLOT would tell of it.
+func localSlot(i model.Instance, name string) model.UpstreamSlot {
+	for _, s := range i.Slots {
+		if s.Name == name && s.Type == model.SlotPhysical {
+			answer := model.UpstreamSlot{Name: name, Exists: true}
+			if s.Reserved() {
+				answer.RestartLSN = s.RestartLSN
+			}
+			return answer
+		}
+	}
+	return model.UpstreamSlot{Name: name}
+}
+
+// forecasts are those of all pairs: this host's own with the reasons, the others' as they have published them. A host that is
+// offline says nothing, nor does one that runs no database.
+func (h hosts) forecasts() []model.Forecast {
+	all := []model.Forecast{}
+	for _, candidate := range h.policy.Members {
+		if strings.EqualFold(candidate, h.in.Node) && len(h.plan.Forecast) > 0 {
+			all = append(all, h.plan.Forecast...)
+			continue
+		}
+		node, _ := h.in.Cluster.Node(candidate)
+		role, _ := h.clone.Role(candidate)
+		text := ""
+		if node.Online && (role == model.RolePromoted || role == model.RoleUnpromoted) {
+			text = node.Attribute(model.ForecastAttribute)
+		}
+		for _, host := range h.policy.Members {
+			if host != candidate {
+				all = append(all, model.Forecast{Candidate: candidate, Host: host, Way: model.ForecastIn(text, host)})
+			}
+		}
+	}
+	return all
+}

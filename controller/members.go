@@ -1,0 +1,126 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller/postgres"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// askEvery is how often another member is asked.
+const askEvery = 10 * time.Second
+
+// Answer is what another member's server said when it was last asked, or why it did not.
+type Answer struct {
+	At      time.Time
+	Address string
+	Said    *model.Upstream
+	Problem string
+}
+
+// members asks the servers of the other members, one goroutine for each question, so that the loop never waits for one.
+type members struct {
+	ring    func() (map[string]string, error)
+	mu      sync.Mutex
+	answers map[string]Answer
+	asking  map[string]bool
+	running sync.WaitGroup
+}
+
+func newMembers() *members {
+	return &members{
+		ring:    func() (map[string]string, error) { return cib.RingAddresses(cib.CorosyncConf) },
+		answers: map[string]Answer{}, asking: map[string]bool{},
+	}
+}
+
+// refresh asks those that are due. Who runs no standby is not asked, and on a standby the primary has been already.
+func (m *members) refresh(ctx context.Context, in reconcile.Input, standing model.Standing, server Server) {
+	if standing == model.InTransition || server == nil {
+		return
+	}
+	clone, err := reconcile.Database(*in.Cluster, in.Resource)
+	if err != nil {
+		return
+	}
+	policy, _ := model.PolicyOf(clone)
+	names := slices.Compact(slices.Sorted(maps.Values(policy.SlotNames())))
+	asker, err := server.Asker(ctx)
+	if err != nil {
+		return // the server is down: the next look says so
+	}
+	ring, ringErr := m.ring()
+	for _, host := range policy.Members {
+		role, _ := clone.Role(host)
+		node, _ := in.Cluster.Node(host)
+		switch address := addressOf(in.Instance.Senders, ring, host); {
+		case strings.EqualFold(host, in.Node):
+		case !node.Online || role != model.RoleUnpromoted:
+			m.set(host, Answer{})
+		case address == "" && ringErr != nil:
+			m.set(host, Answer{Problem: "its address is not known: " + ringErr.Error()})
+		case address == "":
+			m.set(host, Answer{Problem: "its address is not known: " + cib.CorosyncConf + " does not name it"})
+		default:
+			m.ask(ctx, host, address, names, asker)
+		}
+	}
+}
+
+// addressOf is where the primary sees a host, or else its address on corosync's ring.
+func addressOf(senders []model.WALSender, ring map[string]string, host string) string {
+	for _, s := range senders {
+		if s.Replicates() && s.Address != "" && s.ApplicationName == reconcile.ApplicationName(host) {
+			return s.Address
+		}
+	}
+	return ring[strings.ToLower(host)]
+}
+
+func (m *members) ask(ctx context.Context, host, address string, slots []string, asker postgres.Asker) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last := m.answers[host]
+	if m.asking[host] || last.Address == address && time.Since(last.At) < askEvery-time.Second {
+		return
+	}
+	m.asking[host] = true
+	m.running.Go(func() {
+		answer := Answer{Address: address}
+		said, err := asker(ctx, address, slots)
+		switch {
+		case err != nil:
+			answer.Problem = err.Error()
+		case !said.InRecovery:
+			answer.Problem = fmt.Sprintf("the server at %s is no standby: it may be another host's", address)
+		default:
+			answer.Said = &said
+		}
+		answer.At = time.Now()
+		m.set(host, answer)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.asking, host)
+	})
+}
+
+func (m *members) set(host string, a Answer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.answers[host] = a
+}
+
+// all are the last answers, by host.
+func (m *members) all() map[string]Answer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.answers)
+}

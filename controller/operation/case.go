@@ -1,0 +1,250 @@
+package operation
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pgrex/pgrex/controller/postgres"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// Case is what was found: the ladder, and what the steps need.
+type Case struct {
+	Return  reconcile.Return
+	Ladder  []reconcile.Rung
+	Streams bool // it is back already
+	Left    bool // something is there that an operation has left
+
+	place     place
+	primitive string
+	clone     string // its id
+	primary   string
+	slot      string // this host's
+	conninfo  string
+	node      string // as Pacemaker spells it
+	standby   bool   // Pacemaker's standby mode was on
+	only      *os.File
+}
+
+// Close lets another operation begin.
+func (c *Case) Close() {
+	if c != nil && c.only != nil {
+		_ = c.only.Close()
+	}
+}
+
+// Look finds the ways back. It changes nothing. The case is to be closed.
+func (r *Rejoin) Look(ctx context.Context) (*Case, error) {
+	c, clone, err := r.find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !r.DryRun {
+		if c.only, err = c.place.alone(); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.examine(ctx, c, clone); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// find sees who is to come back, where, and to whom, or why that cannot be now.
+func (r *Rejoin) find(ctx context.Context) (*Case, model.Clone, error) {
+	var clone model.Clone
+	cluster, err := r.Clusters.Read(ctx)
+	if err != nil {
+		return nil, clone, err
+	}
+	if clone, err = reconcile.Database(cluster, r.Resource); err != nil {
+		return nil, clone, err
+	}
+	node, ok := cluster.Node(r.Node)
+	if !ok || !node.Online {
+		return nil, clone, fmt.Errorf("this host, %s, is not online in the cluster: start Pacemaker here first", r.Node)
+	}
+	c := &Case{primitive: clone.Primitive, clone: clone.ID, node: node.Name, standby: node.Standby}
+	if c.primary, err = reconcile.ConfirmedPrimary(cluster, clone); err != nil {
+		return nil, clone, err
+	}
+	if strings.EqualFold(c.primary, r.Node) {
+		return nil, clone, fmt.Errorf("this host, %s, is the primary: there is nothing that it could follow", r.Node)
+	}
+	switch {
+	case !cluster.Quorate:
+		return nil, clone, errors.New("this partition has no quorum: bring the other hosts or the network back first")
+	case cluster.Maintenance || node.Maintenance || !clone.Managed:
+		return nil, clone, errors.New("the cluster, this node or the database is in maintenance: Pacemaker would start nothing; leave it first")
+	}
+	policy, _ := model.PolicyOf(clone)
+	c.slot = policy.SlotNames()[strings.ToLower(r.Node)]
+	if c.slot == "" {
+		return nil, clone, fmt.Errorf("this host, %s, is not in the agent's node_list", r.Node)
+	}
+	c.place, err = placeOf(clone)
+	return c, clone, err
+}
+
+// examine fills in what this host and the primary have.
+func (r *Rejoin) examine(ctx context.Context, c *Case, clone model.Clone) (err error) {
+	c.Left = c.place.left()
+	if c.Streams, _, err = r.streams(ctx, c.slot); err != nil || c.Streams {
+		return err
+	}
+	if c.conninfo, err = c.place.conninfo(ctx, clone); err != nil {
+		return err
+	}
+	c.Return.Host, c.Return.MaxRate = r.Node, r.MaxRate
+	if err := c.compare(ctx); err != nil {
+		return err
+	}
+	switch {
+	case c.Return.NeedsArchive():
+		err = r.tryArchive(ctx, c)
+	case c.Return.NeedsRewind():
+		c.Return.NoRewindWAL, err = r.noRewindWAL(ctx, c)
+	}
+	if err != nil {
+		return err
+	}
+	c.Ladder = reconcile.Ladder(c.Return)
+	return nil
+}
+
+// streams tells whether this host receives WAL through its own slot, and how far it has replayed.
+func (r *Rejoin) streams(ctx context.Context, slot string) (bool, model.LSN, error) {
+	in, err := r.Observer.Full(ctx)
+	if err != nil {
+		return false, 0, err
+	}
+	i := in.Instance
+	return i.State == model.ServerUp && i.InRecovery && i.Receiver.Streaming() && i.Receiver.SlotName == slot, i.Current, nil
+}
+
+// compare reads this host's data, and what the primary says.
+func (c *Case) compare(ctx context.Context) (err error) {
+	if c.Return.Local, err = c.place.look(ctx); err != nil {
+		return err
+	}
+	if c.place.rewinding() == halfRewound {
+		c.Return.Begun = reconcile.MethodRewind
+	}
+	source, err := postgres.OpenSource(ctx, c.conninfo)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	if c.Return.Primary, err = source.Identify(ctx, c.slot); err != nil {
+		return err
+	}
+	if c.Return.Primary.InRecovery {
+		return fmt.Errorf("the server at %s is itself a standby, and not the primary %s", c.Return.Primary.Address, c.primary)
+	}
+	if c.Return.Timelines, err = source.History(ctx, c.Return.Primary.Timeline); err != nil {
+		return err
+	}
+	if c.Return.Fits() {
+		local := c.Return.Local
+		from := local.End - local.End%model.LSN(local.Segment) // a walreceiver asks for whole segments
+		if from < c.Return.Primary.Flushed {                   // or else there is nothing to send yet
+			c.Return.Rate, err = source.Has(ctx, from, local.Timelines[len(local.Timelines)-1].ID, c.Return.Primary.Flushed)
+			switch {
+			case errors.Is(err, postgres.ErrNoWAL):
+				c.Return.NoWAL = err.Error()
+			case err != nil: // it may well have it
+				return err
+			}
+		}
+		if c.Return.Differs, err = c.differs(ctx); err != nil {
+			return err
+		}
+	}
+	if c.Return.Rate == 0 {
+		c.Return.Rate = c.measure(ctx)
+	}
+	return nil
+}
+
+// differs compares the last WAL here with the primary's. Timelines are told apart by number and beginning only, and two hosts
+// that are both promoted from the same WAL, neither knowing of the other, choose the same.
+func (c *Case) differs(ctx context.Context) (bool, error) {
+	const much = 8 << 10
+	local := c.Return.Local
+	newest := local.Timelines[len(local.Timelines)-1]
+	begin := (local.End - 1).Segment(local.Segment) * local.Segment
+	from := max(newest.Begin, model.LSN(begin), local.End-min(local.End, much))
+	if from >= local.End {
+		return false, nil // it has nothing of its newest timeline
+	}
+	mine := make([]byte, from.BytesTo(local.End))
+	f, err := os.Open(filepath.Join(c.place.data, "pg_wal", segmentName(newest.ID, from.Segment(local.Segment), local.Segment)))
+	if os.IsNotExist(err) {
+		return false, nil // after pg_rewind it may be yet to come
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = f.Close() }()
+	if _, err := f.ReadAt(mine, int64(uint64(from)-begin)); err != nil {
+		return false, fmt.Errorf("read the WAL here: %w", err)
+	}
+	source, err := postgres.OpenSource(ctx, c.conninfo)
+	if err != nil {
+		return false, err
+	}
+	defer source.Close()
+	its, err := source.WAL(ctx, from, local.End, newest.ID)
+	if errors.Is(err, postgres.ErrNoWAL) {
+		return false, nil
+	}
+	return !bytes.Equal(mine, its), err
+}
+
+// measure measures the rate at which the primary sends, with the WAL that it wrote last. None is no error.
+func (c *Case) measure(ctx context.Context) uint64 {
+	source, err := postgres.OpenSource(ctx, c.conninfo)
+	if err != nil {
+		return 0
+	}
+	defer source.Close()
+	primary, size := c.Return.Primary, c.Return.Local.Segment
+	from := model.LSN((primary.Flushed - 1).Segment(size) * size)
+	rate, _ := source.Has(ctx, from, primary.Timeline, primary.Flushed)
+	return rate
+}
+
+// Choose picks a way back: the cheapest that is possible, or the one asked for.
+func (c *Case) Choose(method string) (reconcile.Rung, error) {
+	for _, rung := range c.Ladder {
+		switch {
+		case method == "auto" && rung.Possible && !rung.OnlyIfAsked, method == string(rung.Method) && rung.Possible:
+			return rung, nil
+		case method == string(rung.Method):
+			return rung, fmt.Errorf("%s is not possible: %s", method, rung.Why)
+		}
+	}
+	return reconcile.Rung{}, errors.New("there is no way back that pgrex goes by itself: see what is said of each")
+}
+
+// alone makes sure that no other operation is under way here. The kernel forgets it when this process ends, however it does.
+func (p place) alone() (*os.File, error) {
+	f, err := os.Open(p.tmp)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("another pgrex rejoin is under way here (%s is locked: %w)", p.tmp, err)
+	}
+	return f, nil
+}

@@ -1,0 +1,240 @@
+package operation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/controller/postgres"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// Archive prunes a folder of archived WAL on this host. It asks every member what it needs; where one that it has to ask
+// does not answer, nothing goes.
+type Archive struct {
+	Observer *controller.Observer // of this host
+	Node     string
+	Folder   string   // "" where archive_command or restore_command tells it
+	Move     string   // the folder that files are moved into; "" removes them
+	Backup   string   // a base backup, in place of those whose history files are in the archive
+	Backups  int      // how many of those are kept; reconcile.AllBackups
+	GivenUp  []string // members, lower-cased, whose needs do not count
+}
+
+// needs gathers from where on WAL is needed, and by whom.
+type needs struct {
+	in       reconcile.Input
+	clone    model.Clone
+	policy   model.Policy
+	self     string // lower-cased, as the others
+	primary  string
+	conninfo string
+	server   *postgres.Server
+	givenUp  []string
+	found    []reconcile.Need
+}
+
+// Prune makes the step that prunes the archive; none where nothing may go.
+func (a *Archive) Prune(ctx context.Context) (Work, error) {
+	n, err := a.look(ctx)
+	if err != nil {
+		return Work{}, err
+	}
+	settings, err := n.server.Settings(ctx, []string{"archive_mode", "archive_command", "restore_command", "primary_conninfo"})
+	if err != nil {
+		return Work{}, err
+	}
+	n.conninfo = settings["primary_conninfo"]
+	folder := a.Folder
+	if folder == "" {
+		if folder, err = archiveFolder(settings); err != nil {
+			return Work{}, err
+		}
+	}
+	if err := n.gather(ctx); err != nil {
+		return Work{}, fmt.Errorf("nothing is removed: %w", err)
+	}
+	return a.choose(folder, n)
+}
+
+func (a *Archive) look(ctx context.Context) (*needs, error) {
+	in, err := a.Observer.Full(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if in.Cluster == nil {
+		return nil, errors.New(in.ClusterProblem)
+	}
+	n := &needs{in: in, self: strings.ToLower(a.Node), givenUp: a.GivenUp}
+	if n.clone, err = reconcile.Database(*in.Cluster, in.Resource); err != nil {
+		return nil, err
+	}
+	primary, err := reconcile.ConfirmedPrimary(*in.Cluster, n.clone)
+	if err != nil {
+		return nil, err
+	}
+	var problems []string
+	n.primary = strings.ToLower(primary)
+	n.policy, problems = model.PolicyOf(n.clone)
+	server, ok := a.Observer.Server().(*postgres.Server)
+	switch {
+	case len(problems) > 0:
+		return nil, errors.New(strings.Join(problems, "; "))
+	case !in.Cluster.Quorate:
+		return nil, errors.New("this partition has no quorum: what the other hosts need is not known")
+	case !ok || in.Instance.State != model.ServerUp:
+		return nil, fmt.Errorf("PostgreSQL here is %s, and has to say what it needs: %s", in.Instance.State, in.Instance.Problem)
+	case !slices.Contains(n.policy.Members, n.self):
+		return nil, fmt.Errorf("this host, %s, is not in the agent's node_list", a.Node)
+	case in.Instance.InRecovery == (n.self == n.primary):
+		return nil, fmt.Errorf("the cluster says that the primary is %s, and PostgreSQL here differs: wait", primary)
+	}
+	for _, host := range n.givenUp {
+		if !slices.Contains(n.policy.Members, host) || host == n.self {
+			return nil, fmt.Errorf("--give-up %s: it is one of the other members %s", host, strings.Join(n.policy.Members, ", "))
+		}
+	}
+	n.server = server
+	return n, nil
+}
+
+func (n *needs) add(from model.LSN, format string, args ...any) {
+	n.found = append(n.found, reconcile.Need{Who: fmt.Sprintf(format, args...), From: from})
+}
+
+// gather asks this host, the primary, and every member that runs. This host's redo stands for the primary's, too: a
+// restartpoint is never ahead of the primary's last checkpoint.
+func (n *needs) gather(ctx context.Context) error {
+	i := n.in.Instance
+	n.add(i.Redo, "%s, its last checkpoint", n.self)
+	for _, s := range i.Slots {
+		if s.RestartLSN.IsValid() {
+			n.add(s.RestartLSN, "the slot %s on %s", s.Name, n.self)
+		}
+	}
+	if slices.ContainsFunc(i.Senders, func(s model.WALSender) bool { return s.State == "backup" }) {
+		return errors.New("a base backup is being taken here, and where it begins is not known before it ends: wait for it")
+	}
+	if n.self != n.primary && n.in.Upstream == nil {
+		return fmt.Errorf("the primary %s could not be asked: %s", n.primary, n.in.UpstreamProblem)
+	}
+	if n.self != n.primary {
+		if err := n.answer(n.primary, *n.in.Upstream); err != nil {
+			return err
+		}
+	}
+	addresses, err := n.addresses(ctx)
+	if err != nil {
+		return err
+	}
+	for _, member := range n.policy.Members {
+		if member == n.self || member == n.primary || slices.Contains(n.givenUp, member) {
+			continue
+		}
+		if err := n.member(ctx, member, addresses); err != nil {
+			return err
+		}
+	}
+	return n.slotOnPrimary()
+}
+
+// slotOnPrimary sees that the primary holds WAL for every standby: what one has whose slot holds nothing is not known.
+func (n *needs) slotOnPrimary() error {
+	for _, member := range n.policy.Members {
+		if member == n.primary || member == n.self || slices.Contains(n.givenUp, member) {
+			continue
+		}
+		name := n.policy.SlotNames()[member]
+		reserved := false
+		if n.self == n.primary {
+			reserved = slices.ContainsFunc(n.in.Instance.Slots, func(s model.Slot) bool { return s.Name == name && s.Reserved() })
+		} else {
+			slot, _ := n.in.Upstream.Slot(name)
+			reserved = slot.RestartLSN.IsValid()
+		}
+		if !reserved {
+			return fmt.Errorf("the primary %s holds no WAL for %s in the slot %s, so that it is not known what that host needs: bring it back "+
+				"first, see pgrex status; if it is to be copied anyway, --give-up %[2]s", n.primary, member, name)
+		}
+	}
+	return nil
+}
+
+// member asks a standby that runs for its slots, and how far it is. One that is stopped has everything from its redo on in
+// its own pg_wal, up to where its slot on the primary stands.
+func (n *needs) member(ctx context.Context, member string, addresses map[string]string) error {
+	node, known := n.in.Cluster.Node(member)
+	role, said := n.clone.Role(member)
+	switch {
+	case known && (node.Unclean || node.Pending || node.Online && !said):
+		return fmt.Errorf("the cluster does not know how %s is: wait, or see crm_mon", member)
+	case !known || !node.Online || role == model.RoleStopped:
+		return nil
+	}
+	address, err := n.address(ctx, member, addresses)
+	if err != nil {
+		return err
+	}
+	source, err := postgres.OpenStandby(ctx, n.conninfo, address)
+	if err != nil {
+		return fmt.Errorf("%s runs and could not be asked what it needs: %w", member, err)
+	}
+	defer source.Close()
+	upstream, err := source.Identify(ctx, n.slotNames()...)
+	if err != nil {
+		return fmt.Errorf("%s runs and could not be asked what it needs: %w", member, err)
+	}
+	n.add(upstream.Flushed, "%s, what it has", member)
+	return n.answer(member, upstream)
+}
+
+// answer adds what another host's slots need.
+func (n *needs) answer(member string, u model.Upstream) error {
+	if u.SystemID != n.in.Instance.SystemID {
+		return fmt.Errorf("the server at %s, which is to be %s, is another database: its system identifier is %s, and here it is %s",
+			u.Address, member, u.SystemID, n.in.Instance.SystemID)
+	}
+	for _, s := range u.Slots {
+		if s.RestartLSN.IsValid() {
+			n.add(s.RestartLSN, "the slot %s on %s", s.Name, member)
+		}
+	}
+	return nil
+}
+
+func (n *needs) slotNames() []string {
+	names := slices.Sorted(maps.Values(n.policy.SlotNames()))
+	return slices.Compact(names)
+}
+
+// addresses are those from which the standbys come, which the primary alone knows.
+func (n *needs) addresses(ctx context.Context) (map[string]string, error) {
+	addresses := map[string]string{}
+	if n.self != n.primary {
+		return addresses, nil
+	}
+	standbys, err := n.server.Replications(ctx)
+	for _, s := range standbys {
+		addresses[s.Name] = s.Address
+	}
+	return addresses, err
+}
+
+// address is where a member is: where it streams from, or else where its node's name leads.
+func (n *needs) address(ctx context.Context, member string, addresses map[string]string) (string, error) {
+	if address := addresses[member]; address != "" {
+		return address, nil
+	}
+	found, err := net.DefaultResolver.LookupHost(ctx, member)
+	if err != nil {
+		return "", fmt.Errorf("%s runs, and its address is not known: it does not stream from here, and its name leads nowhere (%w); "+
+			"run it on the primary %s, with --archive", member, err, n.primary)
+	}
+	return found[0], nil
+}

@@ -1,0 +1,285 @@
+package operation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/controller/postgres"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// servicePatience is how long Pacemaker may take to make this host the primary.
+const servicePatience = 5 * time.Minute
+
+// Work is what an operation would do: nothing where there are no steps. Says is what the operator should know before.
+type Work struct {
+	Says  []string
+	Steps []Step
+}
+
+// Service starts and stops the database of this host. Pacemaker does it: the node is in standby while the database is
+// stopped, also after Pacemaker was started anew.
+type Service struct {
+	Observer *controller.Observer // of this host
+	Clusters controller.ClusterReader
+	Node     string
+	Resource string
+}
+
+// self is this host in the cluster, fit to be started or stopped.
+type self struct {
+	cluster model.Cluster
+	clone   model.Clone
+	node    model.Node
+	role    model.Role
+	place   place
+}
+
+func (s *Service) look(ctx context.Context) (self, error) {
+	cluster, err := s.Clusters.Read(ctx)
+	if errors.Is(err, cib.ErrClusterDown) {
+		return self{}, fmt.Errorf("%w; type as root: systemctl start pacemaker", err)
+	}
+	if err != nil {
+		return self{}, err
+	}
+	h := self{cluster: cluster}
+	if h.clone, err = reconcile.Database(cluster, s.Resource); err != nil {
+		return h, err
+	}
+	h.node, _ = cluster.Node(s.Node)
+	switch {
+	case !h.node.Online:
+		return h, fmt.Errorf("this host, %s, is not online in the cluster: wait until Pacemaker has joined it, or see crm_mon", s.Node)
+	case !cluster.Quorate:
+		return h, errors.New("this partition has no quorum: bring the other hosts or the network back first")
+	case cluster.Maintenance || h.node.Maintenance || !h.clone.Managed:
+		return h, errors.New("the cluster, this node or the database is in maintenance: Pacemaker would start and stop nothing; leave it first")
+	}
+	if h.place, err = placeOf(h.clone); err != nil {
+		return h, err
+	}
+	h.role, _ = h.clone.Role(s.Node)
+	return h, nil
+}
+
+// others are the other hosts where the database has a role.
+func (h self) others(role model.Role) (hosts []string) {
+	policy, _ := model.PolicyOf(h.clone)
+	for _, member := range policy.Members {
+		if r, _ := h.clone.Role(member); r == role && !strings.EqualFold(member, h.node.Name) {
+			hosts = append(hosts, member)
+		}
+	}
+	return hosts
+}
+
+// Stop makes the steps that stop the database here; none when it is stopped. The primary is stopped last: to stop it while
+// others run is a failover, which force alone allows.
+func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (Work, error) {
+	h, err := s.look(ctx)
+	if err != nil || h.node.Standby && h.role == model.RoleStopped && !h.place.runs() {
+		return Work{}, err
+	}
+	standbys := h.others(model.RoleUnpromoted)
+	failover := h.role == model.RolePromoted && len(standbys) > 0
+	if failover && !force {
+		return Work{}, fmt.Errorf("this host, %s, is the primary, and %s would see it fail: type pgrex switchover first; to stop the whole "+
+			"cluster, type pgrex stop on %[2]s first and here last; --force is a failover", h.node.Name, strings.Join(standbys, ", "))
+	}
+	w := Work{Says: h.leaves(failover, standbys)}
+	server, err := s.server(ctx)
+	if err != nil {
+		return Work{}, err
+	}
+	if checkpoint && server != nil {
+		w.Steps = append(w.Steps, Step{Text: "a checkpoint here, so that the stop is short", Do: server.Checkpoint})
+	}
+	away := (&Rejoin{Clusters: s.Clusters, Resource: s.Resource}).keepAway(&Case{node: h.node.Name, place: h.place})
+	switch {
+	case failover:
+		away[0].UndoText = "pgrex rejoin"
+		away[0].Undo = func(context.Context) error { return errors.New("another host is the primary by now, or soon") }
+	case h.node.Standby:
+		away[0].Undo = nil
+	}
+	w.Steps = append(w.Steps, away...)
+	return w, nil
+}
+
+// server is the local server, nil where it is not up.
+func (s *Service) server(ctx context.Context) (*postgres.Server, error) {
+	in, err := s.Observer.Full(ctx)
+	if err != nil || in.Instance.State != model.ServerUp {
+		return nil, err
+	}
+	server, ok := s.Observer.Server().(*postgres.Server)
+	if !ok {
+		return nil, fmt.Errorf("the server is a %T", s.Observer.Server())
+	}
+	return server, nil
+}
+
+// leaves says whom a stop leaves.
+func (h self) leaves(failover bool, standbys []string) []string {
+	primary := h.others(model.RolePromoted)
+	switch {
+	case h.role == model.RoleStopped:
+		return nil
+	case failover:
+		next := reconcile.Successors(h.cluster, h.clone)
+		if len(next) == 0 {
+			return []string{"warning: nobody may take over: no standby is in step with this primary, so that nobody serves until pgrex start here"}
+		}
+		return []string{"warning: this is a failover: " + strings.Join(next, " or ") +
+			" takes over, and this host may need pgrex rejoin to come back"}
+	case h.role == model.RolePromoted:
+		return []string{"warning: this host is the last: nobody serves then; it has the newest data, so start it first again"}
+	case len(primary) == 0 && len(standbys) == 0:
+		return []string{"warning: this host is the last that runs"}
+	case len(primary) > 0 && len(standbys) == 0:
+		return []string{"warning: " + primary[0] + " has no other standby: nobody could take over from it then"}
+	}
+	return nil
+}
+
+// Start makes the steps that start the database here; none when it is started. Where a primary runs, this host has to be
+// able to follow it; otherwise it has to have the newest data, or force says so.
+func (s *Service) Start(ctx context.Context, force bool) (Work, error) {
+	h, err := s.look(ctx)
+	if err != nil {
+		return Work{}, err
+	}
+	if promoted := h.others(model.RolePromoted); len(promoted) > 0 {
+		return s.follow(ctx, h)
+	}
+	if h.role != model.RoleStopped || h.place.runs() {
+		if primary, err := reconcile.ConfirmedPrimary(h.cluster, h.clone); err != nil || !strings.EqualFold(primary, h.node.Name) {
+			return Work{}, fmt.Errorf("the database here runs (to Pacemaker its role is %q), and no host is the primary yet: wait, or see crm_mon -A", h.role)
+		}
+		return Work{}, nil
+	}
+	return s.first(ctx, h, force)
+}
+
+// follow starts a standby whose data are a part of the primary's.
+func (s *Service) follow(ctx context.Context, h self) (Work, error) {
+	r := &Rejoin{Observer: s.Observer, Clusters: s.Clusters, Node: s.Node, Resource: s.Resource}
+	c, err := r.Look(ctx)
+	switch {
+	case err != nil:
+		return Work{}, err
+	case c.Streams:
+		return Work{}, nil
+	case h.role != model.RoleStopped || c.place.runs():
+		return Work{}, errors.New("the database here runs, but does not stream through its own slot: wait, or type pgrex rejoin")
+	case c.place.rewinding() != notBegun:
+		return Work{}, errors.New("a rewind was begun here and not finished: type pgrex rejoin")
+	}
+	rung, err := c.Choose(string(reconcile.MethodStart))
+	if err != nil {
+		return Work{}, fmt.Errorf("these data cannot just be started, %w; the primary %s has the newest: type pgrex rejoin here", err, c.primary)
+	}
+	return Work{
+		Says:  []string{fmt.Sprintf("the primary is %s, which this host can follow: %s", c.primary, rung.Why)},
+		Steps: append(append([]Step{c.nameSlot()}, h.hand()...), r.awaitStreams(c)),
+	}, nil
+}
+
+// first starts this host as the primary, where there is none.
+func (s *Service) first(ctx context.Context, h self, force bool) (Work, error) {
+	if h.place.rewinding() != notBegun {
+		return Work{}, errors.New("a rewind was begun here and not finished: start another host first, then type pgrex rejoin here")
+	}
+	c, err := h.place.control(ctx)
+	if err != nil {
+		return Work{}, err
+	}
+	local, err := h.place.wal(ctx, c)
+	if err != nil {
+		return Work{}, fmt.Errorf("it is not known how new the data here are: %w", err)
+	}
+	claims := reconcile.Claims(h.cluster, h.clone)
+	why := reconcile.NotFirst(h.node.Name, local.End, claims)
+	_, locked := os.Stat(h.place.lock())
+	switch {
+	case force:
+	case why != "":
+		return Work{}, fmt.Errorf("this host must not be the first to start: %s; --force starts it all the same, and what only others have is lost", why)
+	case locked == nil:
+		return Work{}, fmt.Errorf("%s is there: this host was a primary, and did not end as the last one, so that another may have been the primary "+
+			"since; start another host first if one has newer data; if none has, --force removes the file and starts this host", h.place.lock())
+	}
+	steps := []Step{{Text: "see that there is still no primary", Do: s.noPrimary}}
+	name := reconcile.DataStatus(h.clone)
+	if status := h.node.Permanent[name]; force && status != reconcile.DataLatest { // the agent would not let it be the primary
+		undo := cib.SetNodeAttribute(h.node.Name, name, status)
+		steps = append(steps, run(cib.SetNodeAttribute(h.node.Name, name, reconcile.DataLatest), &undo))
+	}
+	steps = append(steps, h.hand()...)
+	steps = append(steps, await("it is the primary, and takes writes", servicePatience, s.serves))
+	says := []string{fmt.Sprintf("no host is the primary; the data here, timeline %d up to %s, are to be the newest", local.Timelines[len(local.Timelines)-1].ID, local.End)}
+	if why != "" {
+		says = append(says, "warning: "+why+"; what only others have is lost")
+	}
+	return Work{says, steps}, nil
+}
+
+// noPrimary tells whether there is none: the operator may have taken a while to answer.
+func (s *Service) noPrimary(ctx context.Context) error {
+	h, err := s.look(ctx)
+	if promoted := h.others(model.RolePromoted); err == nil && len(promoted) > 0 {
+		err = fmt.Errorf("%s is promoted by now: type pgrex start again", promoted[0])
+	}
+	return err
+}
+
+// hand gives the database, whose data are proven, back to Pacemaker. A host that was in standby is there again if it fails.
+func (h self) hand() []Step {
+	var undo *cib.Command
+	if h.node.Standby {
+		c := cib.SetStandby(h.node.Name, true)
+		undo = &c
+	}
+	var steps []Step
+	if _, err := os.Stat(h.place.lock()); err == nil {
+		steps = append(steps, h.place.unlock())
+	}
+	return append(steps, run(cib.Cleanup(h.clone.Primitive, h.node.Name), nil), run(cib.ClearBan(h.clone.Primitive, h.node.Name), nil),
+		run(cib.ClearBan(h.clone.ID, h.node.Name), nil),
+		run(cib.DeleteStandby(h.node.Name), undo))
+}
+
+// serves tells whether this host is the primary by every sign, and takes writes.
+func (s *Service) serves(ctx context.Context) error {
+	cluster, err := s.Clusters.Read(ctx)
+	if err != nil {
+		return err
+	}
+	clone, err := reconcile.Database(cluster, s.Resource)
+	if err != nil {
+		return err
+	}
+	primary, err := reconcile.ConfirmedPrimary(cluster, clone)
+	if err != nil {
+		return err
+	}
+	if !strings.EqualFold(primary, s.Node) {
+		return fmt.Errorf("the primary is %s", primary)
+	}
+	server, err := s.server(ctx)
+	if err == nil && server == nil {
+		err = errors.New("PostgreSQL is not up")
+	}
+	if err != nil {
+		return err
+	}
+	return server.Commit(ctx)
+}

@@ -1,0 +1,356 @@
+package operation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/controller/postgres"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// What a switchover waits for, and how long. Writes stand still from the stop on, so that it goes back soon.
+const (
+	receivePatience = 20 * time.Second
+	promotePatience = 2 * time.Minute
+	demotePatience  = 40 * time.Second // within undoTimeout
+	shutdownSeconds = "60"             // of pg_ctl
+	// lookPatience bounds one look at the address that moves: nobody may be there to answer.
+	lookPatience = time.Second
+)
+
+// Switchover makes another host the primary, and the old one, on which it is run, a standby of that.
+//
+// The agent's demote would be an immediate shutdown, after which nobody knows what the standbys have got. So PostgreSQL is
+// shut down by pgrex, while Pacemaker looks away (maintenance-mode): a fast shutdown ends only when every standby that
+// streams has flushed all of the WAL, the shutdown checkpoint included. The agent then finds it stopped, and demotes nothing.
+// The old primary's data are a part of the new one's for the same reason, so that the lock may go that keeps it from starting.
+type Switchover struct {
+	Observer *controller.Observer // of this host
+	Clusters controller.ClusterReader
+	Node     string
+	Resource string
+	To       string // "" for any host that can
+	Report   Reporter
+
+	before
+	place    place
+	target   string // its node
+	address  string // its own
+	conninfo string
+	rejoin   *Rejoin
+	back     *Case // of this host
+
+	end     model.LSN // of the WAL here, once it is shut down
+	system  string
+	stopped time.Time // when it was told to shut down
+	given   bool      // Pacemaker has the database again
+	done    bool      // the target is the primary
+}
+
+// primaryServer is what is asked of the local primary beside what the controller asks.
+type primaryServer interface {
+	Replications(ctx context.Context) ([]model.Replication, error)
+	Checkpoint(ctx context.Context) error
+}
+
+// Steps looks whether it can be done, and makes the steps. It changes nothing.
+func (s *Switchover) Steps(ctx context.Context) (steps []Step, err error) {
+	if s.before, err = onPrimary(ctx, s.Observer, s.Node); err != nil {
+		return nil, err
+	}
+	if s.place, err = placeOf(s.clone); err != nil {
+		return nil, err
+	}
+	if s.conninfo, err = s.place.conninfo(ctx, s.clone); err != nil {
+		return nil, err
+	}
+	server, ok := s.Observer.Server().(primaryServer)
+	if !ok {
+		return nil, fmt.Errorf("the server is a %T", s.Observer.Server())
+	}
+	standbys, err := server.Replications(ctx)
+	if err != nil {
+		return nil, err
+	}
+	node, _ := s.cluster.Node(s.Node)
+	found := reconcile.Switchover{Cluster: s.cluster, Clone: s.clone, Primary: node.Name, Standbys: standbys}
+	if s.target, err = found.Successor(s.To); err != nil {
+		return nil, err
+	}
+	replication, _ := found.Replication(s.target)
+	s.address = replication.Address
+	if err := s.slotsAreThere(ctx); err != nil {
+		return nil, err
+	}
+	s.rejoin = &Rejoin{Observer: s.Observer, Clusters: s.Clusters, Node: s.Node, Resource: s.Resource, Report: s.Report}
+	s.back = &Case{place: s.place, node: node.Name, primitive: s.clone.Primitive, slot: s.policy.SlotNames()[strings.ToLower(s.Node)]}
+	checkpoint := Step{Text: "a checkpoint here, so that the shutdown is short", Do: server.Checkpoint}
+	return append(append([]Step{checkpoint}, s.handOver()...), s.comeBack()...), nil
+}
+
+// slotsAreThere tells whether the target holds WAL for every other member. It also proves that the target lets this host in,
+// which is to follow it.
+func (s *Switchover) slotsAreThere(ctx context.Context) error {
+	var names []string
+	for _, member := range s.policy.Members {
+		names = append(names, s.policy.SlotNames()[member])
+	}
+	said, err := s.askTarget(ctx, names...)
+	if err != nil {
+		return fmt.Errorf("%s cannot be asked from here, so that this host could not follow it: %w", s.target, err)
+	}
+	if s.policy.AgentSlots || !s.policy.StandbySlots {
+		return nil // there are none before it is promoted
+	}
+	if missing := reconcile.MissingSlots(s.policy, s.target, said); len(missing) > 0 {
+		return fmt.Errorf("%s holds no WAL for the others, its slots are not there or not reserved (%s): see that pgrex runs there",
+			s.target, strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// askTarget asks the target at its own address.
+func (s *Switchover) askTarget(ctx context.Context, slots ...string) (model.Upstream, error) {
+	source, err := postgres.OpenStandby(ctx, s.conninfo, s.address)
+	if err != nil {
+		return model.Upstream{}, err
+	}
+	defer source.Close()
+	return source.Identify(ctx, slots...)
+}
+
+// handOver are the steps that make the target the primary. Until Pacemaker gets the database back, all can be undone.
+func (s *Switchover) handOver() []Step {
+	var steps []Step
+	ban := func(c cib.Command, node string) {
+		clear := cib.ClearBan(s.clone.ID, node)
+		steps = append(steps, run(c, &clear))
+	}
+	for _, node := range s.others() {
+		ban(cib.BanPromoted(s.clone.ID, node), node)
+	}
+	leave := cib.DeleteProperty(maintenanceMode)
+	steps = append(steps, run(cib.SetProperty(maintenanceMode, "true"), &leave), run(cib.Settle(), nil))
+	ban(cib.Ban(s.clone.ID, s.back.node), s.back.node)
+	return append(steps,
+		s.shutDown(),
+		await(s.target+" has all of the WAL", receivePatience, s.hasAll),
+		noReturn(s.leave(leave), &s.given),
+		s.takesWrites(),
+		noReturn(await(s.target+" is the primary by every sign", promotePatience, s.isPrimary), &s.done))
+}
+
+// noReturn notes that a step is done, and that there is no way back from there.
+func noReturn(step Step, done *bool) Step {
+	do := step.Do
+	step.NoReturn = true
+	step.Do = func(ctx context.Context) error {
+		err := do(ctx)
+		*done = err == nil
+		return err
+	}
+	return step
+}
+
+// others are the nodes of the members that are neither this host nor the target.
+func (s *Switchover) others() (nodes []string) {
+	for _, member := range s.policy.Members {
+		node, known := s.cluster.Node(member)
+		if known && node.Name != s.target && node.Name != s.back.node {
+			nodes = append(nodes, node.Name)
+		}
+	}
+	return nodes
+}
+
+// shutDown ends PostgreSQL here. Undone, it is started as it was before, as the primary: nobody else has been promoted.
+func (s *Switchover) shutDown() Step {
+	stop := s.place.program("pg_ctl", "stop", "--pgdata="+s.place.data, "--mode=fast", "--wait", "--timeout="+shutdownSeconds)
+	log := s.clone.Parameters["logfile"]
+	if log == "" {
+		log = "/dev/null" // the agent's default
+	}
+	// With the options of its last start, which are in postmaster.opts.
+	start := s.place.program("pg_ctl", "restart", "--pgdata="+s.place.data, "--mode=immediate", "--wait", "--timeout=50", "--log="+log)
+	return Step{
+		Text: stop.String(),
+		Do: func(ctx context.Context) error {
+			s.stopped = time.Now()
+			if _, err := stop.run(context.WithoutCancel(ctx)); err != nil {
+				return err
+			}
+			return s.seeEnd(context.WithoutCancel(ctx))
+		},
+		UndoText: "while maintenance-mode is on: " + start.String(),
+		Undo: func(ctx context.Context) error {
+			if on, err := s.maintenance(ctx); err != nil || !on {
+				return errors.Join(err, errors.New("the database may be Pacemaker's again, and another host the primary"))
+			}
+			_, err := start.run(ctx)
+			return err
+		},
+	}
+}
+
+// leave gives the database back to Pacemaker. What the tool says is not all: it may have been done all the same.
+func (s *Switchover) leave(command cib.Command) Step {
+	step := run(command, nil)
+	do := step.Do
+	step.Do = func(ctx context.Context) error {
+		err := do(ctx)
+		if err == nil {
+			return nil
+		}
+		if on, lookErr := s.maintenance(context.WithoutCancel(ctx)); lookErr != nil || on {
+			return err
+		}
+		return nil
+	}
+	return step
+}
+
+func (s *Switchover) maintenance(ctx context.Context) (on bool, err error) {
+	cluster, err := s.Clusters.Read(ctx)
+	return cluster.Maintenance, err
+}
+
+// seeEnd finds the end of the WAL here.
+func (s *Switchover) seeEnd(ctx context.Context) error {
+	c, err := s.place.control(ctx)
+	if err != nil {
+		return err
+	}
+	if state := c["Database cluster state"]; state != "shut down" {
+		return fmt.Errorf("to pg_controldata it is %q, and not shut down as a primary", state)
+	}
+	local, err := s.place.wal(ctx, c)
+	s.end, s.system = local.End, local.SystemID
+	return err
+}
+
+// hasAll tells whether the target has flushed all WAL of this host. The other standbys are not waited for: what they lack
+// the target has, in their slots.
+func (s *Switchover) hasAll(ctx context.Context) error {
+	said, err := s.askTarget(ctx)
+	switch {
+	case err != nil:
+		return err
+	case said.SystemID != s.system:
+		return fmt.Errorf("it is another database, with the system identifier %s", said.SystemID)
+	case !said.InRecovery:
+		return errors.New("it is no standby any more")
+	case said.Flushed < s.end:
+		return fmt.Errorf("it has the WAL up to %s, of %s", said.Flushed, s.end)
+	}
+	return nil
+}
+
+// takesWrites waits for the first look that finds a primary at the address that clients, too, may use. Undone, every host may
+// be promoted again, this one too: all it has the target has as well, so that it may follow it in any case.
+func (s *Switchover) takesWrites() Step {
+	vip := s.clone.Parameters["master_ip"]
+	step := await(vip+" takes writes again", promotePatience, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, lookPatience)
+		defer cancel()
+		source, err := postgres.OpenSource(ctx, s.conninfo)
+		if err != nil {
+			return err
+		}
+		defer source.Close()
+		said, err := source.Identify(ctx)
+		if err == nil && said.InRecovery {
+			err = errors.New("a standby answers there")
+		}
+		return err
+	})
+	look := step.Do
+	step.Do = func(ctx context.Context) error {
+		err := look(ctx)
+		if err == nil {
+			s.Report(fmt.Sprintf("write gap: %d ms, from the order to shut down here to the first look that found a primary at %s",
+				time.Since(s.stopped).Milliseconds(), vip))
+		}
+		return err
+	}
+	clear := cib.ClearBan(s.clone.ID, "")
+	step.UndoText = "once the database here is stopped to Pacemaker, too: rm -f " + s.place.lock() + "; " + clear.String()
+	step.Undo = func(ctx context.Context) error {
+		// Without the ban Pacemaker would look for the primary that it has left here, and count what it finds as a failure. If
+		// it does not get there, somebody must be able to serve all the same.
+		_ = await("Pacemaker has stopped it here", demotePatience, func(ctx context.Context) error {
+			return s.place.stopped(ctx, s.Clusters, s.clone.Primitive, s.back.node)
+		}).Do(ctx)
+		if err := removeFile(s.place.lock()); err != nil {
+			return err
+		}
+		return clear.Run(ctx)
+	}
+	return step
+}
+
+func (s *Switchover) isPrimary(ctx context.Context) error {
+	cluster, err := s.Clusters.Read(ctx)
+	if err != nil {
+		return err
+	}
+	clone, err := reconcile.Database(cluster, s.clone.Primitive)
+	if err != nil {
+		return err
+	}
+	primary, err := reconcile.ConfirmedPrimary(cluster, clone)
+	if err == nil && primary != s.target {
+		err = fmt.Errorf("the primary is %s", primary)
+	}
+	return err
+}
+
+// comeBack are the steps that make this host a standby of the target. What is left when one fails is for pgrex rejoin.
+func (s *Switchover) comeBack() []Step {
+	var steps []Step
+	for _, node := range s.others() {
+		steps = append(steps, run(cib.ClearBan(s.clone.ID, node), nil))
+	}
+	proven := "the data here are a part of " + s.target + "'s"
+	return append(steps,
+		Step{Text: proven, Do: func(ctx context.Context) error {
+			var found *Case
+			err := await(proven, promotePatience, func(ctx context.Context) (err error) {
+				found, err = s.rejoin.Look(ctx)
+				return err
+			}).Do(ctx)
+			if err == nil {
+				defer found.Close()
+				_, err = found.Choose(string(reconcile.MethodStart))
+			}
+			return err
+		}},
+		s.back.nameSlot(),
+		s.place.unlock(),
+		run(cib.ClearBan(s.clone.ID, s.back.node), nil),
+		s.rejoin.awaitStreams(s.back),
+	)
+}
+
+// WayOut says how the cluster is left and what to type, where a failure or an interrupt has not undone everything.
+func (s *Switchover) WayOut() string {
+	switch {
+	case s.done:
+		var clear strings.Builder
+		for _, node := range s.others() {
+			clear.WriteString(cib.ClearBan(s.clone.ID, node).String() + "; ")
+		}
+		return fmt.Sprintf("%s is the primary now; to make this host its standby, type: %spgrex rejoin", s.target, clear.String())
+	case s.given:
+		return "Pacemaker may promote any host now; if this one does not come back, type: pgrex rejoin"
+	}
+	return ""
+}
+
+// Target is the host that is to be the primary.
+func (s *Switchover) Target() string { return s.target }

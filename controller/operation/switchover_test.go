@@ -1,0 +1,115 @@
+package operation
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/testenv/pgserver"
+)
+
+// programsAsOwner gives a folder of PostgreSQL's programs that run as the user that the test's servers run as.
+func programsAsOwner(t *testing.T, server *pgserver.Server) string {
+	t.Helper()
+	folder := t.TempDir()
+	for _, name := range []string{"pg_ctl", "pg_controldata", "pg_waldump"} {
+		path := server.Command(t.Context(), name).Path
+		script := "#!/bin/sh\nexec " + path + " \"$@\"\n"
+		if os.Geteuid() == 0 {
+			script = "#!/bin/sh\ncd / && exec runuser -u postgres -- " + path + " \"$@\"\n"
+		}
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(script), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folder
+}
+
+// maintenance is a cluster in maintenance-mode, or not.
+type maintenance bool
+
+func (m *maintenance) Read(context.Context) (model.Cluster, error) {
+	return model.Cluster{Maintenance: bool(*m)}, nil
+}
+
+// Maintenance-mode is left when the CIB says so, whatever the tool said.
+func TestLeaveMaintenance(t *testing.T) {
+	on := maintenance(true)
+	s := &Switchover{Clusters: &on}
+	step := noReturn(s.leave(cib.Command{Path: "false"}), &s.given)
+	if err := step.Do(t.Context()); err == nil || s.given {
+		t.Errorf("it is still on, but: %v, %t", err, s.given)
+	}
+	on = false
+	if err := step.Do(t.Context()); err != nil || !s.given {
+		t.Errorf("it is off, but: %v, %t", err, s.given)
+	}
+}
+
+// A shutdown ends when the standby has everything, which it is then found to have; and it can be undone: the server is the
+// primary again, with the options of its start, on the same timeline, and the standby streams.
+func TestShutDownAndBack(t *testing.T) {
+	t.Parallel()
+	server := pgserver.New(t)
+	standby := server.Standby()
+	server.Stop("fast")
+	server.Start("-c", "cluster_name=of_the_command_line")
+	t.Cleanup(func() { server.Stop("immediate") })
+	streams := func() bool {
+		return server.SQL("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1"
+	}
+	server.Await("the standby streams", streams)
+	on := maintenance(true)
+	s := &Switchover{
+		Clusters: &on,
+		place:    place{data: filepath.Join(server.Dir, "data"), bin: programsAsOwner(t, server)},
+		conninfo: standby.Conninfo(), address: "127.0.0.1", target: "pm02",
+	}
+	s.clone.Parameters = map[string]string{"logfile": filepath.Join(server.Dir, "log-after-undo")}
+
+	server.SQL("CREATE TABLE written AS SELECT generate_series(1, 10000) AS n")
+	before := time.Now()
+	step := s.shutDown()
+	if err := step.Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s.place.runs() || s.stopped.Before(before) || !s.end.IsValid() {
+		t.Errorf("it runs: %t, its WAL ends at %s", s.place.runs(), s.end)
+	}
+	if err := s.hasAll(t.Context()); err != nil {
+		t.Errorf("after a clean shutdown: %v", err)
+	}
+	end := s.end
+	s.end++
+	if err := s.hasAll(t.Context()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("up to %s, of %s", end, end+1)) {
+		t.Errorf("a byte that nobody has: %v", err)
+	}
+
+	on = false
+	if err := step.Undo(t.Context()); err == nil || s.place.runs() {
+		t.Errorf("Pacemaker has the database, but it was started: %v, %t", err, s.place.runs())
+	}
+	on = true
+	if err := step.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now := server.SQL("SELECT pg_is_in_recovery(), current_setting('cluster_name'), timeline_id FROM pg_control_checkpoint()"); now != "f|of_the_command_line|1" {
+		t.Errorf("after undo: %s", now)
+	}
+	server.Await("the standby streams again", streams)
+	if err := step.Undo(t.Context()); err != nil { // of a shutdown that hangs, it must end it
+		t.Errorf("undone while it runs: %v", err)
+	}
+	server.Await("the standby streams again", streams)
+
+	standby.Promote()
+	if err := s.hasAll(t.Context()); err == nil || !strings.Contains(err.Error(), "no standby any more") {
+		t.Errorf("a standby that was promoted: %v", err)
+	}
+}

@@ -1,0 +1,181 @@
+package reconcile
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// hysteresis: a budget that differs by less than one in so many parts is left as it is, so that other files which grow and
+// shrink cost no write. For the same reason the most that is ever set leaves that part of what would fit: a disk that gives
+// less makes the difference large enough before the budget does not fit any more.
+const hysteresis = 10
+
+// maxSetting is the highest value of max_slot_wal_keep_size (PostgreSQL: MAX_KILOBYTES), in MB.
+const maxSetting = 1<<31 - 1
+
+// budget is rule 7: max_slot_wal_keep_size as the policy says, so that PostgreSQL keeps to it when pgrex is down, too. What an
+// operator wrote into a file of his own is his, and counts.
+func (v *view) budget() {
+	i := v.in.Instance
+	if i.WALProblem != "" {
+		v.say(model.CodeWALSpaceUnknown, model.Warning, v.self, "it is not known how much WAL fits here, so that no budget is set: %s", i.WALProblem)
+	}
+	b := i.Budget
+	switch {
+	case b == nil:
+	case b.CommandLine || b.Pinned != "" && !b.AutoConf:
+		v.pinned()
+	case b.Pinned != "":
+		if v.mayDestroy { // what counts then may be less
+			v.settings = append(v.settings, model.SetWALBudget{From: b.MaxSlotWALKeepSize, To: b.MaxSlotWALKeepSize, Reset: true, Guard: v.guard(),
+				Reason: model.Reason{Code: "Pinned", Text: fmt.Sprintf("%s sets it to %s: an operator's own value counts", b.PinnedAt, b.Pinned)}})
+		}
+	case v.policy.WALBudget.Unlimited:
+		if b.MaxSlotWALKeepSize != model.Unlimited {
+			v.setBudget(model.Unlimited, model.MetaWALBudget+"=unlimited")
+		}
+	case i.WALSpace != nil:
+		v.fitBudget()
+	}
+}
+
+// pinned says that the budget is an operator's own, and what is wrong with it.
+func (v *view) pinned() {
+	b := v.in.Instance.Budget
+	where := b.PinnedAt
+	if b.CommandLine {
+		where = "PostgreSQL's command line"
+	}
+	const instead = "take it out there to have " + model.MetaWALBudget + " count"
+	now := model.FormatMegabytes(b.MaxSlotWALKeepSize)
+	most, known := v.ceiling()
+	switch {
+	case b.MaxSlotWALKeepSize < 0:
+		v.say(model.CodeBudgetPinned, model.Warning, "max_slot_wal_keep_size",
+			"%s sets it to %s: the slot of a host that stays away can fill this host's disk; %s", where, now, instead)
+	case known && b.MaxSlotWALKeepSize > most:
+		v.say(model.CodeBudgetPinned, model.Warning, "max_slot_wal_keep_size",
+			"%s sets it to %s, but the file system of pg_wal can give %s to slots: it may be full before the budget ends; %s",
+			where, now, model.FormatMegabytes(most), instead)
+	default:
+		v.say(model.CodeBudgetPinned, model.Info, "max_slot_wal_keep_size", "%s sets it to %s, which is left as it is; %s", where, now, instead)
+	}
+}
+
+// fitBudget sets the budget where it differs enough from what it should be. Raising it harms nobody. Lowering it may have
+// PostgreSQL give slots up at the next checkpoint: while they hold more than what the policy grants, a budget that the disk
+// can give is left, and one that it cannot give is lowered to the most that it can.
+func (v *view) fitBudget() {
+	now := v.in.Instance.Budget.MaxSlotWALKeepSize
+	usual, most, floor := v.wantedBudget()
+	ceiling, _ := v.ceiling()
+	fits := now >= 0 && now <= ceiling
+	heldBack := v.heldMegabytes() > usual
+	target := usual
+	if heldBack && !fits {
+		target = most
+	}
+	off := max(target-now, now-target)
+	near := now >= floor && (off*hysteresis <= now || fits && off <= v.segmentMegabytes()) // WAL comes in whole segments
+	raises := now >= 0 && target > now
+	switch {
+	case near || target == now, !raises && fits && heldBack:
+	case raises, v.mayDestroy:
+		why := model.MetaWALBudget + "=" + v.policy.WALBudget.String()
+		if target != int64(v.policy.WALBudget.Bytes/model.MiB) {
+			why += ", and the file system of pg_wal has about " + model.FormatMegabytes(v.even(v.room())) + " for WAL, free or in use by it"
+		}
+		v.setBudget(target, why)
+	}
+}
+
+func (v *view) setBudget(to int64, why string) {
+	v.settings = append(v.settings, model.SetWALBudget{From: v.in.Instance.Budget.MaxSlotWALKeepSize, To: to, Guard: v.guard(),
+		Reason: model.Reason{Code: "Budget", Text: why}})
+}
+
+// wantedBudget is what the policy comes to on this file system, the most that fits there with room to spare, and what
+// PostgreSQL needs to run: it keeps up to max_wal_size between checkpoints, and wal_keep_size always, so that less would
+// cost slots of hosts that only restart. All in MB.
+func (v *view) wantedBudget() (usual, most, floor int64) {
+	b := v.in.Instance.Budget
+	segment := v.segmentMegabytes()
+	floor = (min(max(b.MaxWALSize, b.WALKeepSize, 1), maxSetting-segment) + segment - 1) / segment * segment
+	ceiling, _ := v.ceiling()
+	most = max(floor, v.even(ceiling-ceiling/hysteresis))
+	wish := v.room() * int64(v.policy.WALBudget.Percent) / 100
+	if v.policy.WALBudget.Percent == 0 {
+		wish = int64(v.policy.WALBudget.Bytes / model.MiB)
+		if wish > most {
+			v.say(model.CodeWALSpaceShort, model.Warning, model.MetaWALBudget, "%s is %s, but the file system of pg_wal can give %s to slots: this counts",
+				model.MetaWALBudget, v.policy.WALBudget, model.FormatMegabytes(most))
+		}
+	}
+	if ceiling < floor {
+		v.say(model.CodeWALSpaceShort, model.Warning, "pg_wal", "the file system of pg_wal has %s for WAL: that is too little for max_wal_size and "+
+			"for as much held by slots (%s each, or wal_keep_size); enlarge it, make room, or lower max_wal_size",
+			model.FormatMegabytes(v.room()), model.FormatMegabytes(floor))
+	}
+	return max(floor, min(v.even(wish), most)), most, floor
+}
+
+// room is what the file system has for WAL, in MB: what is free, and what is WAL already. The rest is other files'.
+func (v *view) room() int64 {
+	s := v.in.Instance.WALSpace
+	return int64(min(s.Free/model.MiB+s.WAL/model.MiB, maxSetting))
+}
+
+// ceiling is the highest budget that fits the disk, in MB: between two checkpoints PostgreSQL writes up to max_wal_size beside
+// what slots hold.
+func (v *view) ceiling() (mb int64, known bool) {
+	if v.in.Instance.WALSpace == nil || v.in.Instance.Budget == nil {
+		return 0, false
+	}
+	return max(0, v.room()-v.in.Instance.Budget.MaxWALSize), true
+}
+
+// even rounds down to a number of segments with few digits, at most a sixteenth less, so that figures which differ by little
+// give the same budget.
+func (v *view) even(mb int64) int64 {
+	const parts = 32
+	step := v.segmentMegabytes()
+	for step*parts <= mb {
+		step *= 2
+	}
+	return mb - mb%step
+}
+
+func (v *view) segmentMegabytes() int64 {
+	return int64(min(max(v.in.Instance.WALSegmentSize/model.MiB, 1), model.MiB))
+}
+
+// heldMegabytes is what the slot that holds most of the WAL holds when this plan is done, ours or not: a budget is for all.
+// PostgreSQL counts whole segments.
+func (v *view) heldMegabytes() int64 {
+	from := map[string]model.LSN{}
+	for _, s := range v.slots {
+		if s.Reserved() {
+			from[s.Name] = s.RestartLSN
+		}
+	}
+	for _, step := range slices.Concat(v.creates, v.advances, v.resets, v.drops) {
+		switch s := step.(type) {
+		case model.CreateSlot:
+			from[s.Slot] = v.in.Instance.Redo
+		case model.ResetSlot:
+			from[s.Slot] = v.in.Instance.Redo
+		case model.AdvanceSlot:
+			from[s.Slot] = s.To
+		case model.DropSlot:
+			delete(from, s.Slot)
+		case model.ReleaseXMin, model.TouchSlot, model.SetPrimarySlotName, model.SetWALBudget, model.PublishAttribute: // hold what they held
+		}
+	}
+	var most uint64
+	for _, l := range from {
+		most = max(most, l.BytesTo(v.in.Instance.End())+v.in.Instance.WALSegmentSize)
+	}
+	return int64(min(most/model.MiB, maxSetting))
+}

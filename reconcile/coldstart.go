@@ -1,0 +1,94 @@
+package reconcile
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// The agent's attribute for where a server's data end while there is no primary (show_xlog_location): 16 hex digits.
+const (
+	locationSuffix = "-xlog-loc"
+	dataSync       = "STREAMING|SYNC"
+	dataAsync      = "STREAMING|ASYNC"
+	modeAsync      = "async"
+)
+
+// Claim is what the cluster knows of a member's data.
+type Claim struct {
+	Host       string
+	DataStatus string // the agent's <primitive>-data-status; "" where it never wrote one
+	// Location is where the data of a running standby end, which the agent says while there is no primary.
+	Location model.LSN
+}
+
+// Claims are those of the members, in order of name.
+func Claims(c model.Cluster, clone model.Clone) []Claim {
+	policy, _ := model.PolicyOf(clone)
+	var claims []Claim
+	for _, member := range policy.Members {
+		n, _ := c.Node(member)
+		location, err := strconv.ParseUint(n.Transient[clone.Primitive+locationSuffix], 16, 64)
+		if err != nil {
+			location = 0 // it says nothing
+		}
+		claims = append(claims, Claim{member, n.Permanent[DataStatus(clone)], model.LSN(location)})
+	}
+	return claims
+}
+
+// NotFirst tells why a host must not be the first one to start while no other is the primary: "" if it may. Its own data
+// end at end. The agent keeps the data status of every member in the CIB: LATEST is who was the primary last, since a
+// promotion makes every other one DISCONNECT before anything is written (pgsql_promote).
+func NotFirst(host string, end model.LSN, claims []Claim) string {
+	var mine string
+	var latest, said []string
+	for _, c := range claims {
+		said = append(said, fmt.Sprintf("%s: %s", c.Host, dataStatusText(c.DataStatus)))
+		if strings.EqualFold(c.Host, host) {
+			mine = c.DataStatus
+		} else if c.Location > end {
+			return fmt.Sprintf("%s runs and has data up to %s, this host only up to %s: let that one be the primary", c.Host, c.Location, end)
+		}
+		if c.DataStatus == DataLatest {
+			latest = append(latest, c.Host)
+		}
+	}
+	all := strings.Join(said, ", ")
+	switch {
+	case len(latest) > 1:
+		return fmt.Sprintf("more than one host's data are said to be the newest (%s): find out which are before anything starts", all)
+	case mine == DataLatest:
+		return ""
+	case len(latest) == 1:
+		return fmt.Sprintf("%s has the newest data (%s): type pgrex start there first", latest[0], all)
+	case mine == dataSync: // it had everything that was acknowledged
+		return ""
+	case !slices.ContainsFunc(claims, func(c Claim) bool { return c.DataStatus != "" }):
+		return "" // the first start ever
+	}
+	return fmt.Sprintf("no host's data are said to be the newest (%s): find out which are", all)
+}
+
+func dataStatusText(status string) string {
+	if status == "" {
+		return "no data status"
+	}
+	return status
+}
+
+// Successors are the running standbys that the agent lets take over if the primary ends (control_slave_status,
+// have_master_right), in order of name.
+func Successors(c model.Cluster, clone model.Clone) (hosts []string) {
+	for _, claim := range Claims(c, clone) {
+		role, _ := clone.Role(claim.Host)
+		if role == model.RoleUnpromoted &&
+			(claim.DataStatus == dataSync || claim.DataStatus == dataAsync && clone.Parameters["rep_mode"] == modeAsync) {
+			hosts = append(hosts, claim.Host)
+		}
+	}
+	return hosts
+}

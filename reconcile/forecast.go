@@ -1,0 +1,198 @@
+package reconcile
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// forecast tells for each other member how it would come back if this host were promoted now; on the primary, how it comes
+// back as things are. It speaks of the state after the plan's own steps, so that doing them does not change it.
+func (v *view) forecast(standing model.Standing) []model.Forecast {
+	doubt := v.doubt(standing)
+	var all []model.Forecast
+	for _, member := range v.others {
+		f := model.Forecast{Candidate: v.self, Host: member}
+		switch {
+		case doubt != "":
+			f.Way, f.Why = model.WayUnknown, "nothing can be said while this holds: "+string(doubt)
+		case standing == model.Primary:
+			f.Way, f.Why = v.backToPrimary(member)
+		case member == v.primary:
+			f.Way, f.Why = v.primaryBack()
+		default:
+			f.Way, f.Why = v.standbyBack(member)
+		}
+		all = append(all, f)
+	}
+	return all
+}
+
+// doubts are the findings that say that what was seen of the cluster or the primary may not be so.
+var doubts = []model.Code{
+	model.CodeUpstreamUnknown, model.CodeOtherSystem, model.CodeNoQuorum, model.CodeCIBStale, model.CodePrimaryDiffers,
+}
+
+// doubt is the finding that makes a forecast a guess, if there is one.
+func (v *view) doubt(standing model.Standing) model.Code {
+	for _, f := range v.findings {
+		if slices.Contains(doubts, f.Code) {
+			return f.Code
+		}
+	}
+	if standing == model.InTransition {
+		return model.CodeInTransition
+	}
+	// Before the first restartpoint on a new timeline, positions compare only if this host already follows it.
+	if r, u := v.in.Instance.Receiver, v.in.Upstream; standing == model.Standby && u.Timeline != v.in.Instance.RedoTimeline &&
+		(!r.Streaming() || r.Timeline != u.Timeline) {
+		return model.CodeTimelineDiffers
+	}
+	return ""
+}
+
+// published is what a candidate's node attribute says of a host.
+func (v *view) published(candidate, host string) model.Way {
+	node, _ := v.in.Cluster.Node(candidate)
+	return model.ForecastIn(node.Attribute(model.ForecastAttribute), host)
+}
+
+// backToPrimary: a member that streams from here follows this host's timeline. Of one that does not, the last forecast
+// still holds as long as its slot does: it may be the primary of before, or never have had these data.
+func (v *view) backToPrimary(member string) (model.Way, string) {
+	s, ok := v.slot(v.names[member])
+	said := v.published(v.self, member)
+	switch {
+	case v.attached(member, s):
+		return model.WayStream, "it streams from here"
+	case ok && s.Lost():
+		return model.WayCopy, "WAL that it needs is gone here: its slot is lost"
+	case !ok || !s.Reserved() || s.Type != model.SlotPhysical || s.Temporary:
+		return model.WayUnknown, "no slot holds WAL for it here, and it does not stream"
+	case said == model.WayStream:
+		return said, fmt.Sprintf("its slot holds WAL for it from %s on", s.RestartLSN)
+	case said == model.WayRewind:
+		return said, fmt.Sprintf("its slot holds WAL for it from %s on, but it has not streamed since this host was promoted: its data may have parted from the primary's", s.RestartLSN)
+	case said == model.WayCopy:
+		return said, "its slot was lost, and it has not streamed since"
+	}
+	return model.WayUnknown, fmt.Sprintf("its slot holds WAL from %s on, but it has not streamed from here yet", s.RestartLSN)
+}
+
+// attached tells whether the member receives WAL from this host.
+func (v *view) attached(member string, s model.Slot) bool {
+	application := ApplicationName(member)
+	return slices.ContainsFunc(v.in.Instance.Senders, func(w model.WALSender) bool {
+		return w.Replicates() && (w.ApplicationName == application || s.Active && w.PID == s.ActivePID)
+	})
+}
+
+// primaryBack: the primary may have written what this host never got, so that it needs pg_rewind, which reads from the last
+// common checkpoint on (trap 4).
+func (v *view) primaryBack() (model.Way, string) {
+	size, redo := v.in.Instance.WALSegmentSize, v.in.Instance.Redo
+	from, held := v.holds(v.primary)
+	switch {
+	case !held:
+		return model.WayCopy, "no slot here holds WAL for it"
+	case v.in.Instance.NoRewind != "":
+		return model.WayCopy, "pg_rewind cannot be used: " + v.in.Instance.NoRewind
+	case from.Segment(size) > redo.Segment(size):
+		return model.WayUnknown, fmt.Sprintf("its slot here stands at %s, but pg_rewind may need WAL from the last restartpoint here on, %s", from, redo)
+	}
+	return model.WayRewind, fmt.Sprintf("its slot here holds WAL from %s on, and the last restartpoint here is at %s", from, redo)
+}
+
+// standbyBack: another standby goes on where it is, if this host holds WAL from there on and is not behind it.
+func (v *view) standbyBack(member string) (model.Way, string) {
+	size := v.in.Instance.WALSegmentSize
+	from, held := v.holds(member)
+	need, known := v.need(member)
+	said := v.published(v.primary, member)
+	switch {
+	case said == model.WayCopy && (known || !held):
+		return model.WayCopy, fmt.Sprintf("the primary %s has lost WAL that it needs", v.primary)
+	case !known && said != model.WayStream && v.published(v.self, member) == model.WayCopy:
+		return model.WayCopy, "WAL that it needs was gone here already when that was last known"
+	case !known:
+		return model.WayUnknown, fmt.Sprintf("the primary %s has no WAL reserved for it, so that nobody knows what it needs", v.primary)
+	case from.Segment(size) > need.Segment(size):
+		return model.WayCopy, fmt.Sprintf("WAL is held here from %s on, but it needs WAL from %s on", from, need)
+	case said == model.WayRewind:
+		return v.rewound(fmt.Sprintf("it has not streamed from the primary %s yet: its data may have parted from the primary's", v.primary))
+	case v.behind(member, need):
+		return v.rewound(fmt.Sprintf("it has WAL up to %s, and this host only up to %s", need, v.in.Instance.End()))
+	}
+	return model.WayStream, fmt.Sprintf("WAL is held here from %s on, and it needs WAL from %s on", from, need)
+}
+
+func (v *view) rewound(why string) (model.Way, string) {
+	if no := v.in.Instance.NoRewind; no != "" {
+		return model.WayCopy, why + ", and pg_rewind cannot be used: " + no
+	}
+	return model.WayRewind, why
+}
+
+// behind tells whether a member has WAL that this standby has not. The two positions are not of the same moment: a whole
+// segment between them is needed to say so, and none to take it back, so that the answer is steady under load.
+func (v *view) behind(member string, need model.LSN) bool {
+	size := v.in.Instance.WALSegmentSize
+	its, own := need.Segment(size), v.in.Instance.End().Segment(size)
+	return its > own+1 || its > own && v.published(v.self, member) == model.WayRewind
+}
+
+// holds is from where on this standby has WAL for a member, and whether a slot holds it, once the steps are done. Without a
+// slot there is the WAL since the last restartpoint, at the moment of a promotion.
+func (v *view) holds(member string) (from model.LSN, held bool) {
+	name := v.names[member]
+	s, ok := v.slot(name)
+	switch {
+	case v.policy.AgentSlots, !v.policy.StandbySlots:
+		return v.in.Instance.Redo, false
+	case slices.ContainsFunc(slices.Concat(v.creates, v.resets), func(s model.Step) bool { return makes(s) == name }):
+		return v.in.Instance.Redo, true
+	case ok && s.Type == model.SlotPhysical && !s.Temporary && s.Reserved():
+		return s.RestartLSN, true
+	}
+	return v.in.Instance.Redo, false
+}
+
+// makes is the slot that a step makes.
+func makes(step model.Step) string {
+	switch s := step.(type) {
+	case model.CreateSlot:
+		return s.Slot
+	case model.ResetSlot:
+		return s.Slot
+	case model.ReleaseXMin, model.TouchSlot, model.AdvanceSlot, model.DropSlot, model.SetPrimarySlotName, model.SetWALBudget, model.PublishAttribute:
+	}
+	return ""
+}
+
+// publish plans to put the forecast where every host sees it, when it differs from what is there. In doubt the last one stays:
+// after a failover it is what the new primary knows of those who are away.
+func (v *view) publish(standing model.Standing, forecasts []model.Forecast) []model.Step {
+	if len(forecasts) == 0 || v.doubt(standing) != "" {
+		return nil
+	}
+	node, _ := v.in.Cluster.Node(v.self)
+	now, want := node.Attribute(model.ForecastAttribute), model.FormatForecasts(forecasts)
+	if now == want {
+		return nil
+	}
+	var changes []string
+	for _, f := range forecasts {
+		if now == "" || f.Way != model.ForecastIn(now, f.Host) {
+			changes = append(changes, f.Host+": "+f.Why)
+		}
+	}
+	if len(changes) == 0 {
+		changes = append(changes, "it names other hosts, or is not understood")
+	}
+	return []model.Step{model.PublishAttribute{
+		Node: node.Name, Name: model.ForecastAttribute, From: now, To: want,
+		Reason: model.Reason{Code: "Forecast", Text: strings.Join(changes, "; ")},
+	}}
+}

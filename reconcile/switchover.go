@@ -1,0 +1,174 @@
+package reconcile
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// maxBehind is how much WAL a successor may have to replay yet, in bytes: nobody writes until it has.
+const maxBehind = 16 << 20
+
+// Switchover is what is known, on the primary, of a cluster that is to get another one.
+type Switchover struct {
+	Cluster  model.Cluster
+	Clone    model.Clone
+	Primary  string // its node
+	Standbys []model.Replication
+}
+
+// Successor is the host that is to be the primary: the one asked for or, with "", the first in order of name that nothing
+// speaks against. The error says what does.
+func (s Switchover) Successor(asked string) (node string, err error) {
+	if err := s.hindered(); err != nil {
+		return "", err
+	}
+	policy, _ := model.PolicyOf(s.Clone)
+	if asked != "" {
+		if !slices.Contains(policy.Members, strings.ToLower(asked)) {
+			return "", inputErrorf("%s is not in the agent's node_list: %s", asked, strings.Join(policy.Members, ", "))
+		}
+		n, err := s.candidate(asked, policy)
+		return n.Name, err
+	}
+	var against []string
+	for _, member := range policy.Members {
+		if strings.EqualFold(member, s.Primary) {
+			continue
+		}
+		n, err := s.candidate(member, policy)
+		if err == nil {
+			return n.Name, nil
+		}
+		against = append(against, err.Error())
+	}
+	return "", inputErrorf("no host can be the primary: %s", orNone(against))
+}
+
+// hindered is what speaks against a switchover to any host.
+func (s Switchover) hindered() error {
+	for _, n := range s.Cluster.Nodes {
+		switch {
+		case n.Unclean || n.Pending:
+			return inputErrorf("%s is on its way in or out of the cluster: wait until it is online, or fenced", n.Name)
+		case n.Name == s.Primary && n.Maintenance:
+			return inputErrorf("the primary %s is in maintenance: leave it first", n.Name)
+		case n.Name == s.Primary && n.Standby:
+			return inputErrorf("the primary %s is in standby: Pacemaker moves the database away already", n.Name)
+		case n.Name == s.Primary:
+			if err := s.failed(n); err != nil {
+				return err
+			}
+		}
+	}
+	for _, l := range s.Clone.Locations {
+		if l.ByTool() {
+			return inputErrorf("the constraint %s is left from an earlier --ban or --move: type crm_resource --clear --resource %s", l.ID, s.Clone.ID)
+		}
+	}
+	return nil
+}
+
+// failed tells whether Pacemaker counts failures of the database on a node: it may not be let run there again.
+func (s Switchover) failed(n model.Node) error {
+	for name, value := range n.Transient {
+		rest, ok := strings.CutPrefix(name, "fail-count-"+s.Clone.Primitive)
+		if ok && (rest == "" || rest[0] == '#') && value != "0" {
+			return inputErrorf("the database has failed on %s: find out why, then type crm_resource --cleanup --resource %s --node %s",
+				n.Name, s.Clone.Primitive, n.Name)
+		}
+	}
+	return nil
+}
+
+// candidate is a host's node, with what speaks against its being the primary.
+func (s Switchover) candidate(host string, policy model.Policy) (model.Node, error) {
+	n, known := s.Cluster.Node(host)
+	role, _ := s.Clone.Role(host)
+	switch {
+	case !known:
+		return n, inputErrorf("%s is no node of the cluster", host)
+	case strings.EqualFold(host, s.Primary):
+		return n, inputErrorf("%s is the primary already", n.Name)
+	case !n.Online:
+		return n, inputErrorf("%s is offline", n.Name)
+	case n.Standby:
+		return n, inputErrorf("%s is in standby: end that first", n.Name)
+	case n.Maintenance:
+		return n, inputErrorf("%s is in maintenance: end that first", n.Name)
+	case s.failed(n) != nil:
+		return n, s.failed(n)
+	case role != model.RoleUnpromoted:
+		return n, inputErrorf("the database on %s is %s, and not a standby", n.Name, orUnknown(role))
+	}
+	for _, l := range s.Clone.Locations {
+		if strings.EqualFold(l.Node, host) && strings.HasPrefix(l.Score, "-") {
+			return n, inputErrorf("the constraint %s keeps the database away from %s", l.ID, n.Name)
+		}
+	}
+	if err := s.follows(n, policy); err != nil {
+		return n, err
+	}
+	return n, s.wouldPromote(n, policy)
+}
+
+func orUnknown(role model.Role) string {
+	if role == "" {
+		return "in a state that Pacemaker does not know"
+	}
+	return string(role)
+}
+
+// Replication is the row of pg_stat_replication of a node. PostgreSQL cuts the name.
+func (s Switchover) Replication(node string) (model.Replication, bool) {
+	name := strings.ToLower(node)
+	name = name[:min(len(name), 63)]
+	i := slices.IndexFunc(s.Standbys, func(r model.Replication) bool { return r.Name == name })
+	if i < 0 {
+		return model.Replication{}, false
+	}
+	return s.Standbys[i], true
+}
+
+// follows tells whether a node has nearly everything that the primary has.
+func (s Switchover) follows(n model.Node, policy model.Policy) error {
+	r, ok := s.Replication(n.Name)
+	switch {
+	case !ok:
+		return inputErrorf("%s does not stream from the primary: see pgrex status", n.Name)
+	case r.State != "streaming":
+		return inputErrorf("%s does not stream from the primary yet: its state is %s", n.Name, r.State)
+	case r.Behind > maxBehind:
+		return inputErrorf("%s has %s of WAL to replay yet: wait until it has caught up", n.Name, model.FormatBytes(r.Behind))
+	case r.Address == "":
+		return inputErrorf("%s streams over the unix socket, so that there is no way to ask it", n.Name)
+	case policy.RepMode == "sync" && r.SyncState != "sync":
+		return inputErrorf("%s is not the synchronous standby (%s), and the agent would promote no other", n.Name, r.SyncState)
+	}
+	return nil
+}
+
+// wouldPromote tells whether the agent would give a node the right to be the primary (its have_master_right): by what it
+// wrote last as the state of the data there.
+func (s Switchover) wouldPromote(n model.Node, policy model.Policy) error {
+	status := n.Attribute(s.Clone.Primitive + dataStatusSuffix)
+	if status == "STREAMING|SYNC" || status == "STREAMING|ASYNC" && policy.RepMode == "async" {
+		return nil
+	}
+	return inputErrorf("the agent would not promote %s: its %s%s is %q; see whether that changes at its next monitor",
+		n.Name, s.Clone.Primitive, dataStatusSuffix, status)
+}
+
+// MissingSlots are the slots that a successor ought to have reserved for every other member, by what it says of them.
+func MissingSlots(policy model.Policy, successor string, said model.Upstream) []string {
+	names := policy.SlotNames()
+	var missing []string
+	for _, member := range policy.Members {
+		slot, _ := said.Slot(names[member])
+		if !strings.EqualFold(member, successor) && !slot.RestartLSN.IsValid() {
+			missing = append(missing, names[member])
+		}
+	}
+	return missing
+}

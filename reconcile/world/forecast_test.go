@@ -1,0 +1,48 @@
+package world
+
+import (
+	"github.com/pgrex/pgrex/model"
+)
+
+// judgeForecast holds what a host's plan foretells against what would happen, were it promoted now. A forecast may be worse
+// than what would happen, where pgrex cannot know better; it is never better, but for reasons that no slot can prevent.
+func (w *world) judgeForecast(h *host, plan model.Plan) {
+	if w.newest(h) != h && h.server == primary {
+		return // the others have a newer primary, and it does not know
+	}
+	for _, f := range plan.Forecast {
+		n := w.host(f.Host)
+		if f.Way == model.WayUnknown || n == h {
+			w.count.forecasts["unknown"]++
+			continue
+		}
+		promoted := h.wal.clone()
+		if h.server == standby {
+			promoted.history = append(promoted.history, branch{w.timelines + 1, promoted.end})
+		}
+		truth := n.wal.comeBackTo(promoted)
+		if !w.agentSlots && w.standbySlots {
+			w.count.forecasts[foretold(f.Way, truth)]++
+		}
+		ahead := n.wal.end > promoted.end && n.wal.end-promoted.end < 2*segment
+		switch {
+		case n.spoiled > 0, truth == byCopyTarget, w.hold(h, n).why != "":
+		case h.server == primary && truth == byRewind: // another one was primary in between, and pgrex here has not looked
+		case f.Way == model.WayStream && truth == byRewind && !ahead, f.Way != model.WayCopy && truth == byCopySource:
+			w.fail("%s foretells %s for %s (%s), but it would %s: %s", h.name, f.Way, n.name, f.Why, truth, w.show(h, n))
+		}
+	}
+}
+
+func foretold(way model.Way, truth comeback) string {
+	return string(way) + ", and it would " + string(truth)
+}
+
+func (w *world) host(name string) *host {
+	for _, h := range w.hosts {
+		if h.name == name {
+			return h
+		}
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package stories
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/pgrex/pgrex/testenv"
+)
+
+const lockFile = "/var/lib/pgsql/tmp/PGSQL.lock"
+
+// TestStartAndStop: hosts are stopped and started one by one and all together; who has stale data does not start first.
+func TestStartAndStop(t *testing.T) {
+	t.Parallel()
+	s := tell(t, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}})
+	primary := s.primary()
+	standbys := s.others(primary)
+	s.start(s.lab.Hosts()...)
+	s.awaitRight(patience, primary)
+	for _, host := range s.lab.Hosts() {
+		s.mark(host)
+	}
+	s.chapter("what runs is started, and the primary goes last", func(s *story) {
+		for _, host := range s.lab.Hosts() {
+			s.says(host, 0, "it is so already", "start", "--yes")
+		}
+		s.says(primary, 1, "type pgrex switchover first", "stop", "--yes")
+		s.says(primary, 2, standbys[0]+" takes over", "stop", "--force", "--dry-run")
+		s.says(standbys[0], 1, "there is no terminal", "stop")
+		s.says(standbys[0], 64, "", "stop", "now")
+	})
+	s.chapter("a standby", func(s *story) {
+		s.says(standbys[0], 2, "--name standby --update=true", "stop", "--dry-run")
+		s.says(standbys[0], 0, "is stopped", "stop", "--yes")
+		s.says(standbys[0], 0, "it is so already", "stop", "--yes")
+		s.load(primary, 200<<20)
+		_, err := s.lab.Exec(s.ctx, standbys[0], "touch", lockFile) // what it has is proven by the primary: the lock may go
+		s.must(err)
+		s.says(standbys[0], 2, "remove "+lockFile, "start", "--dry-run")
+		s.says(standbys[0], 0, "is started", "start", "--yes")
+		if ok, seen := s.streams(primary, standbys[0]); !ok {
+			s.t.Errorf("it does not stream: %s", seen)
+		}
+		s.neverCopied(standbys[0])
+	})
+	s.chapter("interrupted", func(s *story) { s.stopInterrupted(primary, standbys[0]) })
+	s.chapter("all of them, and the newest first", func(s *story) { s.stopAll(primary, standbys) })
+	s.chapter("failover, and a host whose data parted", func(s *story) {
+		s.says(primary, 0, "is stopped", "stop", "--force", "--yes")
+		s.await(patience, "another primary", func() (bool, string) {
+			now, err := s.lab.Primary(s.ctx)
+			return err == nil && now != primary, fmt.Sprint(now, err)
+		})
+		s.awaitPrimary(s.primary())
+		out, status := s.operate(primary, "start", "--dry-run")
+		switch { // whether it had written what no standby has is chance
+		case status == 2 && strings.Contains(out, "which this host can follow"):
+		case status == 1 && strings.Contains(out, "type pgrex rejoin here"):
+		default:
+			s.t.Errorf("start after a failover ends with %d", status)
+		}
+	})
+}
+
+// says runs one of pgrex's operations, and sees how it ends and what it says.
+func (s *story) says(host string, status int, text string, arguments ...string) {
+	s.t.Helper()
+	out, got := s.operate(host, arguments...)
+	if got != status || !strings.Contains(out, text) {
+		s.t.Fatalf("it ends with %d, not %d, or does not say %q", got, status, text)
+	}
+}
+
+// stopInterrupted: Ctrl-C while the stop is under way. The standby streams again.
+func (s *story) stopInterrupted(primary, host string) {
+	const log = "/var/lib/pgsql/stop.log"
+	_, err := s.lab.ExecAs(s.ctx, "postgres", "haclient", host, "sh", "-c", fmt.Sprintf(
+		`%s stop --yes >%s 2>&1 & pid=$!; n=0
+until grep -q '^2\. .*s)$' %s; do n=$((n+1)); [ $n -lt 1200 ] && kill -0 $pid || exit 9; sleep 0.05; done
+kill -INT $pid; wait $pid; [ $? = 1 ]`, pgrex, log, log))
+	out, _ := s.lab.Exec(s.ctx, host, "cat", log)
+	s.t.Logf("interrupted (%v):\n%s", err, out)
+	s.must(err)
+	if !strings.Contains(out, "undone: ") {
+		s.t.Error("it was not undone")
+	}
+	s.awaitStreams(primary, host)
+}
+
+// stopAll stops every host, the primary last, and starts them again. The first to start has to be the one that ended last:
+// another was away while that one was written to.
+func (s *story) stopAll(primary string, standbys []string) {
+	for _, host := range standbys {
+		s.says(host, 0, "is stopped", "stop", "--yes")
+	}
+	s.sql(primary, "CREATE TABLE last AS SELECT 1 AS written")
+	s.says(primary, 2, "this host is the last: nobody serves then", "stop", "--dry-run")
+	s.says(primary, 0, "is stopped", "stop", "--yes")
+	status, err := s.lab.Status(s.ctx)
+	s.must(err)
+	for _, h := range status.Hosts {
+		s.t.Logf("%s is %s, its data %s", h.Name, h.Status, h.DataStatus)
+		if (h.DataStatus == "LATEST") != (h.Name == primary) {
+			s.t.Errorf("the data status of %s is %s", h.Name, h.DataStatus)
+		}
+	}
+	s.says(standbys[0], 1, primary+" has the newest data", "start", "--yes")
+	s.says(standbys[0], 2, "what only others have is lost", "start", "--force", "--dry-run")
+	_, err = s.lab.Exec(s.ctx, primary, "touch", lockFile)
+	s.must(err)
+	s.says(primary, 1, lockFile+" is there", "start", "--yes")
+	_, err = s.lab.Exec(s.ctx, primary, "rm", lockFile)
+	s.must(err)
+	s.says(primary, 0, "is started", "start", "--yes")
+	if got := s.sql(primary, "SELECT written FROM last"); got != "1" {
+		s.t.Errorf("what was written last is %q", got)
+	}
+	for _, host := range standbys {
+		s.says(host, 0, "is started", "start", "--yes")
+		if ok, seen := s.streams(primary, host); !ok {
+			s.t.Errorf("%s does not stream: %s", host, seen)
+		}
+		s.neverCopied(host)
+	}
+	s.awaitRight(patience, primary)
+}
