@@ -45,25 +45,31 @@ func (p place) inode() (string, error) {
 	return strconv.FormatUint(s.Ino, 10), err
 }
 
-// begin opens the journal.
+// begin opens the journal. It appears whole: until then nothing was touched, and nothing must look as if it were.
 func (p place) begin() error {
 	inode, err := p.inode()
 	if err != nil {
 		return err
 	}
-	if err := os.RemoveAll(p.marker()); err != nil { // one that does not apply
+	if err := p.close(); err != nil { // one that does not apply
 		return err
 	}
-	if err := os.Mkdir(p.marker(), 0o700); err != nil {
+	if err := os.RemoveAll(p.opening()); err != nil {
 		return err
 	}
-	if err := writeWhole(filepath.Join(p.marker(), journalOf), inode); err != nil {
+	if err := os.Mkdir(p.opening(), 0o700); err != nil {
 		return err
 	}
-	if err := syncFolder(filepath.Dir(p.marker())); err != nil {
+	if err := writeWhole(filepath.Join(p.opening(), journalOf), inode); err != nil {
 		return err
 	}
-	return copyFiles(p.data, p.marker())
+	if err := copyFiles(p.data, p.opening()); err != nil {
+		return err
+	}
+	if err := os.Rename(p.opening(), p.marker()); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(p.marker()))
 }
 
 // through notes that pg_rewind is through.
@@ -77,21 +83,30 @@ func (p place) putBack(slot string) error {
 	if err := p.setSlotName(slot); err != nil {
 		return err
 	}
-	// At once: without its notes the journal would mean something else.
+	return p.close()
+}
+
+// close ends the journal, at once: without its notes it would mean something else.
+func (p place) close() error {
 	if err := os.RemoveAll(p.closed()); err != nil {
 		return err
 	}
-	if err := os.Rename(p.marker(), p.closed()); err != nil {
+	if err := os.Rename(p.marker(), p.closed()); err != nil && !os.IsNotExist(err) {
 		return err
 	}
 	return syncFolder(filepath.Dir(p.marker()))
 }
 
+func (p place) opening() string { return p.marker() + "-new" }
+
 func (p place) closed() string { return p.marker() + "-done" }
 
 // finish removes all that an operation has left.
 func (p place) finish() error {
-	for _, folder := range []string{p.marker(), p.closed()} {
+	if err := p.close(); err != nil {
+		return err
+	}
+	for _, folder := range []string{p.opening(), p.closed()} {
 		if err := os.RemoveAll(folder); err != nil {
 			return err
 		}

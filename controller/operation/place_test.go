@@ -45,10 +45,22 @@ func TestJournal(t *testing.T) {
 		}
 	}
 	want("before", notBegun)
-	if err := os.Mkdir(p.marker(), 0o700); err != nil {
+	// Killed, or failed, while the journal is written.
+	unreadable := filepath.Join(p.data, "pg_ident.conf")
+	if err := os.Mkdir(unreadable, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	want("without a note", halfRewound)
+	if err := p.begin(); err == nil {
+		t.Error("it begins without one of the files to keep")
+	}
+	want("not yet whole", notBegun)
+	if !p.left() {
+		t.Error("what there is of a journal is not seen as left")
+	}
+	if err := errors.Join(os.Remove(unreadable), os.Mkdir(p.marker(), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	want("in doubt", halfRewound)
 	if err := p.begin(); err != nil {
 		t.Fatal(err)
 	}
@@ -75,8 +87,12 @@ func TestJournal(t *testing.T) {
 	if !p.left() {
 		t.Error("the journal is not seen as left")
 	}
+	p.make(t, filepath.Join(p.opening(), "a"), filepath.Join(p.closed(), "b"))
 	if err := p.finish(); err != nil || p.left() {
 		t.Errorf("something is left: %v", err)
+	}
+	if err := p.finish(); err != nil {
+		t.Errorf("with nothing left: %v", err)
 	}
 }
 

@@ -164,7 +164,7 @@ func (p place) clear() error {
 
 // left tells whether there is anything that clear, or the end of an operation, removes.
 func (p place) left() bool {
-	for _, path := range append(p.triedFolders(), p.beside(), p.marker(), p.closed()) {
+	for _, path := range append(p.triedFolders(), p.beside(), p.opening(), p.marker(), p.closed()) {
 		if _, err := os.Lstat(path); err == nil {
 			return true
 		}

@@ -203,6 +203,7 @@ func (s *story) standbyAwayAcrossFailover(old, next, absent string) {
 		out := s.sql(next, fmt.Sprintf("SELECT restart_lsn <= '%s' FROM pg_replication_slots WHERE slot_name = '%s'", need, s.slot(absent)))
 		return out == "t", out
 	})
+	s.awaitSuccessor(next)
 	s.must(s.lab.Crash(s.ctx, old))
 	s.t.Logf("%s takes writes %s after the crash of %s", next, s.awaitPrimary(next).Round(100*time.Millisecond), old)
 	s.load(next, 10*walKeepSize)

@@ -135,6 +135,7 @@ func (s *story) asForetold(old, next, absent string) {
 		status, err := s.status(next)
 		return err == nil && way(status, absent, old) == model.WayUnknown && !member(status, absent).Online, fmt.Sprint(status.Forecast, err)
 	})
+	s.awaitSuccessor(next)
 	s.must(s.lab.Crash(s.ctx, old))
 	s.awaitPrimary(next)
 	s.load(next, 4*walKeepSize)

@@ -189,6 +189,7 @@ func TestAgentSlots(t *testing.T) {
 		s.t.Errorf("the slots on the standby have changed: before %q, now %q", before, now)
 	}
 	s.chapter("promote", func(s *story) {
+		s.awaitSuccessor(standby)
 		s.must(s.lab.Crash(s.ctx, primary))
 		s.awaitPrimary(standby)
 		s.await(patience, "the new primary's slots are reserved", func() (bool, string) {

@@ -188,6 +188,7 @@ func (s *story) diverge(old string, megabytes int) {
 			return out == "2", out
 		})
 	}
+	s.awaitSuccessor(s.others(old)...)
 	s.must(s.lab.Cut(s.ctx, old))
 	s.sql(old, fmt.Sprintf("SELECT count(pg_logical_emit_message(false, 'story', repeat('x', 1 << 20))) FROM generate_series(1, %d)", megabytes))
 	if megabytes > segment>>20 {

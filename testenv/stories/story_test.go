@@ -331,6 +331,18 @@ func (s *story) awaitPrimary(host string) time.Duration {
 	})
 }
 
+// awaitSuccessor waits until the agent says, at a monitor, that one of these standbys may be promoted. It lets one at a time be
+// synchronous: after that one has gone, or just after a failover, nobody may, and a primary lost then has no successor.
+func (s *story) awaitSuccessor(standbys ...string) {
+	s.t.Helper()
+	s.await(patience, "one of "+strings.Join(standbys, ", ")+" may be promoted", func() (bool, string) {
+		status, err := s.lab.Status(s.ctx)
+		return slices.ContainsFunc(status.Hosts, func(h testenv.HostStatus) bool {
+			return h.Status == "HS:sync" && slices.Contains(standbys, h.Name)
+		}), fmt.Sprint(status.Hosts, err)
+	})
+}
+
 // awaitStopped waits until Pacemaker has stopped the database on a host, and has nothing more to do there.
 func (s *story) awaitStopped(host string) {
 	s.t.Helper()
