@@ -173,6 +173,16 @@ func TestMend(t *testing.T) {
 		t.Errorf("the WAL of the copy ends at %s: %s", l.End, l.Unreadable)
 	}
 	followsThrough(t, host, primary)
+	was, err := c.place.inode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := steps[len(steps)-1].Do(t.Context()); err == nil || !strings.Contains(err.Error(), "was started here meanwhile") {
+		t.Errorf("the data of a server that runs are swapped: %v", err)
+	}
+	if now, err := c.place.inode(); err != nil || now != was {
+		t.Errorf("its data folder was %s, and is %s, %v", was, now, err)
+	}
 	if err := c.place.finish(); err != nil || len(there(host.Dir+"/wal", c.place.beside())) != 0 {
 		t.Errorf("there is still %q, %v", there(host.Dir+"/wal", c.place.beside()), err)
 	}

@@ -191,7 +191,7 @@ func (s *Source) MakeSlot(ctx context.Context, name string) error {
 }
 
 // secondary are the keywords that pg_rewind and pg_basebackup set themselves, or that must not be on a command line.
-var secondary = regexp.MustCompile(`(^|\s)(password|sslpassword|dbname|application_name|replication)\s*=\s*('([^'\\]|\\.)*'|\S+)`)
+var secondary = regexp.MustCompile(`(^|\s)(password|sslpassword|dbname|application_name|replication)\s*=\s*('([^'\\]|\\.)*'|(\\.|[^\s\\])+)`)
 
 // notice wins over the same keywords before it.
 const notice = " keepalives=1 keepalives_idle=10 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=25000"

@@ -144,6 +144,8 @@ func TestConninfoKeepsThePasswordApart(t *testing.T) {
 		"host=192.0.2.1 port=5432 user=rep password=secret application_name=pm01 sslmode=prefer": "host=192.0.2.1 port=5432 user=rep sslmode=prefer",
 		`password = 'secret' host='192.0.2.1' user=rep`:                                          "host='192.0.2.1' user=rep",
 		`user=rep host=x password='secret'`:                                                      "user=rep host=x",
+		`user=rep password=secret sslpassword='a \' b'  host=x`:                                  "user=rep  host=x",
+		`user=rep sslpassword=a\ b password=secret host=x`:                                       "user=rep host=x",
 	} {
 		arguments, password, err := postgres.Conninfo(conninfo)
 		if err != nil || password != "secret" || arguments != want+notices {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -119,14 +120,30 @@ func (s *story) chapter(name string, f func(s *story)) {
 	}
 }
 
+// dumpLogs shows what the hosts have said last, and the cluster as it is.
 func (s *story) dumpLogs() {
 	for _, host := range s.lab.Hosts() {
-		log := s.lab.ServiceLog(host, "pgrex")
-		if lines := strings.Split(log, "\n"); len(lines) > 60 {
-			log = strings.Join(lines[len(lines)-60:], "\n")
+		s.t.Logf("pgrex on %s:\n%s", host, tail(s.lab.ServiceLog(host, "pgrex"), 60))
+		log, err := s.lab.Log(host, "pacemaker")
+		if err != nil {
+			log = err.Error()
 		}
-		s.t.Logf("pgrex on %s:\n%s", host, log)
+		s.t.Logf("Pacemaker on %s:\n%s", host, tail(strings.Join(notable.FindAllString(log, -1), "\n"), 60))
 	}
+	for _, host := range s.lab.Hosts() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		out, err := s.lab.Exec(ctx, host, "sh", "-c", "date; crm_mon -1Afn; stonith_admin --history '*' --verbose")
+		cancel()
+		s.t.Logf("the cluster as %s sees it: %v\n%s", host, err, out)
+	}
+}
+
+// notable are the lines of Pacemaker's log that tell what it does.
+var notable = regexp.MustCompile(`(?m)^.*(error|warning|notice|pgsql\(|schedulerd).*$`)
+
+func tail(text string, most int) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-most):], "\n")
 }
 
 func (s *story) must(err error) {
