@@ -295,10 +295,12 @@ func recordEnd(start model.LSN, length, segment uint64) model.LSN {
 	}
 }
 
-// folderSize is the sum of the files' sizes, without pg_wal.
+// folderSize is the sum of the files' sizes, without pg_wal. What a server removes meanwhile does not count.
 func folderSize(folder string) (total uint64, err error) {
-	err = filepath.WalkDir(folder, func(_ string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
 		switch {
+		case os.IsNotExist(err) && path != folder:
+			return nil
 		case err != nil:
 			return err
 		case d.IsDir() && d.Name() == "pg_wal":
@@ -307,8 +309,11 @@ func folderSize(folder string) (total uint64, err error) {
 			return nil
 		}
 		info, err := d.Info()
-		if err == nil {
+		switch {
+		case err == nil:
 			total += uint64(info.Size())
+		case os.IsNotExist(err):
+			return nil
 		}
 		return err
 	})

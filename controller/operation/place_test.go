@@ -3,6 +3,7 @@ package operation
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -146,6 +147,38 @@ func TestNoneBeside(t *testing.T) {
 	}
 	if why := noneBeside(t.TempDir()); why != "" {
 		t.Errorf("a folder: %q", why)
+	}
+}
+
+// TestFolderSize: a server that runs makes and removes folders and files meanwhile, as for its slots.
+func TestFolderSize(t *testing.T) {
+	folder := t.TempDir()
+	place{}.make(t, folder+"/base/1", folder+"/pg_wal/1")
+	want := uint64(len(folder + "/base/1"))
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		for n := 0; n < 3000 && err == nil; n++ {
+			slot := fmt.Sprintf("%s/pg_replslot/slot%d.tmp", folder, n%3)
+			err = errors.Join(os.MkdirAll(slot, 0o700), os.WriteFile(slot+"/state", nil, 0o600), os.RemoveAll(slot))
+		}
+		ended <- err
+	}()
+	for {
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+			if _, err := folderSize(folder + "/none"); err == nil {
+				t.Error("a folder that is not there has a size")
+			}
+			return
+		default:
+		}
+		if got, err := folderSize(folder); err != nil || got != want {
+			t.Fatalf("%d bytes, not %d: %v", got, want, err)
+		}
 	}
 }
 

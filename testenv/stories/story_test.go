@@ -355,7 +355,7 @@ func (s *story) awaitSuccessor(standbys ...string) {
 	s.await(patience, "one of "+strings.Join(standbys, ", ")+" may be promoted", func() (bool, string) {
 		status, err := s.lab.Status(s.ctx)
 		return slices.ContainsFunc(status.Hosts, func(h testenv.HostStatus) bool {
-			return h.Status == "HS:sync" && slices.Contains(standbys, h.Name)
+			return h.Status == "HS:sync" && h.DataStatus == "STREAMING|SYNC" && slices.Contains(standbys, h.Name)
 		}), fmt.Sprint(status.Hosts, err)
 	})
 }
