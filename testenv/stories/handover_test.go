@@ -118,14 +118,9 @@ func (s *story) undisturbed(primary string, do func()) {
 
 // adoptInterrupted: Ctrl-C after the parameter was removed. All is as it was.
 func (s *story) adoptInterrupted(primary string) {
-	const log = "/var/lib/pgsql/adopt.log"
 	s.undisturbed(primary, func() {
-		_, err := s.lab.ExecAs(s.ctx, "postgres", "haclient", primary, "sh", "-c", fmt.Sprintf(
-			`%s adopt --yes >%s 2>&1 & pid=$!; n=0
-until grep -q '^4\. .*s)$' %s; do n=$((n+1)); [ $n -lt 600 ] && kill -0 $pid || exit 9; sleep 0.05; done
-kill -INT $pid; wait $pid; [ $? = 1 ]`, pgrex, log, log))
-		out, _ := s.lab.Exec(s.ctx, primary, "cat", log)
-		s.t.Logf("interrupted (%v):\n%s", err, out)
+		err := s.interrupt(primary, "INT", stepDone(4), "adopt")
+		s.interruptedOutput(primary)
 		s.must(err)
 	})
 	out, err := s.lab.Exec(s.ctx, primary, "sh", "-c", "cibadmin --query | grep -E 'maintenance-mode|replication_slot_name|pgrex-slot-prefix'")

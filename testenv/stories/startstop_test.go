@@ -74,13 +74,8 @@ func (s *story) says(host string, status int, text string, arguments ...string) 
 
 // stopInterrupted: Ctrl-C while the stop is under way. The standby streams again.
 func (s *story) stopInterrupted(primary, host string) {
-	const log = "/var/lib/pgsql/stop.log"
-	_, err := s.lab.ExecAs(s.ctx, "postgres", "haclient", host, "sh", "-c", fmt.Sprintf(
-		`%s stop --yes >%s 2>&1 & pid=$!; n=0
-until grep -q '^2\. .*s)$' %s; do n=$((n+1)); [ $n -lt 1200 ] && kill -0 $pid || exit 9; sleep 0.05; done
-kill -INT $pid; wait $pid; [ $? = 1 ]`, pgrex, log, log))
-	out, _ := s.lab.Exec(s.ctx, host, "cat", log)
-	s.t.Logf("interrupted (%v):\n%s", err, out)
+	err := s.interrupt(host, "INT", stepDone(2), "stop")
+	out := s.interruptedOutput(host)
 	s.must(err)
 	if !strings.Contains(out, "undone: ") {
 		s.t.Error("it was not undone")

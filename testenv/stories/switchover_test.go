@@ -164,7 +164,7 @@ func (s *story) refusedForItsTarget(primary, target string, refused func(host, w
 func (s *story) switchoverInterrupted(primary, target string) {
 	timeline := s.sql(primary, "SELECT timeline_id FROM pg_control_checkpoint()")
 	done := make(chan error)
-	go func() { done <- s.interruptSwitchover(primary, "INT", stepDone(5), "--to", target) }()
+	go func() { done <- s.interrupt(primary, "INT", stepDone(5), "switchover", "--to", target) }()
 	s.await(patience, "maintenance-mode", func() (bool, string) {
 		out, err := s.lab.Exec(s.ctx, primary, "grep", stepDone(3), interruptLog)
 		return err == nil, out
@@ -185,7 +185,7 @@ func (s *story) switchoverInterrupted(primary, target string) {
 	}
 	// Later, when Pacemaker has the database again, the cluster goes on by itself.
 	s.awaitPromotable(primary, target, "--to", target)
-	err = s.interruptSwitchover(primary, "HUP", stepDone(8), "--to", target)
+	err = s.interrupt(primary, "HUP", stepDone(8), "switchover", "--to", target)
 	out = s.interruptedOutput(primary)
 	s.must(err)
 	if !strings.Contains(out, "pgrex rejoin") {
@@ -211,28 +211,6 @@ func (s *story) awaitPromotable(primary, host string, arguments ...string) {
 		out, status := s.command(primary, append([]string{"switchover", "--dry-run"}, arguments...)...)
 		return status == 2 && strings.Contains(out, host+" is the primary by every sign"), out
 	})
-}
-
-const interruptLog = "/var/lib/pgsql/switchover.log"
-
-// stepDone finds the line that says that a step is done.
-func stepDone(number int) string { return fmt.Sprintf(`^%d\. .*s)$`, number) }
-
-// interruptSwitchover sends a signal when a step has been reported, and wants it to fail.
-func (s *story) interruptSwitchover(primary, signal, reported string, arguments ...string) error {
-	_, err := s.lab.ExecAs(s.ctx, "postgres", "haclient", primary, "sh", "-c", fmt.Sprintf(
-		`rm -f %[3]s; %[1]s switchover --yes %[2]s >%[3]s 2>&1 & pid=$!; n=0
-until grep -q '%[4]s' %[3]s 2>/dev/null; do n=$((n+1)); [ $n -lt 2400 ] && kill -0 $pid || exit 9; sleep 0.05; done
-kill -%[5]s $pid; wait $pid; [ $? = 1 ]`, pgrex, strings.Join(arguments, " "), interruptLog, reported, signal))
-	return err
-}
-
-func (s *story) interruptedOutput(host string) string {
-	s.t.Helper()
-	out, err := s.lab.Exec(s.ctx, host, "cat", interruptLog)
-	s.must(err)
-	s.t.Logf("interrupted:\n%s", out)
-	return out
 }
 
 // A writer gives each row a number of its own, and notes it once the commit is acknowledged. A connection that ends leaves
