@@ -140,11 +140,12 @@ func FormatMegabytes(mb int64) string {
 // SetWALBudget sets max_slot_wal_keep_size by ALTER SYSTEM and reloads, or takes it out of postgresql.auto.conf, so that what
 // another file says counts.
 type SetWALBudget struct {
-	From   int64  `json:"from"` // MB, the setting seen; must still be so
-	To     int64  `json:"to"`   // MB, or Unlimited
-	Reset  bool   `json:"reset,omitempty"`
-	Guard  Guard  `json:"guard"`
-	Reason Reason `json:"reason"`
+	From     int64  `json:"from"` // MB, the setting seen; must still be so
+	To       int64  `json:"to"`   // MB, or Unlimited
+	Reset    bool   `json:"reset,omitempty"`
+	Lossless bool   `json:"lossless,omitempty"` // only while no slot holds more than To, as when a step before this one has failed
+	Guard    Guard  `json:"guard"`
+	Reason   Reason `json:"reason"`
 }
 
 func (SetWALBudget) step() {}

@@ -34,7 +34,7 @@ func (v *view) budget() {
 		}
 	case v.policy.WALBudget.Unlimited:
 		if b.MaxSlotWALKeepSize != model.Unlimited {
-			v.setBudget(model.Unlimited, model.MetaWALBudget+"=unlimited")
+			v.setBudget(model.Unlimited, false, model.MetaWALBudget+"=unlimited")
 		}
 	case i.WALSpace != nil:
 		v.fitBudget()
@@ -66,13 +66,15 @@ func (v *view) pinned() {
 
 // fitBudget sets the budget where it differs enough from what it should be. Raising it harms nobody. Lowering it may have
 // PostgreSQL give slots up at the next checkpoint: while they hold more than what the policy grants, a budget that the disk
-// can give is left, and one that it cannot give is lowered to the most that it can.
+// can give is left, and one that it cannot give is lowered to the most that it can. What they hold is what is left when this
+// plan's other steps are done: where one has failed, a lower budget that none would feel must wait.
 func (v *view) fitBudget() {
 	now := v.in.Instance.Budget.MaxSlotWALKeepSize
 	usual, most, floor := v.wantedBudget()
 	ceiling, _ := v.ceiling()
 	fits := now >= 0 && now <= ceiling
-	heldBack := v.heldMegabytes() > usual
+	held := v.held()
+	heldBack := held > uint64(usual)*model.MiB
 	target := usual
 	if heldBack && !fits {
 		target = most
@@ -87,12 +89,12 @@ func (v *view) fitBudget() {
 		if target != int64(v.policy.WALBudget.Bytes/model.MiB) {
 			why += ", and the file system of pg_wal has about " + model.FormatMegabytes(v.even(v.room())) + " for WAL, free or in use by it"
 		}
-		v.setBudget(target, why)
+		v.setBudget(target, !raises && held <= uint64(target)*model.MiB, why)
 	}
 }
 
-func (v *view) setBudget(to int64, why string) {
-	v.settings = append(v.settings, model.SetWALBudget{From: v.in.Instance.Budget.MaxSlotWALKeepSize, To: to, Guard: v.guard(),
+func (v *view) setBudget(to int64, lossless bool, why string) {
+	v.settings = append(v.settings, model.SetWALBudget{From: v.in.Instance.Budget.MaxSlotWALKeepSize, To: to, Lossless: lossless, Guard: v.guard(),
 		Reason: model.Reason{Code: "Budget", Text: why}})
 }
 
@@ -151,9 +153,9 @@ func (v *view) segmentMegabytes() int64 {
 	return int64(min(max(v.in.Instance.WALSegmentSize/model.MiB, 1), model.MiB))
 }
 
-// heldMegabytes is what the slot that holds most of the WAL holds when this plan is done, ours or not: a budget is for all.
+// held is how many bytes of WAL the slot that holds most holds when this plan is done, ours or not: a budget is for all.
 // PostgreSQL counts whole segments.
-func (v *view) heldMegabytes() int64 {
+func (v *view) held() uint64 {
 	from := map[string]model.LSN{}
 	for _, s := range v.slots {
 		if s.Reserved() {
@@ -177,5 +179,5 @@ func (v *view) heldMegabytes() int64 {
 	for _, l := range from {
 		most = max(most, l.BytesTo(v.in.Instance.End())+v.in.Instance.WALSegmentSize)
 	}
-	return int64(min(most/model.MiB, maxSetting))
+	return most
 }

@@ -93,16 +93,17 @@ func (v *view) decide(standing model.Standing) {
 	} else {
 		v.standbySetting()
 	}
+	v.fitCapacity()
 	v.outlooks()
 	v.budget()
 }
 
-// plan puts the steps in order: create, release, touch, advance, reset, drop, settings, attributes. Only where the new slots need the room of the
-// dropped ones do the drops come first.
+// plan puts the steps in order: create, release, touch, advance, reset, drop, settings, attributes. Only where the new slots need
+// the room of the dropped ones do the drops come first.
 func (v *view) plan(standing model.Standing) model.Plan {
 	p := model.Plan{Host: v.self, Standing: standing, RecheckAfter: recheckIdle}
 	first, last := &v.creates, &v.drops
-	if v.fitCapacity() {
+	if len(v.creates) > v.freeSlots() {
 		first, last = last, first
 	}
 	p.Forecast = v.forecast(standing)
@@ -116,11 +117,12 @@ func (v *view) plan(standing model.Standing) model.Plan {
 	return p
 }
 
-// fitCapacity leaves out the slots that max_replication_slots has no room for, and tells whether those that are left
-// need the drops done first. Every slot counts, logical and temporary ones too.
-func (v *view) fitCapacity() (dropsFirst bool) {
-	free := max(0, v.in.Instance.MaxSlots-len(v.slots))
-	room := free + len(v.drops)
+// freeSlots is how many more slots max_replication_slots allows. Every slot counts, logical and temporary ones too.
+func (v *view) freeSlots() int { return max(0, v.in.Instance.MaxSlots-len(v.slots)) }
+
+// fitCapacity leaves out the new slots that there is no room for even when the drops are done.
+func (v *view) fitCapacity() {
+	room := v.freeSlots() + len(v.drops)
 	if short := len(v.creates) - room; short > 0 {
 		v.say(model.CodeCapacityShort, model.Critical, "max_replication_slots",
 			"%d of %d slots are in use and %d more are needed: raise max_replication_slots to %d or more and restart "+
@@ -128,7 +130,6 @@ func (v *view) fitCapacity() (dropsFirst bool) {
 			len(v.slots), v.in.Instance.MaxSlots, len(v.creates), len(v.slots)-len(v.drops)+len(v.creates))
 		v.creates = v.creates[:room]
 	}
-	return len(v.creates) > free
 }
 
 // readPolicy reads the meta attributes and the agent's parameters. False: no step can be justified.

@@ -95,6 +95,8 @@ func TestSetWALBudget(t *testing.T) {
 		t.Errorf("set to no limit, it is %+v", b)
 	}
 
+	t.Run("lossless", func(t *testing.T) { budgetWaitsForSlots(t, server, a) })
+
 	// PostgreSQL keeps to it, whoever is down.
 	server.SQL("SELECT pg_create_physical_replication_slot('held', true)")
 	wantClass(t, a.Apply(t.Context(), model.SetWALBudget{From: -1, To: 32, Guard: g}), "")
@@ -102,6 +104,35 @@ func TestSetWALBudget(t *testing.T) {
 	if s := slotOf(t, a, "held"); !s.Lost() {
 		t.Errorf("with a budget of 32 MB and 80 MB written the slot is %+v", s)
 	}
+}
+
+// budgetWaitsForSlots: a budget that takes slots to hold no more is not set while one does, and not if one comes to in the
+// meantime; another's reload then finds the file as it was.
+func budgetWaitsForSlots(t *testing.T, server *pgserver.Server, a *postgres.Server) {
+	g := guard(observe(t, a))
+	lower := func(to int64) model.SetWALBudget {
+		return model.SetWALBudget{From: -1, To: to, Lossless: true, Guard: g}
+	}
+	server.SQL("SELECT pg_create_physical_replication_slot('slow', true)")
+	server.WriteWAL(40)
+
+	err := a.Apply(t.Context(), lower(32))
+	wantClass(t, err, postgres.Busy)
+	if !strings.Contains(fmt.Sprint(err), "slot slow still holds ") {
+		t.Errorf("the slot is not named: %v", err)
+	}
+	held := int64(observe(t, a).Held(slotOf(t, a, "slow")) >> 20)
+	p := &proxy{before: []byte("pg_reload_conf"), pause: func() { server.WriteWAL(64) }}
+	wantClass(t, p.through(t, server).Apply(t.Context(), lower(held+32)), postgres.Changed)
+	server.SQL("SELECT pg_reload_conf()")
+	if got := server.SQL("SELECT setting FROM pg_file_settings WHERE name = 'max_slot_wal_keep_size'"); got != "-1" {
+		t.Errorf("postgresql.auto.conf says %q, not -1", got)
+	}
+
+	held = int64(observe(t, a).Held(slotOf(t, a, "slow")) >> 20)
+	wantClass(t, a.Apply(t.Context(), lower(held+32)), "")
+	server.SQL("SELECT pg_drop_replication_slot('slow')")
+	wantClass(t, a.Apply(t.Context(), model.SetWALBudget{From: held + 32, To: model.Unlimited, Guard: g}), "")
 }
 
 // TestPinnedBudget: an operator's own value is seen, whatever wins, and counts once ours is out of postgresql.auto.conf.

@@ -24,7 +24,8 @@ type change struct {
 	name  string // of the setting; a constant of this package
 	from  string // seen; must still be so
 	to    string
-	unset bool // take it out of the file instead
+	unset bool   // take it out of the file instead
+	most  *int64 // bytes that any slot may hold; nil is no limit
 	guard model.Guard
 }
 
@@ -33,9 +34,31 @@ func (s *Server) setPrimarySlotName(ctx context.Context, step model.SetPrimarySl
 }
 
 func (s *Server) setWALBudget(ctx context.Context, step model.SetWALBudget) error {
-	return s.set(ctx, change{
+	c := change{
 		name: "max_slot_wal_keep_size", from: strconv.FormatInt(step.From, 10), to: strconv.FormatInt(step.To, 10), unset: step.Reset, guard: step.Guard,
-	})
+	}
+	if step.Lossless {
+		c.most = new(step.To * model.MiB)
+		if err := s.noSlotHoldsMore(ctx, c); err != nil {
+			return err
+		}
+	}
+	return s.set(ctx, c)
+}
+
+// noSlotHoldsMore says which slot is in the way, where one is.
+func (s *Server) noSlotHoldsMore(ctx context.Context, c change) error {
+	var slot string
+	var held int64
+	err := s.conn.QueryRow(ctx, sqlMostHeld, append(guardValues(c.guard), c.most)...).Scan(&slot, &held)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil
+	case err != nil:
+		return err
+	}
+	return &Error{Class: Busy, Err: fmt.Errorf("slot %s still holds %s of WAL, and would lose it: the budget stays until it holds less",
+		slot, model.FormatBytes(uint64(held)))}
 }
 
 // set changes postgresql.auto.conf and reloads. ALTER SYSTEM runs in no transaction block and no function, so that no
@@ -62,7 +85,7 @@ func (s *Server) set(ctx context.Context, c change) error {
 	if err := s.alterSystem(ctx, c.name, to); err != nil {
 		return err
 	}
-	err = s.one(ctx, sqlReload, c.guard)
+	err = s.one(ctx, sqlReload, c.guard, c.most)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return s.putBack(ctx, c.name, former)
 	}

@@ -123,7 +123,20 @@ SELECT setting, source = 'command line',
    WHERE file.name = $4 AND sourcefile LIKE '%/postgresql.auto.conf' ORDER BY seqno DESC LIMIT 1)
 FROM pg_catalog.pg_settings WHERE name = $4 AND` + sqlGuard
 
-	sqlReload     = `SELECT pg_catalog.pg_reload_conf()::text WHERE` + sqlGuard
+	// Slots that hold more than $4 bytes, counted as PostgreSQL does (KeepLogSeg): whole segments, up to the end of the WAL here.
+	sqlHoldsMore = `
+  FROM (SELECT slot_name, pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery()
+      THEN greatest(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn())
+      ELSE pg_catalog.pg_current_wal_flush_lsn() END, restart_lsn)
+      + pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')) AS bytes
+    FROM pg_catalog.pg_replication_slots WHERE wal_status <> 'lost') AS held
+  WHERE bytes > $4::bigint`
+
+	sqlMostHeld = `SELECT slot_name::text, bytes::bigint` + sqlHoldsMore + ` AND` + sqlGuard + `
+ORDER BY bytes DESC, slot_name LIMIT 1`
+
+	// Where $4 is NULL nothing holds more.
+	sqlReload     = `SELECT pg_catalog.pg_reload_conf()::text WHERE NOT EXISTS (SELECT` + sqlHoldsMore + `) AND` + sqlGuard
 	sqlAlterSet   = `ALTER SYSTEM SET ` // and a name, and a quoted literal: a utility statement takes no parameters
 	sqlAlterReset = `ALTER SYSTEM RESET `
 	sqlSetting    = `
