@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -34,13 +35,17 @@ type Result struct {
 }
 
 // Apply carries out the steps in order. One step's failure stops no other, but for a change of what the plan was made
-// on. A step that has begun is finished even if ctx ends; no further one is begun.
+// on, and for a forecast that counts on a slot which could not be made. A step that has begun is finished even if ctx ends; no further one is begun.
 func Apply(ctx context.Context, executor Executor, steps []model.Step, log logr.Logger) Result {
 	var r Result
 	for i, step := range steps {
 		if ctx.Err() != nil {
 			r.Pending = append(r.Pending, steps[i:]...)
 			return r
+		}
+		if _, is := step.(model.PublishAttribute); is && slices.ContainsFunc(r.Pending, makesSlot) {
+			r.Pending = append(r.Pending, step) // it would tell of a slot that is not there
+			continue
 		}
 		err := applyStep(ctx, executor, step)
 		class := postgres.ClassOf(err)
@@ -60,6 +65,15 @@ func Apply(ctx context.Context, executor Executor, steps []model.Step, log logr.
 		}
 	}
 	return r
+}
+
+func makesSlot(step model.Step) bool {
+	switch step.(type) {
+	case model.CreateSlot, model.ResetSlot:
+		return true
+	default:
+		return false
+	}
 }
 
 // cause is what went wrong, without the step: that stands beside it.

@@ -13,36 +13,43 @@ import (
 // Condition is a finding that holds, and since when.
 type Condition struct {
 	model.Finding
-	Since time.Time `json:"since"`
+	Since    time.Time `json:"since"`
+	complete bool      // it began with a complete plan
 }
 
-// conditions remembers which findings hold, to log each once when it begins, when its severity changes, and when it ends.
+// conditions remembers which findings hold, to log each once when it begins, when its severity changes, and when it ends. What a
+// complete plan has found only another one can end: one that says nothing but that the primary does not answer does not.
 type conditions struct {
-	log  logr.Logger
-	held []Condition
+	log    logr.Logger
+	held   []Condition
+	unseen []Condition // have held when everything was seen last
 }
 
 // update takes the findings of a pass.
-func (c *conditions) update(findings []model.Finding, now time.Time) {
-	var held []Condition
-	for _, f := range findings {
-		since := now
-		if i := slices.IndexFunc(c.held, sameAs(f)); i >= 0 {
-			since = c.held[i].Since
-			if was := c.held[i].Severity; was != f.Severity {
+func (c *conditions) update(plan model.Plan, now time.Time) {
+	known := slices.Concat(c.held, c.unseen)
+	c.held, c.unseen = nil, nil
+	for _, f := range plan.Findings {
+		condition := Condition{f, now, plan.Complete}
+		if i := slices.IndexFunc(known, sameAs(f)); i >= 0 {
+			condition.Since, condition.complete = known[i].Since, known[i].complete
+			if was := known[i].Severity; was != f.Severity {
 				c.log.Info("condition changed", keyCode, f.Code, keySeverity, f.Severity, keyWas, was, keySubject, f.Subject, keyText, f.Text)
 			}
 		} else {
 			c.log.Info("condition began", keyCode, f.Code, keySeverity, f.Severity, keySubject, f.Subject, keyText, f.Text)
 		}
-		held = append(held, Condition{f, since})
+		c.held = append(c.held, condition)
 	}
-	for _, old := range c.held {
-		if !slices.ContainsFunc(held, sameAs(old.Finding)) {
+	for _, old := range known {
+		switch {
+		case slices.ContainsFunc(c.held, sameAs(old.Finding)):
+		case old.complete && !plan.Complete:
+			c.unseen = append(c.unseen, old)
+		default:
 			c.log.Info("condition ended", keyCode, old.Code, keySubject, old.Subject, keySince, old.Since.Format(time.RFC3339))
 		}
 	}
-	c.held = held
 }
 
 // sameAs compares by code and subject: the text carries figures, which change all the time.

@@ -123,7 +123,7 @@ func (c *Controller) pass(ctx context.Context, read bool) {
 	now := time.Now()
 	c.readAt, c.nextRead = now, now.Add(min(c.ReadEvery, plan.RecheckAfter))
 	c.Log.V(1).Info("pass", keyPass, c.passes, keyStanding, plan.Standing, keySteps, len(plan.Steps))
-	c.conditions.update(plan.Findings, now)
+	c.conditions.update(plan, now)
 	made := shape(plan)
 	plan.Steps = c.act(ctx, plan)
 	c.shape = made

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -76,10 +77,7 @@ func (h hosts) server(m *Member) {
 		if i.State != model.ServerUp {
 			return
 		}
-		m.Timeline, m.LSN = i.RedoTimeline, i.End()
-		if r := i.Receiver; r.Streaming() && r.Timeline > 0 {
-			m.Timeline = r.Timeline
-		}
+		m.Timeline, m.LSN = i.Timeline, i.End()
 		for _, name := range h.names {
 			m.Slots = append(m.Slots, localSlot(i, name))
 		}
@@ -163,7 +161,7 @@ func localSlot(i model.Instance, name string) model.UpstreamSlot {
 }
 
 // forecasts are those of all pairs: this host's own with the reasons, the others' as they have published them. A host that is
-// offline says nothing, nor does one that runs no database.
+// offline says nothing, nor does one that runs no database; and what it has said counts only as long as its slots are there.
 func (h hosts) forecasts() []model.Forecast {
 	all := []model.Forecast{}
 	for _, candidate := range h.policy.Members {
@@ -178,10 +176,26 @@ func (h hosts) forecasts() []model.Forecast {
 			text = node.Attribute(model.ForecastAttribute)
 		}
 		for _, host := range h.policy.Members {
-			if host != candidate {
-				all = append(all, model.Forecast{Candidate: candidate, Host: host, Way: model.ForecastIn(text, host)})
+			if host == candidate {
+				continue
 			}
+			f := model.Forecast{Candidate: candidate, Host: host, Way: model.ForecastIn(text, host)}
+			if role == model.RoleUnpromoted && (f.Way == model.WayStream || f.Way == model.WayRewind) && h.holdsNothing(candidate, host) {
+				f.Way, f.Why = model.WayUnknown, fmt.Sprintf("%s has said %s, but its slot %s holds nothing: does pgrex run there?",
+					candidate, model.ForecastIn(text, host), h.names[host])
+			}
+			all = append(all, f)
 		}
 	}
 	return all
+}
+
+// holdsNothing tells whether a standby has said that its slot for a host is not there, or reserves nothing.
+func (h hosts) holdsNothing(candidate, host string) bool {
+	said := h.answers[candidate].Said
+	if said == nil || !h.policy.StandbySlots || h.policy.AgentSlots {
+		return false
+	}
+	i := slices.IndexFunc(said.Slots, func(s model.UpstreamSlot) bool { return s.Name == h.names[host] })
+	return i >= 0 && !said.Slots[i].RestartLSN.IsValid()
 }

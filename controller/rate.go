@@ -108,7 +108,7 @@ func (r *rates) rate(now time.Time) model.WALRate {
 	if r.measured < firstRate {
 		return model.WALRate{}
 	}
-	for len(r.peaks) > 0 && now.Sub(r.peaks[0].begin) > peakMemory {
+	for len(r.peaks) > 0 && now.Sub(r.peaks[0].begin) > peakMemory+peakHour { // its highest may be of its end
 		r.peaks = r.peaks[1:]
 	}
 	rate := model.WALRate{Usual: r.sum / r.parts, Since: r.since}

@@ -62,6 +62,11 @@ func TestRate(t *testing.T) {
 	wantRate(t, "peak, hours later", r.Peak, 10*mebi)
 	wantRate(t, "usual, hours later", r.Usual, 0)
 	wantRate(t, "peak, a day later", m.pass(20*time.Hour, 1000).Peak, 1000)
+
+	// The nightly batch is remembered until the next one, when in its hour it ever came.
+	m.pass(50*time.Minute, mebi)
+	m.pass(2*time.Minute, 10*mebi)
+	wantRate(t, "peak, after 23 h 30", m.pass(23*time.Hour+30*time.Minute, 0).Peak, 10*mebi)
 }
 
 // TestRateIsNeverAbsurd: what comes while nobody looks, at a change of role, or from a position that is no longer comparable,

@@ -31,7 +31,7 @@ type Status struct {
 	Planned    []string    `json:"planned"`
 	Failures   []Failure   `json:"failures"`
 	StepsDone  uint64      `json:"steps_done"` // since the daemon's start
-	LastStep   *StepDone   `json:"last_step,omitempty"`
+	LastStep   *StepDone   `json:"last_step"`  // null before the first
 }
 
 // StepDone is a step that was carried out.
@@ -44,7 +44,7 @@ type StepDone struct {
 // ServerStatus is the local PostgreSQL.
 type ServerStatus struct {
 	State           model.ServerState `json:"state"`
-	Timeline        uint32            `json:"timeline"` // of the last checkpoint or restartpoint
+	Timeline        uint32            `json:"timeline"` // that WAL is written or received on
 	Current         model.LSN         `json:"current"`
 	PrimarySlotName string            `json:"primary_slot_name"`
 	Streaming       bool              `json:"streaming"`      // a standby: WAL is being received
@@ -85,7 +85,7 @@ func statusOf(in reconcile.Input, plan model.Plan, answers map[string]Answer, he
 		Node: in.Node, DryRun: dryRun, Role: plan.Standing, Conditions: append([]Condition{}, held...),
 		Members: []Member{}, Forecast: []model.Forecast{}, Slots: []SlotStatus{}, Planned: []string{}, Failures: append([]Failure{}, failures...),
 		Server: ServerStatus{
-			State: in.Instance.State, Timeline: in.Instance.RedoTimeline, Current: in.Instance.Current,
+			State: in.Instance.State, Timeline: in.Instance.Timeline, Current: in.Instance.Current,
 			PrimarySlotName: in.Instance.PrimarySlotName, Streaming: in.Instance.Receiver.Streaming(),
 		},
 	}

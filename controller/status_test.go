@@ -2,6 +2,8 @@ package controller
 
 import (
 	"encoding/json"
+	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -59,4 +61,76 @@ func TestStatusOfWAL(t *testing.T) {
 		`"budget_bytes":419430400,"rate_usual":1048576,"rate_peak":2097152`, `"file_system_free_bytes":629145600`, `"disk_time_left_seconds":null`)
 	want(status(known(model.Unlimited)), `"budget_used":null,"time_left_seconds":600}`, `"budget_bytes":-1`, `"disk_time_left_seconds":600`)
 	want(status(known(4000)), `"time_left_seconds":600}`, `"disk_time_left_seconds":600`) // the disk ends before the budget
+}
+
+// TestStatusIsDocumented: every field of the JSON form is in its table.
+func TestStatusIsDocumented(t *testing.T) {
+	document, err := os.ReadFile("../docs/status.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	var walk func(reflect.Type)
+	walk = func(r reflect.Type) {
+		for r.Kind() == reflect.Slice || r.Kind() == reflect.Pointer {
+			r = r.Elem()
+		}
+		if r.Kind() != reflect.Struct || r == reflect.TypeFor[time.Time]() {
+			return
+		}
+		for field := range r.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if name != "" {
+				seen++
+				if !strings.Contains(string(document), "`"+name+"`") && !strings.Contains(string(document), "`"+name+"[]`") {
+					t.Errorf("docs/status.md does not have %s of %s", name, r)
+				}
+			}
+			walk(field.Type)
+		}
+	}
+	walk(reflect.TypeFor[Status]())
+	if seen < 60 {
+		t.Errorf("only %d fields were seen", seen)
+	}
+}
+
+// TestForecastOfASlotThatIsGone: what a standby has published counts only while the slot that it counts on is there.
+func TestForecastOfASlotThatIsGone(t *testing.T) {
+	w := newWorld()
+	w.cluster.Clones[0].Parameters["node_list"] = "pm01 pm02 pm03"
+	w.cluster.Clones[0].Roles["pm02"] = model.RoleUnpromoted
+	for i := range w.cluster.Nodes {
+		if w.cluster.Nodes[i].Name == "pm02" {
+			w.cluster.Nodes[i].Online = true
+			w.cluster.Nodes[i].Transient = map[string]string{model.ForecastAttribute: "pm01=rewind,pm03=stream"}
+		}
+	}
+	in := reconcile.Input{Node: "pm01", Cluster: &w.cluster, Instance: w.instance}
+	for name, test := range map[string]struct {
+		slots []model.UpstreamSlot
+		want  model.Way
+	}{
+		"not asked":     {nil, model.WayStream},
+		"there":         {[]model.UpstreamSlot{{Name: "pgrex_pm03", Exists: true, RestartLSN: 0x5000000}}, model.WayStream},
+		"gone":          {[]model.UpstreamSlot{{Name: "pgrex_pm03"}}, model.WayUnknown},
+		"holds nothing": {[]model.UpstreamSlot{{Name: "pgrex_pm03", Exists: true}}, model.WayUnknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answers := map[string]Answer{}
+			if test.slots != nil {
+				answers["pm02"] = Answer{Said: &model.Upstream{Slots: test.slots}}
+			}
+			s := statusOf(in, model.Plan{Standing: model.Primary}, answers, nil, nil, false)
+			got := map[string]model.Way{}
+			for _, f := range s.Forecast {
+				if f.Candidate == "pm02" {
+					got[f.Host] = f.Way
+				}
+			}
+			if got["pm03"] != test.want || got["pm01"] != model.WayRewind {
+				t.Errorf("pm02 foretells %v, not pm03=%s", got, test.want)
+			}
+		})
+	}
 }

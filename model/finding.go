@@ -50,7 +50,7 @@ const (
 	CodeWALSpaceShort     Code = "WALSpaceShort"
 	CodeWALSpaceUnknown   Code = "WALSpaceUnknown"
 	CodeSlotLost          Code = "SlotLost"
-	CodeXMinHeld          Code = "XMinHeld"
+	CodeXMinHeld          Code = "XminHeld"
 
 	// What a setting may lead to; pgrex doctor alone says these.
 	CodeRewindImpossible  Code = "RewindImpossible"

@@ -23,6 +23,8 @@ type Instance struct {
 	// timeline it is on (pg_control_checkpoint). WAL before Redo is not needed for crash recovery.
 	Redo         LSN    `json:"redo,omitempty"`
 	RedoTimeline uint32 `json:"redo_timeline,omitempty"`
+	// Timeline is the one that WAL is written or received on: right after a promotion it is newer than the last checkpoint's.
+	Timeline uint32 `json:"timeline,omitempty"`
 	// Current is the end of WAL: flushed on a primary, replayed on a standby. Received is what a standby has on its disk
 	// from its walreceiver, replayed or not.
 	Current        LSN    `json:"current,omitempty"`

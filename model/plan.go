@@ -16,6 +16,7 @@ const (
 type Plan struct {
 	Host         string
 	Standing     Standing
+	Complete     bool // every rule was applied; else some finding says why not, and nothing says that other findings have ended
 	Steps        []Step
 	Findings     []Finding
 	Forecast     []Forecast    // for each other member, as it will be when the steps are done

@@ -64,17 +64,18 @@ func (v *view) pinned() {
 	}
 }
 
-// fitBudget sets the budget where it differs enough from what it should be. Raising it harms nobody. Lowering it may have
-// PostgreSQL give slots up at the next checkpoint: while they hold more than what the policy grants, a budget that the disk
-// can give is left, and one that it cannot give is lowered to the most that it can. What they hold is what is left when this
-// plan's other steps are done: where one has failed, a lower budget that none would feel must wait.
+// fitBudget sets the budget where it differs enough from what it should be. Raising it harms nobody, as long as it fits.
+// Lowering it may have PostgreSQL give slots up at the next checkpoint, or soon: while they hold nearly as much as the policy
+// grants, or more, a budget that the disk can give is left, and one that it cannot give is lowered to the most that it can.
+// What they hold is what is left when this plan's other steps are done: where one has failed, a lower budget that none would
+// feel must wait.
 func (v *view) fitBudget() {
 	now := v.in.Instance.Budget.MaxSlotWALKeepSize
 	usual, most, floor := v.wantedBudget()
 	ceiling, _ := v.ceiling()
 	fits := now >= 0 && now <= ceiling
 	held := v.held()
-	heldBack := held > uint64(usual)*model.MiB
+	heldBack := float64(held) > nearlySpentShare*float64(usual)*model.MiB
 	target := usual
 	if heldBack && !fits {
 		target = most
@@ -83,7 +84,7 @@ func (v *view) fitBudget() {
 	near := now >= floor && (off*hysteresis <= now || fits && off <= v.segmentMegabytes()) // WAL comes in whole segments
 	raises := now >= 0 && target > now
 	switch {
-	case near || target == now, !raises && fits && heldBack:
+	case near || target == now, !raises && fits && heldBack, raises && target > ceiling:
 	case raises, v.mayDestroy:
 		why := model.MetaWALBudget + "=" + v.policy.WALBudget.String()
 		if target != int64(v.policy.WALBudget.Bytes/model.MiB) {
@@ -116,7 +117,7 @@ func (v *view) wantedBudget() (usual, most, floor int64) {
 		}
 	}
 	if ceiling < floor {
-		v.say(model.CodeWALSpaceShort, model.Warning, "pg_wal", "the file system of pg_wal has %s for WAL: that is too little for max_wal_size and "+
+		v.say(model.CodeWALSpaceShort, model.Critical, "pg_wal", "the file system of pg_wal has %s for WAL: that is too little for max_wal_size and "+
 			"for as much held by slots (%s each, or wal_keep_size); enlarge it, make room, or lower max_wal_size",
 			model.FormatMegabytes(v.room()), model.FormatMegabytes(floor))
 	}

@@ -69,7 +69,9 @@ func Plan(in Input) (model.Plan, error) {
 	}
 	v.mayDestroy = v.nothingForbids(standing)
 	v.decide(standing)
-	return v.plan(standing), nil
+	p := v.plan(standing)
+	p.Complete = true
+	return p, nil
 }
 
 // decide applies the rules to a host of known standing.
@@ -106,15 +108,34 @@ func (v *view) plan(standing model.Standing) model.Plan {
 	if len(v.creates) > v.freeSlots() {
 		first, last = last, first
 	}
+	steps := slices.Concat(*first, v.releases, v.touches, v.advances, v.resets, *last, v.settings)
+	if v.policy.Paused {
+		v.paused(steps)
+	}
 	p.Forecast = v.forecast(standing)
 	if !v.policy.Paused {
-		p.Steps = slices.Concat(*first, v.releases, v.touches, v.advances, v.resets, *last, v.settings, v.publish(standing, p.Forecast))
+		p.Steps = slices.Concat(steps, v.publish(standing, p.Forecast))
 	}
 	p.Findings = v.findings
 	if v.waiting || len(p.Steps) > 0 {
 		p.RecheckAfter = recheckSoon
 	}
 	return p
+}
+
+// paused says what waits for the end of the pause. No slot is made until then: what the forecast says is without it.
+func (v *view) paused(waiting []model.Step) {
+	const until = model.MetaPaused + "=true: nothing is done until it is removed"
+	v.creates, v.resets = nil, nil
+	if len(waiting) == 0 {
+		v.say(model.CodePaused, model.Info, v.clone.ID, until)
+		return
+	}
+	var texts []string
+	for _, s := range waiting {
+		texts = append(texts, s.Kind()+" "+s.Text())
+	}
+	v.say(model.CodePaused, model.Warning, v.clone.ID, "%s, though there is something to do: %s", until, strings.Join(texts, "; "))
 }
 
 // freeSlots is how many more slots max_replication_slots allows. Every slot counts, logical and temporary ones too.
@@ -145,9 +166,6 @@ func (v *view) readPolicy() bool {
 			v.say(model.CodeAmbiguousParameter, model.Critical, name,
 				"%s is set by a rule, which pgrex does not evaluate: set it without a rule", name)
 		}
-	}
-	if policy.Paused {
-		v.say(model.CodePaused, model.Info, v.clone.ID, "%s=true: nothing is done until it is removed", model.MetaPaused)
 	}
 	if policy.RepMode != "sync" && policy.RepMode != "async" {
 		v.say(model.CodeNotReplicated, model.Warning, v.clone.Primitive,

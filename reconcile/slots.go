@@ -125,7 +125,7 @@ func (v *view) release(s model.Slot, member, why string) {
 		v.busy(s, "released from its xmin")
 	case v.mayDestroy:
 		v.releases = append(v.releases, model.ReleaseXMin{Slot: s.Name, Member: member, From: s.RestartLSN, Guard: v.guard(),
-			Reason: model.Reason{Code: "XMinHeld", Text: fmt.Sprintf("%s; its WAL, from %s on, is not let go by this", why, s.RestartLSN)}})
+			Reason: model.Reason{Code: "XminHeld", Text: fmt.Sprintf("%s; its WAL, from %s on, is not let go by this", why, s.RestartLSN)}})
 	}
 }
 
@@ -264,7 +264,11 @@ func (v *view) orphans() {
 }
 
 func (v *view) foreign(s model.Slot) {
-	if s.Reserved() && !s.Active {
+	switch {
+	case s.Lost():
+		v.say(model.CodeSlotLost, model.Warning, s.Name, "PostgreSQL has invalidated this slot, which pgrex has nothing to do with: its owner may "+
+			"have to begin anew; drop it if nobody needs it")
+	case s.Reserved() && !s.Active:
 		v.say(model.CodeForeignSlot, model.Info, s.Name,
 			"pgrex has nothing to do with this slot, and nobody is attached to it; it holds %s of WAL: drop it if nobody needs it", v.retained(s))
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pgrex/pgrex/controller"
@@ -57,7 +58,7 @@ func printMembers(out screen, s controller.Status, wide bool) {
 		if m.Timeline > 0 {
 			timeline = fmt.Sprint(m.Timeline)
 		}
-		holds, left := slotOf(m)
+		holds, left := slotOf(m, slotsKnown(s))
 		row := []cell{{m.Host, plain}, {role, colour}, {timeline, plain}, {lsn(m.LSN), plain}, {lagOf(m), plain}, holds, {left, plain}}
 		if wide {
 			row = append(row, cell{orDash(m.Status), plain}, cell{orDash(m.DataStatus), plain})
@@ -94,10 +95,17 @@ func lagOf(m controller.Member) string {
 	return fmt.Sprintf("%s, %.1f s", model.FormatBytes(*m.LagBytes), *m.LagSeconds)
 }
 
-func slotOf(m controller.Member) (holds cell, left string) {
+// slotsKnown tells whether the primary has been seen: otherwise nothing is known of its slots.
+func slotsKnown(s controller.Status) bool {
+	return s.Role != model.InTransition && slices.ContainsFunc(s.Members, func(m controller.Member) bool {
+		return m.Role == model.RolePromoted && m.LSN.IsValid()
+	})
+}
+
+func slotOf(m controller.Member, known bool) (holds cell, left string) {
 	left = "-"
 	switch {
-	case m.Role == model.RolePromoted:
+	case m.Role == model.RolePromoted, !known:
 		return cell{"-", plain}, left
 	case m.Slot == nil:
 		return cell{"no slot", yellow}, left

@@ -2,6 +2,9 @@ package postgres
 
 // All SQL is here. Names are qualified, so that no search_path leads elsewhere; values are bound.
 
+// sqlTimeline is the timeline that a primary writes to.
+const sqlTimeline = `('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int`
+
 // sqlObserve reads everything a plan needs, in one round trip, as the JSON form of model.Instance. pg_replication_slots
 // is taken as a whole row, because its columns differ from version to version: wal_status came with 13,
 // invalidation_reason and inactive_since with 17. That an old version is refused is for the plan to say, so that it has
@@ -16,6 +19,9 @@ SELECT pg_catalog.jsonb_build_object(
   'in_recovery', pg_catalog.pg_is_in_recovery(),
   'redo', checkpoint.redo_lsn,
   'redo_timeline', checkpoint.timeline_id,
+  'timeline', CASE WHEN pg_catalog.pg_is_in_recovery()
+    THEN coalesce((SELECT nullif(received_tli, 0) FROM pg_catalog.pg_stat_wal_receiver), checkpoint.timeline_id)
+    ELSE ` + sqlTimeline + ` END,
   'current', CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
                   ELSE pg_catalog.pg_current_wal_flush_lsn() END,
   'received', CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_receive_lsn() END,
@@ -167,8 +173,7 @@ FROM pg_catalog.pg_stat_replication ORDER BY application_name, pid`
 
 	// Whether the control file shows the timeline that is written to.
 	sqlTimelineShown = `
-SELECT (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())
-  = ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int`
+SELECT (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()) = ` + sqlTimeline
 
 	// The answer of READ_REPLICATION_SLOT; %s is a quoted literal, because the replication protocol binds no values.
 	sqlUpstreamSlot = `SELECT s.slot_type, CASE s.slot_type WHEN 'physical' THEN s.restart_lsn END
