@@ -149,6 +149,7 @@ type UpstreamSlot struct {
 	Name       string `json:"name"`
 	Exists     bool   `json:"exists"`
 	RestartLSN LSN    `json:"restart_lsn,omitempty"` // none when it reserves nothing, or was invalidated
+	Logical    bool   `json:"logical,omitempty"`     // it is none of ours
 }
 
 // Slot finds the answer for a name. A name that was not asked for is no answer at all.

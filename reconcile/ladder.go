@@ -203,8 +203,20 @@ func (r Return) notRewindable() string {
 		return "its WAL has not parted from the primary's: pg_rewind would do nothing"
 	case parted == 0:
 		return "it shares no timeline with the primary"
+	case r.sameNumber():
+		return fmt.Sprintf("its newest timeline has the number of the primary's, %d, and is another one: pg_rewind would not tell them apart", r.Primary.Timeline)
+	case r.Local.Changed > r.Local.End:
+		return fmt.Sprintf("its blocks may hold changes up to %s, of an earlier pg_rewind, and its WAL ends at %s: pg_rewind would not find them",
+			r.Local.Changed, r.Local.End)
 	}
 	return r.Local.NoRewind
+}
+
+// sameNumber: two hosts that did not know of each other were promoted, and chose the same number.
+func (r Return) sameNumber() bool {
+	mine, its := r.Local.Timelines, r.Timelines
+	last := mine[len(mine)-1]
+	return last.ID == its[len(its)-1].ID && last != its[len(its)-1]
 }
 
 func (r Return) copied() Rung {

@@ -30,6 +30,9 @@ func TestLadder(t *testing.T) {
 		"on a timeline of its own": {func(r *reconcile.Return) {
 			r.Local.Timelines, r.Local.End = []model.Timeline{{ID: 1}, {ID: 3, Begin: 0x4800000}}, 0x7000000
 		}, "rewind copy", "parted from the primary's at 0/4800000"},
+		"another timeline of the same number": {func(r *reconcile.Return) {
+			r.Local.Timelines, r.Local.End = []model.Timeline{{ID: 1}, {ID: 2, Begin: 0x4800000}}, 0x7000000
+		}, "copy", "has the number of the primary's, 2"},
 		"the WAL is archived": {func(r *reconcile.Return) { r.NoWAL, r.ArchiveBytes = "it was removed", 32<<20 }, "archive copy", "32.0 MiB of it"},
 		"the WAL is gone":     {func(r *reconcile.Return) { r.NoWAL, r.NoArchive = "it was removed", "not in the archive" }, "copy", "not in the archive"},
 		"no room for WAL":     {func(r *reconcile.Return) { r.Local.WAL, r.Local.WALApart = 1<<20, true }, "start", "file system of pg_wal"},
@@ -42,10 +45,12 @@ func TestLadder(t *testing.T) {
 			r.Local.Timelines = []model.Timeline{{ID: 1}, {ID: 2, Begin: 0x1000000}}
 			r.Timelines = []model.Timeline{{ID: 4}}
 		}, "copy", "shares no timeline"},
-		"rewind, but then":             {func(r *reconcile.Return) { r.Local.End, r.NoRewindWAL = 0x6000000, "the WAL is gone" }, "copy", "at 0/5000000, and the WAL is gone"},
-		"no hints":                     {func(r *reconcile.Return) { r.Local.End, r.Local.NoRewind = 0x6000000, "wal_log_hints" }, "copy", "wal_log_hints"},
-		"the same timeline twice":      {func(r *reconcile.Return) { r.Differs = true }, "copy", "promoted from the same WAL"},
-		"rewound, and then a failover": {func(r *reconcile.Return) { r.Local.Changed = 0x5000001 }, "copy", "may hold changes up to 0/5000001"},
+		"rewind, but then":                     {func(r *reconcile.Return) { r.Local.End, r.NoRewindWAL = 0x6000000, "the WAL is gone" }, "copy", "at 0/5000000, and the WAL is gone"},
+		"no hints":                             {func(r *reconcile.Return) { r.Local.End, r.Local.NoRewind = 0x6000000, "wal_log_hints" }, "copy", "wal_log_hints"},
+		"the same timeline twice":              {func(r *reconcile.Return) { r.Differs = true }, "copy", "promoted from the same WAL"},
+		"rewound, and then a failover":         {func(r *reconcile.Return) { r.Local.Changed = 0x5000001 }, "copy", "may hold changes up to 0/5000001"},
+		"rewound, and then a failover to less": {func(r *reconcile.Return) { r.Local.End, r.Local.Changed = 0x6000000, 0x6000001 }, "copy", "pg_rewind would not find them"},
+		"recovered, and then parted":           {func(r *reconcile.Return) { r.Local.End, r.Local.Changed = 0x6000000, 0x6000000 }, "rewind copy", ""},
 		"rewound, and no failover": {func(r *reconcile.Return) {
 			r.Local.Timelines, r.Local.End, r.Local.Changed = second, 0x5000000, 0x9000001
 		}, "start copy", ""},

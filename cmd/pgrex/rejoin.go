@@ -2,8 +2,10 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -162,9 +164,23 @@ func confirm(cmd *cobra.Command, yes bool) error {
 		return errors.New("there is no terminal to ask at: say --yes, or --dry-run")
 	}
 	fmt.Fprint(cmd.OutOrStdout(), "do it? [y/N] ")
-	answer, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n') // no answer is one, too
-	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+	if !consents(cmd.Context(), cmd.InOrStdin()) {
 		return errors.New("nothing was done")
 	}
 	return nil
+}
+
+// consents waits for an answer, or for an interrupt, which reading does not end with. No answer is no.
+func consents(ctx context.Context, in io.Reader) bool {
+	answers := make(chan string, 1)
+	go func() {
+		answer, _ := bufio.NewReader(in).ReadString('\n')
+		answers <- strings.ToLower(strings.TrimSpace(answer))
+	}()
+	select {
+	case a := <-answers:
+		return a == "y" || a == "yes"
+	case <-ctx.Done():
+		return false
+	}
 }

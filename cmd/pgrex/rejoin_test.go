@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -39,4 +41,20 @@ func TestTerminal(t *testing.T) {
 	if isTerminal(null) || isTerminal(&b) {
 		t.Error("what is none is taken for a terminal")
 	}
+}
+
+// An interrupt at the question is an answer.
+func TestConsents(t *testing.T) {
+	for answer, want := range map[string]bool{"y\n": true, "YES \n": true, "\n": false, "no\n": false, "": false, "yess\n": false} {
+		if got := consents(t.Context(), strings.NewReader(answer)); got != want {
+			t.Errorf("%q is a yes: %t", answer, got)
+		}
+	}
+	silent, terminal := io.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if consents(ctx, silent) {
+		t.Error("an interrupt is a yes")
+	}
+	_ = terminal.Close()
 }

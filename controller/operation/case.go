@@ -150,6 +150,9 @@ func (c *Case) compare(ctx context.Context) (err error) {
 	if c.Return.Primary.InRecovery {
 		return fmt.Errorf("the server at %s is itself a standby, and not the primary %s", c.Return.Primary.Address, c.primary)
 	}
+	if slot, _ := c.Return.Primary.Slot(c.slot); slot.Logical {
+		return fmt.Errorf("%s on the primary %s: %w", c.slot, c.primary, postgres.ErrSquatted)
+	}
 	if c.Return.Timelines, err = source.History(ctx, c.Return.Primary.Timeline); err != nil {
 		return err
 	}

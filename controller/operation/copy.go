@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -17,7 +18,12 @@ import (
 // is beside the old one there, and the swapped folders each lead to their own.
 func (r *Rejoin) copy(c *Case) []Step {
 	p := c.place
-	steps := []Step{{Text: "remove what is left of an earlier copy: " + p.beside(), Do: func(context.Context) error { return p.clear() }}}
+	steps := []Step{{Text: "remove what is left of an earlier copy: " + p.beside(), Do: func(context.Context) error {
+		if err := p.clear(); err != nil {
+			return err
+		}
+		return p.trySwap()
+	}}}
 	text := "pg_basebackup from " + c.primary + " into " + p.beside()
 	if wal, err := p.walFolder(); err == nil && wal != "" {
 		text += ", its WAL into " + otherWAL(wal)
@@ -34,13 +40,37 @@ func (r *Rejoin) copy(c *Case) []Step {
 			if p.runs() {
 				return errors.Join(errors.New("PostgreSQL was started here meanwhile, on the old data"), p.clear())
 			}
-			err := unix.Renameat2(unix.AT_FDCWD, p.beside(), unix.AT_FDCWD, p.data, unix.RENAME_EXCHANGE)
-			if err != nil {
+			if err := exchange(p.beside(), p.data); err != nil {
 				return errors.Join(err, p.clear())
 			}
 			return syncFolder(filepath.Dir(p.data))
 		}},
 	)
+}
+
+// exchange swaps two folders at once.
+func exchange(one, other string) error {
+	if err := unix.Renameat2(unix.AT_FDCWD, one, unix.AT_FDCWD, other, unix.RENAME_EXCHANGE); err != nil {
+		return fmt.Errorf("swap %s and %s: %w", one, other, err)
+	}
+	return nil
+}
+
+// trySwap finds out whether the file system can do that, before hours are spent on a copy.
+func (p place) trySwap() error {
+	folder, err := os.MkdirTemp(filepath.Dir(p.data), filepath.Base(p.triedPattern()))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(folder) }()
+	one, other := filepath.Join(folder, "one"), filepath.Join(folder, "other")
+	if err := errors.Join(os.Mkdir(one, 0o700), os.Mkdir(other, 0o700)); err != nil {
+		return err
+	}
+	if err := exchange(one, other); err != nil {
+		return fmt.Errorf("the file system of %s cannot put a copy in its place at once: %w; copy by hand", p.data, err)
+	}
+	return nil
 }
 
 // reserve makes this host's slot anew on the primary, where it holds no WAL.

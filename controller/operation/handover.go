@@ -60,7 +60,7 @@ func (h *Handover) Adopt(ctx context.Context) ([]Step, error) {
 		undo := cib.DeleteMeta(b.clone.Primitive, model.MetaSlotPrefix)
 		steps = append(steps, run(cib.SetMeta(b.clone.Primitive, model.MetaSlotPrefix, prefix), &undo))
 	}
-	return append(steps, h.change(b, cib.DeleteParameter(b.clone.Primitive, slotParameter),
+	return append(steps, h.change(&b, cib.DeleteParameter(b.clone.Primitive, slotParameter),
 		cib.SetParameter(b.clone.Primitive, slotParameter, prefix))...), nil
 }
 
@@ -85,18 +85,20 @@ func (h *Handover) Release(ctx context.Context) ([]Step, error) {
 			return nil, fmt.Errorf("the slot of %s is %s, but the agent would name it %s: it cannot have the slots", member, name, agents)
 		}
 	}
-	steps := h.change(b, cib.SetParameter(b.clone.Primitive, slotParameter, b.policy.SlotPrefix),
-		cib.DeleteParameter(b.clone.Primitive, slotParameter))
-	if b.clone.Meta[model.MetaSlotPrefix] != "" { // the agent's name is the prefix now
-		steps = append(steps, run(cib.DeleteMeta(b.clone.Primitive, model.MetaSlotPrefix), nil))
+	var last []Step
+	if prefix := b.clone.Meta[model.MetaSlotPrefix]; prefix != "" { // the agent's name is the prefix now
+		undo := cib.SetMeta(b.clone.Primitive, model.MetaSlotPrefix, prefix)
+		last = append(last, run(cib.DeleteMeta(b.clone.Primitive, model.MetaSlotPrefix), &undo))
 	}
-	return steps, nil
+	return h.change(&b, cib.SetParameter(b.clone.Primitive, slotParameter, b.policy.SlotPrefix),
+		cib.DeleteParameter(b.clone.Primitive, slotParameter), last...), nil
 }
 
 // change changes the agent's parameter under maintenance-mode. Pacemaker has to be at rest before it is told to look again: an
 // action that the refresh finds under way is killed, and counts as a failure, for which the primary is demoted once
-// maintenance-mode ends (seen with 2.1.5).
-func (h *Handover) change(b before, do, undo cib.Command) []Step {
+// maintenance-mode ends (seen with 2.1.5). Once maintenance-mode is left nothing is undone: to change the parameter back outside
+// of it would restart the database on every host. The last steps are done just before.
+func (h *Handover) change(b *before, do, undo cib.Command, last ...Step) []Step {
 	settle, refresh, leave := cib.Settle(), cib.Refresh(b.clone.Primitive, ""), cib.DeleteProperty(maintenanceMode)
 	known := await("Pacemaker knows every host's role again", refreshPatience, func(ctx context.Context) error { return h.sameRoles(ctx, b) })
 	parameter, maintenance := run(do, &undo), run(cib.SetProperty(maintenanceMode, "true"), &leave)
@@ -118,20 +120,49 @@ func (h *Handover) change(b before, do, undo cib.Command) []Step {
 		}
 		return leave.Run(ctx)
 	}
-	return []Step{
+	left := leaveMaintenance(leave, h.Observer.Clusters)
+	left.NoReturn = true
+	steps := []Step{
+		{Text: "see that every standby still streams through its own slot", Do: func(ctx context.Context) error { return h.again(ctx, b) }},
 		maintenance,
 		run(settle, nil),
 		parameter,
 		run(refresh, nil),
 		known,
-		run(leave, nil),
-		await("every standby still streams, over the same connection", refreshPatience, func(ctx context.Context) error {
-			if err := h.sameRoles(ctx, b); err != nil {
-				return err
-			}
-			return h.sameSenders(ctx, b)
-		}),
+		await("every standby streams on, over the same connection", refreshPatience, func(ctx context.Context) error { return h.sameSenders(ctx, b) }),
 	}
+	return append(append(steps, last...), left,
+		await("every host keeps its role", refreshPatience, func(ctx context.Context) error { return h.sameRoles(ctx, b) }))
+}
+
+// again looks once more, since the operator may have taken a while to answer.
+func (h *Handover) again(ctx context.Context, b *before) error {
+	now, err := h.look(ctx)
+	switch {
+	case err != nil:
+		return err
+	case !maps.Equal(now.clone.Roles, b.clone.Roles) || !maps.Equal(now.clone.Parameters, b.clone.Parameters):
+		return errors.New("the cluster is no longer as it was: run it again")
+	}
+	b.senders = now.senders
+	return h.ready(now)
+}
+
+// leaveMaintenance gives the database back to Pacemaker. What the tool says is not all: it may have been done all the same.
+func leaveMaintenance(command cib.Command, clusters controller.ClusterReader) Step {
+	step := run(command, nil)
+	do := step.Do
+	step.Do = func(ctx context.Context) error {
+		err := do(ctx)
+		if err == nil {
+			return nil
+		}
+		if cluster, lookErr := clusters.Read(context.WithoutCancel(ctx)); lookErr != nil || cluster.Maintenance {
+			return err
+		}
+		return nil
+	}
+	return step
 }
 
 func (h *Handover) look(ctx context.Context) (before, error) {
@@ -162,7 +193,8 @@ func onPrimary(ctx context.Context, observer *controller.Observer, node string) 
 	case !in.Cluster.Quorate:
 		return before{}, errors.New("this partition has no quorum: bring the other hosts or the network back first")
 	case in.Cluster.Maintenance || !clone.Managed:
-		return before{}, errors.New("the cluster or the database is in maintenance already: leave it first")
+		return before{}, errors.New("the cluster or the database is in maintenance already: leave it first, but after an adopt or a release that was " +
+			"killed only when Pacemaker has looked again: crm_resource --wait, crm_resource --refresh, and every role in crm_mon")
 	}
 	policy, problems := model.PolicyOf(clone)
 	if len(problems) > 0 {
@@ -195,7 +227,7 @@ func (h *Handover) ready(b before) error {
 	return nil
 }
 
-func (h *Handover) sameRoles(ctx context.Context, b before) error {
+func (h *Handover) sameRoles(ctx context.Context, b *before) error {
 	cluster, err := h.Observer.Clusters.Read(ctx)
 	if err != nil {
 		return err
@@ -211,7 +243,7 @@ func (h *Handover) sameRoles(ctx context.Context, b before) error {
 	return err
 }
 
-func (h *Handover) sameSenders(ctx context.Context, b before) error {
+func (h *Handover) sameSenders(ctx context.Context, b *before) error {
 	in, err := h.Observer.Full(ctx)
 	if err != nil {
 		return err

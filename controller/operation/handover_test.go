@@ -1,12 +1,15 @@
 package operation
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/model"
 )
 
@@ -21,32 +24,124 @@ func TestHandoverHalfUndone(t *testing.T) {
 		{"--refresh", false},
 	} {
 		t.Run(test.fails, func(t *testing.T) {
-			folder := t.TempDir()
-			log := filepath.Join(folder, "log")
-			for _, tool := range []string{"crm_resource", "crm_attribute"} {
-				script := "#!/bin/sh\necho " + tool + " \"$@\" >>" + log + "\ncase $1 in " + test.fails + ") exit 1;; esac\n"
-				if err := os.WriteFile(filepath.Join(folder, tool), []byte(script), 0o700); err != nil {
-					t.Fatal(err)
-				}
-			}
-			t.Setenv("PATH", folder+":"+os.Getenv("PATH"))
-			h := &Handover{Node: "pm01"}
+			ran := fakeTools(t, test.fails)
+			h := &Handover{Node: "pm01", Observer: &controller.Observer{}}
 			b := before{clone: model.Clone{Primitive: "pgsql"}}
 			var said []string
-			err := Do(t.Context(), h.change(b, cib.DeleteParameter("pgsql", slotParameter), cib.SetParameter("pgsql", slotParameter, "rex")),
-				func(line string) { said = append(said, line) })
+			steps := h.change(&b, cib.DeleteParameter("pgsql", slotParameter), cib.SetParameter("pgsql", slotParameter, "rex"))
+			err := Do(t.Context(), steps[1:], func(line string) { said = append(said, line) }) // all but the first look
 			if err == nil {
 				t.Fatal("it has not failed")
 			}
-			text, readErr := os.ReadFile(log)
-			if readErr != nil {
-				t.Fatal(readErr)
-			}
-			if left := strings.Contains(string(text), cib.DeleteProperty(maintenanceMode).String()); left != test.left {
-				t.Errorf("maintenance-mode is left: %t, not %t; run were:\n%s", left, test.left, text)
+			if left := strings.Contains(ran(), cib.DeleteProperty(maintenanceMode).String()); left != test.left {
+				t.Errorf("maintenance-mode is left: %t, not %t; run were:\n%s", left, test.left, ran())
 			}
 			if stays := strings.Contains(strings.Join(said, "\n"), "could restart the database"); stays == test.left {
 				t.Errorf("it says: %q", said)
+			}
+		})
+	}
+}
+
+// fakeTools are Pacemaker's tools that only note what they are told, and fail where that begins with an option.
+func fakeTools(t *testing.T, fails string) (ran func() string) {
+	t.Helper()
+	folder := t.TempDir()
+	log := filepath.Join(folder, "log")
+	for _, tool := range []string{"crm_resource", "crm_attribute"} {
+		script := "#!/bin/sh\necho " + tool + " \"$@\" >>" + log + "\ncase $1 in " + fails + ") exit 1;; esac\n"
+		if err := os.WriteFile(filepath.Join(folder, tool), []byte(script), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", folder+":"+os.Getenv("PATH"))
+	return func() string {
+		text, err := os.ReadFile(log)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+}
+
+// clusterOf reads a cluster that may change.
+type clusterOf func() model.Cluster
+
+func (c clusterOf) Read(context.Context) (model.Cluster, error) { return c(), nil }
+
+// primaryOf is a primary with the slots that it has just now.
+type primaryOf struct {
+	controller.Server
+	slots func() []model.Slot
+}
+
+func (p primaryOf) Observe(context.Context) (model.Instance, error) {
+	return model.Instance{State: model.ServerUp, Version: 150000, WALSegmentSize: 16 << 20, Slots: p.slots()}, nil
+}
+
+// TestHandoverPastLeaving: what goes wrong once maintenance-mode is left undoes nothing, because that would restart the
+// database on every host. A standby that streams over another connection than before is found while it can still be undone; one
+// that has connected anew before the first step is not taken for that.
+func TestHandoverPastLeaving(t *testing.T) {
+	const other = "rex"
+	undo, leave := cib.SetParameter("pgsql", slotParameter, other), cib.DeleteProperty(maintenanceMode)
+	for name, test := range map[string]struct {
+		after       string // what was run then
+		interrupted bool
+		reconnected bool
+		undone      bool
+	}{
+		"interrupted after it was left": {after: leave.String(), interrupted: true},
+		"connected anew under it":       {after: "--refresh", reconnected: true, undone: true},
+		"connected anew before":         {reconnected: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ran := fakeTools(t, "never")
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			now := func() bool { return strings.Contains(ran(), test.after) }
+			clusters := clusterOf(func() model.Cluster {
+				role := model.RoleUnpromoted
+				if test.interrupted && now() {
+					role = model.RoleStopped // so that it goes on waiting
+					cancel()
+				}
+				return model.Cluster{
+					Quorate: true,
+					Nodes: []model.Node{
+						{Name: "pm01", Online: true, Transient: map[string]string{"pgsql-status": "PRI"}, Permanent: map[string]string{"pgsql-data-status": "LATEST"}},
+						{Name: "pm02", Online: true},
+					},
+					Clones: []model.Clone{{ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true,
+						Parameters: map[string]string{"rep_mode": "sync", "node_list": "pm01 pm02"},
+						Roles:      map[string]model.Role{"pm01": model.RolePromoted, "pm02": role}}},
+				}
+			})
+			slots := func() []model.Slot {
+				pid := 7
+				if test.reconnected && now() {
+					pid = 8
+				}
+				return []model.Slot{{Name: "pgrex_pm02", Type: model.SlotPhysical, Active: true, ActivePID: pid}}
+			}
+			h := &Handover{Node: "pm01", Observer: &controller.Observer{Node: "pm01", Clusters: clusters,
+				Connect: func(controller.Target) controller.Server { return primaryOf{slots: slots} }}}
+			b := before{clone: clusters().Clones[0], senders: map[string]int{"pm02": 7}}
+			b.policy, _ = model.PolicyOf(b.clone)
+			steps := h.change(&b, cib.DeleteParameter("pgsql", slotParameter), undo)
+			if test.undone { // it would wait for two minutes
+				time.AfterFunc(3*time.Second, cancel)
+			}
+			err := Do(ctx, steps, func(line string) { t.Log(line) })
+			if (err != nil) != (test.interrupted || test.undone) {
+				t.Errorf("it ends with %v", err)
+			}
+			text := ran()
+			if undone := strings.Contains(text, undo.String()); undone != test.undone {
+				t.Errorf("undone: %t, not %t (%v); run were:\n%s", undone, test.undone, err, text)
+			}
+			if !strings.Contains(text, leave.String()) {
+				t.Errorf("maintenance-mode is still on (%v); run were:\n%s", err, text)
 			}
 		})
 	}

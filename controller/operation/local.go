@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
 )
@@ -120,8 +122,11 @@ func (p place) look(ctx context.Context) (reconcile.LocalData, error) {
 		}
 		local.Unreadable = err.Error()
 	}
-	if c["wal_log_hints setting"] != "on" && c["Data page checksum version"] == "0" {
+	switch parent := filepath.Dir(p.data); {
+	case c["wal_log_hints setting"] != "on" && c["Data page checksum version"] == "0":
 		local.NoRewind = "pg_rewind needs wal_log_hints=on, or data checksums, from before the WAL parted; neither was there"
+	case unix.Access(parent, unix.W_OK) != nil:
+		local.NoRewind = fmt.Sprintf("its journal cannot be kept beside %s: let this user write in %s", p.data, parent)
 	}
 	local.NoCopy = p.noCopy()
 	err = p.room(ctx, &local)

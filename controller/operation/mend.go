@@ -32,11 +32,21 @@ func (r *Rejoin) rewind(c *Case) []Step {
 		}},
 		{Text: "pg_rewind from " + c.primary + ", as a dry run", Do: func(ctx context.Context) error {
 			t, err := r.pgRewindTool(ctx, c, "--dry-run")
-			if err == nil {
-				_, err = t.run(ctx)
+			if err != nil {
+				return err
 			}
-			if err != nil && noRewind.MatchString(err.Error()) {
-				err = fmt.Errorf("%w: %w", ErrNoRewind, err)
+			nothing := "" // what it says where it takes nothing back
+			t.progress = func(line string) {
+				if notRequired.MatchString(line) {
+					nothing = line
+				}
+			}
+			_, err = t.run(ctx)
+			switch {
+			case err != nil && noRewind.MatchString(err.Error()):
+				return fmt.Errorf("%w: %w", ErrNoRewind, err)
+			case err == nil && nothing != "":
+				return fmt.Errorf("%w: though the data are not a part of the primary's, it says %q", ErrNoRewind, nothing)
 			}
 			return err
 		}},
@@ -69,6 +79,10 @@ func (r *Rejoin) rewind(c *Case) []Step {
 // noRewind is what pg_rewind says where WAL of this host back to the last common checkpoint is not to be had. Anything else
 // may pass.
 var noRewind = regexp.MustCompile(`could not (find previous|read) WAL record|could not find common ancestor`)
+
+// notRequired is what pg_rewind says where it sees nothing to take back: the timelines have the same number, or nothing in the
+// data is newer than where they parted, though the WAL goes on from there.
+var notRequired = regexp.MustCompile(`no rewind required`)
 
 // noRewindWAL is why there is not the WAL with which rewound data go on; "" if there is. Up to where they parted from the
 // primary's pg_rewind keeps this host's own; the rest comes from the primary, or from the archive what the primary no longer has.

@@ -67,7 +67,7 @@ func (r *Rejoin) stillPrimary(c *Case) Step {
 	return Step{Text: "see that " + c.primary + " is still the primary", Do: func(ctx context.Context) error {
 		now, _, err := r.find(ctx)
 		if err == nil && now.primary != c.primary {
-			err = fmt.Errorf("%s is the primary by now: run pgrex rejoin again", now.primary)
+			err = fmt.Errorf("%s is the primary by now: run it again", now.primary)
 		}
 		return err
 	}}
@@ -79,7 +79,7 @@ func (r *Rejoin) stillFits(c *Case) Step {
 		now := &Case{place: c.place, primary: c.primary, slot: c.slot, conninfo: c.conninfo}
 		err := now.compare(ctx)
 		if err == nil && !now.Return.Fits() {
-			err = errors.New("they are not, now that the server is stopped: run pgrex rejoin again")
+			err = errors.New("they are not, now that the server is stopped: run it again")
 		}
 		return err
 	}}

@@ -52,7 +52,7 @@ func (c *Case) openArchive(ctx context.Context) (a archive, why string, err erro
 	}
 	a = archive{place: c.place, command: command, redo: control["Latest checkpoint's REDO WAL file"]}
 	if a.folder, err = os.MkdirTemp(filepath.Dir(c.place.data), filepath.Base(c.place.triedPattern())); err != nil {
-		return a, "", fmt.Errorf("try the WAL archive: %w", err)
+		return a, fmt.Sprintf("the WAL archive cannot be tried: %v", err), nil
 	}
 	return a, "", nil
 }

@@ -108,6 +108,9 @@ func TestSameTimelineTwice(t *testing.T) {
 	}
 	primary := pgserver.New(t)
 	one, other := primary.Standby(), primary.Standby()
+	for _, standby := range []*pgserver.Server{one, other} { // who is not connected yet would not get the end
+		primary.CatchUp(standby)
+	}
 	primary.Stop("fast")
 	one.Promote()
 	other.Promote()
@@ -118,6 +121,34 @@ func TestSameTimelineTwice(t *testing.T) {
 	c := caseOf(t, one, other)
 	if local := c.Return.Local; c.Return.Parted() != local.End || !c.Return.Differs || c.Return.Fits() || c.Return.NeedsRewind() {
 		t.Errorf("its WAL up to %s parts at %s; it differs: %t, fits: %t", local.End, c.Return.Parted(), c.Return.Differs, c.Return.Fits())
+	}
+}
+
+// TestNoRewindRequired: two hosts that were promoted from different WAL are on timelines of the same number. pg_rewind takes them
+// for one, ends well and changes nothing: these data are not mended.
+func TestNoRewindRequired(t *testing.T) {
+	if asOwner(t) {
+		return
+	}
+	primary := pgserver.New(t)
+	one, other := primary.Standby(), primary.Standby()
+	one.Stop("fast")
+	primary.WriteWAL(1)
+	primary.CatchUp(other)
+	primary.Stop("fast")
+	other.Promote()
+	one.Start()
+	one.Promote()
+	one.SQL("CREATE TABLE here AS SELECT 1")
+	one.Stop("fast")
+	c := caseOf(t, one, other)
+	if c.Return.Fits() || c.Return.NeedsRewind() || c.Return.Parted() == c.Return.Local.End {
+		t.Errorf("it fits: %t, a rewind would do: %t; its WAL up to %s parts at %s", c.Return.Fits(), c.Return.NeedsRewind(), c.Return.Local.End, c.Return.Parted())
+	}
+	r := &Rejoin{Report: func(line string) { t.Log(line) }}
+	err := Do(t.Context(), r.rewind(c), r.Report)
+	if !errors.Is(err, ErrNoRewind) || !strings.Contains(err.Error(), "no rewind required") || c.place.rewinding() != notBegun {
+		t.Errorf("it ends with %v; the journal says %d", err, c.place.rewinding())
 	}
 }
 

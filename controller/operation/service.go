@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -189,7 +190,7 @@ func (s *Service) follow(ctx context.Context, h self) (Work, error) {
 	}
 	return Work{
 		Says:  []string{fmt.Sprintf("the primary is %s, which this host can follow: %s", c.primary, rung.Why)},
-		Steps: append(append([]Step{c.nameSlot()}, h.hand()...), r.awaitStreams(c)),
+		Steps: slices.Concat([]Step{r.stillPrimary(c), r.stillFits(c), c.nameSlot()}, h.hand(), []Step{r.awaitStreams(c)}),
 	}, nil
 }
 

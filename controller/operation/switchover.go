@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,6 +62,31 @@ type primaryServer interface {
 
 // Steps looks whether it can be done, and makes the steps. It changes nothing.
 func (s *Switchover) Steps(ctx context.Context) (steps []Step, err error) {
+	server, err := s.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	node, _ := s.cluster.Node(s.Node)
+	s.rejoin = &Rejoin{Observer: s.Observer, Clusters: s.Clusters, Node: s.Node, Resource: s.Resource, Report: s.Report}
+	s.back = &Case{place: s.place, node: node.Name, primitive: s.clone.Primitive, slot: s.policy.SlotNames()[strings.ToLower(s.Node)]}
+	first := []Step{
+		{Text: "a checkpoint here, so that the shutdown is short", Do: server.Checkpoint},
+		{Text: "see that " + s.target + " can still take over", Do: func(ctx context.Context) error {
+			now := *s
+			now.To = s.target
+			_, err := now.look(ctx)
+			if err == nil && now.address != s.address {
+				err = fmt.Errorf("%s has another address by now, %s: run it again", s.target, now.address)
+			}
+			return err
+		}},
+	}
+	return slices.Concat(first, s.handOver(), s.comeBack()), nil
+}
+
+// look finds who can take over from this host, and why nobody can. The operator may take a while to answer, and so may a
+// checkpoint: it is asked again when the first step that changes something is next.
+func (s *Switchover) look(ctx context.Context) (server primaryServer, err error) {
 	if s.before, err = onPrimary(ctx, s.Observer, s.Node); err != nil {
 		return nil, err
 	}
@@ -85,13 +111,7 @@ func (s *Switchover) Steps(ctx context.Context) (steps []Step, err error) {
 	}
 	replication, _ := found.Replication(s.target)
 	s.address = replication.Address
-	if err := s.slotsAreThere(ctx); err != nil {
-		return nil, err
-	}
-	s.rejoin = &Rejoin{Observer: s.Observer, Clusters: s.Clusters, Node: s.Node, Resource: s.Resource, Report: s.Report}
-	s.back = &Case{place: s.place, node: node.Name, primitive: s.clone.Primitive, slot: s.policy.SlotNames()[strings.ToLower(s.Node)]}
-	checkpoint := Step{Text: "a checkpoint here, so that the shutdown is short", Do: server.Checkpoint}
-	return append(append([]Step{checkpoint}, s.handOver()...), s.comeBack()...), nil
+	return server, s.slotsAreThere(ctx)
 }
 
 // slotsAreThere tells whether the target holds WAL for every other member. It also proves that the target lets this host in,
@@ -141,7 +161,7 @@ func (s *Switchover) handOver() []Step {
 	return append(steps,
 		s.shutDown(),
 		await(s.target+" has all of the WAL", receivePatience, s.hasAll),
-		noReturn(s.leave(leave), &s.given),
+		noReturn(leaveMaintenance(leave, s.Clusters), &s.given),
 		s.takesWrites(),
 		noReturn(await(s.target+" is the primary by every sign", promotePatience, s.isPrimary), &s.done))
 }
@@ -198,23 +218,7 @@ func (s *Switchover) shutDown() Step {
 	}
 }
 
-// leave gives the database back to Pacemaker. What the tool says is not all: it may have been done all the same.
-func (s *Switchover) leave(command cib.Command) Step {
-	step := run(command, nil)
-	do := step.Do
-	step.Do = func(ctx context.Context) error {
-		err := do(ctx)
-		if err == nil {
-			return nil
-		}
-		if on, lookErr := s.maintenance(context.WithoutCancel(ctx)); lookErr != nil || on {
-			return err
-		}
-		return nil
-	}
-	return step
-}
-
+// maintenance tells whether maintenance-mode is on.
 func (s *Switchover) maintenance(ctx context.Context) (on bool, err error) {
 	cluster, err := s.Clusters.Read(ctx)
 	return cluster.Maintenance, err

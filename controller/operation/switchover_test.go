@@ -42,7 +42,7 @@ func (m *maintenance) Read(context.Context) (model.Cluster, error) {
 func TestLeaveMaintenance(t *testing.T) {
 	on := maintenance(true)
 	s := &Switchover{Clusters: &on}
-	step := noReturn(s.leave(cib.Command{Path: "false"}), &s.given)
+	step := noReturn(leaveMaintenance(cib.Command{Path: "false"}, s.Clusters), &s.given)
 	if err := step.Do(t.Context()); err == nil || s.given {
 		t.Errorf("it is still on, but: %v, %t", err, s.given)
 	}

@@ -136,6 +136,9 @@ func (s *Source) stream(ctx context.Context, from model.LSN, timeline uint32, en
 	}
 }
 
+// ErrSquatted says that a slot of this host's name is not one for a standby.
+var ErrSquatted = errors.New("there is a logical slot of that name, which somebody else needs: drop that one, or set " + model.MetaSlotPrefix)
+
 // walHeader is what comes before the WAL in a message: its kind, where the WAL begins and ends, and the time.
 const walHeader = 1 + 3*8
 
@@ -165,7 +168,8 @@ func (m *meter) rate() uint64 {
 	return uint64(float64(m.bytes) / time.Since(m.begin).Seconds())
 }
 
-// MakeSlot makes the host's slot on the primary anew, reserved, unless it is reserved already. It must not be in use.
+// MakeSlot makes the host's slot on the primary anew, reserved, unless it is reserved already. It must not be in use. A logical
+// slot of that name is another's, and stays.
 func (s *Source) MakeSlot(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
 	defer cancel()
@@ -173,8 +177,11 @@ func (s *Source) MakeSlot(ctx context.Context, name string) error {
 		return &Error{Class: Configuration, Doing: "make a slot", Err: err}
 	}
 	seen, err := s.upstream.slot(ctx, name)
-	if err != nil || seen.RestartLSN.IsValid() {
+	switch {
+	case err != nil || seen.RestartLSN.IsValid():
 		return err
+	case seen.Logical:
+		return &Error{Class: Configuration, Doing: "make the slot " + name + " at the primary", Err: ErrSquatted}
 	}
 	commands := []string{`CREATE_REPLICATION_SLOT "` + name + `" PHYSICAL RESERVE_WAL`}
 	if seen.Exists {

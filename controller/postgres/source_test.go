@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -113,6 +114,24 @@ func TestSourceMakeSlot(t *testing.T) {
 	}
 	if err := source(t, server).MakeSlot(t.Context(), `"; DROP`); postgres.ClassOf(err) != postgres.Configuration {
 		t.Errorf("a name that cannot be: %v", err)
+	}
+}
+
+// TestSourceMakeSlotSquatted: a subscriber's slot that bears a host's name stays.
+func TestSourceMakeSlotSquatted(t *testing.T) {
+	t.Parallel()
+	server := pgserver.New(t, "wal_level = logical")
+	server.SQL("SELECT pg_create_logical_replication_slot('mine', 'pgoutput')")
+	was := slotOf(t, adapter(t, server), "mine")
+	s := source(t, server)
+	if said, err := s.Identify(t.Context(), "mine"); err != nil || !said.Slots[0].Logical || !said.Slots[0].Exists || said.Slots[0].RestartLSN.IsValid() {
+		t.Errorf("it is said to be %+v, %v", said.Slots, err)
+	}
+	if err := s.MakeSlot(t.Context(), "mine"); !errors.Is(err, postgres.ErrSquatted) || postgres.ClassOf(err) != postgres.Configuration {
+		t.Errorf("it is made anew: %v", err)
+	}
+	if now := slotOf(t, adapter(t, server), "mine"); now != was {
+		t.Errorf("it was %+v, and is %+v", was, now)
 	}
 }
 

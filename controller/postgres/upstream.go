@@ -181,7 +181,7 @@ func (u *upstream) slot(ctx context.Context, name string) (model.UpstreamSlot, e
 	row, err := u.row(ctx, command, doing)
 	slot := model.UpstreamSlot{Name: name}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == codeNotSupported {
-		slot.Exists = true
+		slot.Exists, slot.Logical = true, true
 		return slot, nil
 	}
 	if err != nil {
@@ -190,7 +190,7 @@ func (u *upstream) slot(ctx context.Context, name string) (model.UpstreamSlot, e
 	if len(row) < 2 || row[0] == nil {
 		return slot, nil
 	}
-	slot.Exists = true
+	slot.Exists, slot.Logical = true, string(row[0]) == string(model.SlotLogical)
 	if row[1] != nil {
 		if slot.RestartLSN, err = model.ParseLSN(string(row[1])); err != nil {
 			return slot, &Error{Class: Unknown, Doing: doing, Err: err}

@@ -119,7 +119,7 @@ func (s *story) undisturbed(primary string, do func()) {
 // adoptInterrupted: Ctrl-C after the parameter was removed. All is as it was.
 func (s *story) adoptInterrupted(primary string) {
 	s.undisturbed(primary, func() {
-		err := s.interrupt(primary, "INT", stepDone(4), "adopt")
+		err := s.interrupt(primary, "INT", stepDone(5), "adopt")
 		s.interruptedOutput(primary)
 		s.must(err)
 	})

@@ -164,9 +164,9 @@ func (s *story) refusedForItsTarget(primary, target string, refused func(host, w
 func (s *story) switchoverInterrupted(primary, target string) {
 	timeline := s.sql(primary, "SELECT timeline_id FROM pg_control_checkpoint()")
 	done := make(chan error)
-	go func() { done <- s.interrupt(primary, "INT", stepDone(5), "switchover", "--to", target) }()
+	go func() { done <- s.interrupt(primary, "INT", stepDone(6), "switchover", "--to", target) }()
 	s.await(patience, "maintenance-mode", func() (bool, string) {
-		out, err := s.lab.Exec(s.ctx, primary, "grep", stepDone(3), interruptLog)
+		out, err := s.lab.Exec(s.ctx, primary, "grep", stepDone(4), interruptLog)
 		return err == nil, out
 	})
 	s.must(s.lab.Freeze(s.ctx, target))
@@ -185,7 +185,7 @@ func (s *story) switchoverInterrupted(primary, target string) {
 	}
 	// Later, when Pacemaker has the database again, the cluster goes on by itself.
 	s.awaitPromotable(primary, target, "--to", target)
-	err = s.interrupt(primary, "HUP", stepDone(8), "switchover", "--to", target)
+	err = s.interrupt(primary, "HUP", stepDone(9), "switchover", "--to", target)
 	out = s.interruptedOutput(primary)
 	s.must(err)
 	if !strings.Contains(out, "pgrex rejoin") {
