@@ -32,7 +32,7 @@ func (c *conditions) update(plan model.Plan, now time.Time) {
 	for _, f := range plan.Findings {
 		condition := Condition{f, now, plan.Complete}
 		if i := slices.IndexFunc(known, sameAs(f)); i >= 0 {
-			condition.Since, condition.complete = known[i].Since, known[i].complete
+			condition.Since, condition.complete = known[i].Since, known[i].complete || plan.Complete
 			if was := known[i].Severity; was != f.Severity {
 				c.log.Info("condition changed", keyCode, f.Code, keySeverity, f.Severity, keyWas, was, keySubject, f.Subject, keyText, f.Text)
 			}

@@ -79,8 +79,16 @@ func TestConditionsOutliveBlindLooks(t *testing.T) {
 	if count("ended", model.CodeRebuildRequired) != 0 || count("ended", model.CodeSlotLost) != 1 || count("ended", model.CodeServerDown) != 1 {
 		t.Errorf("ends are wrong: %q", said)
 	}
-	look(4, false)
-	look(5, true)
+	// It was seen blindly first, and then with everything.
+	look(4, false, model.CodePaused)
+	look(5, true, model.CodePaused, model.CodeRebuildRequired)
+	look(6, false)
+	look(7, true, model.CodePaused, model.CodeRebuildRequired)
+	if c.held[0].Code != model.CodePaused || !c.held[0].Since.Equal(begin.Add(4*time.Minute)) || count("began", model.CodePaused) != 1 {
+		t.Errorf("it began anew: %v, said %q", c.held, said)
+	}
+	look(8, false)
+	look(9, true)
 	if len(c.held)+len(c.unseen) != 0 || count("ended", model.CodeRebuildRequired) != 1 {
 		t.Errorf("it has no end: %v %v, said %q", c.held, c.unseen, said)
 	}

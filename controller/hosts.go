@@ -149,9 +149,9 @@ func (h hosts) slot(m Member) *MemberSlot {
 // localSlot is a slot here as READ_REPLICATION_SLOT would tell of it.
 func localSlot(i model.Instance, name string) model.UpstreamSlot {
 	for _, s := range i.Slots {
-		if s.Name == name && s.Type == model.SlotPhysical {
-			answer := model.UpstreamSlot{Name: name, Exists: true}
-			if s.Reserved() {
+		if s.Name == name {
+			answer := model.UpstreamSlot{Name: name, Exists: true, Logical: s.Type == model.SlotLogical}
+			if s.Reserved() && !answer.Logical {
 				answer.RestartLSN = s.RestartLSN
 			}
 			return answer

@@ -11,7 +11,7 @@ import (
 const (
 	// The usual rate forgets half of what was after this time.
 	rateHalfLife = 10 * time.Minute
-	// The peak is the highest of windows of this length, of the last day; each hour's highest is kept.
+	// The peak is the highest of windows of this length, of the last day and up to an hour more; each hour's highest is kept.
 	peakWindow = time.Minute
 	peakHour   = time.Hour
 	peakMemory = 24 * time.Hour

@@ -68,7 +68,7 @@ func (v *view) pinned() {
 // Lowering it may have PostgreSQL give slots up at the next checkpoint, or soon: while they hold nearly as much as the policy
 // grants, or more, a budget that the disk can give is left, and one that it cannot give is lowered to the most that it can.
 // What they hold is what is left when this plan's other steps are done: where one has failed, a lower budget that none would
-// feel must wait.
+// feel must wait; not so where the disk cannot give the present one.
 func (v *view) fitBudget() {
 	now := v.in.Instance.Budget.MaxSlotWALKeepSize
 	usual, most, floor := v.wantedBudget()
@@ -90,7 +90,7 @@ func (v *view) fitBudget() {
 		if target != int64(v.policy.WALBudget.Bytes/model.MiB) {
 			why += ", and the file system of pg_wal has about " + model.FormatMegabytes(v.even(v.room())) + " for WAL, free or in use by it"
 		}
-		v.setBudget(target, !raises && held <= uint64(target)*model.MiB, why)
+		v.setBudget(target, !raises && (fits || now < 0) && held <= uint64(target)*model.MiB, why)
 	}
 }
 

@@ -379,7 +379,7 @@ func (w *judge) budgetIsSound() {
 			w.t.Fatalf("%s, and %d MB for a checkpoint, but the disk has %d MB for WAL", s.Text(), i.Budget.MaxWALSize, room)
 		case s.From > s.To && s.From+i.Budget.MaxWALSize <= room && held(now.Instance) > uint64(s.To)<<20/4*3:
 			w.t.Fatalf("%s, while slots hold %d bytes, and the disk can give more", s.Text(), held(now.Instance))
-		case s.Lossless != (held(now.Instance) <= uint64(s.To)<<20 && (s.From < 0 || s.From > s.To)):
+		case s.Lossless != (held(now.Instance) <= uint64(s.To)<<20 && (s.From < 0 || s.From > s.To && s.From+i.Budget.MaxWALSize <= room)):
 			w.t.Fatalf("%s, lossless: %t, while slots hold %d bytes", s.Text(), s.Lossless, held(now.Instance))
 		}
 	}

@@ -29,7 +29,7 @@ func handover(name, short, long string, make func(*operation.Handover, context.C
 		Use: name, Short: short, Args: cobra.NoArgs,
 		Long: long + `
 
-Run it on the primary. When a step fails, or it is interrupted, what was done is undone.
+Run it on the primary. When a step fails, or it is interrupted, before maintenance-mode is left, what was done is undone.
 
 Exit status: 0 it is so, 1 it could not be done, 2 in a dry run something would be done, 64 wrong usage.`,
 		RunE: runE(func(cmd *cobra.Command) error {
@@ -38,11 +38,12 @@ Exit status: 0 it is so, 1 it could not be done, 2 in a dry run something would 
 			}
 			o := s.observer()
 			defer o.Close()
-			steps, err := make(&operation.Handover{Observer: o, Node: s.Node}, cmd.Context())
+			operate := &operation.Handover{Observer: o, Node: s.Node}
+			steps, err := make(operate, cmd.Context())
 			if err != nil {
 				return err
 			}
-			return ask.perform(cmd, operation.Work{Steps: steps}, "")
+			return withWayOut(ask.perform(cmd, operation.Work{Steps: steps}, ""), operate.WayOut())
 		}),
 	}
 	s.observeFlags(cmd.Flags())

@@ -169,13 +169,13 @@ func printHere(out screen, s controller.Status) {
 		fmt.Fprintln(out.w)
 		out.print(t)
 	}
-	said := false
+	candidate := ""
 	for _, f := range s.Forecast {
 		if f.Why == "" {
 			continue
 		}
-		if !said {
-			said = true
+		if f.Candidate != candidate {
+			candidate = f.Candidate
 			fmt.Fprintf(out.w, "\nIf %s were promoted, or stays the primary:\n", f.Candidate)
 		}
 		fmt.Fprintln(out.w, out.wrap(fmt.Sprintf("%s: %s, because %s", f.Host, f.Way, f.Why)))

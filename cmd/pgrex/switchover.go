@@ -51,14 +51,19 @@ func switchOver(cmd *cobra.Command, s *settings, to string, ask *asking) error {
 		return err
 	}
 	err = ask.perform(cmd, operation.Work{Steps: steps}, "")
-	way := operate.WayOut()
-	switch {
-	case err == nil:
+	if err == nil {
 		report(operate.Target() + " is the primary, and " + s.Node + " streams from it")
-	case way != "" && errors.Is(err, context.Canceled):
-		return errors.New("interrupted; " + way)
-	case way != "":
-		return fmt.Errorf("%w; %s", err, way)
 	}
-	return err
+	return withWayOut(err, operate.WayOut())
+}
+
+// withWayOut adds to an error how the cluster is left, where not everything was undone.
+func withWayOut(err error, way string) error {
+	switch {
+	case err == nil || way == "":
+		return err
+	case errors.Is(err, context.Canceled):
+		return errors.New("interrupted; " + way)
+	}
+	return fmt.Errorf("%w; %s", err, way)
 }

@@ -27,6 +27,8 @@ const (
 type Handover struct {
 	Observer *controller.Observer // of this host
 	Node     string
+
+	given bool // Pacemaker has the database again
 }
 
 // before is what was found on the primary: much of it must be the same afterwards.
@@ -101,12 +103,14 @@ func (h *Handover) Release(ctx context.Context) ([]Step, error) {
 func (h *Handover) change(b *before, do, undo cib.Command, last ...Step) []Step {
 	settle, refresh, leave := cib.Settle(), cib.Refresh(b.clone.Primitive, ""), cib.DeleteProperty(maintenanceMode)
 	known := await("Pacemaker knows every host's role again", refreshPatience, func(ctx context.Context) error { return h.sameRoles(ctx, b) })
-	parameter, maintenance := run(do, &undo), run(cib.SetProperty(maintenanceMode, "true"), &leave)
+	enter := cib.SetProperty(maintenanceMode, "true")
+	parameter, maintenance := run(do, &undo), run(enter, &leave)
 	half := false // undone
 	parameter.UndoText = undo.String() + "; " + settle.String() + "; " + refresh.String()
 	parameter.Undo = func(ctx context.Context) error {
 		half = true
-		for _, part := range []func(context.Context) error{undo.Run, settle.Run, refresh.Run, known.Do} {
+		// Entered again first: that it was not left is not sure, when to leave it has failed.
+		for _, part := range []func(context.Context) error{enter.Run, undo.Run, settle.Run, refresh.Run, known.Do} {
 			if err := part(ctx); err != nil {
 				return err
 			}
@@ -120,8 +124,6 @@ func (h *Handover) change(b *before, do, undo cib.Command, last ...Step) []Step 
 		}
 		return leave.Run(ctx)
 	}
-	left := leaveMaintenance(leave, h.Observer.Clusters)
-	left.NoReturn = true
 	steps := []Step{
 		{Text: "see that every standby still streams through its own slot", Do: func(ctx context.Context) error { return h.again(ctx, b) }},
 		maintenance,
@@ -131,8 +133,16 @@ func (h *Handover) change(b *before, do, undo cib.Command, last ...Step) []Step 
 		known,
 		await("every standby streams on, over the same connection", refreshPatience, func(ctx context.Context) error { return h.sameSenders(ctx, b) }),
 	}
-	return append(append(steps, last...), left,
+	return append(append(steps, last...), noReturn(leaveMaintenance(leave, h.Observer.Clusters), &h.given),
 		await("every host keeps its role", refreshPatience, func(ctx context.Context) error { return h.sameRoles(ctx, b) }))
+}
+
+// WayOut says how the cluster is left where nothing is undone any more.
+func (h *Handover) WayOut() string {
+	if h.given {
+		return "the slots are handed over, and nothing is undone: see that crm_mon shows every host's role, and pgrex status"
+	}
+	return ""
 }
 
 // again looks once more, since the operator may have taken a while to answer.

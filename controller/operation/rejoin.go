@@ -79,7 +79,7 @@ func (r *Rejoin) stillFits(c *Case) Step {
 		now := &Case{place: c.place, primary: c.primary, slot: c.slot, conninfo: c.conninfo}
 		err := now.compare(ctx)
 		if err == nil && !now.Return.Fits() {
-			err = errors.New("they are not, now that the server is stopped: run it again")
+			err = errors.New("they are not by now: run it again")
 		}
 		return err
 	}}
