@@ -130,7 +130,7 @@ func TestPolicy(t *testing.T) {
 // TestPolicyOfWAL: what pgrex-wal-budget and pgrex-xmin-age can say.
 func TestPolicyOfWAL(t *testing.T) {
 	for text, want := range map[string]model.WALBudget{
-		"1%": {Percent: 1}, "100%": {Percent: 100}, "512MB": {Bytes: 512 << 20}, "20gb": {Bytes: 20 << 30}, "1TB": {Bytes: 1 << 40},
+		"1%": {Percent: 1}, "100%": {Percent: 100}, "512MB": {Bytes: 512 << 20}, "20gb": {Bytes: 20 << 30}, "1TB": {Bytes: 1 << 40}, "10905190MB": {Bytes: 10905190 << 20},
 		"unlimited": {Unlimited: true},
 	} {
 		got, problems := model.PolicyOf(model.Clone{Meta: map[string]string{model.MetaWALBudget: text}})
@@ -143,7 +143,7 @@ func TestPolicyOfWAL(t *testing.T) {
 		}
 	}
 	bad := map[string][]string{
-		model.MetaWALBudget: {"", "0%", "101%", "-1", "50", "5.5%", "1.5GB", "20 GB", "0GB", "20kB", "Unlimited", "99999999TB", "+5%%"},
+		model.MetaWALBudget: {"", "0%", "101%", "-1", "50", "5.5%", "1.5GB", "20 GB", "0GB", "20kB", "Unlimited", "99999999TB", "999999999999999GB", "+5%%"},
 		model.MetaXMinAge:   {"", "-1", "1e6", "2147483648", "5M"},
 	}
 	for name, values := range bad {

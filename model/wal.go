@@ -87,7 +87,7 @@ const (
 	allowedBudget        = "1% to 100%, a size such as 512MB, 20GB or 1TB, unlimited"
 )
 
-var sizePattern = regexp.MustCompile(`(?i)^([0-9]{1,7})(MB|GB|TB)$`)
+var sizePattern = regexp.MustCompile(`(?i)^([0-9]{1,15})(MB|GB|TB)$`)
 
 // parseWALBudget reads the value of pgrex-wal-budget.
 func parseWALBudget(text string) (b WALBudget, ok bool) {
@@ -104,7 +104,7 @@ func parseWALBudget(text string) (b WALBudget, ok bool) {
 	}
 	n, err := strconv.ParseUint(parts[1], 10, 64)
 	shift := map[string]int{"MB": 20, "GB": 30, "TB": 40}[strings.ToUpper(parts[2])]
-	return WALBudget{Bytes: n << shift}, err == nil && n > 0
+	return WALBudget{Bytes: n << shift}, err == nil && n > 0 && n<<shift>>shift == n
 }
 
 // FormatSeconds writes a time span for people, cut and not rounded: "40 s", "12 min", "5 h 10 min", "9 d 3 h".

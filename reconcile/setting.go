@@ -13,9 +13,8 @@ func (v *view) primarySetting() {
 	if v.policy.AgentSlots {
 		v.say(model.CodeAgentOwnsSlots, model.Warning, v.clone.Primitive,
 			"the agent has replication_slot_name=%s: it drops the slots at each start and makes them anew, unreserved, at promote; "+
-				"to hand them over, run pgrex adopt here, or set the meta attribute %s=%s, set maintenance-mode, remove replication_slot_name, run "+
-				"crm_resource --refresh --resource %s, leave maintenance-mode",
-			v.policy.SlotPrefix, model.MetaSlotPrefix, v.policy.SlotPrefix, v.clone.Primitive)
+				"to hand them over, run pgrex adopt here",
+			v.policy.SlotPrefix)
 		return
 	}
 	if v.in.Instance.PrimarySlotName != "" {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
 )
 
@@ -19,6 +20,16 @@ func TestWhatIf(t *testing.T) {
 	if p.Usual.Bytes != 10800*mib || !*p.Usual.BudgetLasts || p.Peak.Bytes != 43200*mib || *p.Peak.BudgetLasts ||
 		*p.Peak.BudgetSeconds != 2700 || p.Budget != "47552MB" || !*p.Peak.DiskLasts {
 		t.Errorf("%+v", p)
+	}
+	// What it says to set can be set, however much it is.
+	for _, away := range []time.Duration{time.Minute, 48 * time.Hour, 1000 * time.Hour} {
+		long := base
+		long.For, long.Peak = away, 600*mib
+		p, err := reconcile.WhatIf(long)
+		policy, problems := model.PolicyOf(model.Clone{Meta: map[string]string{model.MetaWALBudget: p.Budget}})
+		if err != nil || len(problems) > 0 || policy.WALBudget.Bytes < p.Peak.Bytes {
+			t.Errorf("%s for %s: %q, %v", p.Budget, away, problems, err)
+		}
 	}
 	unlimited := int64(-1)
 	for name, test := range map[string]struct {

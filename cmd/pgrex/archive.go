@@ -42,8 +42,6 @@ Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run 
 				return fmt.Errorf("unknown argument %q", args[0])
 			case cmd.Flags().Changed("keep-backups") && a.Backups < 0:
 				return errors.New("--keep-backups: it is a number, 0 or more")
-			case cmd.Flags().Changed("keep-backups") && a.Backup != "":
-				return errors.New("--backup and --keep-backups exclude each other")
 			}
 			return nil
 		},
@@ -65,9 +63,9 @@ Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run 
 	ask.flags(cmd)
 	cmd.Flags().StringVar(&a.Folder, "archive", "", "the folder (default: as archive_command or restore_command says)")
 	cmd.Flags().StringVar(&a.Move, "move", "", "move the files into this folder instead of removing them")
-	cmd.Flags().IntVar(&a.Backups, "keep-backups", reconcile.AllBackups, "how many backups to keep, the newest ones")
+	cmd.Flags().IntVar(&a.Backups, "keep-backups", reconcile.AllBackups, "how many backups to keep, the newest ones of those in the archive")
 	cmd.Flags().Lookup("keep-backups").DefValue = "all"
-	cmd.Flags().StringVar(&a.Backup, "backup", "", "folder of a base backup from which on WAL is kept, in place of those in the archive")
+	cmd.Flags().StringArrayVar(&a.BackupFolders, "backup", nil, "folder of a base backup that is kept, too; again for each")
 	cmd.Flags().StringVar(&giveUp, "give-up", "", "hosts that are to be copied anyway, separated by commas: what they need does not count")
 	return cmd
 }

@@ -67,7 +67,11 @@ func (s *settings) daemonFlags(f *pflag.FlagSet) {
 // load adds what the file says. A flag on the command line wins over the file.
 func (s *settings) load(cmd *cobra.Command) error {
 	given := map[string]string{}
-	cmd.Flags().Visit(func(f *pflag.Flag) { given[f.Name] = f.Value.String() })
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if _, list := f.Value.(pflag.SliceValue); !list { // no list is in the file
+			given[f.Name] = f.Value.String()
+		}
+	})
 	if err := s.readFile(given["config"] != ""); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -45,7 +46,11 @@ func placeOf(clone model.Clone) (place, error) {
 		return p, fmt.Errorf("look at the data folder: %w; run pgrex on the host that is to come back, as the user that runs PostgreSQL", err)
 	}
 	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
-		return p, fmt.Errorf("%s belongs to the user with the id %d: run pgrex as that user, for instance with sudo -u '#%d'", p.data, owner, owner)
+		name := strconv.Itoa(int(owner))
+		if u, err := user.LookupId(name); err == nil {
+			name = u.Username
+		}
+		return p, fmt.Errorf("%s belongs to the user %s: run pgrex as that user, for instance as root with: runuser -u %[2]s -g haclient -- pgrex", p.data, name)
 	}
 	return p, nil
 }

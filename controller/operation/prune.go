@@ -18,13 +18,13 @@ import (
 // Archive prunes a folder of archived WAL on this host. It asks every member what it needs; where one that it has to ask
 // does not answer, nothing goes.
 type Archive struct {
-	Observer *controller.Observer // of this host
-	Node     string
-	Folder   string   // "" where archive_command or restore_command tells it
-	Move     string   // the folder that files are moved into; "" removes them
-	Backup   string   // a base backup, in place of those whose history files are in the archive
-	Backups  int      // how many of those are kept; reconcile.AllBackups
-	GivenUp  []string // members, lower-cased, whose needs do not count
+	Observer      *controller.Observer // of this host
+	Node          string
+	Folder        string   // "" where archive_command or restore_command tells it
+	Move          string   // the folder that files are moved into; "" removes them
+	BackupFolders []string // of base backups that are kept, too
+	Backups       int      // how many of those are kept; reconcile.AllBackups
+	GivenUp       []string // members, lower-cased, whose needs do not count
 }
 
 // needs gathers from where on WAL is needed, and by whom.
@@ -144,8 +144,10 @@ func (n *needs) gather(ctx context.Context) error {
 	return n.slotOnPrimary()
 }
 
-// slotOnPrimary sees that the primary holds WAL for every standby: what one has whose slot holds nothing is not known.
+// slotOnPrimary sees that the primary holds WAL for every standby: what one has whose slot holds nothing is not known. Nor is it
+// of one that is away, unless pgrex on the primary foretells that it comes back: a slot may have been made since.
 func (n *needs) slotOnPrimary() error {
+	primary, _ := n.in.Cluster.Node(n.primary)
 	for _, member := range n.policy.Members {
 		if member == n.primary || member == n.self || slices.Contains(n.givenUp, member) {
 			continue
@@ -162,6 +164,11 @@ func (n *needs) slotOnPrimary() error {
 			return fmt.Errorf("the primary %s holds no WAL for %s in the slot %s, so that it is not known what that host needs: bring it back "+
 				"first, see pgrex status; if it is to be copied anyway, --give-up %[2]s", n.primary, member, name)
 		}
+		way := model.ForecastIn(primary.Attribute(model.ForecastAttribute), member)
+		if !n.runs(member) && way != model.WayStream && way != model.WayRewind {
+			return fmt.Errorf("%s is away, and pgrex on the primary %s foretells %q for it, so that it may need WAL that only the archive has: bring "+
+				"it back first, see pgrex status; if it is to be copied anyway, --give-up %[1]s", member, n.primary, way)
+		}
 	}
 	return nil
 }
@@ -170,11 +177,11 @@ func (n *needs) slotOnPrimary() error {
 // its own pg_wal, up to where its slot on the primary stands.
 func (n *needs) member(ctx context.Context, member string, addresses map[string]string) error {
 	node, known := n.in.Cluster.Node(member)
-	role, said := n.clone.Role(member)
+	_, said := n.clone.Role(member)
 	switch {
 	case known && (node.Unclean || node.Pending || node.Online && !said):
 		return fmt.Errorf("the cluster does not know how %s is: wait, or see crm_mon", member)
-	case !known || !node.Online || role == model.RoleStopped:
+	case !n.runs(member):
 		return nil
 	}
 	address, err := n.address(ctx, member, addresses)
@@ -192,6 +199,13 @@ func (n *needs) member(ctx context.Context, member string, addresses map[string]
 	}
 	n.add(upstream.Flushed, "%s, what it has", member)
 	return n.answer(member, upstream)
+}
+
+// runs tells whether the cluster says that a member runs the database.
+func (n *needs) runs(member string) bool {
+	node, known := n.in.Cluster.Node(member)
+	role, _ := n.clone.Role(member)
+	return known && node.Online && role != model.RoleStopped
 }
 
 // answer adds what another host's slots need.

@@ -60,16 +60,14 @@ func (a *Archive) choose(folder string, n *needs) (Work, error) {
 			names = append(names, e.Name())
 		}
 	}
-	backups := a.Backups
-	if a.Backup != "" {
-		from, err := beginOfBackup(a.Backup)
+	for _, backup := range a.BackupFolders {
+		from, err := beginOfBackup(backup)
 		if err != nil {
 			return Work{}, err
 		}
-		n.add(from, "the backup in %s", a.Backup)
-		backups = 0
+		n.add(from, "the backup in %s", backup)
 	}
-	p := reconcile.Prune(names, n.found, backups, n.in.Instance.WALSegmentSize)
+	p := reconcile.Prune(names, n.found, a.Backups, n.in.Instance.WALSegmentSize)
 	w := Work{Says: []string{"needed in " + folder + ":"}}
 	for _, need := range p.Needs {
 		w.Says = append(w.Says, fmt.Sprintf("  from %s on: %s", need.From, need.Who))

@@ -103,6 +103,7 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (Work, error
 	if checkpoint && server != nil {
 		w.Steps = append(w.Steps, Step{Text: "a checkpoint here, so that the stop is short", Do: server.Checkpoint})
 	}
+	w.Steps = append(w.Steps, s.unchanged(h, failover))
 	away := (&Rejoin{Clusters: s.Clusters, Resource: s.Resource}).keepAway(&Case{node: h.node.Name, place: h.place})
 	switch {
 	case failover:
@@ -113,6 +114,22 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (Work, error
 	}
 	w.Steps = append(w.Steps, away...)
 	return w, nil
+}
+
+// unchanged looks again: the operator may have taken a while to answer, and so may a checkpoint.
+func (s *Service) unchanged(h self, failover bool) Step {
+	return Step{Text: "see that the database here is still " + string(h.role), Do: func(ctx context.Context) error {
+		now, err := s.look(ctx)
+		switch {
+		case err != nil:
+			return err
+		case now.role != h.role:
+			return fmt.Errorf("it is %s by now: type pgrex stop again", now.role)
+		case now.role == model.RolePromoted && !failover && len(now.others(model.RoleUnpromoted)) > 0:
+			return fmt.Errorf("%s runs by now, and would see it fail: type pgrex stop again", strings.Join(now.others(model.RoleUnpromoted), ", "))
+		}
+		return nil
+	}}
 }
 
 // server is the local server, nil where it is not up.

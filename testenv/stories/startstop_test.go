@@ -74,7 +74,7 @@ func (s *story) says(host string, status int, text string, arguments ...string) 
 
 // stopInterrupted: Ctrl-C while the stop is under way. The standby streams again.
 func (s *story) stopInterrupted(primary, host string) {
-	err := s.interrupt(host, "INT", stepDone(2), "stop")
+	err := s.interrupt(host, "INT", stepDone(3), "stop")
 	out := s.interruptedOutput(host)
 	s.must(err)
 	if !strings.Contains(out, "undone: ") {
