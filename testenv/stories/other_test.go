@@ -158,7 +158,7 @@ func TestAgentSlots(t *testing.T) {
 	s.await(patience, "the finding says how to hand over", func() (bool, string) {
 		status, err := s.status(primary)
 		return slices.ContainsFunc(status.Conditions, func(c controller.Condition) bool {
-			return c.Code == model.CodeAgentOwnsSlots && strings.Contains(c.Text, "crm_resource --refresh")
+			return c.Code == model.CodeAgentOwnsSlots && strings.Contains(c.Text, "pgrex adopt")
 		}), fmt.Sprint(status.Conditions, err)
 	})
 	before := s.sql(standby, "SELECT slot_name, restart_lsn FROM pg_replication_slots ORDER BY 1")
