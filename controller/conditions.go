@@ -14,7 +14,7 @@ import (
 type Condition struct {
 	model.Finding
 	Since    time.Time `json:"since"`
-	complete bool      // it began with a complete plan
+	complete bool      // a complete plan has found it
 }
 
 // conditions remembers which findings hold, to log each once when it begins, when its severity changes, and when it ends. What a

@@ -106,7 +106,7 @@ func (h *Handover) change(b *before, do, undo cib.Command, last ...Step) []Step 
 	enter := cib.SetProperty(maintenanceMode, "true")
 	parameter, maintenance := run(do, &undo), run(enter, &leave)
 	half := false // undone
-	parameter.UndoText = undo.String() + "; " + settle.String() + "; " + refresh.String()
+	parameter.UndoText = enter.String() + "; " + undo.String() + "; " + settle.String() + "; " + refresh.String()
 	parameter.Undo = func(ctx context.Context) error {
 		half = true
 		// Entered again first: that it was not left is not sure, when to leave it has failed.
