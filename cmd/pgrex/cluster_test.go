@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -14,7 +15,12 @@ import (
 
 // What scripts do with a CIB beside running Pacemaker's tools on it. With CIB_file set these need no cluster.
 
-// cluster makes the CIB of two hosts, pm01 and pm02, that have joined and run nothing yet, for all that follows.
+// pacemakerTools are those that scripts, and pgrex under them, run on the CIB.
+var pacemakerTools = []string{"cibadmin", "crm_attribute", "crm_resource", "crm_mon"}
+
+// cluster makes the CIB of two hosts, pm01 and pm02, that have joined and run nothing yet, for all that follows. From then on
+// PATH leads to the same tools one at a time: a cluster does one thing after the other, but on a CIB file they overwrite it in
+// place, and one beside it reads half of it, or undoes what the other did.
 func cluster(ts *testscript.TestScript, _ bool, _ []string) {
 	data, err := os.ReadFile(filepath.Join(ts.Getenv("TESTDATA"), "cluster.xml"))
 	ts.Check(err)
@@ -22,6 +28,16 @@ func cluster(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(os.MkdirAll(filepath.Dir(file), 0o700))
 	ts.Check(os.WriteFile(file, data, 0o600))
 	ts.Setenv("CIB_file", file)
+
+	turn, lock := ts.MkAbs("one-at-a-time"), ts.MkAbs("cib.lock") // not where the daemons watch
+	ts.Check(os.Mkdir(turn, 0o700))
+	for _, tool := range pacemakerTools {
+		path, err := exec.LookPath(tool)
+		ts.Check(err)
+		script := fmt.Sprintf("#!/bin/sh\nexec flock --no-fork %s %s \"$@\"\n", lock, path)
+		ts.Check(os.WriteFile(filepath.Join(turn, tool), []byte(script), 0o700))
+	}
+	ts.Setenv("PATH", turn+string(filepath.ListSeparator)+ts.Getenv("PATH"))
 }
 
 // lrmOperation NODE OPERATION [STATUS [CODE]] enters into the CIB, with cibadmin, what Pacemaker has done to the database on a

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 // TestScripts runs the whole program as a user does, with Pacemaker's real tools on CIB files, and real PostgreSQL servers
 // where the script starts any.
 func TestScripts(t *testing.T) {
-	for _, tool := range []string{"cibadmin", "crm_attribute", "crm_resource", "crm_mon", "sh"} {
+	for _, tool := range append([]string{"flock", "sh"}, pacemakerTools...) {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Fatalf("%v; hack/test installs what the tests need", err)
 		}
