@@ -79,7 +79,7 @@ func rejoin(cmd *cobra.Command, s *settings, method string, maxRate uint64, dryR
 	}
 	defer found.Close()
 	if found.Streams {
-		return rejoined(cmd, r, found, dryRun)
+		return rejoined(cmd, r, found, dryRun, yes)
 	}
 	printLadder(report, found.Ladder)
 	rung, err := found.Choose(method)
@@ -113,7 +113,7 @@ func rejoin(cmd *cobra.Command, s *settings, method string, maxRate uint64, dryR
 }
 
 // rejoined is what is left to do on a host that streams.
-func rejoined(cmd *cobra.Command, r *operation.Rejoin, found *operation.Case, dryRun bool) error {
+func rejoined(cmd *cobra.Command, r *operation.Rejoin, found *operation.Case, dryRun, yes bool) error {
 	if !found.Left {
 		r.Report(r.Node + " streams through its own slot: there is nothing to do")
 		return nil
@@ -123,6 +123,12 @@ func rejoined(cmd *cobra.Command, r *operation.Rejoin, found *operation.Case, dr
 	if dryRun {
 		operation.Show(steps, r.Report)
 		return statusError(exitPending)
+	}
+	if !yes {
+		operation.Show(steps, r.Report)
+	}
+	if err := confirm(cmd, yes); err != nil {
+		return err
 	}
 	return do(cmd, steps, r.Report)
 }

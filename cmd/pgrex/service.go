@@ -20,7 +20,7 @@ host has. It waits until the host streams through its own slot, or takes writes.
 With --force a host becomes the primary though its data are stale or the agent's PGSQL.lock is there: what only others have is
 lost. While there is a primary --force does nothing.
 
-Interrupted, it leaves the database stopped, as it was.`,
+Interrupted before it is started, it leaves the database stopped, as it was, and the node in standby.`,
 		func(s *operation.Service, ctx context.Context) (operation.Work, error) { return s.Start(ctx, force) })
 	cmd.Flags().BoolVar(&force, "force", false, "become the primary with data that may be stale")
 	return cmd

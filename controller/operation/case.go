@@ -84,7 +84,7 @@ func (r *Rejoin) find(ctx context.Context) (*Case, model.Clone, error) {
 	case !cluster.Quorate:
 		return nil, clone, errors.New("this partition has no quorum: bring the other hosts or the network back first")
 	case cluster.Maintenance || node.Maintenance || !clone.Managed:
-		return nil, clone, errors.New("the cluster, this node or the database is in maintenance: Pacemaker would start nothing; leave it first")
+		return nil, clone, fmt.Errorf("the cluster, this node or the database is in maintenance: Pacemaker would start nothing; %s", leaveFirst(clone))
 	}
 	policy, _ := model.PolicyOf(clone)
 	c.slot = policy.SlotNames()[strings.ToLower(r.Node)]

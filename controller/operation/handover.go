@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
 )
@@ -82,6 +84,9 @@ func (h *Handover) Release(ctx context.Context) ([]Step, error) {
 		return nil, fmt.Errorf("the slots on the standbys would hold WAL for ever, because the agent moves none: set the meta attribute %s=none "+
 			"first, and wait until pgrex has dropped them", model.MetaStandbySlots)
 	}
+	if err := h.standbysHoldNothing(ctx, b); err != nil {
+		return nil, err
+	}
 	for member, name := range b.policy.SlotNames() {
 		if agents := b.policy.AgentSlotName(member); agents != name {
 			return nil, fmt.Errorf("the slot of %s is %s, but the agent would name it %s: it cannot have the slots", member, name, agents)
@@ -94,6 +99,43 @@ func (h *Handover) Release(ctx context.Context) ([]Step, error) {
 	}
 	return h.change(&b, cib.SetParameter(b.clone.Primitive, slotParameter, b.policy.SlotPrefix),
 		cib.DeleteParameter(b.clone.Primitive, slotParameter), last...), nil
+}
+
+// standbysHoldNothing asks every standby that runs whether pgrex has dropped its slots.
+func (h *Handover) standbysHoldNothing(ctx context.Context, b before) error {
+	place, err := placeOf(b.clone)
+	if err != nil {
+		return err
+	}
+	conninfo, err := place.conninfo(ctx, b.clone)
+	if err != nil {
+		return err
+	}
+	server, ok := h.Observer.Server().(primaryServer)
+	if !ok {
+		return fmt.Errorf("the server is a %T", h.Observer.Server())
+	}
+	standbys, err := server.Replications(ctx)
+	if err != nil {
+		return err
+	}
+	names := slices.Compact(slices.Sorted(maps.Values(b.policy.SlotNames())))
+	for _, standby := range standbys {
+		source, err := postgres.OpenStandby(ctx, conninfo, standby.Address)
+		if err != nil {
+			return fmt.Errorf("%s cannot be asked whether its slots are gone: %w", standby.Name, err)
+		}
+		said, err := source.Identify(ctx, names...)
+		source.Close()
+		if err != nil {
+			return fmt.Errorf("%s cannot be asked whether its slots are gone: %w", standby.Name, err)
+		}
+		if i := slices.IndexFunc(said.Slots, func(s model.UpstreamSlot) bool { return s.Exists }); said.InRecovery && i >= 0 {
+			return fmt.Errorf("%s still has the slot %s, which would hold WAL for ever: wait until pgrex has dropped it there, or see that it runs",
+				standby.Name, said.Slots[i].Name)
+		}
+	}
+	return nil
 }
 
 // change changes the agent's parameter under maintenance-mode. Pacemaker has to be at rest before it is told to look again: an
@@ -129,12 +171,29 @@ func (h *Handover) change(b *before, do, undo cib.Command, last ...Step) []Step 
 		maintenance,
 		run(settle, nil),
 		parameter,
+		{Text: "see that the agent's " + slotParameter + " is changed", Do: func(ctx context.Context) error { return h.changed(ctx, b) }},
 		run(refresh, nil),
 		known,
 		await("every standby streams on, over the same connection", refreshPatience, func(ctx context.Context) error { return h.sameSenders(ctx, b) }),
 	}
 	return append(append(steps, last...), noReturn(leaveMaintenance(leave, h.Observer.Clusters), &h.given),
 		await("every host keeps its role", refreshPatience, func(ctx context.Context) error { return h.sameRoles(ctx, b) }))
+}
+
+// changed tells whether the agent's parameter is another than it was: the tool ends well, too, where there is nothing to remove.
+func (h *Handover) changed(ctx context.Context, b *before) error {
+	cluster, err := h.Observer.Clusters.Read(ctx)
+	if err != nil {
+		return err
+	}
+	clone, err := reconcile.Database(cluster, b.clone.Primitive)
+	if err != nil {
+		return err
+	}
+	if now := clone.Parameters[slotParameter]; now == b.clone.Parameters[slotParameter] {
+		return fmt.Errorf("it still is %q: it is set elsewhere, too; look for it with cibadmin --query", now)
+	}
+	return nil
 }
 
 // WayOut says how the cluster is left where nothing is undone any more.
@@ -203,14 +262,22 @@ func onPrimary(ctx context.Context, observer *controller.Observer, node string) 
 	case !in.Cluster.Quorate:
 		return before{}, errors.New("this partition has no quorum: bring the other hosts or the network back first")
 	case in.Cluster.Maintenance || !clone.Managed:
-		return before{}, errors.New("the cluster or the database is in maintenance already: leave it first, but after an adopt or a release that was " +
-			"killed only when Pacemaker has looked again: crm_resource --wait, crm_resource --refresh, and every role in crm_mon")
+		return before{}, fmt.Errorf("the cluster or the database is in maintenance already: %s, but after an adopt or a release that was "+
+			"killed only when Pacemaker has looked again: crm_resource --wait, crm_resource --refresh, and every role in crm_mon", leaveFirst(clone))
 	}
 	policy, problems := model.PolicyOf(clone)
 	if len(problems) > 0 {
 		return before{}, errors.New(strings.Join(problems, "; "))
 	}
 	return before{*in.Cluster, clone, policy, senders(in.Instance, policy)}, nil
+}
+
+// leaveFirst tells how to leave maintenance. A ban that is left of a switchover would then have Pacemaker stop the database.
+func leaveFirst(clone model.Clone) string {
+	if slices.ContainsFunc(clone.Locations, model.Location.ByTool) {
+		return "first " + cib.ClearBan(clone.ID, "").String() + ", because Pacemaker would stop or demote the database where it is banned; then leave it"
+	}
+	return "leave it first"
 }
 
 // senders are the walsenders that stream through their members' own slots.

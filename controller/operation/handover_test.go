@@ -24,8 +24,11 @@ func TestHandoverHalfUndone(t *testing.T) {
 	} {
 		t.Run(test.fails, func(t *testing.T) {
 			ran := fakeTools(t, test.fails)
-			h := &Handover{Node: "pm01", Observer: &controller.Observer{}}
-			b := before{clone: model.Clone{Primitive: "pgsql"}}
+			changed := clusterOf(func() model.Cluster {
+				return model.Cluster{Clones: []model.Clone{{ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true}}}
+			})
+			h := &Handover{Node: "pm01", Observer: &controller.Observer{Clusters: changed}}
+			b := before{clone: model.Clone{Primitive: "pgsql", Parameters: map[string]string{slotParameter: "rex"}}}
 			var said []string
 			steps := h.change(&b, cib.DeleteParameter("pgsql", slotParameter), cib.SetParameter("pgsql", slotParameter, "rex"))
 			err := Do(t.Context(), steps[1:], func(line string) { said = append(said, line) }) // all but the first look
@@ -89,7 +92,9 @@ func TestHandoverPastLeaving(t *testing.T) {
 		interrupted bool
 		reconnected bool
 		undone      bool
+		elsewhere   bool // the parameter is set, too
 	}{
+		"set elsewhere, too":            {undone: true, elsewhere: true},
 		"interrupted after it was left": {after: leave.String(), interrupted: true},
 		"connected anew under it":       {after: "--refresh", reconnected: true, undone: true},
 		"connected anew before":         {reconnected: true},
@@ -106,6 +111,10 @@ func TestHandoverPastLeaving(t *testing.T) {
 					role = model.RoleStopped // so that it goes on waiting
 					cancel()
 				}
+				parameters := map[string]string{"rep_mode": "sync", "node_list": "pm01 pm02"}
+				if test.elsewhere || !strings.Contains(ran(), "--delete-parameter "+slotParameter) {
+					parameters[slotParameter] = other
+				}
 				return model.Cluster{
 					Quorate: true,
 					Nodes: []model.Node{
@@ -113,7 +122,7 @@ func TestHandoverPastLeaving(t *testing.T) {
 						{Name: "pm02", Online: true},
 					},
 					Clones: []model.Clone{{ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true,
-						Parameters: map[string]string{"rep_mode": "sync", "node_list": "pm01 pm02"},
+						Parameters: parameters,
 						Roles:      map[string]model.Role{"pm01": model.RolePromoted, "pm02": role}}},
 				}
 			})
@@ -125,7 +134,7 @@ func TestHandoverPastLeaving(t *testing.T) {
 						cancel()
 					}
 				}
-				return []model.Slot{{Name: "pgrex_pm02", Type: model.SlotPhysical, Active: true, ActivePID: pid}}
+				return []model.Slot{{Name: other + "_pm02", Type: model.SlotPhysical, Active: true, ActivePID: pid}}
 			}
 			h := &Handover{Node: "pm01", Observer: &controller.Observer{Node: "pm01", Clusters: clusters,
 				Connect: func(controller.Target) controller.Server { return primaryOf{slots: slots} }}}

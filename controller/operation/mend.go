@@ -166,6 +166,7 @@ func (r *Rejoin) pgRewindTool(ctx context.Context, c *Case, options ...string) (
 	t := c.place.program("pg_rewind", append(options, "--progress", "--target-pgdata="+c.place.data,
 		"--source-server="+arguments+" dbname=postgres")...)
 	t.password = password
+	t.onlyFrom = "pg_rewind:" // what restore_command says may hold a secret of its own
 	return t, nil
 }
 

@@ -164,6 +164,9 @@ func (n *needs) slotOnPrimary() error {
 			return fmt.Errorf("the primary %s holds no WAL for %s in the slot %s, so that it is not known what that host needs: bring it back "+
 				"first, see pgrex status; if it is to be copied anyway, --give-up %[2]s", n.primary, member, name)
 		}
+		if !n.runs(member) && n.policy.Paused {
+			return fmt.Errorf("%s is away and pgrex is paused, so that what it has foretold may hold no more: type pgrex resume first", member)
+		}
 		way := model.ForecastIn(primary.Attribute(model.ForecastAttribute), member)
 		if !n.runs(member) && way != model.WayStream && way != model.WayRewind {
 			return fmt.Errorf("%s is away, and pgrex on the primary %s foretells %q for it, so that it may need WAL that only the archive has: bring "+
@@ -196,6 +199,9 @@ func (n *needs) member(ctx context.Context, member string, addresses map[string]
 	upstream, err := source.Identify(ctx, n.slotNames()...)
 	if err != nil {
 		return fmt.Errorf("%s runs and could not be asked what it needs: %w", member, err)
+	}
+	if !upstream.InRecovery {
+		return fmt.Errorf("%s runs as a standby, but at its address %s a primary answers: what %[1]s needs is not known", member, address)
 	}
 	n.add(upstream.Flushed, "%s, what it has", member)
 	return n.answer(member, upstream)

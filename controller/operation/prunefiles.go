@@ -54,6 +54,9 @@ func (a *Archive) choose(folder string, n *needs) (Work, error) {
 	if err != nil {
 		return Work{}, fmt.Errorf("look into the archive: %w", err)
 	}
+	if _, err := os.Stat(filepath.Join(folder, "archive_status")); err == nil {
+		return Work{}, fmt.Errorf("%s is the pg_wal of a database, whose WAL PostgreSQL alone removes, and no archive", folder)
+	}
 	var names []string
 	for _, e := range entries {
 		if e.Type().IsRegular() {
@@ -81,6 +84,7 @@ func (a *Archive) choose(folder string, n *needs) (Work, error) {
 
 func (a *Archive) step(w Work, folder string, names []string, systemID string) (Work, error) {
 	var total uint64
+	proven := false
 	w.Says = append(w.Says, "not needed:")
 	for _, name := range names {
 		path := filepath.Join(folder, name)
@@ -88,12 +92,18 @@ func (a *Archive) step(w Work, folder string, names []string, systemID string) (
 		if err != nil {
 			return Work{}, err
 		}
-		if other, known := systemOf(path); known && other != systemID {
+		other, known := systemOf(path)
+		proven = proven || known
+		if known && other != systemID {
 			return Work{}, fmt.Errorf("%s is WAL of another database: its system identifier is %s, and here it is %s; is %s the right archive?",
 				path, other, systemID, folder)
 		}
 		total += uint64(info.Size())
 		w.Says = append(w.Says, "  "+name)
+	}
+	if !proven {
+		w.Says = append(w.Says, "warning: whose WAL they are cannot be seen, because they are compressed or no WAL: make sure that "+folder+
+			" is this database's archive")
 	}
 	text := fmt.Sprintf("remove %d files of %s from %s", len(names), model.FormatBytes(total), folder)
 	remove := os.Remove

@@ -290,6 +290,39 @@ func TestMend(t *testing.T) {
 }
 
 // TestTool: an interrupt ends all that a tool has started, also what ignores it.
+// TestToolLeavesAnother: what a command leaves in the background, with its standard error, is not waited for. The command has ended well.
+func TestToolLeavesAnother(t *testing.T) {
+	t.Parallel()
+	pid := filepath.Join(t.TempDir(), "pid")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := tool{path: "/bin/sh", args: []string{"-c", `setsid sh -c 'echo $$ >` + pid + `; exec sleep 1000' & echo done`}}.run(ctx)
+	if err != nil || out != "done\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	text, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
+		t.Errorf("what it has left is gone: %v", err)
+	}
+}
+
+// TestToolQuotes: an error quotes the tool's own lines, and a line without an end is no hindrance.
+func TestToolQuotes(t *testing.T) {
+	t.Parallel()
+	script := `echo "mine: broken" >&2; echo "curl: https://key@archive" >&2; head -c 1000000 /dev/zero >&2; exit 3`
+	_, err := tool{path: "/bin/sh", args: []string{"-c", script}, onlyFrom: "mine:"}.run(t.Context())
+	if err == nil || err.Error() != "sh: mine: broken" {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestTool(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	begun := filepath.Join(t.TempDir(), "begun")

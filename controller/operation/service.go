@@ -62,7 +62,7 @@ func (s *Service) look(ctx context.Context) (self, error) {
 	case !cluster.Quorate:
 		return h, errors.New("this partition has no quorum: bring the other hosts or the network back first")
 	case cluster.Maintenance || h.node.Maintenance || !h.clone.Managed:
-		return h, errors.New("the cluster, this node or the database is in maintenance: Pacemaker would start and stop nothing; leave it first")
+		return h, fmt.Errorf("the cluster, this node or the database is in maintenance: Pacemaker would start and stop nothing; %s", leaveFirst(h.clone))
 	}
 	if h.place, err = placeOf(h.clone); err != nil {
 		return h, err
@@ -106,9 +106,15 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (Work, error
 	w.Steps = append(w.Steps, s.unchanged(h, failover))
 	away := (&Rejoin{Clusters: s.Clusters, Resource: s.Resource}).keepAway(&Case{node: h.node.Name, place: h.place})
 	switch {
-	case failover:
+	case failover && len(reconcile.Successors(h.cluster, h.clone)) > 0:
 		away[0].UndoText = "pgrex rejoin"
-		away[0].Undo = func(context.Context) error { return errors.New("another host is the primary by now, or soon") }
+		away[0].Undo = func(ctx context.Context) error {
+			now, err := s.Clusters.Read(ctx)
+			if node, _ := now.Node(h.node.Name); err == nil && !node.Standby {
+				return nil // it has not begun
+			}
+			return errors.New("another host is the primary by now, or soon")
+		}
 	case h.node.Standby:
 		away[0].Undo = nil
 	}
@@ -205,9 +211,13 @@ func (s *Service) follow(ctx context.Context, h self) (Work, error) {
 	if err != nil {
 		return Work{}, fmt.Errorf("these data cannot just be started, %w; the primary %s has the newest: type pgrex rejoin here", err, c.primary)
 	}
+	var unlock []Step
+	if _, err := os.Stat(h.place.lock()); err == nil {
+		unlock = []Step{h.place.unlock()} // the data are proven
+	}
 	return Work{
 		Says:  []string{fmt.Sprintf("the primary is %s, which this host can follow: %s", c.primary, rung.Why)},
-		Steps: slices.Concat([]Step{r.stillPrimary(c), r.stillFits(c), c.nameSlot()}, h.hand(), []Step{r.awaitStreams(c)}),
+		Steps: slices.Concat([]Step{r.stillPrimary(c), r.stillFits(c), c.nameSlot()}, unlock, s.hand(h), []Step{r.awaitStreams(c)}),
 	}, nil
 }
 
@@ -236,18 +246,43 @@ func (s *Service) first(ctx context.Context, h self, force bool) (Work, error) {
 			"since; start another host first if one has newer data; if none has, --force removes the file and starts this host", h.place.lock())
 	}
 	steps := []Step{{Text: "see that there is still no primary", Do: s.noPrimary}}
-	name := reconcile.DataStatus(h.clone)
-	if status := h.node.Permanent[name]; force && status != reconcile.DataLatest { // the agent would not let it be the primary
-		undo := cib.SetNodeAttribute(h.node.Name, name, status)
-		steps = append(steps, run(cib.SetNodeAttribute(h.node.Name, name, reconcile.DataLatest), &undo))
+	if force {
+		steps = append(steps, s.claim(h)...)
 	}
-	steps = append(steps, h.hand()...)
-	steps = append(steps, await("it is the primary, and takes writes", servicePatience, s.serves))
+	promoted := await("it is the primary by every sign", servicePatience, s.isPrimary)
+	promoted.NoReturn = true
+	steps = append(steps, s.hand(h)...)
+	steps = append(steps, promoted, await("it takes writes", servicePatience, s.takesWrites))
 	says := []string{fmt.Sprintf("no host is the primary; the data here, timeline %d up to %s, are to be the newest", local.Timelines[len(local.Timelines)-1].ID, local.End)}
 	if why != "" {
 		says = append(says, "warning: "+why+"; what only others have is lost")
 	}
 	return Work{says, steps}, nil
+}
+
+// claim are the steps without which the agent would not let this host be the primary: its data are the newest, and nothing
+// locks them.
+func (s *Service) claim(h self) (steps []Step) {
+	whileStopped := func(step Step, undo func(context.Context) error, text string) Step {
+		step.UndoText = "while the database here is stopped: " + text
+		step.Undo = func(ctx context.Context) error {
+			if err := h.place.stopped(ctx, s.Clusters, h.clone.Primitive, h.node.Name); err != nil {
+				return err
+			}
+			return undo(ctx)
+		}
+		return step
+	}
+	name := reconcile.DataStatus(h.clone)
+	if status := h.node.Permanent[name]; status != reconcile.DataLatest {
+		undo := cib.SetNodeAttribute(h.node.Name, name, status)
+		steps = append(steps, whileStopped(run(cib.SetNodeAttribute(h.node.Name, name, reconcile.DataLatest), nil), undo.Run, undo.String()))
+	}
+	lock := h.place.lock()
+	if _, err := os.Stat(lock); err == nil {
+		steps = append(steps, whileStopped(h.place.unlock(), func(context.Context) error { return writeWhole(lock, "") }, "touch "+lock))
+	}
+	return steps
 }
 
 // noPrimary tells whether there is none: the operator may have taken a while to answer.
@@ -259,24 +294,29 @@ func (s *Service) noPrimary(ctx context.Context) error {
 	return err
 }
 
-// hand gives the database, whose data are proven, back to Pacemaker. A host that was in standby is there again if it fails.
-func (h self) hand() []Step {
-	var undo *cib.Command
-	if h.node.Standby {
-		c := cib.SetStandby(h.node.Name, true)
-		undo = &c
+// hand gives the database, whose data are proven, back to Pacemaker. If it fails the database is stopped, and the node in standby,
+// so that it stays stopped.
+func (s *Service) hand(h self) []Step {
+	standby := cib.SetStandby(h.node.Name, true)
+	cleanup := run(cib.Cleanup(h.clone.Primitive, h.node.Name), nil) // where the node is not in standby, Pacemaker starts it at that
+	cleanup.UndoText = "unless it is the primary by now: " + standby.String()
+	cleanup.Undo = func(ctx context.Context) error {
+		if err := s.isPrimary(ctx); err == nil {
+			return errors.New("it is the primary")
+		}
+		if err := standby.Run(ctx); err != nil {
+			return err
+		}
+		return await("PostgreSQL here has ended", stopPatience, func(ctx context.Context) error {
+			return h.place.stopped(ctx, s.Clusters, h.clone.Primitive, h.node.Name)
+		}).Do(ctx)
 	}
-	var steps []Step
-	if _, err := os.Stat(h.place.lock()); err == nil {
-		steps = append(steps, h.place.unlock())
-	}
-	return append(steps, run(cib.Cleanup(h.clone.Primitive, h.node.Name), nil), run(cib.ClearBan(h.clone.Primitive, h.node.Name), nil),
-		run(cib.ClearBan(h.clone.ID, h.node.Name), nil),
-		run(cib.DeleteStandby(h.node.Name), undo))
+	return []Step{cleanup, run(cib.ClearBan(h.clone.Primitive, h.node.Name), nil), run(cib.ClearBan(h.clone.ID, h.node.Name), nil),
+		run(cib.DeleteStandby(h.node.Name), nil)}
 }
 
-// serves tells whether this host is the primary by every sign, and takes writes.
-func (s *Service) serves(ctx context.Context) error {
+// isPrimary tells whether this host is the primary by every sign.
+func (s *Service) isPrimary(ctx context.Context) error {
 	cluster, err := s.Clusters.Read(ctx)
 	if err != nil {
 		return err
@@ -286,12 +326,13 @@ func (s *Service) serves(ctx context.Context) error {
 		return err
 	}
 	primary, err := reconcile.ConfirmedPrimary(cluster, clone)
-	if err != nil {
-		return err
+	if err == nil && !strings.EqualFold(primary, s.Node) {
+		err = fmt.Errorf("the primary is %s", primary)
 	}
-	if !strings.EqualFold(primary, s.Node) {
-		return fmt.Errorf("the primary is %s", primary)
-	}
+	return err
+}
+
+func (s *Service) takesWrites(ctx context.Context) error {
 	server, err := s.server(ctx)
 	if err == nil && server == nil {
 		err = errors.New("PostgreSQL is not up")

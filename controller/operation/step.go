@@ -19,7 +19,8 @@ type Step struct {
 	// Undo takes it back when a later step fails; nil where nothing is to be taken back. UndoText says so in a line.
 	Undo     func(ctx context.Context) error
 	UndoText string
-	// NoReturn: once this is done, a later failure undoes nothing of what was done up to here.
+	// NoReturn: once this is done, a later failure undoes nothing of what was done up to here. The next step's Undo then says what
+	// is to be done instead, so that one is begun even after an interrupt.
 	NoReturn bool
 }
 
@@ -49,7 +50,7 @@ func Do(ctx context.Context, steps []Step, report Reporter) error {
 	from := 0 // which step is undone last
 	for i, s := range steps {
 		err := ctx.Err()
-		if err == nil {
+		if err == nil || from > 0 && from == i {
 			begin := time.Now()
 			if err = s.Do(ctx); err == nil {
 				report(fmt.Sprintf("%d. %s (%s)", i+1, s.Text, time.Since(begin).Round(10*time.Millisecond)))

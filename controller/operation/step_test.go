@@ -74,6 +74,25 @@ func TestDoInterrupted(t *testing.T) {
 	}
 }
 
+// An interrupt at a point of no return: the next step ends at once, and its undo is what puts things right.
+func TestDoInterruptedAtNoReturn(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	undone := ""
+	undo := func(name string) func(context.Context) error {
+		return func(context.Context) error { undone += name; return nil }
+	}
+	after := await("it is so", time.Minute, func(ctx context.Context) error { return errors.Join(errors.New("not yet"), ctx.Err()) })
+	after.Undo = undo("b")
+	steps := []Step{
+		{Text: "a", NoReturn: true, Do: func(context.Context) error { cancel(); return nil }, Undo: undo("a")},
+		after,
+		{Text: "c", Do: func(context.Context) error { t.Error("begun after the interrupt"); return nil }, Undo: undo("c")},
+	}
+	if err := Do(ctx, steps, func(string) {}); !errors.Is(err, context.Canceled) || undone != "b" {
+		t.Errorf("error %v, undone: %q", err, undone)
+	}
+}
+
 func TestAwait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		looks := 0

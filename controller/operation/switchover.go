@@ -50,6 +50,7 @@ type Switchover struct {
 	end     model.LSN // of the WAL here, once it is shut down
 	system  string
 	stopped time.Time // when it was told to shut down
+	banned  bool      // the database, from this host
 	given   bool      // Pacemaker has the database again
 	done    bool      // the target is the primary
 }
@@ -156,14 +157,41 @@ func (s *Switchover) handOver() []Step {
 		ban(cib.BanPromoted(s.clone.ID, node), node)
 	}
 	leave := cib.DeleteProperty(maintenanceMode)
-	steps = append(steps, run(cib.SetProperty(maintenanceMode, "true"), &leave), run(cib.Settle(), nil))
-	ban(cib.Ban(s.clone.ID, s.back.node), s.back.node)
+	maintenance, ownBan := s.lookAway(leave)
 	return append(steps,
+		maintenance,
+		run(cib.Settle(), nil),
+		ownBan,
 		s.shutDown(),
 		await(s.target+" has all of the WAL", receivePatience, s.hasAll),
 		noReturn(leaveMaintenance(leave, s.Clusters), &s.given),
 		s.takesWrites(),
 		noReturn(await(s.target+" is the primary by every sign", promotePatience, s.isPrimary), &s.done))
+}
+
+// lookAway are the steps with which Pacemaker looks away, and is kept off this host. Undone, maintenance-mode is not left while
+// the ban is there: Pacemaker would stop the primary that was started again.
+func (s *Switchover) lookAway(leave cib.Command) (maintenance, ownBan Step) {
+	clear := cib.ClearBan(s.clone.ID, s.back.node)
+	lift := func(ctx context.Context) error {
+		err := clear.Run(ctx)
+		s.banned = s.banned && err != nil
+		return err
+	}
+	ownBan = run(cib.Ban(s.clone.ID, s.back.node), &clear)
+	ban := ownBan.Do
+	ownBan.Do = func(ctx context.Context) error { s.banned = true; return ban(ctx) }
+	ownBan.Undo = lift
+	maintenance = run(cib.SetProperty(maintenanceMode, "true"), &leave)
+	maintenance.Undo = func(ctx context.Context) error {
+		if s.banned {
+			if err := lift(ctx); err != nil {
+				return fmt.Errorf("but first %s, or Pacemaker stops the primary here: %w", clear, err)
+			}
+		}
+		return leave.Run(ctx)
+	}
+	return maintenance, ownBan
 }
 
 // noReturn notes that a step is done, and that there is no way back from there.

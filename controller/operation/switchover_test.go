@@ -2,6 +2,7 @@ package operation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -49,6 +50,31 @@ func TestLeaveMaintenance(t *testing.T) {
 	on = false
 	if err := step.Do(t.Context()); err != nil || !s.given {
 		t.Errorf("it is off, but: %v, %t", err, s.given)
+	}
+}
+
+// Undone, maintenance-mode stays on while this host is banned: Pacemaker would stop the primary that was started again.
+func TestLookAwayUndone(t *testing.T) {
+	for _, test := range []struct {
+		fails string
+		left  bool
+	}{{"--clear", false}, {"never", true}} {
+		t.Run(test.fails, func(t *testing.T) {
+			ran := fakeTools(t, test.fails)
+			s := &Switchover{before: before{clone: model.Clone{ID: "ms"}}, back: &Case{node: "pm01"}}
+			leave := cib.DeleteProperty(maintenanceMode)
+			maintenance, ban := s.lookAway(leave)
+			broken := Step{Text: "broken", Do: func(context.Context) error { return errors.New("broken") }}
+			err := Do(t.Context(), []Step{maintenance, ban, broken}, func(string) {})
+			text := ran()
+			lifted := strings.LastIndex(text, cib.ClearBan("ms", "pm01").String())
+			if left := strings.Index(text, leave.String()); err == nil || lifted < 0 || (left > lifted) != test.left {
+				t.Errorf("%v; run were:\n%s", err, text)
+			}
+			if says := strings.Contains(err.Error(), "but first "+cib.ClearBan("ms", "pm01").String()); says == test.left {
+				t.Errorf("it says: %v", err)
+			}
+		})
 	}
 }
 

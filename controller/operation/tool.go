@@ -24,6 +24,8 @@ type tool struct {
 	args     []string
 	password string
 	folder   string // where it runs, "" for here
+	// onlyFrom is what lines of standard error begin with that errors may quote, "" for any: others may be another program's.
+	onlyFrom string
 	// progress is told each line that is written to standard error, or part of a line that is written over.
 	progress func(line string)
 }
@@ -49,17 +51,22 @@ func (t tool) run(ctx context.Context) (string, error) {
 	cmd.WaitDelay = killDelay
 	var stdout bytes.Buffer
 	cmd.Stdout = &stdout
-	pipe, err := cmd.StderrPipe()
-	if err != nil {
-		return "", err
-	}
-	if err := cmd.Start(); err != nil {
-		return "", fmt.Errorf("%s: %w", filepath.Base(t.path), err)
-	}
-	said := t.listen(pipe)
-	err = cmd.Wait()
+	// Not its own pipe, whose end may never come: what a command has left in the background, as ssh does, may hold it for ever.
+	pipe, stderr := io.Pipe()
+	cmd.Stderr = stderr
+	listened := make(chan []string, 1)
+	go func() { listened <- t.listen(pipe) }()
+	err := cmd.Run()
+	_ = stderr.Close() // it always succeeds
+	said := <-listened
 	if kill != nil {
 		kill.Stop()
+	}
+	switch {
+	case err != nil && cmd.ProcessState == nil:
+		return "", fmt.Errorf("%s: %w", filepath.Base(t.path), err)
+	case errors.Is(err, exec.ErrWaitDelay): // it ended well
+		err = nil
 	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
@@ -99,9 +106,13 @@ func (t tool) listen(r io.Reader) (said []string) {
 		if t.progress != nil {
 			t.progress(line)
 		}
+		if !strings.HasPrefix(line, t.onlyFrom) {
+			continue
+		}
 		said = append(said, line)
 		said = said[max(0, len(said)-keep):]
 	}
+	_, _ = io.Copy(io.Discard, r) // after a line that is too long
 	return said
 }
 
