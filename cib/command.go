@@ -135,10 +135,11 @@ func special(r rune) bool {
 func (c Command) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
+	begin := time.Now()
 	r, err := run(ctx, c.Path, c.Args, MaxSize)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%w: %s was killed after %s%s", ErrTimeout, c, commandTimeout, said(r))
+		return fmt.Errorf("%w: %s was killed after %s%s", ErrTimeout, c, time.Since(begin).Round(time.Second), said(r))
 	case errors.Is(err, exec.ErrNotFound):
 		return fmt.Errorf("%w: %q is not there; install pacemaker-cli-utils (RPM: pacemaker-cli), or put it on PATH", ErrNotInstalled, c.Path)
 	case r.exit == exitDisconnected, r.exit == exitProtocol:

@@ -35,7 +35,7 @@ type Result struct {
 }
 
 // Apply carries out the steps in order. One step's failure stops no other, but for a change of what the plan was made
-// on, and for a forecast that counts on a slot which could not be made. A step that has begun is finished even if ctx ends; no
+// on, and for a forecast that counts on a slot which could not be made, and a slot of which a forecast could not be taken back. A step that has begun is finished even if ctx ends; no
 // further one is begun.
 func Apply(ctx context.Context, executor Executor, steps []model.Step, log logr.Logger) Result {
 	var r Result
@@ -44,8 +44,8 @@ func Apply(ctx context.Context, executor Executor, steps []model.Step, log logr.
 			r.Pending = append(r.Pending, steps[i:]...)
 			return r
 		}
-		if _, is := step.(model.PublishAttribute); is && slices.ContainsFunc(r.Pending, makesSlot) {
-			r.Pending = append(r.Pending, step) // it would tell of a slot that is not there
+		if publishes(step) && slices.ContainsFunc(r.Pending, makesSlot) || makesSlot(step) && slices.ContainsFunc(r.Pending, publishes) {
+			r.Pending = append(r.Pending, step) // what is published would not be so
 			continue
 		}
 		err := applyStep(ctx, executor, step)
@@ -66,6 +66,11 @@ func Apply(ctx context.Context, executor Executor, steps []model.Step, log logr.
 		}
 	}
 	return r
+}
+
+func publishes(step model.Step) bool {
+	_, is := step.(model.PublishAttribute)
+	return is
 }
 
 func makesSlot(step model.Step) bool {

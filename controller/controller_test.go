@@ -358,6 +358,23 @@ func TestOneFailureStopsNoOtherStep(t *testing.T) {
 	})
 }
 
+// TestTakenBackFirst: what was foretold counted on a slot that is gone. Another is made only once that is taken back.
+func TestTakenBackFirst(t *testing.T) {
+	w := newWorld()
+	w.cluster.Nodes[0].Transient[model.ForecastAttribute] = "pm02=stream"
+	w.fail[model.ForecastAttribute] = failing(postgres.Permission)
+	live(t, w, false, func() {
+		if w.tried(model.ForecastAttribute) == 0 || w.tried("slot pgrex_pm02") != 0 {
+			t.Errorf("did %q", w.applied)
+		}
+		delete(w.fail, model.ForecastAttribute)
+		w.pass(longestHoldOff + 15*time.Second)
+		if node, _ := w.cluster.Node("pm01"); node.Attribute(model.ForecastAttribute) != "pm02=unknown" || len(w.instance.Slots) != 1 {
+			t.Errorf("did %q", w.applied)
+		}
+	})
+}
+
 func TestChangedEndsThePlan(t *testing.T) {
 	w := newWorld()
 	w.cluster.Clones[0].Parameters["node_list"] = "pm01 pm02 pm03"

@@ -180,7 +180,7 @@ func (h hosts) forecasts() []model.Forecast {
 				continue
 			}
 			f := model.Forecast{Candidate: candidate, Host: host, Way: model.ForecastIn(text, host)}
-			if role == model.RoleUnpromoted && (f.Way == model.WayStream || f.Way == model.WayRewind) && h.holdsNothing(candidate, host) {
+			if (f.Way == model.WayStream || f.Way == model.WayRewind) && h.holdsNothing(candidate, host) {
 				f.Way, f.Why = model.WayUnknown, fmt.Sprintf("%s has said %s, but its slot %s holds nothing: does pgrex run there?",
 					candidate, model.ForecastIn(text, host), h.names[host])
 			}
@@ -190,10 +190,15 @@ func (h hosts) forecasts() []model.Forecast {
 	return all
 }
 
-// holdsNothing tells whether a standby has said that its slot for a host is not there, or reserves nothing.
+// holdsNothing tells whether a candidate has said that its slot for a host is not there, or reserves nothing.
 func (h hosts) holdsNothing(candidate, host string) bool {
 	said := h.answers[candidate].Said
-	if said == nil || !h.policy.StandbySlots || h.policy.AgentSlots {
+	if role, _ := h.clone.Role(candidate); role == model.RolePromoted {
+		said = h.in.Upstream
+	} else if !h.policy.StandbySlots || h.policy.AgentSlots {
+		return false
+	}
+	if said == nil {
 		return false
 	}
 	i := slices.IndexFunc(said.Slots, func(s model.UpstreamSlot) bool { return s.Name == h.names[host] })

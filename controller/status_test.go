@@ -107,6 +107,7 @@ func TestForecastOfASlotThatIsGone(t *testing.T) {
 		}
 	}
 	in := reconcile.Input{Node: "pm01", Cluster: &w.cluster, Instance: w.instance}
+	w.cluster.Nodes[0].Transient[model.ForecastAttribute] = "pm02=stream,pm03=stream"
 	for name, test := range map[string]struct {
 		slots []model.UpstreamSlot
 		want  model.Way
@@ -130,6 +131,17 @@ func TestForecastOfASlotThatIsGone(t *testing.T) {
 			}
 			if got["pm03"] != test.want || got["pm01"] != model.WayRewind {
 				t.Errorf("pm02 foretells %v, not pm03=%s", got, test.want)
+			}
+			if test.slots == nil {
+				return
+			}
+			// The same on a standby, of what the primary has published.
+			there := in
+			there.Node, there.Upstream = "pm02", &model.Upstream{Slots: test.slots}
+			for _, f := range statusOf(there, model.Plan{Standing: model.Standby}, answers, nil, nil, false).Forecast {
+				if f.Candidate == "pm01" && f.Host == "pm03" && f.Way != test.want {
+					t.Errorf("pm01 foretells %s, not %s", f.Way, test.want)
+				}
 			}
 		})
 	}

@@ -69,7 +69,7 @@ func TestTrap11LostAndBack(t *testing.T) {
 }
 
 // TestTrap22HeldSlotsTimeOut: PostgreSQL 18 invalidates slots that nobody uses. Those of a host that is away are kept as
-// long as pgrex looks after them; without it they are lost, and made anew.
+// long as pgrex looks after them; without it they are lost, and made anew, since no WAL is gone yet.
 func TestTrap22HeldSlotsTimeOut(t *testing.T) {
 	t.Parallel()
 	r := newRex(t, 3)

@@ -82,6 +82,19 @@ func (p Policy) AgentSlotName(member string) string {
 	return p.SlotPrefix + "_" + strings.NewReplacer(".", "_", "-", "_").Replace(strings.ToLower(member))
 }
 
+// CouldName tells whether a member's slot would have this name under the other naming, or beside other members.
+func (p Policy) CouldName(slot, member string) bool {
+	if slot == p.SlotPrefix || slot == p.SlotPrefix+"_"+foldHost(member) {
+		return true
+	}
+	for digits := hashStep; digits < maxSlotName; digits += hashStep {
+		if slot == hashedName(p.SlotPrefix, member, digits) {
+			return true
+		}
+	}
+	return false
+}
+
 // OwnsName tells whether a slot's name is made of our prefix, so that a slot of no member is an orphan.
 func (p Policy) OwnsName(slot string) bool {
 	return slot == p.SlotPrefix || strings.HasPrefix(slot, p.SlotPrefix+"_")

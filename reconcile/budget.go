@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 
 	"github.com/pgrex/pgrex/model"
@@ -15,6 +16,9 @@ const hysteresis = 10
 // maxSetting is the highest value of max_slot_wal_keep_size (PostgreSQL: MAX_KILOBYTES), in MB.
 const maxSetting = 1<<31 - 1
 
+// memorySetting is a size as PostgreSQL takes it for a setting; it takes more than that, and pgrex does not rely on it.
+var memorySetting = regexp.MustCompile(`^\s*-?[0-9]+(\.[0-9]+)?\s*(B|kB|MB|GB|TB)?\s*$`)
+
 // budget is rule 7: max_slot_wal_keep_size as the policy says, so that PostgreSQL keeps to it when pgrex is down, too. What an
 // operator wrote into a file of his own is his, and counts.
 func (v *view) budget() {
@@ -25,6 +29,9 @@ func (v *view) budget() {
 	b := i.Budget
 	switch {
 	case b == nil:
+	case b.Pinned != "" && !memorySetting.MatchString(b.Pinned):
+		v.say(model.CodeBudgetPinned, model.Critical, "max_slot_wal_keep_size", "%s sets it to '%s', which is no size as PostgreSQL takes it, such as "+
+			"20GB: where no later line hides it PostgreSQL does not start any more; mend it there", b.PinnedAt, b.Pinned)
 	case b.CommandLine || b.Pinned != "" && !b.AutoConf:
 		v.pinned()
 	case b.Pinned != "":

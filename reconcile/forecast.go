@@ -81,10 +81,12 @@ func (v *view) backToPrimary(member string) (model.Way, string) {
 	return model.WayUnknown, fmt.Sprintf("its slot holds WAL from %s on, but it has not streamed from here yet", s.RestartLSN)
 }
 
-// attached tells whether the member receives WAL from this host.
+// attached tells whether the member's database receives WAL from this host. While it does not run, what is attached is
+// pg_basebackup: the data that are there now get nothing from that.
 func (v *view) attached(member string, s model.Slot) bool {
 	application := ApplicationName(member)
-	return slices.ContainsFunc(v.in.Instance.Senders, func(w model.WALSender) bool {
+	role, _ := v.clone.Role(member)
+	return role == model.RoleUnpromoted && slices.ContainsFunc(v.in.Instance.Senders, func(w model.WALSender) bool {
 		return w.Replicates() && (w.ApplicationName == application || s.Active && w.PID == s.ActivePID)
 	})
 }
@@ -122,6 +124,8 @@ func (v *view) standbyBack(member string) (model.Way, string) {
 		return model.WayCopy, fmt.Sprintf("WAL is held here from %s on, but it needs WAL from %s on", from, need)
 	case said == model.WayRewind:
 		return v.rewound(fmt.Sprintf("it has not streamed from the primary %s yet: its data may have parted from the primary's", v.primary))
+	case said == model.WayUnknown && !v.confirms(member):
+		return model.WayUnknown, fmt.Sprintf("the primary %s has WAL reserved for it from %s on, but does not know whether it needs more", v.primary, need)
 	case v.behind(member, need):
 		return v.rewound(fmt.Sprintf("it has WAL up to %s, and this host only up to %s", need, v.in.Instance.End()))
 	}
@@ -172,9 +176,52 @@ func makes(step model.Step) string {
 }
 
 // publish plans to put the forecast where every host sees it, when it differs from what is there. In doubt the last one stays:
-// after a failover it is what the new primary knows of those who are away.
-func (v *view) publish(standing model.Standing, forecasts []model.Forecast) []model.Step {
-	if len(forecasts) == 0 || v.doubt(standing) != "" {
+// after a failover it is what the new primary knows of those who are away. A primary takes back what only the slot stood for that
+// it makes anew, in doubt too, and before it makes it: nobody could see afterwards that it is another.
+func (v *view) publish(standing model.Standing, forecasts []model.Forecast) (first, last []model.Step) {
+	takenBack := v.takenBack(standing)
+	if v.doubt(standing) != "" {
+		if len(takenBack) == 0 {
+			return nil, nil
+		}
+		forecasts = takenBack
+	}
+	step := v.publication(forecasts)
+	if len(takenBack) > 0 {
+		return step, nil
+	}
+	return nil, step
+}
+
+// takenBack is what is published with what new slots on a primary cannot keep taken back; none where there is nothing of that.
+func (v *view) takenBack(standing model.Standing) (forecasts []model.Forecast) {
+	if standing != model.Primary {
+		return nil
+	}
+	made := map[string]bool{}
+	for _, s := range slices.Concat(v.creates, v.resets) {
+		made[makes(s)] = true
+	}
+	any := false
+	for _, member := range v.others {
+		f := model.Forecast{Candidate: v.self, Host: member, Way: v.published(v.self, member)}
+		if way, why := v.backToPrimary(member); made[v.names[member]] && comesBack(f.Way) && !comesBack(way) {
+			f.Way, f.Why = way, why
+			any = true
+		}
+		forecasts = append(forecasts, f)
+	}
+	if !any {
+		return nil
+	}
+	return forecasts
+}
+
+func comesBack(way model.Way) bool { return way == model.WayStream || way == model.WayRewind }
+
+// publication is the step that publishes forecasts; none where that is published.
+func (v *view) publication(forecasts []model.Forecast) []model.Step {
+	if len(forecasts) == 0 {
 		return nil
 	}
 	node, _ := v.in.Cluster.Node(v.self)

@@ -86,7 +86,7 @@ func (v *view) decide(standing model.Standing) {
 	if timeout := v.in.Instance.IdleSlotTimeout; timeout > 0 {
 		v.say(model.CodeIdleTimeout, model.Info, "idle_replication_slot_timeout",
 			"PostgreSQL invalidates slots that nobody uses for %.0f s: pgrex uses those of members that are away in time, but cannot "+
-				"while it is down; max_slot_wal_keep_size limits what they hold", timeout)
+				"while it is down, paused or makes no plan; max_slot_wal_keep_size limits what they hold", timeout)
 	}
 	v.ownSlot()
 	v.orphans()
@@ -101,7 +101,7 @@ func (v *view) decide(standing model.Standing) {
 }
 
 // plan puts the steps in order: create, release, touch, advance, reset, drop, settings, attributes. Only where the new slots need
-// the room of the dropped ones do the drops come first.
+// the room of the dropped ones do the drops come first, and the attribute only where it takes something back.
 func (v *view) plan(standing model.Standing) model.Plan {
 	p := model.Plan{Host: v.self, Standing: standing, RecheckAfter: recheckIdle}
 	first, last := &v.creates, &v.drops
@@ -114,7 +114,8 @@ func (v *view) plan(standing model.Standing) model.Plan {
 	}
 	p.Forecast = v.forecast(standing)
 	if !v.policy.Paused {
-		p.Steps = slices.Concat(steps, v.publish(standing, p.Forecast))
+		takesBack, publishes := v.publish(standing, p.Forecast)
+		p.Steps = slices.Concat(takesBack, steps, publishes)
 	}
 	p.Findings = v.findings
 	if v.waiting || len(p.Steps) > 0 {

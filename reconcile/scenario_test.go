@@ -195,6 +195,8 @@ func (s *scenario) slot(words []string) model.Slot {
 			slot.XMin = 700
 		case "logical":
 			slot.Type = model.SlotLogical
+		case "idle_timeout":
+			slot.WALStatus, slot.InvalidationReason = "lost", mark
 		case "temporary":
 			slot.Temporary = true
 		default:

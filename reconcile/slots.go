@@ -56,8 +56,10 @@ func (v *view) primarySlot(member string) {
 // fill the disk once more for a host that needs a copy anyway. The agent's slots are made anew at once (rule 8): with
 // them the owner cannot stream without its slot.
 func (v *view) lostOnPrimary(s model.Slot, member string) {
+	size := v.in.Instance.WALSegmentSize
+	idle := s.InvalidationReason == "idle_timeout" // PostgreSQL 18, which leaves it its position: older WAL may be gone all the same
 	switch {
-	case s.RestartLSN.IsValid():
+	case s.RestartLSN.IsValid() && (!idle || s.RestartLSN.Segment(size) >= v.in.Instance.Redo.Segment(size)):
 		// PostgreSQL 16 and 17 let an owner attach that caught up elsewhere; the slot then moves but holds nothing.
 		v.reset(s, member, "LooksAlive", "is lost and only looks alive again: it holds nothing")
 	case v.policy.AgentSlots:
@@ -253,6 +255,10 @@ func (v *view) orphans() {
 		case taken[s.Name] || s.Temporary:
 		case !v.policy.OwnsName(s.Name) || s.Type != model.SlotPhysical:
 			v.foreign(s)
+		case v.formerlyOf(s.Name) != "":
+			v.say(model.CodeOrphan, model.Warning, s.Name, "no member has a slot of this name by now, but %s may have had; it holds %s of WAL, which that "+
+				"host may need until it streams through its slot %s: drop it then, or set %s=drop",
+				v.formerlyOf(s.Name), v.retained(s), v.names[v.formerlyOf(s.Name)], model.MetaOrphans)
 		case !v.policy.DropOrphans || v.policy.AgentSlots:
 			v.say(model.CodeOrphan, model.Warning, s.Name,
 				"no member has a slot of this name; it holds %s of WAL: drop it, or set %s=drop", v.retained(s), model.MetaOrphans)
@@ -261,6 +267,19 @@ func (v *view) orphans() {
 				"no member has a slot of this name; it holds %s of WAL, and is dropped as soon as nothing forbids it", v.retained(s))
 		}
 	}
+}
+
+// formerlyOf is a member that does not stream through its slot by now, and may have had this one, under another naming or beside
+// other members; "" for none.
+func (v *view) formerlyOf(name string) string {
+	for _, member := range v.others {
+		s, _ := v.slot(v.names[member])
+		streams := s.Active || v.in.Instance.InRecovery && v.confirms(member)
+		if v.policy.CouldName(name, member) && !streams {
+			return member
+		}
+	}
+	return ""
 }
 
 func (v *view) foreign(s model.Slot) {

@@ -22,7 +22,8 @@ type Prospect struct {
 	Seconds float64 `json:"seconds"`
 	Usual   Held    `json:"usual"`
 	Peak    Held    `json:"peak"`
-	// Budget is a value for pgrex-wal-budget that would last even at the peak rate, with a tenth to spare.
+	// Budget is a value for pgrex-wal-budget that would last even at the peak rate, with a quarter to spare: a budget that
+	// differs by less than a tenth once it is rounded down would not be set.
 	Budget string `json:"budget_needed"`
 }
 
@@ -48,7 +49,7 @@ func WhatIf(a Absence) (Prospect, error) {
 		return Prospect{}, inputErrorf("the rate of WAL is not known yet: ask again when pgrex has measured for some minutes")
 	}
 	peak := a.held(max(a.Usual, a.Peak))
-	units := uint64(float64(peak.Bytes)*1.1)/budgetUnit + 1
+	units := uint64(float64(peak.Bytes)*1.25)/budgetUnit + 1
 	return Prospect{Host: a.Host, Seconds: a.For.Seconds(), Usual: a.held(a.Usual), Peak: peak,
 		Budget: fmt.Sprintf("%dMB", units*budgetUnit>>20)}, nil
 }

@@ -18,7 +18,7 @@ func TestWhatIf(t *testing.T) {
 		t.Fatal(err)
 	}
 	if p.Usual.Bytes != 10800*mib || !*p.Usual.BudgetLasts || p.Peak.Bytes != 43200*mib || *p.Peak.BudgetLasts ||
-		*p.Peak.BudgetSeconds != 2700 || p.Budget != "47552MB" || !*p.Peak.DiskLasts {
+		*p.Peak.BudgetSeconds != 2700 || p.Budget != "54016MB" || !*p.Peak.DiskLasts {
 		t.Errorf("%+v", p)
 	}
 	// What it says to set can be set, however much it is.

@@ -11,7 +11,8 @@ import (
 
 func pauseCommand() *cobra.Command {
 	return pausing("pause", true, "Make pgrex look, say and do nothing, on every host",
-		"Sets the meta attribute pgrex-paused=true. The slots stay as they are; nothing is restarted.")
+		"Sets the meta attribute pgrex-paused=true. The slots stay as they are; nothing is restarted. Where idle_replication_slot_timeout is "+
+			"set (PostgreSQL 18), slots of hosts that are away may be lost to it meanwhile.")
 }
 
 func resumeCommand() *cobra.Command {

@@ -98,7 +98,7 @@ func printProspect(w io.Writer, s controller.Status, p reconcile.Prospect) error
 			cell{lasts(h.BudgetLasts, h.BudgetSeconds), plain}, cell{lasts(h.DiskLasts, nil), plain})
 	}
 	screen{w: w}.print(t)
-	fmt.Fprintf(w, "A budget that lasts at the peak rate, with a tenth to spare: %s=%s\n", model.MetaWALBudget, p.Budget)
+	fmt.Fprintf(w, "A budget that lasts at the peak rate, with a quarter to spare: %s=%s\n", model.MetaWALBudget, p.Budget)
 	if s.Role != model.Primary {
 		fmt.Fprintf(w, "These are the figures of %s, which is %s; ask the primary, too.\n", s.Node, s.Role)
 	}

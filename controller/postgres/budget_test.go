@@ -130,6 +130,13 @@ func budgetWaitsForSlots(t *testing.T, server *pgserver.Server, a *postgres.Serv
 	}
 
 	held = int64(observe(t, a).Held(slotOf(t, a, "slow")) >> 20)
+	server.Configure("no_such_setting = 1") // no reload counts
+	wantClass(t, a.Apply(t.Context(), lower(held+32)), postgres.Configuration)
+	server.Deconfigure("no_such_setting")
+	server.SQL("SELECT pg_reload_conf()")
+	if got := server.SQL("SELECT setting FROM pg_file_settings WHERE name = 'max_slot_wal_keep_size'"); got != "-1" {
+		t.Errorf("after a reload that did not count postgresql.auto.conf says %q, not -1", got)
+	}
 	wantClass(t, a.Apply(t.Context(), lower(held+32)), "")
 	server.SQL("SELECT pg_drop_replication_slot('slow')")
 	wantClass(t, a.Apply(t.Context(), model.SetWALBudget{From: held + 32, To: model.Unlimited, Guard: g}), "")

@@ -92,7 +92,14 @@ func (s *Server) set(ctx context.Context, c change) error {
 	if err != nil {
 		return err
 	}
-	return s.awaitSetting(ctx, c)
+	err = s.awaitSetting(ctx, c)
+	if c.most != nil && ClassOf(err) == Configuration {
+		// It would count once the fault is mended, and then a slot may hold more.
+		if failed := s.alterSystem(ctx, c.name, former); failed != nil {
+			return &Error{Class: Configuration, Err: fmt.Errorf("%w; postgresql.auto.conf could not be put back (%w): see to %s there", err, failed, c.name)}
+		}
+	}
+	return err
 }
 
 func configuration(format string, values ...any) error {
@@ -145,7 +152,8 @@ func (s *Server) awaitSetting(ctx context.Context, c change) error {
 	}
 }
 
-// notReloaded says why a value is not seen. It stays in the file: it is what should be, and counts once the fault is mended.
+// notReloaded says why a value is not seen. It stays in the file, unless it is to cost no slot: it is what should be, and counts
+// once the fault is mended.
 func (s *Server) notReloaded(ctx context.Context, now string) error {
 	var fault string
 	err := s.conn.QueryRow(ctx, sqlFileFault).Scan(&fault)
