@@ -1,6 +1,8 @@
 package world
 
 import (
+	"slices"
+
 	"github.com/pgrex/pgrex/model"
 )
 
@@ -28,10 +30,18 @@ func (w *world) judgeForecast(h *host, plan model.Plan) {
 		switch {
 		case n.spoiled > 0, truth == byCopyTarget, w.hold(h, n).why != "":
 		case h.server == primary && truth == byRewind: // another one was primary in between, and pgrex here has not looked
+		case h.server == standby && truth == byRewind && w.primarySaysStream(n): // nor there, and it is taken at its word
 		case f.Way == model.WayStream && truth == byRewind && !ahead, f.Way != model.WayCopy && truth == byCopySource:
 			w.fail("%s foretells %s for %s (%s), but it would %s: %s", h.name, f.Way, n.name, f.Why, truth, w.show(h, n))
 		}
 	}
+}
+
+// primarySaysStream tells whether a primary has published that a host streams, though that has parted from it.
+func (w *world) primarySaysStream(n *host) bool {
+	return slices.ContainsFunc(w.hosts, func(p *host) bool {
+		return p.server == primary && model.ForecastIn(w.cibOf(p).nodes[p.name].forecast, n.name) == model.WayStream && n.wal.comeBackTo(p.wal) == byRewind
+	})
 }
 
 func foretold(way model.Way, truth comeback) string {

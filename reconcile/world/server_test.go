@@ -49,7 +49,7 @@ type host struct {
 	through      string          // the slot that it streams through
 
 	// spoiled is how far on the slots for this host may stand though it needs more, because somebody else moved its slot, or
-	// because it was copied from one that was behind it.
+	// because it was copied from, or rewound to, one that was behind it.
 	spoiled model.LSN
 	pgrex   pgrex
 }
@@ -230,6 +230,9 @@ func (w *world) attach(h, p *host) bool {
 // careful operator puts primary_slot_name right before the first start.
 func (w *world) rewind(h, from *host, careful bool) {
 	back := h.wal.lastCheckpointBefore(h.wal.common(from.wal))
+	if w.newest(from) != from { // of two primaries this is the older one, and the other's slot stands where the host was
+		h.spoiled = max(h.spoiled, h.wal.end)
+	}
 	h.wal, h.redo, h.redoTimeline = from.wal.clone(), back.redo, back.timeline
 	w.count.rewinds++
 	w.replaceData(h, from, careful)
