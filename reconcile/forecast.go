@@ -124,8 +124,8 @@ func (v *view) standbyBack(member string) (model.Way, string) {
 		return model.WayCopy, fmt.Sprintf("WAL is held here from %s on, but it needs WAL from %s on", from, need)
 	case said == model.WayRewind:
 		return v.rewound(fmt.Sprintf("it has not streamed from the primary %s yet: its data may have parted from the primary's", v.primary))
-	case said == model.WayUnknown && !v.confirms(member):
-		return model.WayUnknown, fmt.Sprintf("the primary %s has WAL reserved for it from %s on, but does not know whether it needs more", v.primary, need)
+	case said == model.WayUnknown:
+		return model.WayUnknown, fmt.Sprintf("the primary %s has WAL reserved for it from %s on, but has not said that it streams from there", v.primary, need)
 	case v.behind(member, need):
 		return v.rewound(fmt.Sprintf("it has WAL up to %s, and this host only up to %s", need, v.in.Instance.End()))
 	}

@@ -307,6 +307,7 @@ func (s *Service) hand(h self) []Step {
 		if err := standby.Run(ctx); err != nil {
 			return err
 		}
+		_ = cib.Settle().Run(ctx) // a start under way ends first; what matters is seen below
 		return await("PostgreSQL here has ended", stopPatience, func(ctx context.Context) error {
 			return h.place.stopped(ctx, s.Clusters, h.clone.Primitive, h.node.Name)
 		}).Do(ctx)

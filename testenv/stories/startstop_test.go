@@ -83,6 +83,29 @@ func (s *story) stopInterrupted(primary, host string) {
 	s.awaitStreams(primary, host)
 }
 
+// startInterrupted: Ctrl-C once Pacemaker may start the database of a host that must not be the first. All is as it was.
+func (s *story) startInterrupted(host string) {
+	s.t.Helper()
+	found := func() string {
+		status, err := s.lab.Status(s.ctx)
+		s.must(err)
+		for _, h := range status.Hosts {
+			if h.Name == host {
+				_, err := s.lab.Exec(s.ctx, host, "test", "-e", lockFile)
+				return fmt.Sprintf("%s, data %s, locked: %t", h.Status, h.DataStatus, err == nil)
+			}
+		}
+		return "not there"
+	}
+	before := found()
+	err := s.interrupt(host, "INT", stepDone(6), "start", "--force")
+	out := s.interruptedOutput(host)
+	s.must(err)
+	if after := found(); after != before || strings.Contains(out, "could not be undone") {
+		s.t.Errorf("before it was %s, now %s", before, after)
+	}
+}
+
 // stopAll stops every host, the primary last, and starts them again. The first to start has to be the one that ended last:
 // another was away while that one was written to.
 func (s *story) stopAll(primary string, standbys []string) {
@@ -105,6 +128,9 @@ func (s *story) stopAll(primary string, standbys []string) {
 	_, err = s.lab.Exec(s.ctx, primary, "touch", lockFile)
 	s.must(err)
 	s.says(primary, 1, lockFile+" is there", "start", "--yes")
+	for _, host := range []string{primary, standbys[0]} {
+		s.startInterrupted(host)
+	}
 	_, err = s.lab.Exec(s.ctx, primary, "rm", lockFile)
 	s.must(err)
 	s.says(primary, 0, "is started", "start", "--yes")
