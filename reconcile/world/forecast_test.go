@@ -26,7 +26,7 @@ func (w *world) judgeForecast(h *host, plan model.Plan) {
 		if !w.agentSlots && w.standbySlots {
 			w.count.forecasts[foretold(f.Way, truth)]++
 		}
-		ahead := n.wal.end > promoted.end && n.wal.end-promoted.end < 2*segment
+		ahead := n.wal.end > promoted.end && (n.wal.end-promoted.end < 2*segment || w.unseen(n, promoted.end))
 		switch {
 		case n.spoiled > 0, truth == byCopyTarget, w.hold(h, n).why != "":
 		case h.server == primary && truth == byRewind: // another one was primary in between, and pgrex here has not looked
@@ -35,6 +35,13 @@ func (w *world) judgeForecast(h *host, plan model.Plan) {
 			w.fail("%s foretells %s for %s (%s), but it would %s: %s", h.name, f.Way, n.name, f.Why, truth, w.show(h, n))
 		}
 	}
+}
+
+// unseen tells whether a host is on the primary's history, but its slot there does not show that it is ahead of a position: it
+// streams without.
+func (w *world) unseen(n *host, end model.LSN) bool {
+	p := w.address
+	return p != nil && p.server == primary && n.wal.follows(p.wal) && p.slots[w.names[n.name]].restart < end+2*segment
 }
 
 // primarySaysStream tells whether a primary has published that a host streams, though that has parted from it.
