@@ -35,8 +35,8 @@ type Result struct {
 }
 
 // Apply carries out the steps in order. One step's failure stops no other, but for a change of what the plan was made
-// on, and for a forecast that counts on a slot which could not be made, and a slot of which a forecast could not be taken back. A step that has begun is finished even if ctx ends; no
-// further one is begun.
+// on, for a forecast that counts on a slot which could not be made, and for a slot of which a forecast could not be taken
+// back. A step that has begun is finished even if ctx ends; no further one is begun.
 func Apply(ctx context.Context, executor Executor, steps []model.Step, log logr.Logger) Result {
 	var r Result
 	for i, step := range steps {

@@ -108,12 +108,8 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (Work, error
 	switch {
 	case failover && len(reconcile.Successors(h.cluster, h.clone)) > 0:
 		away[0].UndoText = "pgrex rejoin"
-		away[0].Undo = func(ctx context.Context) error {
-			now, err := s.Clusters.Read(ctx)
-			if node, _ := now.Node(h.node.Name); err == nil && !node.Standby {
-				return nil // it has not begun
-			}
-			return errors.New("another host is the primary by now, or soon")
+		away[0].Undo = func(context.Context) error {
+			return errors.New("if this node is in standby, another host is the primary by now, or soon")
 		}
 	case h.node.Standby:
 		away[0].Undo = nil
