@@ -54,11 +54,17 @@ func TestAdoptAndRelease(t *testing.T) {
 		_, err := s.lab.Exec(s.ctx, primary, "crm_resource", "--resource", "pgsql", "--meta", "--set-parameter", model.MetaStandbySlots, "--parameter-value", "none")
 		s.must(err)
 		for _, host := range s.others(primary) {
-			s.await(patience, host+" has no slots any more", func() (bool, string) {
-				out := s.ask(host, "SELECT count(*) FROM pg_replication_slots")
-				return out == "0", out
-			})
+			s.awaitNoSlots(host)
 		}
+		// Where pgrex does not run a slot stays.
+		standby := s.others(primary)[0]
+		s.stop(standby)
+		s.sql(standby, "SELECT pg_create_physical_replication_slot('"+s.slotUnder("rex", primary)+"', true)")
+		if out, status := s.operate(primary, "release", "--yes"); status != 1 || !strings.Contains(out, standby+" still has the slot") {
+			s.t.Errorf("with a slot left on %s it ends with %d", standby, status)
+		}
+		s.start(standby)
+		s.awaitNoSlots(standby)
 		s.undisturbed(primary, func() {
 			if _, status := s.operate(primary, "release", "--yes"); status != 0 {
 				s.t.Errorf("release ends with %d", status)
@@ -68,6 +74,14 @@ func TestAdoptAndRelease(t *testing.T) {
 		if out, status := s.operate(primary, "release", "--yes"); status != 0 || !strings.Contains(out, "it is so already") {
 			s.t.Errorf("a second release ends with %d", status)
 		}
+	})
+}
+
+func (s *story) awaitNoSlots(host string) {
+	s.t.Helper()
+	s.await(patience, host+" has no slots any more", func() (bool, string) {
+		out := s.ask(host, "SELECT count(*) FROM pg_replication_slots")
+		return out == "0", out
 	})
 }
 
