@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/testenv"
 )
 
@@ -33,8 +32,12 @@ func TestArchivePrune(t *testing.T) {
 		s.must(err)
 		s.load(primary, 50<<20)
 		s.awaitArchived(primary)
-		s.says(primary, 0, "", "pause") // no slot moves while it is looked at
-		s.awaitCondition(other, model.CodePaused)
+		s.says(primary, 0, "", "pause")
+		s.says(primary, 1, "pgrex is paused", "archive", "prune", "--dry-run")
+		s.says(primary, 0, "", "resume")
+		for _, host := range []string{primary, other} {
+			s.stop(host) // no slot moves while it is looked at
+		}
 		slot := s.sql(primary, fmt.Sprintf("SELECT pg_walfile_name(least('%s'::pg_lsn, '%s'))", s.restart(primary, away), s.restart(other, away)))
 		s.touch(primary, "README", "00000001.history", "000000010000000000000000.gz")
 		before := s.archive(primary)
@@ -46,7 +49,7 @@ func TestArchivePrune(t *testing.T) {
 		s.says(primary, 0, "remove ", "archive", "prune", "--yes")
 		s.left(primary, before, slot, "README")
 		s.says(primary, 0, "every file is needed", "archive", "prune", "--yes")
-		s.says(primary, 0, "", "resume")
+		s.start(primary, other)
 	})
 	s.chapter("in doubt", func(s *story) { s.pruneInDoubt(primary, other, away) })
 	s.chapter("it comes back", func(s *story) {

@@ -165,8 +165,9 @@ func (s *story) switchoverInterrupted(primary, target string) {
 	timeline := s.sql(primary, "SELECT timeline_id FROM pg_control_checkpoint()")
 	done := make(chan error)
 	go func() { done <- s.interrupt(primary, "INT", stepDone(6), "switchover", "--to", target) }()
-	s.await(patience, "maintenance-mode", func() (bool, string) {
-		out, err := s.lab.Exec(s.ctx, primary, "grep", stepDone(4), interruptLog)
+	// Not before: the wait until Pacemaker is at rest would be for a monitor that hangs.
+	s.await(patience, "maintenance-mode, and rest", func() (bool, string) {
+		out, err := s.lab.Exec(s.ctx, primary, "grep", stepDone(5), interruptLog)
 		return err == nil, out
 	})
 	s.must(s.lab.Freeze(s.ctx, target))
