@@ -251,14 +251,15 @@ func (v *view) orphans() {
 		taken[v.names[m]] = true
 	}
 	for _, s := range v.slots {
+		former := v.formerlyOf(s.Name)
 		switch {
 		case taken[s.Name] || s.Temporary:
 		case !v.policy.OwnsName(s.Name) || s.Type != model.SlotPhysical:
 			v.foreign(s)
-		case v.formerlyOf(s.Name) != "":
+		case former != "":
 			v.say(model.CodeOrphan, model.Warning, s.Name, "no member has a slot of this name by now, but %s may have had; it holds %s of WAL, which that "+
 				"host may need until it streams through its slot %s: drop it then, or set %s=drop",
-				v.formerlyOf(s.Name), v.retained(s), v.names[v.formerlyOf(s.Name)], model.MetaOrphans)
+				former, v.retained(s), v.names[former], model.MetaOrphans)
 		case !v.policy.DropOrphans || v.policy.AgentSlots:
 			v.say(model.CodeOrphan, model.Warning, s.Name,
 				"no member has a slot of this name; it holds %s of WAL: drop it, or set %s=drop", v.retained(s), model.MetaOrphans)

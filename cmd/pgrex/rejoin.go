@@ -120,12 +120,9 @@ func rejoined(cmd *cobra.Command, r *operation.Rejoin, found *operation.Case, dr
 	}
 	r.Report(r.Node + " streams through its own slot; an earlier rejoin has left something:")
 	steps := r.Steps(found, "")
+	operation.Show(steps, r.Report)
 	if dryRun {
-		operation.Show(steps, r.Report)
 		return statusError(exitPending)
-	}
-	if !yes {
-		operation.Show(steps, r.Report)
 	}
 	if err := confirm(cmd, yes); err != nil {
 		return err

@@ -182,11 +182,7 @@ func (h *Handover) change(b *before, do, undo cib.Command, last ...Step) []Step 
 
 // changed tells whether the agent's parameter is another than it was: the tool ends well, too, where there is nothing to remove.
 func (h *Handover) changed(ctx context.Context, b *before) error {
-	cluster, err := h.Observer.Clusters.Read(ctx)
-	if err != nil {
-		return err
-	}
-	clone, err := reconcile.Database(cluster, b.clone.Primitive)
+	_, clone, err := database(ctx, h.Observer.Clusters, b.clone.Primitive)
 	if err != nil {
 		return err
 	}
@@ -272,6 +268,29 @@ func onPrimary(ctx context.Context, observer *controller.Observer, node string) 
 	return before{*in.Cluster, clone, policy, senders(in.Instance, policy)}, nil
 }
 
+// database is the cluster, and the database's resource in it, as they are now.
+func database(ctx context.Context, clusters controller.ClusterReader, resource string) (model.Cluster, model.Clone, error) {
+	cluster, err := clusters.Read(ctx)
+	if err != nil {
+		return cluster, model.Clone{}, err
+	}
+	clone, err := reconcile.Database(cluster, resource)
+	return cluster, clone, err
+}
+
+// isPrimary tells whether a host is the primary by every sign.
+func isPrimary(ctx context.Context, clusters controller.ClusterReader, resource, host string) error {
+	cluster, clone, err := database(ctx, clusters, resource)
+	if err != nil {
+		return err
+	}
+	primary, err := reconcile.ConfirmedPrimary(cluster, clone)
+	if err == nil && !strings.EqualFold(primary, host) {
+		err = fmt.Errorf("the primary is %s", primary)
+	}
+	return err
+}
+
 // leaveFirst tells how to leave maintenance. A ban that is left of a switchover would then have Pacemaker stop the database.
 func leaveFirst(clone model.Clone) string {
 	if slices.ContainsFunc(clone.Locations, model.Location.ByTool) {
@@ -305,11 +324,7 @@ func (h *Handover) ready(b before) error {
 }
 
 func (h *Handover) sameRoles(ctx context.Context, b *before) error {
-	cluster, err := h.Observer.Clusters.Read(ctx)
-	if err != nil {
-		return err
-	}
-	clone, err := reconcile.Database(cluster, b.clone.Primitive)
+	cluster, clone, err := database(ctx, h.Observer.Clusters, b.clone.Primitive)
 	if err != nil {
 		return err
 	}

@@ -113,11 +113,7 @@ func (r *Rejoin) keepAway(c *Case) []Step {
 
 // stopped tells whether Pacemaker knows the database on this node to be stopped, and it is.
 func (p place) stopped(ctx context.Context, clusters controller.ClusterReader, resource, node string) error {
-	cluster, err := clusters.Read(ctx)
-	if err != nil {
-		return err
-	}
-	clone, err := reconcile.Database(cluster, resource)
+	_, clone, err := database(ctx, clusters, resource)
 	if err != nil {
 		return err
 	}

@@ -289,7 +289,6 @@ func TestMend(t *testing.T) {
 	followsThrough(t, primary, host)
 }
 
-// TestTool: an interrupt ends all that a tool has started, also what ignores it.
 // TestToolLeavesAnother: what a command leaves in the background, with its standard error, is not waited for. The command has ended well.
 func TestToolLeavesAnother(t *testing.T) {
 	t.Parallel()
@@ -323,6 +322,7 @@ func TestToolQuotes(t *testing.T) {
 	}
 }
 
+// TestTool: an interrupt ends all that a tool has started, also what ignores it.
 func TestTool(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	begun := filepath.Join(t.TempDir(), "begun")

@@ -314,19 +314,7 @@ func (s *Service) hand(h self) []Step {
 
 // isPrimary tells whether this host is the primary by every sign.
 func (s *Service) isPrimary(ctx context.Context) error {
-	cluster, err := s.Clusters.Read(ctx)
-	if err != nil {
-		return err
-	}
-	clone, err := reconcile.Database(cluster, s.Resource)
-	if err != nil {
-		return err
-	}
-	primary, err := reconcile.ConfirmedPrimary(cluster, clone)
-	if err == nil && !strings.EqualFold(primary, s.Node) {
-		err = fmt.Errorf("the primary is %s", primary)
-	}
-	return err
+	return isPrimary(ctx, s.Clusters, s.Resource, s.Node)
 }
 
 func (s *Service) takesWrites(ctx context.Context) error {

@@ -327,19 +327,7 @@ func (s *Switchover) takesWrites() Step {
 }
 
 func (s *Switchover) isPrimary(ctx context.Context) error {
-	cluster, err := s.Clusters.Read(ctx)
-	if err != nil {
-		return err
-	}
-	clone, err := reconcile.Database(cluster, s.clone.Primitive)
-	if err != nil {
-		return err
-	}
-	primary, err := reconcile.ConfirmedPrimary(cluster, clone)
-	if err == nil && primary != s.target {
-		err = fmt.Errorf("the primary is %s", primary)
-	}
-	return err
+	return isPrimary(ctx, s.Clusters, s.clone.Primitive, s.target)
 }
 
 // comeBack are the steps that make this host a standby of the target. What is left when one fails is for pgrex rejoin.
