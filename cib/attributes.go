@@ -5,14 +5,22 @@ import (
 	"strings"
 
 	"github.com/beevik/etree"
-
-	"github.com/pgrex/pgrex/model"
 )
+
+// maxRead is how many elements within attribute sets and templates are read of one CIB, those that several resources refer to
+// counted each time. It bounds the time that references can cost; a real CIB of MaxSize has fewer.
+const maxRead = 1_000_000
+
+// spend counts elements that are read, and reports whether more may be.
+func (d *document) spend(elements int) bool {
+	d.left -= elements
+	return d.left >= 0
+}
 
 // attributes are name=value pairs as they result from several attribute sets.
 type attributes struct {
 	values map[string]string
-	// conditional are the values that sets with a rule would give, were the rule to hold. A name that a set of higher
+	// conditional are the values that sets with a rule would set, were the rule to hold. A name that a set of higher
 	// precedence decides without a rule is not among them.
 	conditional map[string][]string
 }
@@ -29,11 +37,11 @@ type attributeSet struct {
 // sets lists the attribute sets of owners in falling precedence (make_pairs, sort_pairs): the set whose id is first,
 // then by score, and of equal scores the last one in the document. That is why a resource's own sets, which Pacemaker
 // puts after its template's, win.
-func (w *workingSet) sets(owners []*etree.Element, tag, first string) []attributeSet {
+func (d *document) sets(owners []*etree.Element, tag, first string) []attributeSet {
 	var sets []attributeSet
 	for rank, owner := range owners {
-		for el := range w.children(owner, tag) {
-			if el = w.follow(el); el == nil {
+		for el := range children(owner, tag) {
+			if el = d.follow(el); el == nil {
 				continue
 			}
 			sets = append(sets, attributeSet{
@@ -41,7 +49,7 @@ func (w *workingSet) sets(owners []*etree.Element, tag, first string) []attribut
 				score:       score(attr(el, "score")),
 				rank:        rank,
 				first:       first != "" && strings.EqualFold(attr(el, "id"), first),
-				conditional: w.child(el, "rule") != nil,
+				conditional: child(el, "rule") != nil,
 			})
 		}
 	}
@@ -59,9 +67,9 @@ func (w *workingSet) sets(owners []*etree.Element, tag, first string) []attribut
 }
 
 // add takes over what the sets of owners decide and a does not have yet (populate_hash without overwriting). want, if
-// not nil, tells which names are of interest.
-func (w *workingSet) add(a *attributes, owners []*etree.Element, tag, first string, want func(string) bool) {
-	sets := w.sets(owners, tag, first)
+// not nil, reports which names are of interest.
+func (d *document) add(a *attributes, owners []*etree.Element, tag, first string, want func(string) bool) {
+	sets := d.sets(owners, tag, first)
 	for len(sets) > 0 {
 		// Whether the rules of one score hold or not is not known: they may decide against each other and against
 		// the set without a rule, so of equals those with a rule count first.
@@ -74,7 +82,7 @@ func (w *workingSet) add(a *attributes, owners []*etree.Element, tag, first stri
 		for _, conditional := range []bool{true, false} {
 			for _, s := range sets[:n] {
 				if s.conditional == conditional {
-					w.addSet(a, s, want)
+					d.addSet(a, s, want)
 				}
 			}
 		}
@@ -82,8 +90,8 @@ func (w *workingSet) add(a *attributes, owners []*etree.Element, tag, first stri
 	}
 }
 
-func (w *workingSet) addSet(a *attributes, s attributeSet, want func(string) bool) {
-	for name, value := range w.pairs(s.el) {
+func (d *document) addSet(a *attributes, s attributeSet, want func(string) bool) {
+	for name, value := range d.pairs(s.el) {
 		if want != nil && !want(name) {
 			continue
 		}
@@ -106,15 +114,18 @@ func (w *workingSet) addSet(a *attributes, s attributeSet, want func(string) boo
 	}
 }
 
-// pairs gives the names and values of a set (populate_hash). An <nvpair> may refer to another one for either. A set may
+// pairs yields the names and values of a set (populate_hash). An <nvpair> may refer to another one for either. A set may
 // wrap its pairs in <attributes>, as it did before Pacemaker 1.0.
-func (w *workingSet) pairs(set *etree.Element) func(yield func(name, value string) bool) {
+func (d *document) pairs(set *etree.Element) func(yield func(name, value string) bool) {
 	return func(yield func(name, value string) bool) {
-		if wrapped := w.child(set, "attributes"); wrapped != nil {
+		if wrapped := child(set, "attributes"); wrapped != nil {
 			set = wrapped
 		}
-		for pair := range w.children(set, "nvpair") {
-			target := w.follow(pair)
+		for pair := range children(set, "nvpair") {
+			if !d.spend(1) {
+				return
+			}
+			target := d.follow(pair)
 			name, ok := lookupAttr(pair, "name")
 			if !ok {
 				name, ok = lookupAttr(target, "name")
@@ -132,18 +143,18 @@ func (w *workingSet) pairs(set *etree.Element) func(yield func(name, value strin
 
 // follow is what e's id-ref refers to, or e when it has none, or nil when there is no such element (expand_idref).
 // References of what is referred to are not followed in turn, so there are no cycles.
-func (w *workingSet) follow(e *etree.Element) *etree.Element {
+func (d *document) follow(e *etree.Element) *etree.Element {
 	ref, ok := lookupAttr(e, "id-ref")
 	if !ok { // or there is no e
 		return e
 	}
-	if w.targets == nil {
-		w.targets = map[target]*etree.Element{}
-		w.index(w.root)
+	if d.targets == nil {
+		d.targets = map[target]*etree.Element{}
+		d.index(d.root)
 	}
-	to := w.targets[target{e.Tag, ref}]
-	if to != nil {
-		w.spend(size(to))
+	to := d.targets[target{e.Tag, ref}]
+	if to == nil || !d.spend(len(to.Child)) {
+		return nil
 	}
 	return to
 }
@@ -152,49 +163,14 @@ func (w *workingSet) follow(e *etree.Element) *etree.Element {
 type target struct{ tag, id string }
 
 // index enters e and what it holds; the depth is limited by maxDepth. The first of a tag with an id counts.
-func (w *workingSet) index(e *etree.Element) {
+func (d *document) index(e *etree.Element) {
 	if id, ok := lookupAttr(e, "id"); ok {
 		key := target{e.Tag, id}
-		if _, taken := w.targets[key]; !taken {
-			w.targets[key] = e
+		if _, taken := d.targets[key]; !taken {
+			d.targets[key] = e
 		}
 	}
-	for c := range w.children(e) {
-		w.index(c)
+	for c := range children(e) {
+		d.index(c)
 	}
-}
-
-// options are the cluster options that decide about nodes and roles (unpack_config).
-type options struct {
-	stonith        bool // stonith-enabled
-	startupFencing bool // nodes that were never seen are unclean
-	maintenance    bool // maintenance-mode
-	shutdownLock   bool // the history of offline nodes counts without fencing, too
-	keepOrphans    bool // stop-orphan-resources=false
-	ignoreQuorum   bool // no-quorum-policy=ignore
-	suicide        bool // there is no quorum any more, and every node is to be fenced for it
-	// maybeMaintenance: a rule may switch maintenance-mode on. What is out of Pacemaker's hands at times must be left
-	// alone at all times, because pgrex does not know when.
-	maybeMaintenance bool
-}
-
-func (w *workingSet) readOptions() {
-	w.add(&w.properties, []*etree.Element{w.child(w.configuration, "crm_config")}, "cluster_property_set", "cib-bootstrap-options", nil)
-	option := func(name string, fallback bool) bool {
-		if v, known := model.ParseBool(w.properties.values[name]); known {
-			return v
-		}
-		return fallback
-	}
-	o := &w.options
-	o.stonith = option("stonith-enabled", true)
-	o.startupFencing = o.stonith && option("startup-fencing", true)
-	o.maintenance = option("maintenance-mode", false)
-	o.maybeMaintenance = slices.ContainsFunc(w.properties.conditional["maintenance-mode"], isTrue)
-	w.hasFencing = option("have-watchdog", false)
-	o.shutdownLock = option("shutdown-lock", false)
-	o.keepOrphans = !option("stop-orphan-resources", true)
-	policy := strings.ToLower(w.properties.values["no-quorum-policy"])
-	o.ignoreQuorum = policy == "ignore"
-	o.suicide = policy == "suicide" && o.stonith && !w.quorate && integer(attr(w.root, "no-quorum-panic"), 0) != 0
 }

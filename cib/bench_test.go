@@ -3,19 +3,23 @@ package cib
 import (
 	"bytes"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
-// BenchmarkParse shows the speed for a small, a big and a huge cluster; B/op beside the size tells the memory.
-func BenchmarkParse(b *testing.B) {
+// BenchmarkInterpret shows the speed for a small, a big and a huge cluster; B/op beside the size is the memory, without crm_mon's
+// own.
+func BenchmarkInterpret(b *testing.B) {
+	client := &Client{Timeout: time.Minute}
 	for _, size := range []int{15_000, 300_000, 5_000_000} {
 		data := generatedCIB(size)
 		b.Run(fmt.Sprintf("%dkB", size/1000), func(b *testing.B) {
 			b.SetBytes(int64(len(data)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := Parse(data); err != nil {
+				if _, err := client.Interpret(b.Context(), data); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -76,4 +80,29 @@ func operation(b *bytes.Buffer, resource string, host int) {
 			resource, task, call+1, key, strings.Repeat("f", 32))
 	}
 	b.WriteString("\n        </lrm_resource>")
+}
+
+// Of the memory that a look takes, encoding/xml alone takes five times the size of the CIB.
+func TestMemoryOfALook(t *testing.T) {
+	client := &Client{Timeout: time.Minute}
+	for _, size := range []int{300_000, 5_000_000} {
+		data := generatedCIB(size)
+		if _, err := client.Interpret(t.Context(), data); err != nil { // and what is asked once
+			t.Fatal(err)
+		}
+		memory := allocated(func() { _, _ = client.Interpret(t.Context(), data) })
+		t.Logf("%d bytes: %.1f times as much memory", len(data), float64(memory)/float64(len(data)))
+		if memory > 12*uint64(len(data)) {
+			t.Errorf("%d bytes took %d bytes of memory, more than 12 times as much", len(data), memory)
+		}
+	}
+}
+
+// allocated is what a function allocates, in bytes.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
 }

@@ -1,36 +1,59 @@
 package cib
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"os/exec"
-	"os/user"
 	"slices"
-	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/pgrex/pgrex/model"
 )
 
-// DefaultTimeout is how long cibadmin may take. It takes 30 ms on a small cluster.
+// DefaultTimeout is how long each of Pacemaker's tools may take. They take 30 ms on a small cluster.
 const DefaultTimeout = 10 * time.Second
 
-// Client asks Pacemaker for the CIB by running cibadmin. The zero value is ready to use, also by several goroutines.
+// maxAge is how long crm_mon's word is good while the CIB stays the same: what a CIB means depends on the time, too
+// (failure-timeout, rules).
+const maxAge = time.Minute
+
+// maxReport limits what crm_mon may print, in bytes. It prints less than the CIB has.
+const maxReport = 2 * MaxSize
+
+// choosing is the first release whose crm_mon can be told what to leave out: the histories are most of what it prints.
+const choosing = "2.0.4"
+
+// Client asks Pacemaker for the CIB by running cibadmin, and for what it means by running crm_mon. The zero value is ready
+// to use, also by several goroutines.
 //
 // cibadmin sees our environment: with CIB_file=FILE set it reads that file and needs no cluster.
 type Client struct {
-	// Command is cibadmin's path; "cibadmin", found on PATH, when empty.
-	Command string
-	// Timeout is how long it may take; DefaultTimeout when zero. An earlier deadline of the context goes before.
+	// CIBAdmin, CrmMon and CrmNode are the tools' paths; found on PATH when empty.
+	CIBAdmin, CrmMon, CrmNode string
+	// Timeout is how long one of them may take; DefaultTimeout when zero. An earlier deadline of the context goes before.
 	Timeout time.Duration
 
 	mayConnect func() bool // mayConnect, but for tests
+
+	mu    sync.Mutex
+	last  look
+	tools *Tools // nil until known
+	mon   os.FileInfo
 }
 
-// Read asks for the CIB and understands it.
+// look is what a CIB was found to mean.
+type look struct {
+	sum     [sha256.Size]byte
+	at      time.Time
+	cluster model.Cluster
+}
+
+// Read asks for the CIB and for what it means. crm_mon is not asked again about the same bytes within a minute.
 //
 // Its errors are those of this package (see ErrClusterDown and its neighbours), or the context's own when that was
 // cancelled.
@@ -39,111 +62,136 @@ func (c *Client) Read(ctx context.Context) (model.Cluster, error) {
 	if err != nil {
 		return model.Cluster{}, err
 	}
-	return Parse(data)
+	sum := sha256.Sum256(data)
+	c.mu.Lock()
+	last := c.last
+	c.mu.Unlock()
+	if last.sum == sum && time.Since(last.at) < maxAge {
+		return last.cluster, nil
+	}
+	at := time.Now()
+	cluster, err := c.Interpret(ctx, data)
+	if err != nil {
+		return model.Cluster{}, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = look{sum, at, cluster}
+	return cluster, nil
+}
+
+// Interpret understands a CIB, as `cibadmin --query` prints it: crm_mon says what it means, over these very bytes. The
+// cluster has its nodes in order of name and its clones in order of id, then primitive. Its errors are those of Read.
+func (c *Client) Interpret(ctx context.Context, data []byte) (model.Cluster, error) {
+	document, err := parse(data)
+	if err != nil {
+		return model.Cluster{}, err
+	}
+	tools, err := c.Tools(ctx)
+	if err != nil {
+		return model.Cluster{}, err
+	}
+	if err := tools.know(document); err != nil {
+		return model.Cluster{}, err
+	}
+	report, err := c.report(ctx, data, tools)
+	if err != nil {
+		return model.Cluster{}, fmt.Errorf("%w%s", err, tools.about(document))
+	}
+	return document.cluster(report)
+}
+
+// report runs crm_mon over a CIB.
+func (c *Client) report(ctx context.Context, data []byte, tools Tools) (report, error) {
+	args := []string{"--one-shot", "--inactive", "--output-as=xml"}
+	if !newer(choosing, tools.release()) {
+		args = append(args, "--exclude=all", "--include=dc,options,nodes,resources")
+	}
+	// The CIB is its standard input, under a name that every release reads as a file.
+	environ := append(environment(), "CIB_file=/proc/self/fd/0")
+	out, err := c.ask(ctx, environ, data, maxReport, c.crmMon(), args...)
+	if err != nil {
+		return report{}, err
+	}
+	return readReport(out)
+}
+
+// environment is ours, without what would lead a tool to another CIB than the one it is given.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		return slices.Contains([]string{"CIB_file", "CIB_shadow", "CIB_port", "CIB_server"}, name)
+	})
 }
 
 func (c *Client) query(ctx context.Context) ([]byte, error) {
-	command, timeout := c.Command, c.Timeout
-	if command == "" {
-		command = "cibadmin"
+	data, err := c.ask(ctx, os.Environ(), nil, MaxSize, c.cibAdmin(), "--query")
+	if variable := NoClusterVariable(); variable != "" && errors.Is(err, ErrFailed) {
+		return nil, fmt.Errorf("%w; see whether %s is a CIB that this user can read", err, variable)
 	}
+	return data, err
+}
+
+// NoClusterVariable is the environment variable that leads Pacemaker's tools to a file instead of the cluster, with its
+// value; "" when there is none.
+func NoClusterVariable() string {
+	for _, name := range []string{"CIB_file", "CIB_shadow"} {
+		if value := os.Getenv(name); value != "" {
+			return name + "=" + value
+		}
+	}
+	return ""
+}
+
+// LocalName asks Pacemaker what it calls this host. It needs a running cluster: with CIB_file the answer would be about
+// another one. Its errors are those of Read.
+func (c *Client) LocalName(ctx context.Context) (string, error) {
+	path := orElse(c.CrmNode, "crm_node")
+	out, err := c.ask(ctx, os.Environ(), nil, maxName, path, "--name")
+	if err != nil {
+		return "", err
+	}
+	name := strings.TrimSpace(string(out))
+	if name == "" || strings.ContainsAny(name, " \n\t") {
+		return "", fmt.Errorf("%w: %s --name printed no name", ErrFailed, path)
+	}
+	return name, nil
+}
+
+const maxName = 4096
+
+// ask runs one of the tools and takes what it prints.
+func (c *Client) ask(ctx context.Context, environ []string, stdin []byte, limit int, path string, args ...string) ([]byte, error) {
+	timeout := c.Timeout
 	if timeout == 0 {
 		timeout = DefaultTimeout
 	}
-	started := time.Now()
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	r, err := run(ctx, command, []string{"--query"}, MaxSize)
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return nil, fmt.Errorf("%w: %s --query was killed after %s; see whether pacemaker-based on this host hangs or is overloaded%s",
-			ErrTimeout, command, time.Since(started).Round(100*time.Millisecond), said(r))
-	case errors.Is(err, context.Canceled):
-		return nil, fmt.Errorf("%s --query: %w", command, err)
-	case errors.Is(err, errOutputTooLong):
-		return nil, unparseable("%s --query printed more than %d bytes; is this a CIB?", command, MaxSize)
-	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%w: %q is not there; install pacemaker-cli-utils (RPM: pacemaker-cli), or put it on PATH",
-			ErrNotInstalled, command)
-	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("%w: this user may not run %s; add the user to the group haclient", ErrPermission, command)
-	case err != nil && r.exit <= 0:
-		return nil, fmt.Errorf("%w: %s --query: %w%s", ErrFailed, command, err, said(r))
-	case r.exit != 0:
-		return nil, fmt.Errorf("%w%s", c.exitError(command, r.exit), said(r))
+	var r result
+	var err error
+	if stdin == nil {
+		r, err = runWith(ctx, limit, environ, nil, path, args...)
+	} else {
+		r, err = runWith(ctx, limit, environ, bytes.NewReader(stdin), path, args...)
+	}
+	mayTalk := mayConnect
+	if c.mayConnect != nil {
+		mayTalk = c.mayConnect
+	}
+	if err := explain(mayTalk, path+" "+args[0], r, err, began); err != nil {
+		return nil, err
 	}
 	return r.stdout, nil
 }
 
-// The exit codes of Pacemaker's tools that are told apart (enum crm_exit_e; `crm_error --list --exit` shows them).
-const (
-	exitInsufficientPrivileges  = 4
-	exitProtocol                = 76
-	exitInsufficientPrivileges2 = 77
-	exitConfig                  = 78
-	exitDisconnected            = 102
-	exitNoSuch                  = 105
-	exitNotApplicable           = 113
-	exitTimeout                 = 124
-)
+func (c *Client) cibAdmin() string { return orElse(c.CIBAdmin, "cibadmin") }
+func (c *Client) crmMon() string   { return orElse(c.CrmMon, "crm_mon") }
 
-// exitError tells what an exit code of cibadmin means.
-func (c *Client) exitError(command string, code int) error {
-	failed := fmt.Sprintf("%s --query failed with %d", command, code)
-	switch code {
-	case exitDisconnected, exitProtocol:
-		// Pacemaker hangs up on users that may not talk to it: to cibadmin that looks as if it were not running.
-		allowed := mayConnect
-		if c.mayConnect != nil {
-			allowed = c.mayConnect
-		}
-		if !allowed() {
-			return fmt.Errorf("%w: %s, and this user is not in the group %s; add it, then start this program anew",
-				ErrPermission, failed, clusterGroup)
-		}
-		return fmt.Errorf("%w: %s; start the cluster on this host, or see systemctl status pacemaker", ErrClusterDown, failed)
-	case exitInsufficientPrivileges, exitInsufficientPrivileges2:
-		return fmt.Errorf("%w: %s; add this user to the group %s", ErrPermission, failed, clusterGroup)
-	case exitTimeout:
-		return fmt.Errorf("%w: %s; see whether pacemaker-based on this host hangs or is overloaded", ErrTimeout, failed)
-	case exitConfig, exitNoSuch, exitNotApplicable:
-		for _, name := range []string{"CIB_file", "CIB_shadow"} {
-			if value := os.Getenv(name); value != "" {
-				return fmt.Errorf("%w: %s; see whether %s=%s is a CIB that this user can read", ErrFailed, failed, name, value)
-			}
-		}
-		return fmt.Errorf("%w: %s; check the CIB with crm_verify --live-check", ErrFailed, failed)
+func orElse(path, name string) string {
+	if path == "" {
+		return name
 	}
-	return fmt.Errorf("%w: %s; crm_error --exit %d tells what that means", ErrFailed, failed, code)
-}
-
-// Who may talk to Pacemaker's daemons: root, the user that they run as, and the members of this group.
-const (
-	clusterUser  = "hacluster"
-	clusterGroup = "haclient"
-)
-
-// mayConnect tells whether this process may. In doubt it may.
-func mayConnect() bool {
-	if os.Geteuid() == 0 {
-		return true
-	}
-	if u, err := user.Lookup(clusterUser); err == nil && u.Uid == strconv.Itoa(os.Geteuid()) {
-		return true
-	}
-	group, err := user.LookupGroup(clusterGroup)
-	if err != nil {
-		return true
-	}
-	groups, err := os.Getgroups()
-	gid, notNumber := strconv.Atoi(group.Gid)
-	return err != nil || notNumber != nil || gid == os.Getegid() || slices.Contains(groups, gid)
-}
-
-// said repeats what the command said of itself, for the end of an error.
-func said(r result) string {
-	if r.stderr == "" {
-		return ""
-	}
-	return " (it says: " + r.stderr + ")"
+	return path
 }

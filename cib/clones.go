@@ -5,38 +5,68 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/beevik/etree"
+
 	"github.com/pgrex/pgrex/model"
 )
 
 // policyPrefix is what the names of pgrex's own meta attributes begin with.
 const policyPrefix = "pgrex-"
 
-// clones lists the primitives of promotable clones.
-func (w *workingSet) clones() []model.Clone {
+// resource is a primitive of a clone as it is configured.
+type resource struct {
+	id      string
+	sources [][]*etree.Element // what configures it, nearest first: itself, its group, its clone; of each its template, then itself
+}
+
+// clones are the primitives of those clones that crm_mon lists as promotable.
+func (d *document) clones(r report, ran map[string]map[string]bool, locations map[string][]model.Location) []model.Clone {
 	clones := []model.Clone{}
-	for _, r := range w.resources {
-		if r.kind != "clone" || !r.promotable {
+	for el := range children(child(d.configuration, "resources"), "clone", "master") {
+		reported, listed := r.clones[attr(el, "id")]
+		if !listed || !reported.promotable {
 			continue
 		}
-		for _, c := range r.children {
-			switch c.kind {
-			case "primitive":
-				clones = append(clones, w.clone(r, c))
-			case "group":
-				for _, member := range c.children {
-					clones = append(clones, w.clone(r, member))
-				}
-			}
+		for _, primitive := range d.primitives(el) {
+			c := d.clone(attr(el, "id"), primitive)
+			c.Managed = c.Managed && reported.managed(primitive.id, r.nodes)
+			c.Roles, c.Unsettled = reported.roles(primitive.id, r.nodes, ran[primitive.id])
+			c.Locations = slices.Concat(locations[c.ID], locations[c.Primitive])
+			clones = append(clones, c)
 		}
 	}
 	slices.SortStableFunc(clones, compareClones)
 	return clones
 }
 
-func (w *workingSet) clone(clone, primitive *resource) model.Clone {
+// primitives lists what a clone holds: one primitive, or those of one group. Whatever follows is ignored, as by Pacemaker.
+func (d *document) primitives(clone *etree.Element) (primitives []resource) {
+	for held := range children(clone, "primitive", "group") {
+		if held.Tag == "primitive" {
+			return append(primitives, resource{attr(held, "id"), [][]*etree.Element{d.withTemplate(held), {clone}}})
+		}
+		for p := range children(held, "primitive") {
+			primitives = append(primitives, resource{attr(p, "id"), [][]*etree.Element{d.withTemplate(p), {held}, {clone}}})
+		}
+		return primitives
+	}
+	return nil
+}
+
+// withTemplate is a primitive's template, if it has one, and the primitive. Templates of templates do not exist
+// (unpack_template).
+func (d *document) withTemplate(primitive *etree.Element) []*etree.Element {
+	if template := d.templates[attr(primitive, "template")]; template != nil && d.spend(len(template.Child)) {
+		return []*etree.Element{template, primitive}
+	}
+	return []*etree.Element{primitive}
+}
+
+// clone is what is written about a primitive of a clone.
+func (d *document) clone(id string, primitive resource) model.Clone {
 	var parameters, meta attributes
-	w.addParameters(primitive, &parameters, func(name string) bool { return slices.Contains(model.AgentParameters, name) })
-	w.addMeta(primitive, &meta, nil)
+	d.addInherited(&parameters, primitive, "instance_attributes", func(name string) bool { return slices.Contains(model.AgentParameters, name) })
+	d.addInherited(&meta, primitive, "meta_attributes", nil)
 	conditional := slices.Collect(maps.Keys(parameters.conditional))
 	for name := range meta.conditional {
 		// A rule that may pause pgrex, or change what it does, is as doubtful as one about the agent.
@@ -45,53 +75,33 @@ func (w *workingSet) clone(clone, primitive *resource) model.Clone {
 		}
 	}
 	slices.Sort(conditional)
-	c := model.Clone{
-		ID: clone.id, Primitive: primitive.id, Agent: primitive.agentName(),
-		Managed:    primitive.managed && !primitive.maybeManual,
+	return model.Clone{
+		ID: id, Primitive: primitive.id, Agent: agentOf(primitive.sources[0][0]), Managed: !d.maybeUnmanaged(meta),
 		Parameters: parameters.values, Conditional: conditional, Meta: meta.values,
-		Locations: slices.Concat(w.locations[clone.id], w.locations[primitive.id]),
-		Roles:     map[string]model.Role{},
-	}
-	for _, n := range w.nodes {
-		if !w.spend(effortRole) {
-			break
-		}
-		if role, known := w.roleOn(primitive, n); known {
-			c.Roles[n.name] = role
-		}
-	}
-	return c
-}
-
-// readLocations reads the location constraints that can be told without their rules.
-func (w *workingSet) readLocations() {
-	for e := range w.children(w.child(w.configuration, "constraints"), "rsc_location") {
-		l := model.Location{ID: attr(e, "id"), Node: attr(e, "node"), Score: attr(e, "score"), Role: attr(e, "role")}
-		if l.Node != "" || l.ByTool() {
-			w.locations[attr(e, "rsc")] = append(w.locations[attr(e, "rsc")], l)
-		}
 	}
 }
 
-// roleOn concludes what a clone's instance does on a node. A node that is cleanly offline runs nothing, whatever its
-// history says; but of one that is among the members and has not joined yet nothing is known. An unclean one
-// still may run what it ran: there the history counts, and where it is silent nothing is known either.
-func (w *workingSet) roleOn(primitive *resource, n *node) (model.Role, bool) {
-	if !n.online && !n.unclean {
-		return model.RoleStopped, !n.joining
+// addInherited works out attributes: the resource's own, then those of what holds it, nearest first, then the defaults
+// (get_meta_attributes, get_rsc_attributes).
+func (d *document) addInherited(a *attributes, r resource, tag string, want func(string) bool) {
+	for _, sources := range r.sources {
+		d.add(a, sources, tag, "", want)
 	}
-	highest, said := roleStopped, false
-	for _, h := range n.historyNamed[primitive.id] {
-		if w.spend(effortStep+len(h.id)) && w.lookup(n, h.id) == primitive {
-			said = true
-			highest = max(highest, w.replay(primitive, n, h, true).role)
-		}
+	d.add(a, []*etree.Element{child(d.configuration, "rsc_defaults")}, tag, "", want)
+}
+
+// maybeUnmanaged reports whether a rule may take the resource out of Pacemaker's hands. It must be left alone at all
+// times then, because pgrex does not evaluate rules.
+func (d *document) maybeUnmanaged(meta attributes) bool {
+	return slices.ContainsFunc(d.properties.conditional["maintenance-mode"], isTrue) ||
+		slices.ContainsFunc(meta.conditional["maintenance"], isTrue) ||
+		slices.ContainsFunc(meta.conditional["is-managed"], func(v string) bool { return !isTrue(v) })
+}
+
+// agentOf is the agent as Pacemaker writes it, class:provider:type. A template has it for its primitives.
+func agentOf(el *etree.Element) string {
+	if provider := attr(el, "provider"); provider != "" {
+		return attr(el, "class") + ":" + provider + ":" + attr(el, "type")
 	}
-	switch {
-	case highest == rolePromoted:
-		return model.RolePromoted, true
-	case highest > roleStopped:
-		return model.RoleUnpromoted, true
-	}
-	return model.RoleStopped, said || n.online
+	return attr(el, "class") + ":" + attr(el, "type")
 }

@@ -2,9 +2,7 @@ package cib
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os/exec"
 	"strings"
 	"time"
 )
@@ -136,20 +134,6 @@ func (c Command) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	begin := time.Now()
-	r, err := run(ctx, c.Path, c.Args, MaxSize)
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%w: %s was killed after %s%s", ErrTimeout, c, time.Since(begin).Round(time.Second), said(r))
-	case errors.Is(err, exec.ErrNotFound):
-		return fmt.Errorf("%w: %q is not there; install pacemaker-cli-utils (RPM: pacemaker-cli), or put it on PATH", ErrNotInstalled, c.Path)
-	case r.exit == exitDisconnected, r.exit == exitProtocol:
-		return fmt.Errorf("%w: %s failed with %d%s", ErrClusterDown, c, r.exit, said(r))
-	case r.exit == exitInsufficientPrivileges, r.exit == exitInsufficientPrivileges2:
-		return fmt.Errorf("%w or change it: %s failed with %d%s; add this user to the group %s", ErrPermission, c, r.exit, said(r), clusterGroup)
-	case r.exit > 0:
-		return fmt.Errorf("%s failed with %d%s; crm_error --exit %d tells what that means", c, r.exit, said(r), r.exit)
-	case err != nil:
-		return fmt.Errorf("%s: %w%s", c, err, said(r))
-	}
-	return nil
+	r, err := run(ctx, MaxSize, c.Path, c.Args...)
+	return explain(mayConnect, c.String(), r, err, begin)
 }

@@ -38,7 +38,7 @@ func TestCommands(t *testing.T) {
 		if want, gone := strings.CutPrefix(step.want, "!"); strings.Contains(text, want) == gone {
 			t.Errorf("after %s: %s in the CIB: %t", step.command, want, gone)
 		}
-		if _, err := Parse([]byte(text)); err != nil {
+		if _, err := written([]byte(text)); err != nil {
 			t.Errorf("after %s: %v", step.command, err)
 		}
 	}

@@ -15,10 +15,9 @@ const MaxSize = 16 << 20
 
 // Further limits of what is read. Real CIBs stay far below: 9 levels, an element every 130 bytes.
 const (
-	maxDepth    = 64
-	maxTags     = 1_000_000 // start and end tags, comments
-	maxEquals   = 1_500_000 // attributes, and "=" within values
-	maxReplicas = 1000
+	maxDepth  = 64
+	maxTags   = 1_000_000 // start and end tags, comments
+	maxEquals = 1_500_000 // attributes, and "=" within values
 )
 
 const queryAgain = "query it again with cibadmin --query"

@@ -12,16 +12,16 @@ import (
 var (
 	// ErrClusterDown: Pacemaker is not running on this host, or is just starting or stopping. It is worth a retry.
 	ErrClusterDown = errors.New("Pacemaker is not running") //nolint:staticcheck // a name
-	// ErrTimeout: cibadmin did not answer within the deadline and was killed. It is worth a retry.
+	// ErrTimeout: one of Pacemaker's tools did not answer within the deadline and was killed. It is worth a retry.
 	ErrTimeout = errors.New("no answer in time")
-	// ErrNotInstalled: there is no cibadmin to run.
-	ErrNotInstalled = errors.New("cibadmin is not installed")
-	// ErrPermission: this user may not read the CIB, or not run cibadmin.
-	ErrPermission = errors.New("no permission to read the CIB")
-	// ErrUnparseable: there is an answer, but it is no CIB that this version understands, or it is too big.
+	// ErrNotInstalled: a tool is missing.
+	ErrNotInstalled = errors.New("Pacemaker's tools are not installed") //nolint:staticcheck // a name
+	// ErrPermission: this user may not talk to Pacemaker, or not run its tools.
+	ErrPermission = errors.New("no permission to use Pacemaker's tools")
+	// ErrUnparseable: there is an answer, but this version does not understand it, or it is too big.
 	ErrUnparseable = errors.New("the CIB cannot be understood")
-	// ErrFailed: cibadmin failed in a way that is none of the above.
-	ErrFailed = errors.New("the CIB cannot be read")
+	// ErrFailed: a tool failed in a way that is none of the above.
+	ErrFailed = errors.New("Pacemaker's tools failed") //nolint:staticcheck // a name
 )
 
 // unparseable makes the error for a CIB that is not understood; the text says why, and what to do.

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -26,14 +28,20 @@ type result struct {
 
 // run runs a command to its end, in a process group of its own, so that nothing it started survives the deadline of
 // ctx: the whole group is killed then and waited for. Of the output up to limit bytes are kept; a command that prints
-// more is killed. It speaks English, and otherwise has our environment (CIB_file, CIB_shadow, ...).
+// more is killed. It speaks English, reads /dev/null, and otherwise has our environment (CIB_file, CIB_shadow, ...).
 //
 // The error is ctx's when the deadline passed, errOutputTooLong, or what exec said.
-func run(ctx context.Context, path string, args []string, limit int) (result, error) {
+func run(ctx context.Context, limit int, path string, args ...string) (result, error) {
+	return runWith(ctx, limit, os.Environ(), nil, path, args...)
+}
+
+// runWith is run with an environment of the caller's, and standard input where that is not nil.
+func runWith(ctx context.Context, limit int, environ []string, stdin io.Reader, path string, args ...string) (result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.Env = slices.Concat(environ, []string{"LC_ALL=C"})
+	cmd.Stdin = stdin
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return killGroup(cmd) }
 	cmd.WaitDelay = stuckPipe

@@ -1,97 +1,42 @@
 package cib
 
 import (
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/beevik/etree"
 
 	"github.com/pgrex/pgrex/model"
 )
 
-// Parse turns a CIB, as `cibadmin --query` prints it, into what it says about the cluster. The same bytes always give
-// the same cluster, with nodes in order of name and clones in order of id, then primitive.
-//
-// Its errors are ErrUnparseable, one line each.
-func Parse(data []byte) (model.Cluster, error) {
-	root, err := readDocument(data)
-	if err != nil {
-		return model.Cluster{}, err
-	}
-	w, err := newWorkingSet(root, effortBase+effortPerByte*len(data))
-	if err != nil {
-		return model.Cluster{}, err
-	}
-	cluster, err := w.understand()
-	if err != nil {
-		return model.Cluster{}, err
-	}
-	return cluster, Validate(cluster)
-}
-
-// understand reads the sections in the order in which they depend on each other.
-func (w *workingSet) understand() (model.Cluster, error) {
-	w.readOptions()
-	w.readNodes()
-	if err := w.readResources(); err != nil {
-		return model.Cluster{}, err
-	}
-	w.readStatus()
-	w.readLocations()
-	cluster := w.cluster()
-	if w.effort < 0 {
-		return model.Cluster{}, unparseable("its parts refer to each other too often for its size; " +
-			"look for attribute sets, templates or operations that very many resources share")
-	}
-	return cluster, nil
-}
-
-// workingSet is a CIB while it is being understood; Pacemaker's pe_working_set_t.
-type workingSet struct {
-	root, configuration *etree.Element
-	status              *etree.Element
-	rscDefaults         *etree.Element
-	opDefaults          *etree.Element
+// document is a CIB as it is written. What it means is crm_mon's to say.
+type document struct {
+	root, configuration, status *etree.Element
 
 	version    model.Version
-	quorate    bool
 	properties attributes
-	options    options
 
-	nodes     []*node
-	nodeByID  map[string]*node // keys folded
-	nodeNamed map[string]*node
-
-	resources []*resource                 // of the first level, in document order
-	byID      map[string]*resource        // every resource; an instance of a clone under the id of what is cloned
-	orphans   map[string]*resource        // by id
-	locations map[string][]model.Location // by the resource that they name
-	// hasFencing: there is something that can fence.
-	hasFencing bool
-
-	templates map[string]*etree.Element // by id; made when first needed
+	templates map[string]*etree.Element // by id
 	targets   map[target]*etree.Element // of id-ref; made when first needed
-	effort    int                       // that may still be made
+	left      int                       // elements that may still be read: maxRead
 }
 
-func newWorkingSet(root *etree.Element, effort int) (*workingSet, error) {
-	w := &workingSet{
-		root:      root,
-		quorate:   isTrue(attr(root, "have-quorum")),
-		nodeByID:  map[string]*node{},
-		nodeNamed: map[string]*node{},
-		byID:      map[string]*resource{},
-		orphans:   map[string]*resource{},
-		locations: map[string][]model.Location{},
-		effort:    effort,
+// parse reads what is written in a CIB, as `cibadmin --query` prints it. Its errors are ErrUnparseable, one line each.
+func parse(data []byte) (*document, error) {
+	root, err := readDocument(data)
+	if err != nil {
+		return nil, err
 	}
-	w.configuration, w.status = w.child(root, "configuration"), w.child(root, "status")
-	if w.configuration == nil {
+	d := &document{
+		root: root, configuration: child(root, "configuration"), status: child(root, "status"),
+		templates: map[string]*etree.Element{}, left: maxRead,
+	}
+	if d.configuration == nil {
 		return nil, unparseable("it has no <configuration>; query the whole CIB with cibadmin --query")
 	}
-	w.rscDefaults = w.child(w.configuration, "rsc_defaults")
-	w.opDefaults = w.child(w.configuration, "op_defaults")
 	for key, to := range map[string]*int64{
-		"admin_epoch": &w.version.AdminEpoch, "epoch": &w.version.Epoch, "num_updates": &w.version.NumUpdates,
+		"admin_epoch": &d.version.AdminEpoch, "epoch": &d.version.Epoch, "num_updates": &d.version.NumUpdates,
 	} {
 		text, ok := lookupAttr(root, key)
 		if !ok {
@@ -103,26 +48,111 @@ func newWorkingSet(root *etree.Element, effort int) (*workingSet, error) {
 		}
 		*to = n
 	}
-	return w, nil
-}
-
-// cluster puts together the result.
-func (w *workingSet) cluster() model.Cluster {
-	c := model.Cluster{
-		Version:     w.version,
-		Quorate:     w.quorate,
-		Maintenance: w.options.maintenance || w.options.maybeMaintenance,
-		Properties:  w.properties.values,
-		Nodes:       make([]model.Node, 0, len(w.nodes)),
-		Clones:      w.clones(),
-	}
-	if dc := attr(w.root, "dc-uuid"); dc != "" {
-		if n := w.nodeByID[fold(dc)]; n != nil {
-			c.DC = n.name
+	d.add(&d.properties, []*etree.Element{child(d.configuration, "crm_config")}, "cluster_property_set", "cib-bootstrap-options", nil)
+	for t := range children(child(d.configuration, "resources"), "template") {
+		if _, taken := d.templates[attr(t, "id")]; !taken {
+			d.templates[attr(t, "id")] = t
 		}
 	}
-	for _, n := range w.nodes {
-		c.Nodes = append(c.Nodes, n.model())
+	return d, nil
+}
+
+// maintenance reports whether maintenance-mode is on, or whether a rule may switch it on: pgrex does not know when.
+func (d *document) maintenance() bool {
+	return isTrue(d.properties.values["maintenance-mode"]) ||
+		slices.ContainsFunc(d.properties.conditional["maintenance-mode"], isTrue)
+}
+
+// cluster joins what is written with what crm_mon says of it.
+func (d *document) cluster(r report) (model.Cluster, error) {
+	c := model.Cluster{
+		Version:     d.version,
+		Quorate:     isTrue(attr(d.root, "have-quorum")),
+		DC:          r.dc,
+		Maintenance: r.maintenance || d.maintenance(),
+		Properties:  d.properties.values,
+		Nodes:       d.nodes(r),
+		Clones:      d.clones(r, d.histories(), d.locations()),
 	}
-	return c
+	if d.left < 0 {
+		return model.Cluster{}, unparseable("its parts refer to each other too often; " +
+			"look for attribute sets or templates that very many resources share")
+	}
+	return c, Validate(c)
+}
+
+// nodes are those that crm_mon lists, with their attributes.
+func (d *document) nodes(r report) []model.Node {
+	permanent, transient := map[string]attributes{}, map[string]attributes{} // by folded name
+	for el := range children(child(d.configuration, "nodes"), "node") {
+		var a attributes
+		d.add(&a, []*etree.Element{el}, "instance_attributes", "", nil)
+		permanent[model.FoldNode(attr(el, "uname"))] = a
+	}
+	for state := range children(d.status, "node_state") {
+		var a attributes
+		d.addTransient(&a, child(state, "transient_attributes"))
+		transient[model.FoldNode(attr(state, "uname"))] = a
+	}
+	nodes := make([]model.Node, 0, len(r.nodes))
+	for _, n := range r.nodes {
+		key := model.FoldNode(n.Name)
+		n.Permanent, n.Transient = permanent[key].values, transient[key].values
+		nodes = append(nodes, n)
+	}
+	slices.SortStableFunc(nodes, func(a, b model.Node) int { return strings.Compare(a.Name, b.Name) })
+	return nodes
+}
+
+// addTransient reads transient attributes. Pacemaker lets a later set overwrite an earlier one here, so that of several
+// the lowest score wins (add_node_attrs with overwrite).
+func (d *document) addTransient(a *attributes, owner *etree.Element) {
+	sets := d.sets([]*etree.Element{owner}, "instance_attributes", "")
+	slices.Reverse(sets)
+	for _, s := range sets {
+		d.addSet(a, s, nil)
+	}
+}
+
+// histories reports on which nodes, by primitive and folded name, an operation has ended: without one, nobody knows what
+// is there. What the operations did is crm_mon's to say.
+func (d *document) histories() map[string]map[string]bool {
+	const pending, unknown = "-1", "193" // op-status and rc-code of an operation under way
+	all := map[string]map[string]bool{}
+	for state := range children(d.status, "node_state") {
+		for history := range children(child(child(state, "lrm"), "lrm_resources"), "lrm_resource") {
+			for op := range children(history, "lrm_rsc_op") {
+				if attr(op, "op-status") == pending || attr(op, "rc-code") == unknown {
+					continue
+				}
+				primitive := instanceOf(attr(history, "id"))
+				if all[primitive] == nil {
+					all[primitive] = map[string]bool{}
+				}
+				all[primitive][model.FoldNode(attr(state, "uname"))] = true
+			}
+		}
+	}
+	return all
+}
+
+// locations are the location constraints that are known without their rules, by the resource that they name.
+func (d *document) locations() map[string][]model.Location {
+	all := map[string][]model.Location{}
+	for e := range children(child(d.configuration, "constraints"), "rsc_location") {
+		l := model.Location{ID: attr(e, "id"), Node: attr(e, "node"), Score: attr(e, "score"), Role: attr(e, "role")}
+		if l.Node != "" || l.ByTool() {
+			all[attr(e, "rsc")] = append(all[attr(e, "rsc")], l)
+		}
+	}
+	return all
+}
+
+// instanceOf is the primitive that an instance's id belongs to: "pgsql:1" is one of pgsql (clone_strip).
+func instanceOf(id string) string {
+	base, number, numbered := strings.Cut(id, ":")
+	if numbered && strings.Trim(number, "0123456789") == "" {
+		return base
+	}
+	return id
 }

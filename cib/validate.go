@@ -9,23 +9,23 @@ import (
 
 // Validate checks what everybody who reads a model.Cluster relies on: names of nodes differ (without regard to
 // case, as Pacemaker compares them), nodes and clones are in order, clones differ, and roles are known ones of known
-// nodes. Its errors are ErrUnparseable. Parse calls it.
+// nodes. Its errors are ErrUnparseable. Client calls it.
 func Validate(c model.Cluster) error {
 	seen := map[string]string{}
 	for i, n := range c.Nodes {
 		if n.Name == "" {
 			return unparseable("the node with id %q has no name; remove it with crm_node --remove", n.ID)
 		}
-		if id, twice := seen[fold(n.Name)]; twice {
+		if id, twice := seen[model.FoldNode(n.Name)]; twice {
 			return unparseable("two nodes are named %q (ids %q and %q); remove the one that is gone with crm_node --remove",
 				n.Name, id, n.ID)
 		}
-		seen[fold(n.Name)] = n.ID
+		seen[model.FoldNode(n.Name)] = n.ID
 		if i > 0 && c.Nodes[i-1].Name >= n.Name {
 			return unparseable("the nodes %q and %q are out of order", c.Nodes[i-1].Name, n.Name)
 		}
 	}
-	if _, known := seen[fold(c.DC)]; c.DC != "" && !known {
+	if _, known := seen[model.FoldNode(c.DC)]; c.DC != "" && !known {
 		return unparseable("the DC %q is not among the nodes", c.DC)
 	}
 	for i, clone := range c.Clones {
@@ -42,8 +42,13 @@ func Validate(c model.Cluster) error {
 // validateRoles checks a clone's roles; nodes are the names that are known, folded.
 func validateRoles(clone model.Clone, nodes map[string]string) error {
 	var strangers, strange []string
+	for name := range clone.Unsettled {
+		if _, known := nodes[model.FoldNode(name)]; !known {
+			strangers = append(strangers, name)
+		}
+	}
 	for name, role := range clone.Roles {
-		if _, known := nodes[fold(name)]; !known {
+		if _, known := nodes[model.FoldNode(name)]; !known {
 			strangers = append(strangers, name)
 		}
 		if role != model.RolePromoted && role != model.RoleUnpromoted && role != model.RoleStopped {
@@ -66,6 +71,3 @@ func compareClones(a, b model.Clone) int {
 	}
 	return strings.Compare(a.Primitive, b.Primitive)
 }
-
-// fold is how Pacemaker compares the names and ids of nodes: without regard to case.
-func fold(s string) string { return strings.ToLower(s) }

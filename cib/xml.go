@@ -1,6 +1,8 @@
 package cib
 
 import (
+	"iter"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,6 +27,29 @@ func lookupAttr(e *etree.Element, key string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// children yields e's child elements, or those with one of the tags, in document order. e may be nil.
+func children(e *etree.Element, tags ...string) iter.Seq[*etree.Element] {
+	return func(yield func(*etree.Element) bool) {
+		if e == nil {
+			return
+		}
+		for _, token := range e.Child {
+			c, ok := token.(*etree.Element)
+			if ok && (len(tags) == 0 || c.Space == "" && slices.Contains(tags, c.Tag)) && !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// child is e's first child element with the tag, or nil.
+func child(e *etree.Element, tag string) *etree.Element {
+	for c := range children(e, tag) {
+		return c
+	}
+	return nil
 }
 
 // isTrue reads a boolean as crm_is_true does: what is not known to be true is false.
@@ -54,52 +79,4 @@ func score(s string) int {
 		return -infinity
 	}
 	return max(-infinity, min(infinity, integer(s, 0)))
-}
-
-// milliseconds reads an interval as crm_parse_interval_spec does: "10", "10s", "1min", "500ms", "PT1M30S".
-func milliseconds(s string) int {
-	s = strings.TrimSpace(s)
-	if strings.HasPrefix(s, "P") {
-		return isoMilliseconds(s[1:])
-	}
-	digits := len(s) - len(strings.TrimLeft(s, "0123456789"))
-	n, err := strconv.Atoi(s[:digits])
-	if err != nil || n > maxInterval {
-		return 0
-	}
-	unit := strings.ToLower(strings.TrimSpace(strings.TrimLeft(s[digits:], ".0123456789")))
-	switch {
-	case strings.HasPrefix(unit, "ms"):
-		return n
-	case strings.HasPrefix(unit, "us"):
-		return n / 1000
-	case strings.HasPrefix(unit, "m"):
-		return n * 60 * 1000
-	case strings.HasPrefix(unit, "h"):
-		return n * 60 * 60 * 1000
-	case unit == "" || strings.HasPrefix(unit, "s"):
-		return n * 1000
-	}
-	return 0
-}
-
-// maxInterval is the longest interval that is still told apart: 2^31 ms or s, beyond what Pacemaker can hold.
-const maxInterval = 1 << 31
-
-// isoMilliseconds reads what follows the P of an ISO 8601 duration. Months and years do not occur in intervals.
-func isoMilliseconds(s string) int {
-	units := map[rune]int{'W': 7 * 24 * 3600, 'D': 24 * 3600, 'H': 3600, 'M': 60, 'S': 1}
-	seconds, n := 0, 0
-	for _, r := range s {
-		switch {
-		case r >= '0' && r <= '9' && n < maxInterval && seconds < maxInterval:
-			n = n*10 + int(r-'0')
-		case r == 'T':
-		case units[r] != 0 && n < maxInterval:
-			seconds, n = seconds+n*units[r], 0
-		default:
-			return 0
-		}
-	}
-	return seconds * 1000
 }

@@ -110,13 +110,13 @@ func (c *Controller) Run(ctx context.Context) {
 func (c *Controller) pass(ctx context.Context, read bool) {
 	c.passes++
 	if !read {
-		in, plan := c.plan(c.Observer.Look(ctx))
+		who, plan := c.plan(c.Observer.Look(ctx))
 		if shape(plan) == c.shape && (len(plan.Steps) == 0 || time.Now().Before(c.heldUntil)) {
-			c.publish(in, plan)
+			c.publish(who, plan)
 			return
 		}
 	}
-	in, plan := c.plan(c.Observer.Full(ctx))
+	who, plan := c.plan(c.Observer.Full(ctx))
 	if ctx.Err() != nil {
 		return // half an observation says nothing
 	}
@@ -127,23 +127,19 @@ func (c *Controller) pass(ctx context.Context, read bool) {
 	made := shape(plan)
 	plan.Steps = c.act(ctx, plan)
 	c.shape = made
-	c.members.refresh(ctx, in, plan.Standing, c.Observer.Server())
-	c.publish(in, plan)
+	c.members.refresh(ctx, who, c.Observer.Server())
+	c.publish(who, plan)
 }
 
 // plan makes a plan of an observation. Where none can be made the plan says why.
-func (c *Controller) plan(in reconcile.Input, err error) (reconcile.Input, model.Plan) {
-	var plan model.Plan
-	if err == nil {
-		in.WALRate = c.rates.measure(in, time.Now())
-		plan, err = reconcile.Plan(in)
-	}
+func (c *Controller) plan(who reconcile.Who, err error) (reconcile.Who, model.Plan) {
 	if err != nil {
-		plan = model.Plan{Host: in.Node, Standing: model.InTransition, RecheckAfter: c.ReadEvery, Findings: []model.Finding{
+		return who, model.Plan{Host: who.Node, Standing: model.InTransition, RecheckAfter: c.ReadEvery, Findings: []model.Finding{
 			{Code: model.CodeNoPlan, Severity: model.Critical, Text: err.Error()},
 		}}
 	}
-	return in, plan
+	who.WALRate = c.rates.measure(who.Input, time.Now())
+	return who, who.Plan()
 }
 
 // act carries out a plan's steps, or says them in a dry run, and gives those that are still to do.
@@ -193,8 +189,8 @@ func (c *Controller) account(r Result, same bool) {
 	}
 }
 
-func (c *Controller) publish(in reconcile.Input, plan model.Plan) {
-	s := statusOf(in, plan, c.members.all(), c.conditions.held, c.failures, c.DryRun)
+func (c *Controller) publish(who reconcile.Who, plan model.Plan) {
+	s := statusOf(who, plan, c.members.all(), c.conditions.held, c.failures, c.DryRun)
 	s.Version, s.Started, s.Looked, s.Read = c.Version, c.started, time.Now(), c.readAt
 	s.StepsDone, s.LastStep = c.stepsDone, c.lastStep
 	c.Publish(s)

@@ -13,15 +13,17 @@ import (
 // Member is a host of the database: as the CIB shows it, and as its server, or the primary's, says. What is unknown is null
 // or empty.
 type Member struct {
-	Host       string     `json:"host"`
-	Online     bool       `json:"online"`
-	Role       model.Role `json:"role"`
-	Status     string     `json:"status"`      // the agent's <primitive>-status
-	DataStatus string     `json:"data_status"` // the agent's <primitive>-data-status
-	Timeline   uint32     `json:"timeline"`
-	LSN        model.LSN  `json:"lsn"`         // the end of its WAL
-	LagBytes   *uint64    `json:"lag_bytes"`   // from there to the end of the primary's
-	LagSeconds *float64   `json:"lag_seconds"` // pg_stat_replication.replay_lag; known on the primary only
+	Host   string     `json:"host"`
+	Online bool       `json:"online"`
+	Role   model.Role `json:"role"`
+	// Unsettled is why Pacemaker says no role: what it is doing there, or what is wrong; "" where the role is sure.
+	Unsettled  model.Unsettled `json:"unsettled"`
+	Status     string          `json:"status"`      // the agent's <primitive>-status
+	DataStatus string          `json:"data_status"` // the agent's <primitive>-data-status
+	Timeline   uint32          `json:"timeline"`
+	LSN        model.LSN       `json:"lsn"`         // the end of its WAL
+	LagBytes   *uint64         `json:"lag_bytes"`   // from there to the end of the primary's
+	LagSeconds *float64        `json:"lag_seconds"` // pg_stat_replication.replay_lag; known on the primary only
 	// Slot is the host's slot on the primary, Slots are those on the host itself that are of members.
 	Slot  *MemberSlot          `json:"slot"`
 	Slots []model.UpstreamSlot `json:"slots"`
@@ -42,23 +44,20 @@ type MemberSlot struct {
 
 // hosts makes the members of a status from everything that is known on this host.
 type hosts struct {
-	in      reconcile.Input
-	clone   model.Clone
-	policy  model.Policy
-	names   map[string]string
+	reconcile.Who
 	plan    model.Plan
 	answers map[string]Answer
 }
 
 func (h hosts) members() []Member {
 	members := []Member{}
-	for _, host := range h.policy.Members {
-		node, _ := h.in.Cluster.Node(host)
-		role, _ := h.clone.Role(host)
+	for _, host := range h.Policy.Members {
+		node := h.NodeOf(host)
+		unsettled, _ := h.Clone.UnsettledOn(host)
 		m := Member{
-			Host: host, Online: node.Online, Role: role, Slots: []model.UpstreamSlot{},
-			Status:     node.Attribute(h.clone.Primitive + "-status"),
-			DataStatus: node.Attribute(h.clone.Primitive + "-data-status"),
+			Host: host, Online: node.Online, Role: h.RoleOf(host), Unsettled: unsettled, Slots: []model.UpstreamSlot{},
+			Status:     node.Attribute(h.Clone.Primitive + "-status"),
+			DataStatus: node.Attribute(h.Clone.Primitive + "-data-status"),
 		}
 		h.server(&m)
 		h.lag(&m)
@@ -70,15 +69,15 @@ func (h hosts) members() []Member {
 
 // server adds what the host's own server says.
 func (h hosts) server(m *Member) {
-	i, u := h.in.Instance, h.in.Upstream
+	i, u := h.Instance, h.Upstream
 	answer := h.answers[m.Host]
 	switch {
-	case strings.EqualFold(m.Host, h.in.Node):
+	case h.Is(m.Host):
 		if i.State != model.ServerUp {
 			return
 		}
 		m.Timeline, m.LSN = i.Timeline, i.End()
-		for _, name := range h.names {
+		for _, name := range h.Names {
 			m.Slots = append(m.Slots, localSlot(i, name))
 		}
 	case m.Role == model.RolePromoted && u != nil:
@@ -97,18 +96,18 @@ func (h hosts) server(m *Member) {
 // end is the end of the primary's WAL, as this host knows it; none in transition.
 func (h hosts) end() model.LSN {
 	switch {
-	case h.plan.Standing == model.Primary:
-		return h.in.Instance.Current
-	case h.plan.Standing == model.Standby && h.in.Upstream != nil:
-		return h.in.Upstream.Flushed
+	case h.Standing == model.Primary:
+		return h.Instance.Current
+	case h.Standing == model.Standby && h.Upstream != nil:
+		return h.Upstream.Flushed
 	}
 	return 0
 }
 
 // lag is how far a standby is behind the primary. What the primary knows is newer than an answer of up to ten seconds ago.
 func (h hosts) lag(m *Member) {
-	for _, s := range h.in.Instance.Senders {
-		if h.plan.Standing == model.Primary && s.ApplicationName == reconcile.ApplicationName(m.Host) && s.Replicates() && s.Flushed.IsValid() {
+	for _, s := range h.Instance.Senders {
+		if h.Standing == model.Primary && s.ApplicationName == reconcile.ApplicationName(m.Host) && s.Replicates() && s.Flushed.IsValid() {
 			m.LSN, m.LagSeconds = s.Flushed, &s.ReplayLag
 		}
 	}
@@ -120,21 +119,21 @@ func (h hosts) lag(m *Member) {
 
 // slot is the host's slot on the primary.
 func (h hosts) slot(m Member) *MemberSlot {
-	name := h.names[m.Host]
+	name := h.Names[m.Host]
 	var found model.UpstreamSlot
 	status := ""
 	switch {
 	case m.Role == model.RolePromoted:
 		return nil
-	case h.plan.Standing == model.Primary:
-		found = localSlot(h.in.Instance, name)
-		for _, s := range h.in.Instance.Slots {
+	case h.Standing == model.Primary:
+		found = localSlot(h.Instance, name)
+		for _, s := range h.Instance.Slots {
 			if s.Name == name {
 				status = s.WALStatus
 			}
 		}
-	case h.plan.Standing == model.Standby:
-		found, _ = h.in.Upstream.Slot(name)
+	case h.Standing == model.Standby:
+		found, _ = h.Upstream.Slot(name)
 	}
 	if !found.Exists {
 		return nil
@@ -164,25 +163,24 @@ func localSlot(i model.Instance, name string) model.UpstreamSlot {
 // offline says nothing, nor does one that runs no database; and what it has said counts only as long as its slots are there.
 func (h hosts) forecasts() []model.Forecast {
 	all := []model.Forecast{}
-	for _, candidate := range h.policy.Members {
-		if strings.EqualFold(candidate, h.in.Node) && len(h.plan.Forecast) > 0 {
+	for _, candidate := range h.Policy.Members {
+		if h.Is(candidate) && len(h.plan.Forecast) > 0 {
 			all = append(all, h.plan.Forecast...)
 			continue
 		}
-		node, _ := h.in.Cluster.Node(candidate)
-		role, _ := h.clone.Role(candidate)
+		node, role := h.NodeOf(candidate), h.RoleOf(candidate)
 		text := ""
 		if node.Online && (role == model.RolePromoted || role == model.RoleUnpromoted) {
 			text = node.Attribute(model.ForecastAttribute)
 		}
-		for _, host := range h.policy.Members {
+		for _, host := range h.Policy.Members {
 			if host == candidate {
 				continue
 			}
 			f := model.Forecast{Candidate: candidate, Host: host, Way: model.ForecastIn(text, host)}
 			if (f.Way == model.WayStream || f.Way == model.WayRewind) && h.holdsNothing(candidate, host) {
 				f.Way, f.Why = model.WayUnknown, fmt.Sprintf("%s has said %s, but its slot %s holds nothing: does pgrex run there?",
-					candidate, model.ForecastIn(text, host), h.names[host])
+					candidate, model.ForecastIn(text, host), h.Names[host])
 			}
 			all = append(all, f)
 		}
@@ -193,14 +191,14 @@ func (h hosts) forecasts() []model.Forecast {
 // holdsNothing tells whether a candidate has said that its slot for a host is not there, or reserves nothing.
 func (h hosts) holdsNothing(candidate, host string) bool {
 	said := h.answers[candidate].Said
-	if role, _ := h.clone.Role(candidate); role == model.RolePromoted {
-		said = h.in.Upstream
-	} else if !h.policy.StandbySlots || h.policy.AgentSlots {
+	if h.RoleOf(candidate) == model.RolePromoted {
+		said = h.Upstream
+	} else if !h.Policy.StandbySlots || h.Policy.AgentSlots {
 		return false
 	}
 	if said == nil {
 		return false
 	}
-	i := slices.IndexFunc(said.Slots, func(s model.UpstreamSlot) bool { return s.Name == h.names[host] })
+	i := slices.IndexFunc(said.Slots, func(s model.UpstreamSlot) bool { return s.Name == h.Names[host] })
 	return i >= 0 && !said.Slots[i].RestartLSN.IsValid()
 }

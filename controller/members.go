@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -43,27 +41,20 @@ func newMembers() *members {
 }
 
 // refresh asks those that are due. Who runs no standby is not asked, and on a standby the primary has been already.
-func (m *members) refresh(ctx context.Context, in reconcile.Input, standing model.Standing, server Server) {
-	if standing == model.InTransition || server == nil {
+func (m *members) refresh(ctx context.Context, who reconcile.Who, server Server) {
+	if who.Standing == model.InTransition || server == nil {
 		return
 	}
-	clone, err := reconcile.Database(*in.Cluster, in.Resource)
-	if err != nil {
-		return
-	}
-	policy, _ := model.PolicyOf(clone)
-	names := slices.Compact(slices.Sorted(maps.Values(policy.SlotNames())))
+	names := who.SlotNames()
 	asker, err := server.Asker(ctx)
 	if err != nil {
 		return // the server is down: the next look says so
 	}
 	ring, ringErr := m.ring()
-	for _, host := range policy.Members {
-		role, _ := clone.Role(host)
-		node, _ := in.Cluster.Node(host)
-		switch address := addressOf(in.Instance.Senders, ring, host); {
-		case strings.EqualFold(host, in.Node):
-		case !node.Online || role != model.RoleUnpromoted:
+	for _, host := range who.Policy.Members {
+		switch address := addressOf(who.Instance.Senders, ring, host); {
+		case who.Is(host):
+		case !who.NodeOf(host).Online || who.RoleOf(host) != model.RoleUnpromoted:
 			m.set(host, Answer{})
 		case address == "" && ringErr != nil:
 			m.set(host, Answer{Problem: "its address is not known: " + ringErr.Error()})
@@ -82,7 +73,7 @@ func addressOf(senders []model.WALSender, ring map[string]string, host string) s
 			return s.Address
 		}
 	}
-	return ring[strings.ToLower(host)]
+	return ring[host]
 }
 
 func (m *members) ask(ctx context.Context, host, address string, slots []string, asker postgres.Asker) {

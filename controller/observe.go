@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller/postgres"
@@ -18,42 +17,108 @@ type Observer struct {
 	Resource   string // picks the database's clone; "" when there is only one
 	Override   Target // what is set here wins over the agent's parameters
 	Clusters   ClusterReader
+	Pacemaker  Pacemaker // nil where nobody is to be asked for this host's name, as in tests
 	Attributes AttributeSetter
 	Connect    Connector
 
-	last   reconcile.Input
+	last   reconcile.Who
+	met    *met // nil before Pacemaker was asked, and again after each outage
 	target Target
 	server Server
 }
 
+// met is what Pacemaker has said of itself and of this host since it answers.
+type met struct {
+	name     model.LocalName
+	versions model.Versions
+}
+
 // Full reads the CIB, the server, and on a standby the upstream.
-func (o *Observer) Full(ctx context.Context) (in reconcile.Input, err error) {
-	in = reconcile.Input{Node: o.Node, Resource: o.Resource, Newest: o.last.Newest}
-	defer func() { o.last = in }()
+func (o *Observer) Full(ctx context.Context) (who reconcile.Who, err error) {
+	in := o.cluster(ctx)
+	defer func() { o.last = who }()
+	if in.Cluster == nil {
+		return reconcile.Resolve(in)
+	}
+	return o.look(ctx, in, o.upstream)
+}
+
+// Look reads the server only, and takes the rest as it was last.
+func (o *Observer) Look(ctx context.Context) (reconcile.Who, error) {
+	if o.last.Cluster == nil {
+		return o.last, nil
+	}
+	return o.look(ctx, o.last.Input, func(context.Context, *reconcile.Who) {})
+}
+
+// Cluster reads the CIB only. Where that cannot be read, or does not say who is who, the error says so. The standing is in
+// transition: the server was not looked at.
+func (o *Observer) Cluster(ctx context.Context) (reconcile.Who, error) {
+	in := o.cluster(ctx)
+	if in.Cluster == nil {
+		return reconcile.Who{Input: in}, errors.New(in.ClusterProblem)
+	}
+	return reconcile.Resolve(in)
+}
+
+// cluster is an input with what Pacemaker says.
+func (o *Observer) cluster(ctx context.Context) reconcile.Input {
+	in := reconcile.Input{Node: o.Node, Resource: o.Resource, Newest: o.last.Newest}
 	cluster, err := o.Clusters.Read(ctx)
 	if err != nil {
 		in.ClusterProblem = err.Error()
-		return in, nil
+		o.met = nil
+		return in
 	}
 	in.Cluster = &cluster
 	if in.Newest.ConfigurationOlder(cluster.Version) {
 		in.Newest = cluster.Version
 	}
-	if in.Instance, err = o.instance(ctx, cluster); err != nil {
-		return in, err
+	if o.Pacemaker != nil {
+		in.LocalName, in.Versions = o.meet(ctx, cluster)
 	}
-	return in, o.upstream(ctx, &in)
+	return in
 }
 
-// Look reads the server only, and takes the rest as it was last.
-func (o *Observer) Look(ctx context.Context) (reconcile.Input, error) {
-	in := o.last
-	if in.Cluster == nil {
-		return in, nil
+// meet asks Pacemaker what it calls this host, once after each outage. Where a variable leads its tools to a file, the name
+// would be another cluster's.
+func (o *Observer) meet(ctx context.Context, cluster model.Cluster) (model.LocalName, model.Versions) {
+	if o.met != nil {
+		return o.met.name, o.met.versions
 	}
-	var err error
-	in.Instance, err = o.instance(ctx, *in.Cluster)
-	return in, err
+	var m met
+	if variable := cib.NoClusterVariable(); variable != "" {
+		m.name.NotAsked = variable + " is set"
+	} else if name, err := o.Pacemaker.LocalName(ctx); err != nil {
+		return model.LocalName{Problem: err.Error()}, m.versions // and asked again at the next look
+	} else {
+		m.name.Name = name
+	}
+	if tools, err := o.Pacemaker.Tools(ctx); err == nil {
+		m.versions.Pacemaker = tools.Version
+	}
+	if clone, err := reconcile.Database(cluster, o.Resource); err == nil {
+		m.versions.ResourceAgents = o.Pacemaker.AgentVersion(ctx, clone.Agent)
+	}
+	o.met = &m
+	return m.name, m.versions
+}
+
+// look observes the server, finds out who is who, and asks the upstream as it is told.
+func (o *Observer) look(ctx context.Context, in reconcile.Input, ask func(context.Context, *reconcile.Who)) (reconcile.Who, error) {
+	who := reconcile.Who{Input: in}
+	clone, err := reconcile.Database(*in.Cluster, in.Resource)
+	if err != nil {
+		return who, err
+	}
+	if who.Instance, err = o.instance(ctx, clone); err != nil {
+		return who, err
+	}
+	who, err = reconcile.Resolve(who.Input)
+	if err == nil {
+		ask(ctx, &who)
+	}
+	return who, err
 }
 
 // Apply carries out one step: on the server that was observed last, or in Pacemaker. Its errors have a class.
@@ -87,11 +152,7 @@ func (o *Observer) Close() {
 	}
 }
 
-func (o *Observer) instance(ctx context.Context, cluster model.Cluster) (model.Instance, error) {
-	clone, err := reconcile.Database(cluster, o.Resource)
-	if err != nil {
-		return model.Instance{}, err
-	}
+func (o *Observer) instance(ctx context.Context, clone model.Clone) (model.Instance, error) {
 	target, err := targetOf(clone, o.Override)
 	if err != nil {
 		return model.Instance{}, err
@@ -108,25 +169,14 @@ func (o *Observer) instance(ctx context.Context, cluster model.Cluster) (model.I
 }
 
 // upstream asks the primary, if this host is a standby of one by every sign: otherwise nobody may be there to answer.
-func (o *Observer) upstream(ctx context.Context, in *reconcile.Input) error {
-	plan, err := reconcile.Plan(*in)
-	if err != nil || plan.Standing != model.Standby {
-		return err
+func (o *Observer) upstream(ctx context.Context, who *reconcile.Who) {
+	who.Upstream, who.UpstreamProblem = nil, ""
+	if who.Standing != model.Standby {
+		return
 	}
-	clone, err := reconcile.Database(*in.Cluster, o.Resource)
-	if err != nil {
-		return err
-	}
-	policy, _ := model.PolicyOf(clone)
-	var slots []string
-	for _, member := range policy.Members {
-		slots = append(slots, policy.SlotNames()[member])
-	}
-	slices.Sort(slots)
-	if upstream, err := o.server.ObserveUpstream(ctx, slices.Compact(slots)); err == nil {
-		in.Upstream = &upstream
+	if upstream, err := o.server.ObserveUpstream(ctx, who.SlotNames()); err == nil {
+		who.Upstream = &upstream
 	} else {
-		in.UpstreamProblem = err.Error()
+		who.UpstreamProblem = err.Error()
 	}
-	return nil
 }

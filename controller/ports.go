@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 
+	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
 )
@@ -10,6 +11,13 @@ import (
 // ClusterReader reads the CIB.
 type ClusterReader interface {
 	Read(ctx context.Context) (model.Cluster, error)
+}
+
+// Pacemaker says what it calls this host, and of which release it is. Its errors are those of package cib.
+type Pacemaker interface {
+	LocalName(ctx context.Context) (string, error)
+	Tools(ctx context.Context) (cib.Tools, error)
+	AgentVersion(ctx context.Context, agent string) string
 }
 
 // AttributeSetter sets a transient node attribute. Its errors are those of package cib.

@@ -17,7 +17,6 @@ import (
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
-	"github.com/pgrex/pgrex/reconcile"
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
@@ -111,8 +110,6 @@ func (r *rex) Read(context.Context) (model.Cluster, error) {
 		case n.Online:
 			clone.Roles[name] = model.RoleUnpromoted
 			n.Permanent = map[string]string{"pgsql-data-status": cmp.Or(attached[name], "DISCONNECT")}
-		default:
-			clone.Roles[name] = model.RoleStopped
 		}
 		if text, ok := r.forecasts[name]; ok && n.Online {
 			n.Transient = maps.Clone(n.Transient)
@@ -156,14 +153,11 @@ func (r *rex) attached() map[string]string {
 func (h *host) plan() model.Plan {
 	t := h.rex.t
 	t.Helper()
-	in, err := h.observer.Full(t.Context())
+	who, err := h.observer.Full(t.Context())
 	if err != nil {
 		t.Fatalf("%s: observe: %v", h.name, err)
 	}
-	plan, err := reconcile.Plan(in)
-	if err != nil {
-		t.Fatalf("%s: plan: %v", h.name, err)
-	}
+	plan := who.Plan()
 	digest := fmt.Sprint(plan.Standing)
 	for _, step := range plan.Steps {
 		digest += " " + step.Kind() + " " + step.Text()

@@ -23,6 +23,7 @@ type Status struct {
 	Members []Member       `json:"members"`
 	// Forecast tells for every pair of candidate and host how the host would come back, were the candidate promoted now.
 	Forecast []model.Forecast `json:"forecast"`
+	Versions VersionStatus    `json:"versions"`
 	Server   ServerStatus     `json:"server"`
 	Slots    []SlotStatus     `json:"slots"` // the local physical ones
 	WAL      WALStatus        `json:"wal"`
@@ -39,6 +40,17 @@ type StepDone struct {
 	At   time.Time `json:"at"`
 	Kind string    `json:"kind"`
 	Text string    `json:"text"`
+}
+
+// VersionStatus are the releases of what runs here beside pgrex itself; "" where nobody knows.
+type VersionStatus struct {
+	model.Versions
+	PostgreSQL string `json:"postgresql"`
+}
+
+// VersionsOf are the versions that a look has found.
+func VersionsOf(who reconcile.Who) VersionStatus {
+	return VersionStatus{who.Versions, model.FormatVersion(who.Instance.Version)}
 }
 
 // ServerStatus is the local PostgreSQL.
@@ -80,23 +92,24 @@ type WALStatus struct {
 	DiskTimeLeft *float64 `json:"disk_time_left_seconds"`
 }
 
-func statusOf(in reconcile.Input, plan model.Plan, answers map[string]Answer, held []Condition, failures []Failure, dryRun bool) Status {
+func statusOf(who reconcile.Who, plan model.Plan, answers map[string]Answer, held []Condition, failures []Failure, dryRun bool) Status {
 	s := Status{
-		Node: in.Node, DryRun: dryRun, Role: plan.Standing, Conditions: append([]Condition{}, held...),
+		Node: who.Node, DryRun: dryRun, Role: plan.Standing, Conditions: append([]Condition{}, held...),
 		Members: []Member{}, Forecast: []model.Forecast{}, Slots: []SlotStatus{}, Planned: []string{}, Failures: append([]Failure{}, failures...),
+		Versions: VersionsOf(who),
 		Server: ServerStatus{
-			State: in.Instance.State, Timeline: in.Instance.Timeline, Current: in.Instance.Current,
-			PrimarySlotName: in.Instance.PrimarySlotName, Streaming: in.Instance.Receiver.Streaming(),
+			State: who.Instance.State, Timeline: who.Instance.Timeline, Current: who.Instance.Current,
+			PrimarySlotName: who.Instance.PrimarySlotName, Streaming: who.Instance.Receiver.Streaming(),
 		},
 	}
 	if s.Server.Streaming {
-		s.Server.StreamingSlot = in.Instance.Receiver.SlotName
+		s.Server.StreamingSlot = who.Instance.Receiver.SlotName
 	}
 	for _, step := range plan.Steps {
 		s.Planned = append(s.Planned, step.Kind()+" "+step.Text())
 	}
-	s.addCluster(in, plan, answers)
-	s.WAL = walStatus(in)
+	s.addCluster(who, plan, answers)
+	s.WAL = walStatus(who.Input)
 	s.Healthy = plan.Standing != model.InTransition && len(failures) == 0 && len(s.Planned) == 0
 	for _, c := range held {
 		if c.Severity != model.Info {
@@ -108,29 +121,26 @@ func statusOf(in reconcile.Input, plan model.Plan, answers map[string]Answer, he
 }
 
 // addCluster adds what needs the CIB: the members, and which slot is whose.
-func (s *Status) addCluster(in reconcile.Input, plan model.Plan, answers map[string]Answer) {
+func (s *Status) addCluster(who reconcile.Who, plan model.Plan, answers map[string]Answer) {
 	owners := map[string]string{}
-	if in.Cluster != nil {
-		if clone, err := reconcile.Database(*in.Cluster, in.Resource); err == nil {
-			policy, _ := model.PolicyOf(clone)
-			h := hosts{in, clone, policy, policy.SlotNames(), plan, answers}
-			s.Members, s.Forecast = h.members(), h.forecasts()
-			for _, host := range policy.Members {
-				if !strings.EqualFold(host, in.Node) {
-					owners[h.names[host]] = host
-				}
+	if who.Cluster != nil {
+		h := hosts{who, plan, answers}
+		s.Members, s.Forecast = h.members(), h.forecasts()
+		for _, host := range who.Policy.Members {
+			if !who.Is(host) {
+				owners[who.Names[host]] = host
 			}
 		}
 	}
-	for _, slot := range in.Instance.Slots {
+	for _, slot := range who.Instance.Slots {
 		if slot.Type != model.SlotPhysical {
 			continue
 		}
 		status := SlotStatus{Name: slot.Name, Member: owners[slot.Name], Active: slot.Active,
 			RestartLSN: slot.RestartLSN, WALStatus: slot.WALStatus}
 		if slot.Reserved() {
-			status.Retained = in.Instance.Held(slot)
-			status.addOutlook(in, slot)
+			status.Retained = who.Instance.Held(slot)
+			status.addOutlook(who.Input, slot)
 		}
 		s.Slots = append(s.Slots, status)
 	}

@@ -25,7 +25,7 @@ func TestStatusOfWAL(t *testing.T) {
 	status := func(change func(i *reconcile.Input)) string {
 		now := in
 		change(&now)
-		s := statusOf(now, model.Plan{Standing: model.Primary}, nil, nil, nil, false)
+		s := statusOf(resolved(t, now), model.Plan{Standing: model.Primary}, nil, nil, nil, false)
 		text, err := json.Marshal(struct {
 			Slots []SlotStatus
 			WAL   WALStatus
@@ -122,7 +122,7 @@ func TestForecastOfASlotThatIsGone(t *testing.T) {
 			if test.slots != nil {
 				answers["pm02"] = Answer{Said: &model.Upstream{Slots: test.slots}}
 			}
-			s := statusOf(in, model.Plan{Standing: model.Primary}, answers, nil, nil, false)
+			s := statusOf(resolved(t, in), model.Plan{Standing: model.Primary}, answers, nil, nil, false)
 			got := map[string]model.Way{}
 			for _, f := range s.Forecast {
 				if f.Candidate == "pm02" {
@@ -138,11 +138,20 @@ func TestForecastOfASlotThatIsGone(t *testing.T) {
 			// The same on a standby, of what the primary has published.
 			there := in
 			there.Node, there.Upstream = "pm02", &model.Upstream{Slots: test.slots}
-			for _, f := range statusOf(there, model.Plan{Standing: model.Standby}, answers, nil, nil, false).Forecast {
+			for _, f := range statusOf(resolved(t, there), model.Plan{Standing: model.Standby}, answers, nil, nil, false).Forecast {
 				if f.Candidate == "pm01" && f.Host == "pm03" && f.Way != test.want {
 					t.Errorf("pm01 foretells %s, not %s", f.Way, test.want)
 				}
 			}
 		})
 	}
+}
+
+func resolved(t *testing.T, in reconcile.Input) reconcile.Who {
+	t.Helper()
+	who, err := reconcile.Resolve(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return who
 }

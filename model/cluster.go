@@ -2,6 +2,7 @@ package model
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 )
 
@@ -55,11 +56,31 @@ func (n Node) Attribute(name string) string {
 // Role is the state of a promotable clone's instance, in Pacemaker's words.
 type Role string
 
-// The roles that pgrex tells apart. A node of unknown state has no entry among Clone.Roles.
+// The roles that pgrex tells apart. A node of which Pacemaker does not say one has no entry among Clone.Roles.
 const (
 	RolePromoted   Role = "promoted"
 	RoleUnpromoted Role = "unpromoted"
 	RoleStopped    Role = "stopped"
+)
+
+// Unsettled is why an instance's role is no sign of anything: what Pacemaker is doing to it, or what is wrong with it.
+type Unsettled string
+
+// The reasons, in Pacemaker's words. An instance on a node that is not online has its last known role as the reason.
+const (
+	UnsettledStarting   Unsettled = "starting"
+	UnsettledPromoting  Unsettled = "promoting"
+	UnsettledDemoting   Unsettled = "demoting"
+	UnsettledStopping   Unsettled = "stopping"
+	UnsettledMigrating  Unsettled = "migrating"
+	UnsettledPending    Unsettled = "pending" // any other action under way
+	UnsettledBlocked    Unsettled = "blocked" // a failure that Pacemaker does not recover from
+	UnsettledFailed     Unsettled = "failed"
+	UnsettledOrphaned   Unsettled = "orphaned" // the configuration has no such instance any more ("removed" since 3.0.2)
+	UnsettledPromoted   Unsettled = "promoted"
+	UnsettledUnpromoted Unsettled = "unpromoted"
+	// UnsettledUnknown: the node is unclean, and Pacemaker does not say what ran there.
+	UnsettledUnknown Unsettled = "unknown"
 )
 
 // Clone is one primitive of a promotable clone. A clone of a group gives one Clone for each of its primitives.
@@ -67,8 +88,8 @@ type Clone struct {
 	ID        string `json:"id"`
 	Primitive string `json:"primitive"`
 	Agent     string `json:"agent"` // class:provider:type
-	// Managed is false when is-managed=false or maintenance=true holds for the resource, or the cluster is in
-	// maintenance-mode. A node's own maintenance is the node's.
+	// Managed is false when Pacemaker shows the clone, or an instance of it, as unmanaged, or when a rule may make it so. A
+	// node's own maintenance is the node's.
 	Managed bool `json:"managed"`
 	// Parameters are the effective instance attributes among AgentParameters. The others are left out on purpose:
 	// monitor_password and primary_conninfo_opt may hold secrets.
@@ -80,8 +101,10 @@ type Clone struct {
 	Meta map[string]string `json:"meta,omitempty"`
 	// Locations are the location constraints of the clone or its primitive that name a node, or that crm_resource made.
 	Locations []Location `json:"locations,omitempty"`
-	// Roles by node name.
+	// Roles by node name, of online nodes only. Of an instance that is named in Unsettled the role proves nothing.
 	Roles map[string]Role `json:"roles"`
+	// Unsettled by node name.
+	Unsettled map[string]Unsettled `json:"unsettled,omitempty"`
 }
 
 // Location is a location constraint (rsc_location).
@@ -103,10 +126,23 @@ var AgentParameters = []string{
 	"replication_slot_name", "repuser", "socketdir", "start_opt", "tmpdir",
 }
 
-// Node finds a node by name. Pacemaker and the agent compare node names without regard to case.
+// LocalName is what Pacemaker calls a host, asked on that host. The zero value says that nobody has asked.
+type LocalName struct {
+	Name     string `json:"name,omitempty"`
+	Problem  string `json:"problem,omitempty"`   // why Pacemaker did not answer
+	NotAsked string `json:"not_asked,omitempty"` // why it was not asked, where the answer would be about another cluster
+}
+
+// Versions are the releases of what runs on a host beside PostgreSQL; "" where nobody knows.
+type Versions struct {
+	Pacemaker      string `json:"pacemaker"`       // of its tools, such as "2.1.5"
+	ResourceAgents string `json:"resource_agents"` // of the package with the database's agent, such as "1:4.12.0-2"
+}
+
+// Node finds a node by name, as Pacemaker compares them.
 func (c Cluster) Node(name string) (Node, bool) {
 	for _, n := range c.Nodes {
-		if strings.EqualFold(n.Name, name) {
+		if SameNode(n.Name, name) {
 			return n, true
 		}
 	}
@@ -116,12 +152,45 @@ func (c Cluster) Node(name string) (Node, bool) {
 // DatabaseAgents are the resource agents whose clones pgrex understands.
 var DatabaseAgents = []string{"ocf:heartbeat:pgsql", "ocf:linuxhajp:pgsql"}
 
-// Role is the role of the clone's instance on a node; ok is false where Pacemaker does not say.
+// Role is the settled role of the clone's instance on a node; ok is false where Pacemaker does not say one, or where the
+// instance is unsettled.
 func (c Clone) Role(node string) (role Role, ok bool) {
-	for name, r := range c.Roles {
-		if strings.EqualFold(name, node) {
-			return r, true
+	if _, unsettled := c.UnsettledOn(node); unsettled {
+		return "", false
+	}
+	return onNode(c.Roles, node)
+}
+
+// UnsettledOn is why the role of the clone's instance on a node proves nothing; ok is false where it is settled.
+func (c Clone) UnsettledOn(node string) (why Unsettled, ok bool) { return onNode(c.Unsettled, node) }
+
+var maybePromoted = []Unsettled{UnsettledPromoting, UnsettledDemoting, UnsettledPromoted, UnsettledUnknown}
+
+// MayBePromoted reports whether the instance on a node is promoted, or may be for all that Pacemaker shows.
+func (c Clone) MayBePromoted(node string) bool {
+	role, _ := onNode(c.Roles, node)
+	why, _ := c.UnsettledOn(node)
+	return role == RolePromoted || slices.Contains(maybePromoted, why)
+}
+
+func onNode[V any](values map[string]V, node string) (value V, ok bool) {
+	for name, v := range values {
+		if SameNode(name, node) {
+			return v, true
 		}
 	}
-	return "", false
+	return value, false
+}
+
+// SameNode compares names of nodes as Pacemaker does (strcasecmp): without regard to the case of ASCII letters.
+func SameNode(a, b string) bool { return FoldNode(a) == FoldNode(b) }
+
+// FoldNode is a node's name as a key: equal for names that are the same to Pacemaker. The agent's node_list is folded so, too.
+func FoldNode(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + ('a' - 'A')
+		}
+		return r
+	}, name)
 }

@@ -8,6 +8,8 @@ const (
 	// What keeps pgrex from doing anything, or anything destructive.
 	CodeNoPlan             Code = "NoPlan"
 	CodeClusterUnknown     Code = "ClusterUnknown"
+	CodeNodeDiffers        Code = "NodeDiffers"
+	CodeNodeUnchecked      Code = "NodeUnchecked"
 	CodeServerDown         Code = "ServerDown"
 	CodeInTransition       Code = "InTransition"
 	CodeSplitBrain         Code = "SplitBrain"
@@ -59,4 +61,5 @@ const (
 	CodeWALKeptShort      Code = "WALKeptShort"
 	CodeRestartAfterCrash Code = "RestartAfterCrash"
 	CodeAlterSystemOff    Code = "AlterSystemOff"
+	CodeVersionsClash     Code = "VersionsClash"
 )

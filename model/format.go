@@ -20,6 +20,14 @@ func FormatBytes(n uint64) string {
 	return fmt.Sprintf("%.1f %s", v, units[u])
 }
 
+// FormatVersion writes PostgreSQL's server_version_num as people know it: "15.20"; "" where it is not known.
+func FormatVersion(number int) string {
+	if number <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d.%d", number/10000, number%10000)
+}
+
 // MarshalJSON encodes a plan with each step's kind and text, and the recheck in seconds.
 func (p Plan) MarshalJSON() ([]byte, error) {
 	type step struct {

@@ -36,6 +36,8 @@ type Instance struct {
 	IdleSlotTimeout float64 `json:"idle_replication_slot_timeout,omitempty"`
 	// SynchronizedStandbySlots are the slots that logical walsenders wait for (PostgreSQL 17).
 	SynchronizedStandbySlots []string `json:"synchronized_standby_slots,omitempty"`
+	// ApplicationName is a standby's, as its primary_conninfo sets it; "" where that does not, or may not be read.
+	ApplicationName string `json:"application_name,omitempty"`
 	// PrimarySlotName is the effective setting, "" when unset.
 	PrimarySlotName string       `json:"primary_slot_name"`
 	Receiver        *WALReceiver `json:"wal_receiver,omitempty"` // pg_stat_wal_receiver; nil when there is none

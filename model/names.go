@@ -56,13 +56,13 @@ func foldHost(host string) string {
 			return r
 		}
 		return '_'
-	}, strings.ToLower(host))
+	}, FoldNode(host))
 }
 
 // hashedName cuts prefix_host so that "_" and the given number of hex digits fit. The hash is of the lower-cased
 // name, because hosts that differ in case only are one host to Pacemaker.
 func hashedName(prefix, host string, digits int) string {
-	sum := sha256.Sum256([]byte(strings.ToLower(host)))
+	sum := sha256.Sum256([]byte(FoldNode(host)))
 	name := prefix + "_" + foldHost(host)
 	name = name[:min(len(name), maxSlotName-1-digits)]
 	return name + "_" + hex.EncodeToString(sum[:])[:digits]
@@ -79,7 +79,7 @@ func (p Policy) SlotNames() map[string]string {
 
 // AgentSlotName is the name that the agent itself gives a host's slot, valid or not.
 func (p Policy) AgentSlotName(member string) string {
-	return p.SlotPrefix + "_" + strings.NewReplacer(".", "_", "-", "_").Replace(strings.ToLower(member))
+	return p.SlotPrefix + "_" + strings.NewReplacer(".", "_", "-", "_").Replace(FoldNode(member))
 }
 
 // CouldName tells whether a member's slot would have this name under the other naming, or beside other members.

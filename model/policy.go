@@ -105,13 +105,24 @@ func PolicyOf(c Clone) (p Policy, problems []string) {
 	return p, append(problems, unknownMeta(c.Meta)...)
 }
 
+// policyNames are the meta attributes that decide something in this version, namesToCome those of a later one: they are
+// known a version before they do anything, so that hosts with this version go on beside newer ones.
+var (
+	policyNames = []string{MetaSlotPrefix, MetaSlotNaming, MetaStandbySlots, MetaWALBudget, MetaXMinAge, MetaOrphans, MetaPaused}
+	namesToCome = []string{"pgrex-crash-hint", "pgrex-auto-rejoin"}
+)
+
+// IsPolicy reports whether a meta attribute is one of pgrex's own that this version has to understand.
+func IsPolicy(name string) bool {
+	return strings.HasPrefix(name, MetaPrefix) && !slices.Contains(namesToCome, name)
+}
+
 // unknownMeta finds names under our prefix that mean nothing: most likely a typing error in a safety setting.
 func unknownMeta(meta map[string]string) []string {
-	known := []string{MetaSlotPrefix, MetaSlotNaming, MetaStandbySlots, MetaWALBudget, MetaXMinAge, MetaOrphans, MetaPaused}
 	var problems []string
 	for name := range meta {
-		if strings.HasPrefix(name, MetaPrefix) && !slices.Contains(known, name) {
-			problems = append(problems, fmt.Sprintf("meta attribute %s is unknown; known: %s", name, strings.Join(known, ", ")))
+		if IsPolicy(name) && !slices.Contains(policyNames, name) {
+			problems = append(problems, fmt.Sprintf("meta attribute %s is unknown; known: %s", name, strings.Join(policyNames, ", ")))
 		}
 	}
 	slices.Sort(problems)
@@ -120,7 +131,7 @@ func unknownMeta(meta map[string]string) []string {
 
 // members splits node_list, lower-cased as the agent does it (pgsql_validate_all), without repetition, in order.
 func members(nodeList string) []string {
-	hosts := strings.Fields(strings.ToLower(nodeList))
+	hosts := strings.Fields(FoldNode(nodeList))
 	slices.Sort(hosts)
 	return slices.Compact(hosts)
 }

@@ -22,9 +22,9 @@ var memorySetting = regexp.MustCompile(`^\s*-?[0-9]+(\.[0-9]+)?\s*(B|kB|MB|GB|TB
 // budget is rule 7: max_slot_wal_keep_size as the policy says, so that PostgreSQL keeps to it when pgrex is down, too. What an
 // operator wrote into a file of his own is his, and counts.
 func (v *view) budget() {
-	i := v.in.Instance
+	i := v.Instance
 	if i.WALProblem != "" {
-		v.say(model.CodeWALSpaceUnknown, model.Warning, v.self, "it is not known how much WAL fits here, so that no budget is set: %s", i.WALProblem)
+		v.say(model.CodeWALSpaceUnknown, model.Warning, v.Self, "it is not known how much WAL fits here, so that no budget is set: %s", i.WALProblem)
 	}
 	b := i.Budget
 	switch {
@@ -39,7 +39,7 @@ func (v *view) budget() {
 			v.settings = append(v.settings, model.SetWALBudget{From: b.MaxSlotWALKeepSize, To: b.MaxSlotWALKeepSize, Reset: true, Guard: v.guard(),
 				Reason: model.Reason{Code: "Pinned", Text: fmt.Sprintf("%s sets it to %s: an operator's own value counts", b.PinnedAt, b.Pinned)}})
 		}
-	case v.policy.WALBudget.Unlimited:
+	case v.Policy.WALBudget.Unlimited:
 		if b.MaxSlotWALKeepSize != model.Unlimited {
 			v.setBudget(model.Unlimited, false, model.MetaWALBudget+"=unlimited")
 		}
@@ -50,7 +50,7 @@ func (v *view) budget() {
 
 // pinned says that the budget is an operator's own, and what is wrong with it.
 func (v *view) pinned() {
-	b := v.in.Instance.Budget
+	b := v.Instance.Budget
 	where := b.PinnedAt
 	if b.CommandLine {
 		where = "PostgreSQL's command line"
@@ -77,7 +77,7 @@ func (v *view) pinned() {
 // What they hold is what is left when this plan's other steps are done: where one has failed, a lower budget that none would
 // feel must wait; not so where the disk cannot give the present one.
 func (v *view) fitBudget() {
-	now := v.in.Instance.Budget.MaxSlotWALKeepSize
+	now := v.Instance.Budget.MaxSlotWALKeepSize
 	usual, most, floor := v.wantedBudget()
 	ceiling, _ := v.ceiling()
 	fits := now >= 0 && now <= ceiling
@@ -93,8 +93,8 @@ func (v *view) fitBudget() {
 	switch {
 	case near || target == now, !raises && fits && heldBack, raises && target > ceiling:
 	case raises, v.mayDestroy:
-		why := model.MetaWALBudget + "=" + v.policy.WALBudget.String()
-		if target != int64(v.policy.WALBudget.Bytes/model.MiB) {
+		why := model.MetaWALBudget + "=" + v.Policy.WALBudget.String()
+		if target != int64(v.Policy.WALBudget.Bytes/model.MiB) {
 			why += ", and the file system of pg_wal has about " + model.FormatMegabytes(v.even(v.room())) + " for WAL, free or in use by it"
 		}
 		v.setBudget(target, !raises && (fits || now < 0) && held <= uint64(target)*model.MiB, why)
@@ -102,7 +102,7 @@ func (v *view) fitBudget() {
 }
 
 func (v *view) setBudget(to int64, lossless bool, why string) {
-	v.settings = append(v.settings, model.SetWALBudget{From: v.in.Instance.Budget.MaxSlotWALKeepSize, To: to, Lossless: lossless, Guard: v.guard(),
+	v.settings = append(v.settings, model.SetWALBudget{From: v.Instance.Budget.MaxSlotWALKeepSize, To: to, Lossless: lossless, Guard: v.guard(),
 		Reason: model.Reason{Code: "Budget", Text: why}})
 }
 
@@ -110,17 +110,17 @@ func (v *view) setBudget(to int64, lossless bool, why string) {
 // PostgreSQL needs to run: it keeps up to max_wal_size between checkpoints, and wal_keep_size always, so that less would
 // cost slots of hosts that only restart. All in MB.
 func (v *view) wantedBudget() (usual, most, floor int64) {
-	b := v.in.Instance.Budget
+	b := v.Instance.Budget
 	segment := v.segmentMegabytes()
 	floor = (min(max(b.MaxWALSize, b.WALKeepSize, 1), maxSetting-segment) + segment - 1) / segment * segment
 	ceiling, _ := v.ceiling()
 	most = max(floor, v.even(ceiling-ceiling/hysteresis))
-	wish := v.room() * int64(v.policy.WALBudget.Percent) / 100
-	if v.policy.WALBudget.Percent == 0 {
-		wish = int64(v.policy.WALBudget.Bytes / model.MiB)
+	wish := v.room() * int64(v.Policy.WALBudget.Percent) / 100
+	if v.Policy.WALBudget.Percent == 0 {
+		wish = int64(v.Policy.WALBudget.Bytes / model.MiB)
 		if wish > most {
 			v.say(model.CodeWALSpaceShort, model.Warning, model.MetaWALBudget, "%s is %s, but the file system of pg_wal can give %s to slots: this counts",
-				model.MetaWALBudget, v.policy.WALBudget, model.FormatMegabytes(most))
+				model.MetaWALBudget, v.Policy.WALBudget, model.FormatMegabytes(most))
 		}
 	}
 	if ceiling < floor {
@@ -133,17 +133,17 @@ func (v *view) wantedBudget() (usual, most, floor int64) {
 
 // room is what the file system has for WAL, in MB: what is free, and what is WAL already. The rest is other files'.
 func (v *view) room() int64 {
-	s := v.in.Instance.WALSpace
+	s := v.Instance.WALSpace
 	return int64(min(s.Free/model.MiB+s.WAL/model.MiB, maxSetting))
 }
 
 // ceiling is the highest budget that fits the disk, in MB: between two checkpoints PostgreSQL writes up to max_wal_size beside
 // what slots hold.
 func (v *view) ceiling() (mb int64, known bool) {
-	if v.in.Instance.WALSpace == nil || v.in.Instance.Budget == nil {
+	if v.Instance.WALSpace == nil || v.Instance.Budget == nil {
 		return 0, false
 	}
-	return max(0, v.room()-v.in.Instance.Budget.MaxWALSize), true
+	return max(0, v.room()-v.Instance.Budget.MaxWALSize), true
 }
 
 // even rounds down to a number of segments with few digits, at most a sixteenth less, so that figures which differ by little
@@ -158,7 +158,7 @@ func (v *view) even(mb int64) int64 {
 }
 
 func (v *view) segmentMegabytes() int64 {
-	return int64(min(max(v.in.Instance.WALSegmentSize/model.MiB, 1), model.MiB))
+	return int64(min(max(v.Instance.WALSegmentSize/model.MiB, 1), model.MiB))
 }
 
 // held is how many bytes of WAL the slot that holds most holds when this plan is done, ours or not: a budget is for all.
@@ -173,9 +173,9 @@ func (v *view) held() uint64 {
 	for _, step := range slices.Concat(v.creates, v.advances, v.resets, v.drops) {
 		switch s := step.(type) {
 		case model.CreateSlot:
-			from[s.Slot] = v.in.Instance.Redo
+			from[s.Slot] = v.Instance.Redo
 		case model.ResetSlot:
-			from[s.Slot] = v.in.Instance.Redo
+			from[s.Slot] = v.Instance.Redo
 		case model.AdvanceSlot:
 			from[s.Slot] = s.To
 		case model.DropSlot:
@@ -185,7 +185,7 @@ func (v *view) held() uint64 {
 	}
 	var most uint64
 	for _, l := range from {
-		most = max(most, l.BytesTo(v.in.Instance.End())+v.in.Instance.WALSegmentSize)
+		most = max(most, l.BytesTo(v.Instance.End())+v.Instance.WALSegmentSize)
 	}
 	return most
 }

@@ -26,16 +26,15 @@ type Claim struct {
 }
 
 // Claims are those of the members, in order of name.
-func Claims(c model.Cluster, clone model.Clone) []Claim {
-	policy, _ := model.PolicyOf(clone)
+func (w Who) Claims() []Claim {
 	var claims []Claim
-	for _, member := range policy.Members {
-		n, _ := c.Node(member)
-		location, err := strconv.ParseUint(n.Transient[clone.Primitive+locationSuffix], 16, 64)
+	for _, member := range w.Policy.Members {
+		n := w.NodeOf(member)
+		location, err := strconv.ParseUint(n.Transient[w.Clone.Primitive+locationSuffix], 16, 64)
 		if err != nil {
 			location = 0 // it says nothing
 		}
-		claims = append(claims, Claim{member, n.Permanent[DataStatus(clone)], model.LSN(location)})
+		claims = append(claims, Claim{member, n.Permanent[DataStatus(w.Clone)], model.LSN(location)})
 	}
 	return claims
 }
@@ -48,7 +47,7 @@ func NotFirst(host string, end model.LSN, claims []Claim) string {
 	var latest, said []string
 	for _, c := range claims {
 		said = append(said, fmt.Sprintf("%s: %s", c.Host, dataStatusText(c.DataStatus)))
-		if strings.EqualFold(c.Host, host) {
+		if model.SameNode(c.Host, host) {
 			mine = c.DataStatus
 		} else if c.Location > end {
 			return fmt.Sprintf("%s runs and has data up to %s, this host only up to %s: let that one be the primary", c.Host, c.Location, end)
@@ -82,11 +81,10 @@ func dataStatusText(status string) string {
 
 // Successors are the running standbys that the agent lets take over if the primary ends (control_slave_status,
 // have_master_right), in order of name.
-func Successors(c model.Cluster, clone model.Clone) (hosts []string) {
-	for _, claim := range Claims(c, clone) {
-		role, _ := clone.Role(claim.Host)
-		if role == model.RoleUnpromoted &&
-			(claim.DataStatus == dataSync || claim.DataStatus == dataAsync && clone.Parameters["rep_mode"] == modeAsync) {
+func (w Who) Successors() (hosts []string) {
+	for _, claim := range w.Claims() {
+		if w.RoleOf(claim.Host) == model.RoleUnpromoted &&
+			(claim.DataStatus == dataSync || claim.DataStatus == dataAsync && w.Policy.RepMode == modeAsync) {
 			hosts = append(hosts, claim.Host)
 		}
 	}

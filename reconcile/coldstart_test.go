@@ -38,23 +38,23 @@ func TestNotFirst(t *testing.T) {
 }
 
 func TestClaims(t *testing.T) {
-	cluster := model.Cluster{Nodes: []model.Node{
+	nodes := []model.Node{
 		{Name: "PM01", Permanent: map[string]string{"pgsql-data-status": "LATEST"}},
 		{Name: "pm02", Permanent: map[string]string{"pgsql-data-status": "STREAMING|ASYNC"}, Transient: map[string]string{"pgsql-xlog-loc": "0000000103000148"}},
-	}}
+	}
 	clone := model.Clone{
 		Primitive: "pgsql", Parameters: map[string]string{"node_list": "PM01 pm02 pm03", "rep_mode": "async"},
 		Roles: map[string]model.Role{"PM01": model.RolePromoted, "pm02": model.RoleUnpromoted},
 	}
 	want := []Claim{{"pm01", "LATEST", 0}, {"pm02", "STREAMING|ASYNC", 0x103000148}, {"pm03", "", 0}}
-	if d := cmp.Diff(want, Claims(cluster, clone)); d != "" {
+	if d := cmp.Diff(want, whoOf(clone, nodes...).Claims()); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff([]string{"pm02"}, Successors(cluster, clone)); d != "" {
+	if d := cmp.Diff([]string{"pm02"}, whoOf(clone, nodes...).Successors()); d != "" {
 		t.Error(d)
 	}
 	clone.Parameters["rep_mode"] = "sync"
-	if got := Successors(cluster, clone); len(got) > 0 {
+	if got := whoOf(clone, nodes...).Successors(); len(got) > 0 {
 		t.Errorf("%v may take over", got)
 	}
 }

@@ -26,29 +26,20 @@ func (s Settings) number(name string) (int, bool) {
 	return n, err == nil
 }
 
-// Diagnose tells which settings of a host would stand in the way one day, and what to set instead, beside what a plan finds.
+// Diagnose reports which settings of a host would stand in the way one day, and what to set instead, beside what a plan finds.
 // The order is that of the plan's findings, then of the checks.
-func Diagnose(in Input, settings Settings) ([]model.Finding, error) {
-	plan, err := Plan(in)
-	if err != nil {
-		return nil, err
-	}
-	clone, err := Database(*in.Cluster, in.Resource)
-	if err != nil {
-		return nil, err
-	}
-	policy, _ := model.PolicyOf(clone)
-	d := doctor{settings, in, policy, plan.Steps, plan.Findings}
-	for _, check := range []func(){d.rewind, d.capacity, d.senders, d.budget, d.kept, d.crash, d.alterSystem, d.awaited} {
+func Diagnose(w Who, settings Settings) []model.Finding {
+	plan := w.Plan()
+	d := doctor{w, settings, plan.Steps, plan.Findings}
+	for _, check := range []func(){d.rewind, d.capacity, d.senders, d.budget, d.kept, d.crash, d.alterSystem, d.awaited, d.versions} {
 		check()
 	}
-	return d.findings, nil
+	return d.findings
 }
 
 type doctor struct {
+	Who
 	Settings
-	in       Input
-	policy   model.Policy
 	steps    []model.Step
 	findings []model.Finding
 }
@@ -71,17 +62,17 @@ func (d *doctor) rewind() {
 
 // capacity: room for a slot for every other member beside all that is not ours. A standby's need counts, too.
 func (d *doctor) capacity() {
-	names := d.policy.SlotNames()
+	names := d.Names
 	others := 0
-	for _, s := range d.in.Instance.Slots {
-		if !slices.ContainsFunc(d.policy.Members, func(m string) bool { return names[m] == s.Name }) {
+	for _, s := range d.Instance.Slots {
+		if !slices.ContainsFunc(d.Policy.Members, func(m string) bool { return names[m] == s.Name }) {
 			others++
 		}
 	}
-	need := others + len(d.policy.Members) - 1
+	need := others + len(d.Policy.Members) - 1
 	if n, ok := d.number("max_replication_slots"); ok && n < need && !d.found(model.CodeCapacityShort) {
 		d.say(model.CodeCapacityShort, model.Warning, "max_replication_slots",
-			"%d is too few for %d members and %d other slots: set it to %d or more and restart PostgreSQL", n, len(d.policy.Members), others, need)
+			"%d is too few for %d members and %d other slots: set it to %d or more and restart PostgreSQL", n, len(d.Policy.Members), others, need)
 	}
 }
 
@@ -91,11 +82,11 @@ func (d *doctor) found(code model.Code) bool {
 
 // senders: one for each other member, one more for a copy's WAL and one for its files, and pgrex on each standby asks over one.
 func (d *doctor) senders() {
-	need := 2*(len(d.policy.Members)-1) + 2
+	need := 2*(len(d.Policy.Members)-1) + 2
 	if n, ok := d.number("max_wal_senders"); ok && n < need {
 		d.say(model.CodeSendersShort, model.Warning, "max_wal_senders",
 			"%d is too few for %d members, pgrex on each, and a copy at the same time: set it to %d or more and restart PostgreSQL",
-			n, len(d.policy.Members), need)
+			n, len(d.Policy.Members), need)
 	}
 	if d.is("wal_sender_timeout", "0") {
 		d.say(model.CodeSendersShort, model.Warning, "wal_sender_timeout",
@@ -140,11 +131,24 @@ func (d *doctor) alterSystem() {
 }
 
 func (d *doctor) awaited() {
-	names := d.policy.SlotNames()
-	for _, m := range d.policy.Members {
+	names := d.Names
+	for _, m := range d.Policy.Members {
 		if slices.Contains(strings.FieldsFunc(d.Settings["synchronized_standby_slots"], func(r rune) bool { return r == ',' || r == ' ' }), names[m]) {
 			d.say(model.CodeSlotAwaited, model.Info, names[m],
 				"synchronized_standby_slots names it: logical replication waits while %s is away", m)
 		}
+	}
+}
+
+// brokenPacemaker cannot work with the database's agent as it was released: its crm_attribute takes the value of
+// "-v -INFINITY" for an option, so that the agent sets no promotion score and never promotes.
+const brokenPacemaker = "2.1.5"
+
+// versions: known bad pairs of releases.
+func (d *doctor) versions() {
+	if release, _, _ := strings.Cut(d.Versions.Pacemaker, "-"); release == brokenPacemaker {
+		d.say(model.CodeVersionsClash, model.Warning, "Pacemaker", "crm_attribute of Pacemaker %s does not take '-v -INFINITY', which %s says: "+
+			"unless your distribution has mended it, the agent cannot keep a host from being promoted; install another release",
+			brokenPacemaker, d.Clone.Agent)
 	}
 }

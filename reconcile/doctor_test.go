@@ -2,6 +2,7 @@ package reconcile_test
 
 import (
 	"maps"
+	"slices"
 	"testing"
 
 	"github.com/pgrex/pgrex/model"
@@ -36,7 +37,8 @@ func TestDiagnose(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			settings := maps.Clone(right)
 			maps.Copy(settings, c.settings)
-			findings, err := reconcile.Diagnose(busyStandby(3), settings)
+			who, err := reconcile.Resolve(busyStandby(3))
+			findings := reconcile.Diagnose(who, settings)
 			switch {
 			case err != nil:
 				t.Error(err)
@@ -44,5 +46,21 @@ func TestDiagnose(t *testing.T) {
 				t.Errorf("%v, not %q", findings, c.want)
 			}
 		})
+	}
+}
+
+// A release of Pacemaker with which the agent cannot work, as it calls itself in Debian and in RHEL.
+func TestDiagnoseVersions(t *testing.T) {
+	for version, clash := range map[string]bool{"2.1.5": true, "2.1.5-9.el9": true, "2.1.50": false, "3.0.0": false, "": false} {
+		in := busyStandby(3)
+		in.Versions.Pacemaker = version
+		who, err := reconcile.Resolve(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := slices.ContainsFunc(reconcile.Diagnose(who, reconcile.Settings{}), func(f model.Finding) bool { return f.Code == model.CodeVersionsClash })
+		if said != clash {
+			t.Errorf("%q: %t", version, said)
+		}
 	}
 }

@@ -13,14 +13,14 @@ import (
 func (v *view) forecast(standing model.Standing) []model.Forecast {
 	doubt := v.doubt(standing)
 	var all []model.Forecast
-	for _, member := range v.others {
-		f := model.Forecast{Candidate: v.self, Host: member}
+	for _, member := range v.Others {
+		f := model.Forecast{Candidate: v.Self, Host: member}
 		switch {
 		case doubt != "":
 			f.Way, f.Why = model.WayUnknown, "nothing can be said while this holds: "+string(doubt)
 		case standing == model.Primary:
 			f.Way, f.Why = v.backToPrimary(member)
-		case member == v.primary:
+		case member == v.Primary:
 			f.Way, f.Why = v.primaryBack()
 		default:
 			f.Way, f.Why = v.standbyBack(member)
@@ -46,7 +46,7 @@ func (v *view) doubt(standing model.Standing) model.Code {
 		return model.CodeInTransition
 	}
 	// Before the first restartpoint on a new timeline, positions compare only if this host already follows it.
-	if r, u := v.in.Instance.Receiver, v.in.Upstream; standing == model.Standby && u.Timeline != v.in.Instance.RedoTimeline &&
+	if r, u := v.Instance.Receiver, v.Upstream; standing == model.Standby && u.Timeline != v.Instance.RedoTimeline &&
 		(!r.Streaming() || r.Timeline != u.Timeline) {
 		return model.CodeTimelineDiffers
 	}
@@ -55,15 +55,15 @@ func (v *view) doubt(standing model.Standing) model.Code {
 
 // published is what a candidate's node attribute says of a host.
 func (v *view) published(candidate, host string) model.Way {
-	node, _ := v.in.Cluster.Node(candidate)
+	node := v.NodeOf(candidate)
 	return model.ForecastIn(node.Attribute(model.ForecastAttribute), host)
 }
 
 // backToPrimary: a member that streams from here follows this host's timeline. Of one that does not, the last forecast
 // still holds as long as its slot does: it may be the primary of before, or never have had these data.
 func (v *view) backToPrimary(member string) (model.Way, string) {
-	s, ok := v.slot(v.names[member])
-	said := v.published(v.self, member)
+	s, ok := v.slot(v.Names[member])
+	said := v.published(v.Self, member)
 	switch {
 	case v.attached(member, s):
 		return model.WayStream, "it streams from here"
@@ -85,8 +85,7 @@ func (v *view) backToPrimary(member string) (model.Way, string) {
 // pg_basebackup: the data that are there now get nothing from that.
 func (v *view) attached(member string, s model.Slot) bool {
 	application := ApplicationName(member)
-	role, _ := v.clone.Role(member)
-	return role == model.RoleUnpromoted && slices.ContainsFunc(v.in.Instance.Senders, func(w model.WALSender) bool {
+	return v.RoleOf(member) == model.RoleUnpromoted && slices.ContainsFunc(v.Instance.Senders, func(w model.WALSender) bool {
 		return w.Replicates() && (w.ApplicationName == application || s.Active && w.PID == s.ActivePID)
 	})
 }
@@ -94,13 +93,13 @@ func (v *view) attached(member string, s model.Slot) bool {
 // primaryBack: the primary may have written what this host never got, so that it needs pg_rewind, which reads from the last
 // common checkpoint on (trap 4).
 func (v *view) primaryBack() (model.Way, string) {
-	size, redo := v.in.Instance.WALSegmentSize, v.in.Instance.Redo
-	from, held := v.holds(v.primary)
+	size, redo := v.Instance.WALSegmentSize, v.Instance.Redo
+	from, held := v.holds(v.Primary)
 	switch {
 	case !held:
 		return model.WayCopy, "no slot here holds WAL for it"
-	case v.in.Instance.NoRewind != "":
-		return model.WayCopy, "pg_rewind cannot be used: " + v.in.Instance.NoRewind
+	case v.Instance.NoRewind != "":
+		return model.WayCopy, "pg_rewind cannot be used: " + v.Instance.NoRewind
 	case from.Segment(size) > redo.Segment(size):
 		return model.WayUnknown, fmt.Sprintf("its slot here stands at %s, but pg_rewind may need WAL from the last restartpoint here on, %s", from, redo)
 	}
@@ -109,31 +108,31 @@ func (v *view) primaryBack() (model.Way, string) {
 
 // standbyBack: another standby goes on where it is, if this host holds WAL from there on and is not behind it.
 func (v *view) standbyBack(member string) (model.Way, string) {
-	size := v.in.Instance.WALSegmentSize
+	size := v.Instance.WALSegmentSize
 	from, held := v.holds(member)
 	need, known := v.need(member)
-	said := v.published(v.primary, member)
+	said := v.published(v.Primary, member)
 	switch {
 	case said == model.WayCopy && (known || !held):
-		return model.WayCopy, fmt.Sprintf("the primary %s has lost WAL that it needs", v.primary)
-	case !known && said != model.WayStream && v.published(v.self, member) == model.WayCopy:
+		return model.WayCopy, fmt.Sprintf("the primary %s has lost WAL that it needs", v.Primary)
+	case !known && said != model.WayStream && v.published(v.Self, member) == model.WayCopy:
 		return model.WayCopy, "WAL that it needs was gone here already when that was last known"
 	case !known:
-		return model.WayUnknown, fmt.Sprintf("the primary %s has no WAL reserved for it, so that nobody knows what it needs", v.primary)
+		return model.WayUnknown, fmt.Sprintf("the primary %s has no WAL reserved for it, so that nobody knows what it needs", v.Primary)
 	case from.Segment(size) > need.Segment(size):
 		return model.WayCopy, fmt.Sprintf("WAL is held here from %s on, but it needs WAL from %s on", from, need)
 	case said == model.WayRewind:
-		return v.rewound(fmt.Sprintf("it has not streamed from the primary %s yet: its data may have parted from the primary's", v.primary))
+		return v.rewound(fmt.Sprintf("it has not streamed from the primary %s yet: its data may have parted from the primary's", v.Primary))
 	case said == model.WayUnknown:
-		return model.WayUnknown, fmt.Sprintf("the primary %s has WAL reserved for it from %s on, but has not said that it streams from there", v.primary, need)
+		return model.WayUnknown, fmt.Sprintf("the primary %s has WAL reserved for it from %s on, but has not said that it streams from there", v.Primary, need)
 	case v.behind(member, need):
-		return v.rewound(fmt.Sprintf("it has WAL up to %s, and this host only up to %s", need, v.in.Instance.End()))
+		return v.rewound(fmt.Sprintf("it has WAL up to %s, and this host only up to %s", need, v.Instance.End()))
 	}
 	return model.WayStream, fmt.Sprintf("WAL is held here from %s on, and it needs WAL from %s on", from, need)
 }
 
 func (v *view) rewound(why string) (model.Way, string) {
-	if no := v.in.Instance.NoRewind; no != "" {
+	if no := v.Instance.NoRewind; no != "" {
 		return model.WayCopy, why + ", and pg_rewind cannot be used: " + no
 	}
 	return model.WayRewind, why
@@ -142,25 +141,25 @@ func (v *view) rewound(why string) (model.Way, string) {
 // behind tells whether a member has WAL that this standby has not. The two positions are not of the same moment: a whole
 // segment between them is needed to say so, and none to take it back, so that the answer is steady under load.
 func (v *view) behind(member string, need model.LSN) bool {
-	size := v.in.Instance.WALSegmentSize
-	its, own := need.Segment(size), v.in.Instance.End().Segment(size)
-	return its > own+1 || its > own && v.published(v.self, member) == model.WayRewind
+	size := v.Instance.WALSegmentSize
+	its, own := need.Segment(size), v.Instance.End().Segment(size)
+	return its > own+1 || its > own && v.published(v.Self, member) == model.WayRewind
 }
 
 // holds is from where on this standby has WAL for a member, and whether a slot holds it, once the steps are done. Without a
 // slot there is the WAL since the last restartpoint, at the moment of a promotion.
 func (v *view) holds(member string) (from model.LSN, held bool) {
-	name := v.names[member]
+	name := v.Names[member]
 	s, ok := v.slot(name)
 	switch {
-	case v.policy.AgentSlots, !v.policy.StandbySlots:
-		return v.in.Instance.Redo, false
+	case v.Policy.AgentSlots, !v.Policy.StandbySlots:
+		return v.Instance.Redo, false
 	case slices.ContainsFunc(slices.Concat(v.creates, v.resets), func(s model.Step) bool { return makes(s) == name }):
-		return v.in.Instance.Redo, true
+		return v.Instance.Redo, true
 	case ok && s.Type == model.SlotPhysical && !s.Temporary && s.Reserved():
 		return s.RestartLSN, true
 	}
-	return v.in.Instance.Redo, false
+	return v.Instance.Redo, false
 }
 
 // makes is the slot that a step makes.
@@ -203,9 +202,9 @@ func (v *view) takenBack(standing model.Standing) (forecasts []model.Forecast) {
 		made[makes(s)] = true
 	}
 	any := false
-	for _, member := range v.others {
-		f := model.Forecast{Candidate: v.self, Host: member, Way: v.published(v.self, member)}
-		if way, why := v.backToPrimary(member); made[v.names[member]] && comesBack(f.Way) && !comesBack(way) {
+	for _, member := range v.Others {
+		f := model.Forecast{Candidate: v.Self, Host: member, Way: v.published(v.Self, member)}
+		if way, why := v.backToPrimary(member); made[v.Names[member]] && comesBack(f.Way) && !comesBack(way) {
 			f.Way, f.Why = way, why
 			any = true
 		}
@@ -224,7 +223,7 @@ func (v *view) publication(forecasts []model.Forecast) []model.Step {
 	if len(forecasts) == 0 {
 		return nil
 	}
-	node, _ := v.in.Cluster.Node(v.self)
+	node := v.Here
 	now, want := node.Attribute(model.ForecastAttribute), model.FormatForecasts(forecasts)
 	if now == want {
 		return nil

@@ -12,6 +12,10 @@ import (
 type Input struct {
 	// Node is the local host's node name; upper and lower case are the same, as for Pacemaker.
 	Node string `json:"node"`
+	// LocalName is what Pacemaker itself calls this host.
+	LocalName model.LocalName `json:"local_name,omitzero"`
+	// Versions are those of what runs here beside PostgreSQL.
+	Versions model.Versions `json:"versions,omitzero"`
 	// Resource picks the database's clone by the clone's or the primitive's id; "" when there is only one.
 	Resource string `json:"resource,omitempty"`
 	// Cluster is nil when the CIB could not be read; ClusterProblem then says why.

@@ -26,7 +26,7 @@ type Outlook struct {
 
 // OutlookOf is a slot's outlook on this host.
 func OutlookOf(in Input, s model.Slot) Outlook {
-	v := &view{in: in}
+	v := &view{Who: Who{Input: in}}
 	o := Outlook{Held: in.Instance.Held(s), Rate: in.WALRate}
 	budget, limited := in.Instance.Budget.Bytes()
 	ceiling, known := v.ceiling()
@@ -78,7 +78,7 @@ func (o Outlook) String() string {
 func (v *view) outlooks() {
 	var worst Outlook
 	for _, s := range v.slots {
-		o := OutlookOf(v.in, s)
+		o := OutlookOf(v.Input, s)
 		if !s.Reserved() || s.Temporary || !o.Known {
 			continue
 		}
@@ -110,17 +110,17 @@ func (v *view) outlooks() {
 
 // ownerOf is the member whose slot has a name, or else the name.
 func (v *view) ownerOf(name string) string {
-	i := slices.IndexFunc(v.others, func(m string) bool { return v.names[m] == name })
+	i := slices.IndexFunc(v.Others, func(m string) bool { return v.Names[m] == name })
 	if i < 0 {
 		return name
 	}
-	return v.others[i]
+	return v.Others[i]
 }
 
 // lost says that PostgreSQL has given a slot up.
 func (v *view) lost(s model.Slot, member string) {
 	consequence := "unless it has it already, " + member + " needs an archive or a copy to come back to this host"
-	if v.in.Instance.InRecovery {
+	if v.Instance.InRecovery {
 		consequence = "after a failover to this host now, " + member + " would need an archive or a copy"
 	}
 	v.say(model.CodeSlotLost, model.Warning, s.Name, "PostgreSQL has given up the WAL that this slot held for %s: %s", member, consequence)
@@ -128,7 +128,7 @@ func (v *view) lost(s model.Slot, member string) {
 
 // xminHeld is for a slot on the primary that holds vacuum back while its owner is away: told, and ended by policy.
 func (v *view) xminHeld(s model.Slot, member string) {
-	limit := v.policy.XMinAge
+	limit := v.Policy.XMinAge
 	switch {
 	case s.XMin == 0:
 	case limit == 0 || s.XMinAge < limit || !v.mayDestroy:

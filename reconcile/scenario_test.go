@@ -58,9 +58,9 @@ func (s *scenario) settled() reconcile.Input {
 	return s.in
 }
 
-// cluster reads: "HOST ROLE STATUS DATA-STATUS", "HOST offline|maintenance", "HOST joining STATUS", "epoch N", "newest N",
+// cluster reads: "HOST ROLE|ACTION STATUS DATA-STATUS [unclean|failed|blocked]", "HOST offline|maintenance", "HOST joining STATUS", "epoch N", "newest N",
 // "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta NAME=VALUE", "conditional NAME",
-// "published HOST TEXT|-".
+// "published HOST TEXT|-", "called NAME", "silent WHY", "unasked WHY" (of Pacemaker's own name for this host).
 func (s *scenario) cluster(words []string) {
 	if s.in.Cluster == nil {
 		s.in.Cluster = &model.Cluster{Quorate: true, Version: model.Version{Epoch: 10}, Clones: []model.Clone{{
@@ -72,6 +72,12 @@ func (s *scenario) cluster(words []string) {
 	c := s.in.Cluster
 	clone := &c.Clones[0]
 	switch words[0] {
+	case "called":
+		s.in.LocalName.Name = words[1]
+	case "silent":
+		s.in.LocalName.Problem = strings.Join(words[1:], " ")
+	case "unasked":
+		s.in.LocalName.NotAsked = strings.Join(words[1:], " ")
 	case "no-quorum":
 		c.Quorate = false
 	case "maintenance":
@@ -99,28 +105,50 @@ func (s *scenario) cluster(words []string) {
 
 func (s *scenario) node(words []string) {
 	n := model.Node{Name: words[0], Online: true, Transient: map[string]string{}, Permanent: map[string]string{}}
-	clone := &s.in.Cluster.Clones[0]
 	switch words[1] {
 	case "offline":
 		n.Online = false
-		clone.Roles[n.Name] = model.RoleStopped
 	case "joining":
 		n.Online = false
 		n.Transient["pgsql-status"] = words[2]
 	case "maintenance":
 		n.Maintenance = true
 	default:
-		clone.Roles[n.Name] = model.Role(words[1])
 		n.Transient["pgsql-status"] = words[2]
 		n.Permanent["pgsql-data-status"] = words[3]
 		n.Unclean = len(words) > 4 && words[4] == "unclean"
 		n.Online = !n.Unclean
+		s.instanceOn(n, words[1], words[4:])
 	}
 	s.in.Cluster.Nodes = append(s.in.Cluster.Nodes, n)
 }
 
+// instanceOn enters what Pacemaker says of a host's instance: a role, an action under way in place of one, or a role with what is
+// wrong, as in "promoted PRI LATEST failed". On a node that is not online there is no role.
+func (s *scenario) instanceOn(n model.Node, word string, marks []string) {
+	clone := &s.in.Cluster.Clones[0]
+	role := model.Role(word)
+	settled := slices.Contains([]model.Role{model.RolePromoted, model.RoleUnpromoted, model.RoleStopped}, role)
+	if settled && n.Online {
+		clone.Roles[n.Name] = role
+	}
+	why := model.Unsettled("")
+	switch {
+	case !settled || !n.Online && role != model.RoleStopped:
+		why = model.Unsettled(word)
+	case len(marks) > 0 && n.Online:
+		why = model.Unsettled(marks[0])
+	}
+	if why != "" {
+		if clone.Unsettled == nil {
+			clone.Unsettled = map[string]model.Unsettled{}
+		}
+		clone.Unsettled[n.Name] = why
+	}
+}
+
 // instance reads: "host NAME", "in-recovery", "down WHY", "version N", "system ID", "redo LSN TIMELINE", "at LSN", "received LSN", "no-rewind WHY",
-// "slots N", "idle-timeout SECONDS", "synchronized SLOT...", what "wal" reads, "primary_slot_name NAME", "receiver SLOT", "sender HOST PID", "slot NAME LSN|- MARK...".
+// "slots N", "idle-timeout SECONDS", "synchronized SLOT...", "application_name NAME", what "wal" reads, "primary_slot_name NAME", "receiver SLOT", "sender HOST PID", "slot NAME LSN|- MARK...".
 func (s *scenario) instance(words []string) {
 	i := &s.in.Instance
 	switch words[0] {
@@ -150,6 +178,8 @@ func (s *scenario) instance(words []string) {
 		i.MaxSlots = int(s.number(words[1]))
 	case "disk", "budget", "rate":
 		s.wal(words)
+	case "application_name":
+		i.ApplicationName = words[1]
 	case "primary_slot_name":
 		i.PrimarySlotName = words[1]
 	case "receiver":

@@ -10,52 +10,52 @@ import (
 // primarySetting is rule 4 on a primary: no primary_slot_name, so that a copy of it starts clean. Where the names are
 // the agent's, the agent writes the setting, too.
 func (v *view) primarySetting() {
-	if v.policy.AgentSlots {
-		v.say(model.CodeAgentOwnsSlots, model.Warning, v.clone.Primitive,
+	if v.Policy.AgentSlots {
+		v.say(model.CodeAgentOwnsSlots, model.Warning, v.Clone.Primitive,
 			"the agent has replication_slot_name=%s: it drops the slots at each start and makes them anew, unreserved, at promote; "+
 				"to hand them over, run pgrex adopt here",
-			v.policy.SlotPrefix)
+			v.Policy.SlotPrefix)
 		return
 	}
-	if v.in.Instance.PrimarySlotName != "" {
+	if v.Instance.PrimarySlotName != "" {
 		v.set("", "Primary", "a primary needs none, and a copy of it would start with another host's slot")
 	}
 }
 
 // standbySetting is rule 4 on a standby: its own slot's name, once the primary holds that slot reserved.
 func (v *view) standbySetting() {
-	own := v.names[v.self]
-	now := v.in.Instance.PrimarySlotName
-	up, _ := v.in.Upstream.Slot(own)
-	streaming := v.in.Instance.Receiver.Streaming()
+	own := v.Names[v.Self]
+	now := v.Instance.PrimarySlotName
+	up, _ := v.Upstream.Slot(own)
+	streaming := v.Instance.Receiver.Streaming()
 	switch {
 	case up.Exists && up.RestartLSN.IsValid():
 		if now != own {
-			v.set(own, "OwnSlot", fmt.Sprintf("the primary %s holds WAL for this host in %s, from %s on", v.primary, own, up.RestartLSN))
-		} else if !streaming || v.in.Instance.Receiver.SlotName != own {
+			v.set(own, "OwnSlot", fmt.Sprintf("the primary %s holds WAL for this host in %s, from %s on", v.Primary, own, up.RestartLSN))
+		} else if !streaming || v.Instance.Receiver.SlotName != own {
 			v.waiting = true
-			v.say(model.CodeNotAttached, model.Warning, v.self,
-				"this host does not stream through its slot %s on %s yet; if this lasts, see PostgreSQL's log here", own, v.primary)
+			v.say(model.CodeNotAttached, model.Warning, v.Self,
+				"this host does not stream through its slot %s on %s yet; if this lasts, see PostgreSQL's log here", own, v.Primary)
 		}
 	case v.isOthersName(now):
 		v.set("", "OthersSlot", "it is another host's slot: streaming through it would let go of WAL which that host needs")
-	case now == own && up.Exists && !streaming && !v.policy.AgentSlots:
+	case now == own && up.Exists && !streaming && !v.Policy.AgentSlots:
 		v.set("", "HoldsNothing", fmt.Sprintf(
-			"the slot %s on %s is lost or holds nothing: without it this host may still stream, and then it is made anew", own, v.primary))
+			"the slot %s on %s is lost or holds nothing: without it this host may still stream, and then it is made anew", own, v.Primary))
 	default:
 		v.waiting = true
-		v.say(model.CodeSlotMissing, model.Warning, v.self, "the primary %s has no reserved slot %s for this host yet", v.primary, own)
+		v.say(model.CodeSlotMissing, model.Warning, v.Self, "the primary %s has no reserved slot %s for this host yet", v.Primary, own)
 	}
 }
 
 // isOthersName tells whether a slot's name is another member's and not this host's.
 func (v *view) isOthersName(name string) bool {
-	return name != v.names[v.self] && slices.ContainsFunc(v.others, func(m string) bool { return v.names[m] == name })
+	return name != v.Names[v.Self] && slices.ContainsFunc(v.Others, func(m string) bool { return v.Names[m] == name })
 }
 
 func (v *view) set(to, code, why string) {
 	v.settings = append(v.settings, model.SetPrimarySlotName{
-		From: v.in.Instance.PrimarySlotName, To: to, Guard: v.guard(),
+		From: v.Instance.PrimarySlotName, To: to, Guard: v.guard(),
 		Reason: model.Reason{Code: code, Text: why},
 	})
 }

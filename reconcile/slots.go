@@ -24,11 +24,11 @@ func (v *view) slot(name string) (model.Slot, bool) {
 
 // primarySlot is rule 1 on a primary: a reserved slot for every other member, whatever its owner does.
 func (v *view) primarySlot(member string) {
-	name := v.names[member]
-	if v.policy.AgentSlots && name != v.policy.AgentSlotName(member) {
+	name := v.Names[member]
+	if v.Policy.AgentSlots && name != v.Policy.AgentSlotName(member) {
 		v.say(model.CodeNameCollision, model.Critical, member,
 			"the agent's slot name for %s, %s, is shared, too long or invalid: give the hosts names that differ in letters and digits",
-			member, v.policy.AgentSlotName(member))
+			member, v.Policy.AgentSlotName(member))
 		return
 	}
 	s, ok := v.usableSlot(name, member)
@@ -43,7 +43,7 @@ func (v *view) primarySlot(member string) {
 		v.reset(s, member, "Unreserved", "has no restart_lsn: it holds nothing")
 	case !s.Active:
 		text := fmt.Sprintf("%s does not stream through its slot %s, which holds %s of WAL for it", member, name, v.retained(s))
-		if outlook := OutlookOf(v.in, s).String(); outlook != "" {
+		if outlook := OutlookOf(v.Input, s).String(); outlook != "" {
 			text += ": " + outlook
 		}
 		v.say(model.CodeNotAttached, model.Warning, member, "%s", text)
@@ -56,13 +56,13 @@ func (v *view) primarySlot(member string) {
 // fill the disk once more for a host that needs a copy anyway. The agent's slots are made anew at once (rule 8): with
 // them the owner cannot stream without its slot.
 func (v *view) lostOnPrimary(s model.Slot, member string) {
-	size := v.in.Instance.WALSegmentSize
+	size := v.Instance.WALSegmentSize
 	idle := s.InvalidationReason == "idle_timeout" // PostgreSQL 18, which leaves it its position: older WAL may be gone all the same
 	switch {
-	case s.RestartLSN.IsValid() && (!idle || s.RestartLSN.Segment(size) >= v.in.Instance.Redo.Segment(size)):
+	case s.RestartLSN.IsValid() && (!idle || s.RestartLSN.Segment(size) >= v.Instance.Redo.Segment(size)):
 		// PostgreSQL 16 and 17 let an owner attach that caught up elsewhere; the slot then moves but holds nothing.
 		v.reset(s, member, "LooksAlive", "is lost and only looks alive again: it holds nothing")
-	case v.policy.AgentSlots:
+	case v.Policy.AgentSlots:
 		v.reset(s, member, "Lost", "is lost: the agent makes its owner use it all the same")
 	case v.streamsWithout(member, s):
 		v.reset(s, member, "Lost", "is lost, but "+member+" streams without it")
@@ -75,7 +75,7 @@ func (v *view) lostOnPrimary(s model.Slot, member string) {
 // streamsWithout tells whether the member is attached to this primary by another way than its slot.
 func (v *view) streamsWithout(member string, s model.Slot) bool {
 	application := ApplicationName(member)
-	return slices.ContainsFunc(v.in.Instance.Senders, func(w model.WALSender) bool {
+	return slices.ContainsFunc(v.Instance.Senders, func(w model.WALSender) bool {
 		return w.ApplicationName == application && w.State == "streaming" && w.PID != s.ActivePID
 	})
 }
@@ -83,16 +83,16 @@ func (v *view) streamsWithout(member string, s model.Slot) bool {
 // standbySlot is rules 1, 3 and 5 on a standby: a reserved slot for every other member, held where a failover would
 // need it.
 func (v *view) standbySlot(member string) {
-	if v.policy.AgentSlots {
+	if v.Policy.AgentSlots {
 		return
 	}
-	if !v.policy.StandbySlots {
-		if s, ok := v.slot(v.names[member]); ok && s.Type == model.SlotPhysical && !s.Temporary && !v.isOwnName(s.Name) {
+	if !v.Policy.StandbySlots {
+		if s, ok := v.slot(v.Names[member]); ok && s.Type == model.SlotPhysical && !s.Temporary && !v.isOwnName(s.Name) {
 			v.drop(s, "StandbySlots", model.MetaStandbySlots+"=none: only the primary has slots")
 		}
 		return
 	}
-	s, ok := v.usableSlot(v.names[member], member)
+	s, ok := v.usableSlot(v.Names[member], member)
 	if !ok {
 		return
 	}
@@ -111,7 +111,7 @@ func (v *view) standbySlot(member string) {
 		}
 		if !known {
 			v.say(model.CodeSlotMissing, model.Info, member,
-				"the primary %s has no reserved slot for %s yet: the one here is held where it is", v.primary, member)
+				"the primary %s has no reserved slot for %s yet: the one here is held where it is", v.Primary, member)
 		} else if v.advance(s, member, need) {
 			return
 		}
@@ -134,7 +134,7 @@ func (v *view) release(s model.Slot, member, why string) {
 // touch plans to use a slot where it stands, before PostgreSQL 18 takes it for abandoned: half of the timeout leaves time
 // for a pgrex that is restarted. That changes nothing else, so that it is done in doubt, too.
 func (v *view) touch(s model.Slot, member string) {
-	timeout := v.in.Instance.IdleSlotTimeout
+	timeout := v.Instance.IdleSlotTimeout
 	if s.Active || timeout <= 0 || s.Idle < timeout/2 {
 		return
 	}
@@ -147,10 +147,10 @@ func (v *view) touch(s model.Slot, member string) {
 // is this host's own last restartpoint: pg_rewind reads from the last common checkpoint on. For another standby it is
 // what that one has confirmed to the primary.
 func (v *view) need(member string) (model.LSN, bool) {
-	if member == v.primary {
-		return v.in.Instance.Redo, true
+	if member == v.Primary {
+		return v.Instance.Redo, true
 	}
-	s, ok := v.in.Upstream.Slot(v.names[member])
+	s, ok := v.Upstream.Slot(v.Names[member])
 	return s.RestartLSN, ok && s.Exists && s.RestartLSN.IsValid()
 }
 
@@ -158,7 +158,7 @@ func (v *view) need(member string) (model.LSN, bool) {
 // segment go. A slot that stands beyond the redo, as those of an old primary do, is made anew, which takes it back there:
 // that adds to what it holds. It tells whether the slot is changed.
 func (v *view) advance(s model.Slot, member string, need model.LSN) bool {
-	size, redo := v.in.Instance.WALSegmentSize, v.in.Instance.Redo
+	size, redo := v.Instance.WALSegmentSize, v.Instance.Redo
 	target := min(need, redo)
 	if s.RestartLSN.Segment(size) > redo.Segment(size) {
 		return v.reset(s, member, "BeyondRedo", fmt.Sprintf(
@@ -181,7 +181,7 @@ func (v *view) advance(s model.Slot, member string, need model.LSN) bool {
 		Slot: s.Name, Member: member, From: s.RestartLSN, To: target, Guard: v.guard(),
 		Reason: model.Reason{Code: "Released", Text: fmt.Sprintf(
 			"%s needs WAL from %s on only, and the last restartpoint here is at %s: %s need not be held any more",
-			member, need, v.in.Instance.Redo, model.FormatBytes(s.RestartLSN.BytesTo(target)))},
+			member, need, v.Instance.Redo, model.FormatBytes(s.RestartLSN.BytesTo(target)))},
 	})
 	return true
 }
@@ -191,11 +191,10 @@ func (v *view) advance(s model.Slot, member string, need model.LSN) bool {
 // moved on, then because it was made anew there, further on than its owner needs, and this host may be the only one that
 // still holds what the owner does need.
 func (v *view) confirms(member string) bool {
-	node, _ := v.in.Cluster.Node(member)
-	role, _ := v.clone.Role(member)
-	state, _, _ := strings.Cut(node.Attribute(v.clone.Primitive+dataStatusSuffix), "|")
+	node := v.NodeOf(member)
+	state, _, _ := strings.Cut(node.Attribute(v.Clone.Primitive+dataStatusSuffix), "|")
 	attached := state == dataStreaming || state == dataCatchup
-	return member == v.primary || node.Online && role == model.RoleUnpromoted && attached
+	return member == v.Primary || node.Online && v.RoleOf(member) == model.RoleUnpromoted && attached
 }
 
 // usableSlot finds the slot that is ours by name. Where there is none it plans one; one that squats on the name is
@@ -207,7 +206,7 @@ func (v *view) usableSlot(name, member string) (model.Slot, bool) {
 		v.creates = append(v.creates, model.CreateSlot{
 			Slot: name, Member: member, Guard: v.guard(),
 			Reason: model.Reason{Code: "Missing", Text: fmt.Sprintf(
-				"%s has no slot here; it is reserved from %s on, the redo of the last checkpoint", member, v.in.Instance.Redo)},
+				"%s has no slot here; it is reserved from %s on, the redo of the last checkpoint", member, v.Instance.Redo)},
 		})
 	case s.Type != model.SlotPhysical || s.Temporary:
 		v.say(model.CodeNameCollision, model.Critical, name,
@@ -229,38 +228,38 @@ func kindOf(s model.Slot) string {
 // ownSlot is rule 2: no slot of ours for this host itself. With pair naming both hosts' slots share one name, and with
 // the agent's names nothing is dropped.
 func (v *view) ownSlot() {
-	if v.policy.AgentSlots || v.isSharedName() {
+	if v.Policy.AgentSlots || v.isSharedName() {
 		return
 	}
-	if s, ok := v.slot(v.names[v.self]); ok && s.Type == model.SlotPhysical && !s.Temporary {
+	if s, ok := v.slot(v.Names[v.Self]); ok && s.Type == model.SlotPhysical && !s.Temporary {
 		v.drop(s, "Own", "no host needs a slot for itself")
 	}
 }
 
-func (v *view) isOwnName(name string) bool { return name == v.names[v.self] && !v.isSharedName() }
+func (v *view) isOwnName(name string) bool { return name == v.Names[v.Self] && !v.isSharedName() }
 
 func (v *view) isSharedName() bool {
-	return slices.ContainsFunc(v.others, func(m string) bool { return v.names[m] == v.names[v.self] })
+	return slices.ContainsFunc(v.Others, func(m string) bool { return v.Names[m] == v.Names[v.Self] })
 }
 
 // orphans is rule 6: slots under our prefix whose host is no member. Others that nobody uses are told of, too, because they
 // hold WAL: they may be ours of another prefix.
 func (v *view) orphans() {
-	taken := make(map[string]bool, len(v.names))
-	for _, m := range v.policy.Members {
-		taken[v.names[m]] = true
+	taken := make(map[string]bool, len(v.Names))
+	for _, m := range v.Policy.Members {
+		taken[v.Names[m]] = true
 	}
 	for _, s := range v.slots {
 		former := v.formerlyOf(s.Name)
 		switch {
 		case taken[s.Name] || s.Temporary:
-		case !v.policy.OwnsName(s.Name) || s.Type != model.SlotPhysical:
+		case !v.Policy.OwnsName(s.Name) || s.Type != model.SlotPhysical:
 			v.foreign(s)
 		case former != "":
 			v.say(model.CodeOrphan, model.Warning, s.Name, "no member has a slot of this name by now, but %s may have had; it holds %s of WAL, which that "+
 				"host may need until it streams through its slot %s: drop it then, or set %s=drop",
-				former, v.retained(s), v.names[former], model.MetaOrphans)
-		case !v.policy.DropOrphans || v.policy.AgentSlots:
+				former, v.retained(s), v.Names[former], model.MetaOrphans)
+		case !v.Policy.DropOrphans || v.Policy.AgentSlots:
 			v.say(model.CodeOrphan, model.Warning, s.Name,
 				"no member has a slot of this name; it holds %s of WAL: drop it, or set %s=drop", v.retained(s), model.MetaOrphans)
 		case !v.drop(s, "Orphan", "no member has a slot of this name, and "+model.MetaOrphans+"=drop"):
@@ -273,10 +272,10 @@ func (v *view) orphans() {
 // formerlyOf is a member that does not stream through its slot by now, and may have had this one, under another naming or beside
 // other members; "" for none.
 func (v *view) formerlyOf(name string) string {
-	for _, member := range v.others {
-		s, _ := v.slot(v.names[member])
-		streams := s.Active || v.in.Instance.InRecovery && v.confirms(member)
-		if v.policy.CouldName(name, member) && !streams {
+	for _, member := range v.Others {
+		s, _ := v.slot(v.Names[member])
+		streams := s.Active || v.Instance.InRecovery && v.confirms(member)
+		if v.Policy.CouldName(name, member) && !streams {
 			return member
 		}
 	}
@@ -312,7 +311,7 @@ func (v *view) drop(s model.Slot, code, why string) bool {
 	switch {
 	case s.Active:
 		v.busy(s, "dropped")
-	case !v.in.Instance.InRecovery && slices.Contains(v.in.Instance.SynchronizedStandbySlots, s.Name):
+	case !v.Instance.InRecovery && slices.Contains(v.Instance.SynchronizedStandbySlots, s.Name):
 		v.say(model.CodeSlotAwaited, model.Warning, s.Name,
 			"slot %s is not dropped (%s), because synchronized_standby_slots names it: logical replication would wait for it for ever; "+
 				"take it out there first", s.Name, why)
@@ -335,5 +334,5 @@ func (v *view) retained(s model.Slot) string {
 	if !s.Reserved() {
 		return "none"
 	}
-	return model.FormatBytes(v.in.Instance.Held(s))
+	return model.FormatBytes(v.Instance.Held(s))
 }

@@ -26,42 +26,48 @@ func DataStatus(clone model.Clone) string { return clone.Primitive + dataStatusS
 
 // signs is what the CIB says of one node's claim to be the primary.
 type signs struct {
-	node     model.Node
-	promoted bool // Pacemaker: the instance is promoted
-	pri      bool // the agent: <primitive>-status is PRI
-	latest   bool // the agent: <primitive>-data-status is LATEST
+	node      model.Node
+	promoted  bool            // Pacemaker: the instance is promoted, and settled
+	may       bool            // Pacemaker: it may be promoted, for all that is known
+	unsettled model.Unsettled // why that is not sure
+	pri       bool            // the agent: <primitive>-status is PRI
+	latest    bool            // the agent: <primitive>-data-status is LATEST
 }
 
-func (s signs) claims() bool { return s.promoted || s.pri }
+func (s signs) claims() bool { return s.may || s.pri }
 func (s signs) confirmed() bool {
 	return s.promoted && s.pri && s.latest && s.node.Online && !s.node.Unclean
 }
 
 func (s signs) String() string {
-	return fmt.Sprintf("%s: promoted=%t %s=%t %s=%t", s.node.Name, s.promoted, statusPrimary, s.pri, DataLatest, s.latest)
+	text := fmt.Sprintf("%s: promoted=%t %s=%t %s=%t", s.node.Name, s.promoted, statusPrimary, s.pri, DataLatest, s.latest)
+	if s.unsettled != "" {
+		text += " (Pacemaker: " + string(s.unsettled) + ")"
+	}
+	return text
 }
 
-// readSigns looks at every node that may run anything. An offline node that Pacemaker knows to have stopped runs
-// nothing; an unclean one still may, and so may one that is in the membership and has not joined yet, which has no role.
+// readSigns looks at every node, also at those that are not online: an unclean one may still run what it ran, and so may
+// one that is in the membership and has not joined yet. A node that has left for good has no transient attributes.
 func readSigns(c model.Cluster, clone model.Clone) []signs {
 	var all []signs
 	for _, n := range c.Nodes {
-		role, known := clone.Role(n.Name)
-		if !n.Online && !n.Unclean && known && role == model.RoleStopped {
-			continue
-		}
+		role, _ := clone.Role(n.Name)
+		unsettled, _ := clone.UnsettledOn(n.Name)
 		all = append(all, signs{
-			node:     n,
-			promoted: role == model.RolePromoted,
-			pri:      n.Attribute(clone.Primitive+statusSuffix) == statusPrimary,
-			latest:   n.Attribute(DataStatus(clone)) == DataLatest,
+			node:      n,
+			promoted:  role == model.RolePromoted,
+			may:       clone.MayBePromoted(n.Name),
+			unsettled: unsettled,
+			pri:       n.Attribute(clone.Primitive+statusSuffix) == statusPrimary,
+			latest:    n.Attribute(DataStatus(clone)) == DataLatest,
 		})
 	}
 	slices.SortFunc(all, func(a, b signs) int { return strings.Compare(a.node.Name, b.node.Name) })
 	return all
 }
 
-// confirmedPrimary is the one node that every sign says is the primary while no other node shows any. Otherwise the
+// confirmedPrimary is the one host, folded, that every sign says is the primary while no other node shows any. Otherwise the
 // name is "" and the finding says what the signs are.
 func confirmedPrimary(c model.Cluster, clone model.Clone) (string, *model.Finding) {
 	var claimants []signs
@@ -84,42 +90,11 @@ func confirmedPrimary(c model.Cluster, clone model.Clone) (string, *model.Findin
 			Text: "more than one host says it is the primary (" + strings.Join(said, "; ") +
 				"): nothing is done; find out which holds the newest data before anything else"}
 	case len(claimants) == 1 && claimants[0].confirmed():
-		return claimants[0].node.Name, nil
+		return model.FoldNode(claimants[0].node.Name), nil
 	case len(claimants) == 0:
 		return "", &model.Finding{Code: model.CodeInTransition, Severity: model.Warning, Subject: clone.ID,
 			Text: "no host is promoted: nothing is done until one is"}
 	}
 	return "", &model.Finding{Code: model.CodeInTransition, Severity: model.Info, Subject: clone.ID,
 		Text: "the signs of the primary do not agree yet (" + strings.Join(said, "; ") + "): nothing is done until they do"}
-}
-
-// ConfirmedPrimary is the one node that every sign says is the primary while no other node shows any; otherwise an error
-// says what the signs are.
-func ConfirmedPrimary(c model.Cluster, clone model.Clone) (string, error) {
-	name, finding := confirmedPrimary(c, clone)
-	if finding != nil {
-		return "", inputErrorf("%s", finding.Text)
-	}
-	return name, nil
-}
-
-// standing compares what the CIB says of this host with what its server says.
-func (v *view) standing() model.Standing {
-	primary, finding := confirmedPrimary(*v.in.Cluster, v.clone)
-	if finding != nil {
-		v.findings = append(v.findings, *finding)
-		return model.InTransition
-	}
-	v.primary = strings.ToLower(primary)
-	local := v.primary == v.self
-	switch {
-	case local && !v.in.Instance.InRecovery:
-		return model.Primary
-	case !local && v.in.Instance.InRecovery:
-		return model.Standby
-	}
-	v.say(model.CodeInTransition, model.Warning, v.self,
-		"the CIB says the primary is %s, but the server here is %s: nothing is done until they agree",
-		primary, map[bool]string{true: "in recovery", false: "not in recovery"}[v.in.Instance.InRecovery])
-	return model.InTransition
 }

@@ -12,9 +12,7 @@ const maxBehind = 16 << 20
 
 // Switchover is what is known, on the primary, of a cluster that is to get another one.
 type Switchover struct {
-	Cluster  model.Cluster
-	Clone    model.Clone
-	Primary  string // its node
+	Who
 	Standbys []model.Replication
 }
 
@@ -24,20 +22,19 @@ func (s Switchover) Successor(asked string) (node string, err error) {
 	if err := s.hindered(); err != nil {
 		return "", err
 	}
-	policy, _ := model.PolicyOf(s.Clone)
 	if asked != "" {
-		if !slices.Contains(policy.Members, strings.ToLower(asked)) {
-			return "", inputErrorf("%s is not in the agent's node_list: %s", asked, strings.Join(policy.Members, ", "))
+		if !slices.Contains(s.Policy.Members, model.FoldNode(asked)) {
+			return "", inputErrorf("%s is not in the agent's node_list: %s", asked, strings.Join(s.Policy.Members, ", "))
 		}
-		n, err := s.candidate(asked, policy)
+		n, err := s.candidate(asked)
 		return n.Name, err
 	}
 	var against []string
-	for _, member := range policy.Members {
-		if strings.EqualFold(member, s.Primary) {
+	for _, member := range s.Policy.Members {
+		if member == s.Primary {
 			continue
 		}
-		n, err := s.candidate(member, policy)
+		n, err := s.candidate(member)
 		if err == nil {
 			return n.Name, nil
 		}
@@ -52,11 +49,11 @@ func (s Switchover) hindered() error {
 		switch {
 		case n.Unclean || n.Pending:
 			return inputErrorf("%s is on its way in or out of the cluster: wait until it is online, or fenced", n.Name)
-		case n.Name == s.Primary && n.Maintenance:
+		case model.SameNode(n.Name, s.Primary) && n.Maintenance:
 			return inputErrorf("the primary %s is in maintenance: leave it first", n.Name)
-		case n.Name == s.Primary && n.Standby:
+		case model.SameNode(n.Name, s.Primary) && n.Standby:
 			return inputErrorf("the primary %s is in standby: Pacemaker moves the database away already", n.Name)
-		case n.Name == s.Primary:
+		case model.SameNode(n.Name, s.Primary):
 			if err := s.failed(n); err != nil {
 				return err
 			}
@@ -83,13 +80,13 @@ func (s Switchover) failed(n model.Node) error {
 }
 
 // candidate is a host's node, with what speaks against its being the primary.
-func (s Switchover) candidate(host string, policy model.Policy) (model.Node, error) {
+func (s Switchover) candidate(host string) (model.Node, error) {
 	n, known := s.Cluster.Node(host)
 	role, _ := s.Clone.Role(host)
 	switch {
 	case !known:
 		return n, inputErrorf("%s is no node of the cluster", host)
-	case strings.EqualFold(host, s.Primary):
+	case model.SameNode(host, s.Primary):
 		return n, inputErrorf("%s is the primary already", n.Name)
 	case !n.Online:
 		return n, inputErrorf("%s is offline", n.Name)
@@ -100,30 +97,33 @@ func (s Switchover) candidate(host string, policy model.Policy) (model.Node, err
 	case s.failed(n) != nil:
 		return n, s.failed(n)
 	case role != model.RoleUnpromoted:
-		return n, inputErrorf("the database on %s is %s, and not a standby", n.Name, orUnknown(role))
+		return n, inputErrorf("the database on %s is %s, and not a standby", n.Name, s.RoleText(host))
 	}
 	for _, l := range s.Clone.Locations {
-		if strings.EqualFold(l.Node, host) && strings.HasPrefix(l.Score, "-") {
+		if model.SameNode(l.Node, host) && strings.HasPrefix(l.Score, "-") {
 			return n, inputErrorf("the constraint %s keeps the database away from %s", l.ID, n.Name)
 		}
 	}
-	if err := s.follows(n, policy); err != nil {
+	if err := s.follows(n); err != nil {
 		return n, err
 	}
-	return n, s.wouldPromote(n, policy)
+	return n, s.wouldPromote(n)
 }
 
-func orUnknown(role model.Role) string {
-	if role == "" {
-		return "in a state that Pacemaker does not know"
+// RoleText is what Pacemaker says of the database on a host, for people.
+func (w Who) RoleText(host string) string {
+	if why, unsettled := w.Clone.UnsettledOn(host); unsettled {
+		return string(why)
 	}
-	return string(role)
+	if role := w.RoleOf(host); role != "" {
+		return string(role)
+	}
+	return "in a state that Pacemaker does not know"
 }
 
 // Replication is the row of pg_stat_replication of a node. PostgreSQL cuts the name.
 func (s Switchover) Replication(node string) (model.Replication, bool) {
-	name := strings.ToLower(node)
-	name = name[:min(len(name), 63)]
+	name := ApplicationName(model.FoldNode(node))
 	i := slices.IndexFunc(s.Standbys, func(r model.Replication) bool { return r.Name == name })
 	if i < 0 {
 		return model.Replication{}, false
@@ -132,7 +132,7 @@ func (s Switchover) Replication(node string) (model.Replication, bool) {
 }
 
 // follows tells whether a node has nearly everything that the primary has.
-func (s Switchover) follows(n model.Node, policy model.Policy) error {
+func (s Switchover) follows(n model.Node) error {
 	r, ok := s.Replication(n.Name)
 	switch {
 	case !ok:
@@ -143,7 +143,7 @@ func (s Switchover) follows(n model.Node, policy model.Policy) error {
 		return inputErrorf("%s has %s of WAL to replay yet: wait until it has caught up", n.Name, model.FormatBytes(r.Behind))
 	case r.Address == "":
 		return inputErrorf("%s streams over the unix socket, so that there is no way to ask it", n.Name)
-	case policy.RepMode == "sync" && r.SyncState != "sync":
+	case s.Policy.RepMode == "sync" && r.SyncState != "sync":
 		return inputErrorf("%s is not the synchronous standby (%s), and the agent would promote no other", n.Name, r.SyncState)
 	}
 	return nil
@@ -151,9 +151,9 @@ func (s Switchover) follows(n model.Node, policy model.Policy) error {
 
 // wouldPromote tells whether the agent would give a node the right to be the primary (its have_master_right): by what it
 // wrote last as the state of the data there.
-func (s Switchover) wouldPromote(n model.Node, policy model.Policy) error {
+func (s Switchover) wouldPromote(n model.Node) error {
 	status := n.Attribute(s.Clone.Primitive + dataStatusSuffix)
-	if status == "STREAMING|SYNC" || status == "STREAMING|ASYNC" && policy.RepMode == "async" {
+	if status == "STREAMING|SYNC" || status == "STREAMING|ASYNC" && s.Policy.RepMode == "async" {
 		return nil
 	}
 	return inputErrorf("the agent would not promote %s: its %s%s is %q; see whether that changes at its next monitor",
@@ -161,13 +161,12 @@ func (s Switchover) wouldPromote(n model.Node, policy model.Policy) error {
 }
 
 // MissingSlots are the slots that a successor ought to have reserved for every other member, by what it says of them.
-func MissingSlots(policy model.Policy, successor string, said model.Upstream) []string {
-	names := policy.SlotNames()
+func (w Who) MissingSlots(successor string, said model.Upstream) []string {
 	var missing []string
-	for _, member := range policy.Members {
-		slot, _ := said.Slot(names[member])
-		if !strings.EqualFold(member, successor) && !slot.RestartLSN.IsValid() {
-			missing = append(missing, names[member])
+	for _, member := range w.Policy.Members {
+		slot, _ := said.Slot(w.Names[member])
+		if !model.SameNode(member, successor) && !slot.RestartLSN.IsValid() {
+			missing = append(missing, w.Names[member])
 		}
 	}
 	return missing

@@ -7,6 +7,14 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
+// whoOf is a look at a cluster without nodes.
+func whoOf(clone model.Clone, nodes ...model.Node) Who {
+	w := Who{Input: Input{Cluster: &model.Cluster{Nodes: nodes}}, Clone: clone}
+	w.Policy, _ = model.PolicyOf(clone)
+	w.Names = w.Policy.SlotNames()
+	return w
+}
+
 // healthy is a cluster of three whose pm01 is the primary.
 func healthy(mode string) Switchover {
 	status := map[string]string{"pm01": "LATEST", "pm02": "STREAMING|SYNC", "pm03": "STREAMING|POTENTIAL"}
@@ -15,14 +23,12 @@ func healthy(mode string) Switchover {
 		status["pm02"], status["pm03"] = "STREAMING|ASYNC", "STREAMING|ASYNC"
 		sync["pm02"], sync["pm03"] = "async", "async"
 	}
-	s := Switchover{
-		Primary: "pm01",
-		Clone: model.Clone{
-			ID: "msPostgresql", Primitive: "pgsql", Managed: true,
-			Parameters: map[string]string{"node_list": "pm01 pm02 PM03", "rep_mode": mode},
-			Roles:      map[string]model.Role{"pm01": model.RolePromoted, "pm02": model.RoleUnpromoted, "pm03": model.RoleUnpromoted},
-		},
-	}
+	s := Switchover{Who: whoOf(model.Clone{
+		ID: "msPostgresql", Primitive: "pgsql", Managed: true,
+		Parameters: map[string]string{"node_list": "pm01 pm02 PM03", "rep_mode": mode},
+		Roles:      map[string]model.Role{"pm01": model.RolePromoted, "pm02": model.RoleUnpromoted, "pm03": model.RoleUnpromoted},
+	})}
+	s.Primary = "pm01"
 	for _, host := range []string{"pm01", "pm02", "pm03"} {
 		s.Cluster.Nodes = append(s.Cluster.Nodes, model.Node{
 			Name: host, Online: true, Permanent: map[string]string{"pgsql-data-status": status[host]}, Transient: map[string]string{},
@@ -57,6 +63,9 @@ func TestSuccessor(t *testing.T) {
 		{name: "somebody is to be fenced", mode: "sync", to: "pm02", change: func(s *Switchover) { s.Cluster.Nodes[pm03].Unclean = true }, want: "pm03 is on its way"},
 		{name: "stopped", mode: "sync", to: "pm02", change: func(s *Switchover) { s.Clone.Roles["pm02"] = model.RoleStopped }, want: "the database on pm02 is stopped"},
 		{name: "unknown", mode: "sync", to: "pm02", change: func(s *Switchover) { delete(s.Clone.Roles, "pm02") }, want: "does not know"},
+		{name: "unsettled", mode: "sync", to: "pm02", want: "the database on pm02 is blocked", change: func(s *Switchover) {
+			s.Clone.Unsettled = map[string]model.Unsettled{"pm02": model.UnsettledBlocked}
+		}},
 		{name: "failed", mode: "sync", to: "pm02", change: func(s *Switchover) { s.Cluster.Nodes[pm02].Transient["fail-count-pgsql#start_0"] = "INFINITY" }, want: "--cleanup --resource pgsql --node pm02"},
 		{name: "the primary failed", mode: "sync", to: "pm02", change: func(s *Switchover) { s.Cluster.Nodes[pm01].Transient["fail-count-pgsql#monitor_3000"] = "1" }, want: "--node pm01"},
 		{name: "another resource failed", mode: "sync", want: "pm02", change: func(s *Switchover) {
@@ -98,14 +107,14 @@ func TestSuccessor(t *testing.T) {
 }
 
 func TestMissingSlots(t *testing.T) {
-	policy, _ := model.PolicyOf(model.Clone{Parameters: map[string]string{"node_list": "pm01 pm02 pm03"}})
+	w := whoOf(model.Clone{Parameters: map[string]string{"node_list": "pm01 pm02 pm03"}})
 	said := model.Upstream{Slots: []model.UpstreamSlot{
 		{Name: "pgrex_pm01", Exists: true, RestartLSN: 0x1000000}, {Name: "pgrex_pm02"}, {Name: "pgrex_pm03", Exists: true},
 	}}
-	if missing := MissingSlots(policy, "PM02", said); strings.Join(missing, " ") != "pgrex_pm03" {
+	if missing := w.MissingSlots("PM02", said); strings.Join(missing, " ") != "pgrex_pm03" {
 		t.Errorf("missing: %v", missing)
 	}
-	if missing := MissingSlots(policy, "pm02", model.Upstream{}); len(missing) != 2 {
+	if missing := w.MissingSlots("pm02", model.Upstream{}); len(missing) != 2 {
 		t.Errorf("missing where nothing was said: %v", missing)
 	}
 }

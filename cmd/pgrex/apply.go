@@ -36,11 +36,11 @@ Exit status: 0 all steps done or none needed, 1 a step failed or no plan could b
 func apply(cmd *cobra.Command, s *settings, output string) error {
 	o := s.observer()
 	defer o.Close()
-	in, err := look(cmd.Context(), o)
+	who, err := look(cmd.Context(), o)
 	if err != nil {
 		return err
 	}
-	plan, err := planFrom(in)
+	plan, err := planFrom(who)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
 )
 
@@ -49,9 +50,9 @@ Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run 
 			if err := s.load(cmd); err != nil {
 				return err
 			}
-			a.Observer, a.Node = s.observer(), s.Node
+			a.Observer = s.observer()
 			defer a.Observer.Close()
-			a.GivenUp = strings.FieldsFunc(strings.ToLower(giveUp), func(r rune) bool { return r == ',' })
+			a.GivenUp = strings.FieldsFunc(model.FoldNode(giveUp), func(r rune) bool { return r == ',' })
 			work, err := a.Prune(cmd.Context())
 			if err != nil {
 				return err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
@@ -38,15 +39,15 @@ Exit status: 0 nothing to mend, 3 something to mend (a warning or worse), 1 it c
 func diagnose(cmd *cobra.Command, s *settings, output string) error {
 	o := s.observer()
 	defer o.Close()
-	in, err := look(cmd.Context(), o)
+	who, err := look(cmd.Context(), o)
 	if err == nil {
-		err = blind(in)
+		err = blind(who.Input)
 	}
 	if err != nil {
 		return err
 	}
-	if in.Instance.State != model.ServerUp {
-		return errors.New("PostgreSQL is " + string(in.Instance.State) + ": its settings can be read while it runs only")
+	if who.Instance.State != model.ServerUp {
+		return errors.New("PostgreSQL is " + string(who.Instance.State) + ": its settings can be read while it runs only")
 	}
 	server, ok := o.Server().(*postgres.Server) // the controller needs no settings, so that its port has none
 	if !ok {
@@ -56,14 +57,11 @@ func diagnose(cmd *cobra.Command, s *settings, output string) error {
 	if err != nil {
 		return err
 	}
-	findings, err := reconcile.Diagnose(in, values)
-	if err != nil {
+	found := diagnosisOf(who, values)
+	if err := printDiagnosis(cmd.OutOrStdout(), found, output); err != nil {
 		return err
 	}
-	if err := printFindings(cmd.OutOrStdout(), findings, output); err != nil {
-		return err
-	}
-	for _, f := range findings {
+	for _, f := range found.Findings {
 		if f.Severity != model.Info {
 			return statusError(exitDegraded)
 		}
@@ -71,17 +69,25 @@ func diagnose(cmd *cobra.Command, s *settings, output string) error {
 	return nil
 }
 
-func printFindings(w io.Writer, findings []model.Finding, output string) error {
+// diagnosis is what doctor prints: versions, and what is to be mended.
+type diagnosis struct {
+	Versions controller.VersionStatus `json:"versions"`
+	Findings []model.Finding          `json:"findings"`
+}
+
+func diagnosisOf(who reconcile.Who, settings reconcile.Settings) diagnosis {
+	return diagnosis{controller.VersionsOf(who), append([]model.Finding{}, reconcile.Diagnose(who, settings)...)}
+}
+
+func printDiagnosis(w io.Writer, d diagnosis, output string) error {
 	if output == "json" {
-		if findings == nil {
-			findings = []model.Finding{}
-		}
-		return printJSON(w, map[string]any{"findings": findings})
+		return printJSON(w, d)
 	}
-	for _, f := range findings {
+	printVersions(w, d.Versions)
+	for _, f := range d.Findings {
 		fmt.Fprintf(w, "%s %s (%s): %s\n", f.Severity, f.Code, f.Subject, f.Text)
 	}
-	if len(findings) == 0 {
+	if len(d.Findings) == 0 {
 		fmt.Fprintln(w, "nothing to mend")
 	}
 	return nil

@@ -38,7 +38,7 @@ Exit status: 0 it is so, 1 it could not be done, 2 in a dry run something would 
 			}
 			o := s.observer()
 			defer o.Close()
-			operate := &operation.Handover{Observer: o, Node: s.Node}
+			operate := &operation.Handover{Observer: o}
 			steps, err := make(operate, cmd.Context())
 			if err != nil {
 				return err

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -41,6 +40,8 @@ type inspectedClone struct {
 	Agent     string                `json:"agent"`
 	Managed   bool                  `json:"managed"`
 	Roles     map[string]model.Role `json:"roles"`
+	// Unsettled names the instances whose role is no sign of anything, and why.
+	Unsettled map[string]model.Unsettled `json:"unsettled"`
 }
 
 func inspectCommand() *cobra.Command {
@@ -78,7 +79,7 @@ func inspectCluster(cmd *cobra.Command, file string) (model.Cluster, error) {
 	if err != nil {
 		return model.Cluster{}, err
 	}
-	cluster, err := cib.Parse(data)
+	cluster, err := (&cib.Client{}).Interpret(cmd.Context(), data)
 	if err != nil {
 		return model.Cluster{}, fmt.Errorf("%s: %w", file, err)
 	}
@@ -96,11 +97,11 @@ func inspectedOf(c model.Cluster) inspected {
 		out.Nodes = append(out.Nodes, inspectedNode{n.Name, n.ID, n.Online, n.Standby, n.Maintenance, n.Pending, n.Unclean, attributes})
 	}
 	for _, c := range c.Clones {
-		roles := c.Roles
-		if roles == nil {
-			roles = map[string]model.Role{}
+		unsettled := c.Unsettled
+		if unsettled == nil {
+			unsettled = map[string]model.Unsettled{}
 		}
-		out.Clones = append(out.Clones, inspectedClone{c.ID, c.Primitive, c.Agent, c.Managed, roles})
+		out.Clones = append(out.Clones, inspectedClone{c.ID, c.Primitive, c.Agent, c.Managed, c.Roles, unsettled})
 	}
 	return out
 }
@@ -115,8 +116,11 @@ func printCluster(w io.Writer, c inspected) error {
 	}
 	for _, clone := range c.Clones {
 		fmt.Fprintf(t, "\n%s\t%s\t%s%s\n", clone.ID, clone.Primitive, clone.Agent, when(!clone.Managed, " (unmanaged)"))
-		for _, node := range slices.Sorted(maps.Keys(clone.Roles)) {
-			fmt.Fprintf(t, "  %s\t%s\n", node, clone.Roles[node])
+		for _, n := range c.Nodes {
+			role, why := clone.Roles[n.Name], clone.Unsettled[n.Name]
+			if role != "" || why != "" {
+				fmt.Fprintf(t, "  %s\t%s%s\n", n.Name, orDash(string(role)), when(why != "", " ("+string(why)+")"))
+			}
 		}
 	}
 	return t.Flush()

@@ -16,11 +16,12 @@ import (
 
 // observer reads this host as the settings say.
 func (s *settings) observer() *controller.Observer {
+	pacemaker := &cib.Client{}
 	return &controller.Observer{
 		Node:     s.Node,
 		Resource: s.Resource,
 		Override: controller.Target{SocketDir: s.PGSocketDir, Port: s.PGPort, User: s.PGUser, Database: s.PGDatabase},
-		Clusters: &cib.Client{}, Attributes: &cib.Client{},
+		Clusters: pacemaker, Pacemaker: pacemaker, Attributes: pacemaker,
 		Connect: func(t controller.Target) controller.Server {
 			return postgres.NewServer(postgres.Config{SocketDir: t.SocketDir, Port: t.Port, User: t.User, Database: t.Database})
 		},
@@ -28,19 +29,19 @@ func (s *settings) observer() *controller.Observer {
 }
 
 // observeOnce looks at this host once, and closes what it opened.
-func (s *settings) observeOnce(ctx context.Context) (reconcile.Input, error) {
+func (s *settings) observeOnce(ctx context.Context) (reconcile.Who, error) {
 	o := s.observer()
 	defer o.Close()
 	return look(ctx, o)
 }
 
 // look looks once, at everything. What a look that was interrupted made of the cluster and the server means nothing.
-func look(ctx context.Context, o *controller.Observer) (reconcile.Input, error) {
-	in, err := o.Full(ctx)
+func look(ctx context.Context, o *controller.Observer) (reconcile.Who, error) {
+	who, err := o.Full(ctx)
 	if ctx.Err() != nil {
-		return reconcile.Input{}, ctx.Err()
+		return reconcile.Who{}, ctx.Err()
 	}
-	return in, err
+	return who, err
 }
 
 // snapshotOf is the document for an input taken now.
@@ -48,12 +49,12 @@ func snapshotOf(in reconcile.Input) ([]byte, error) {
 	return reconcile.Snapshot{Taken: time.Now().UTC().Truncate(time.Second), Input: in}.Encode()
 }
 
-// planFrom makes the plan of an input, unless the input says too little for a plan to mean anything.
-func planFrom(in reconcile.Input) (model.Plan, error) {
-	if err := blind(in); err != nil {
+// planFrom makes the plan of a look, unless that says too little for a plan to mean anything.
+func planFrom(who reconcile.Who) (model.Plan, error) {
+	if err := blind(who.Input); err != nil {
 		return model.Plan{}, err
 	}
-	return reconcile.Plan(in)
+	return who.Plan(), nil
 }
 
 // blind tells why an input says too little.

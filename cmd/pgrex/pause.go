@@ -5,7 +5,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller/operation"
 )
 
@@ -29,8 +28,10 @@ func pausing(name string, paused bool, short, long string) *cobra.Command {
 			if err := s.load(cmd); err != nil {
 				return err
 			}
+			o := s.observer()
+			defer o.Close()
 			report := func(line string) { fmt.Fprintln(cmd.OutOrStdout(), line) }
-			steps, err := operation.Pause(cmd.Context(), &cib.Client{}, s.Resource, paused)
+			steps, err := operation.Pause(cmd.Context(), o, paused)
 			switch {
 			case err != nil:
 				return err

@@ -29,11 +29,11 @@ Exit status: 0 nothing to do, 2 something to do, 1 no plan could be made.`,
 		Example: "  pgrex plan\n  pgrex plan --snapshot pm01.json -o json",
 		Args:    cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command) error {
-			in, err := planInput(cmd, s, snapshot)
+			who, err := planInput(cmd, s, snapshot)
 			if err != nil {
 				return err
 			}
-			plan, err := planFrom(in)
+			plan, err := planFrom(who)
 			if err != nil {
 				return err
 			}
@@ -53,22 +53,22 @@ Exit status: 0 nothing to do, 2 something to do, 1 no plan could be made.`,
 }
 
 // planInput is what a plan is made from: a snapshot, or this host as it is now.
-func planInput(cmd *cobra.Command, s *settings, snapshot string) (reconcile.Input, error) {
+func planInput(cmd *cobra.Command, s *settings, snapshot string) (reconcile.Who, error) {
 	if snapshot == "" {
 		if err := s.load(cmd); err != nil {
-			return reconcile.Input{}, err
+			return reconcile.Who{}, err
 		}
 		return s.observeOnce(cmd.Context())
 	}
 	data, err := readInput(cmd, snapshot)
 	if err != nil {
-		return reconcile.Input{}, err
+		return reconcile.Who{}, err
 	}
 	doc, err := reconcile.DecodeSnapshot(data)
 	if err != nil {
-		return reconcile.Input{}, fmt.Errorf("%s: %w", snapshot, err)
+		return reconcile.Who{}, fmt.Errorf("%s: %w", snapshot, err)
 	}
-	return doc.Input, nil
+	return reconcile.Resolve(doc.Input)
 }
 
 func printPlan(w io.Writer, plan model.Plan, output string) error {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/reconcile"
 )
@@ -67,7 +66,7 @@ func rejoin(cmd *cobra.Command, s *settings, method string, maxRate uint64, dryR
 	o := s.observer()
 	defer o.Close()
 	r := &operation.Rejoin{
-		Observer: o, Clusters: &cib.Client{}, Node: s.Node, Resource: s.Resource, MaxRate: maxRate, DryRun: dryRun,
+		Observer: o, MaxRate: maxRate, DryRun: dryRun,
 		Archive: method != string(reconcile.MethodStart) && method != string(reconcile.MethodCopy), Report: report,
 	}
 	if isTerminal(out.w) {
@@ -115,10 +114,10 @@ func rejoin(cmd *cobra.Command, s *settings, method string, maxRate uint64, dryR
 // rejoined is what is left to do on a host that streams.
 func rejoined(cmd *cobra.Command, r *operation.Rejoin, found *operation.Case, dryRun, yes bool) error {
 	if !found.Left {
-		r.Report(r.Node + " streams through its own slot: there is nothing to do")
+		r.Report(r.Observer.Node + " streams through its own slot: there is nothing to do")
 		return nil
 	}
-	r.Report(r.Node + " streams through its own slot; an earlier rejoin has left something:")
+	r.Report(r.Observer.Node + " streams through its own slot; an earlier rejoin has left something:")
 	steps := r.Steps(found, "")
 	operation.Show(steps, r.Report)
 	if dryRun {

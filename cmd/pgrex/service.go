@@ -5,7 +5,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller/operation"
 )
 
@@ -59,7 +58,7 @@ Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run 
 			}
 			o := s.observer()
 			defer o.Close()
-			work, err := make(&operation.Service{Observer: o, Clusters: &cib.Client{}, Node: s.Node, Resource: s.Resource}, cmd.Context())
+			work, err := make(&operation.Service{Observer: o}, cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -77,6 +77,8 @@ func roleOf(m controller.Member) (role, colour string) {
 	switch {
 	case !m.Online:
 		return "offline", red
+	case m.Unsettled != "":
+		return string(m.Unsettled), yellow
 	case m.Role == model.RolePromoted:
 		return "primary", bold
 	case m.Role == model.RoleUnpromoted:

@@ -26,11 +26,11 @@ Exit status: 0 written, 1 not.`,
 			if err := s.load(cmd); err != nil {
 				return err
 			}
-			in, err := s.observeOnce(cmd.Context())
+			who, err := s.observeOnce(cmd.Context())
 			if err != nil {
 				return err
 			}
-			data, err := snapshotOf(in)
+			data, err := snapshotOf(who.Input)
 			if err != nil {
 				return err
 			}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller/operation"
 )
 
@@ -45,7 +44,7 @@ func switchOver(cmd *cobra.Command, s *settings, to string, ask *asking) error {
 	report := func(line string) { fmt.Fprintln(cmd.OutOrStdout(), line) }
 	o := s.observer()
 	defer o.Close()
-	operate := &operation.Switchover{Observer: o, Clusters: &cib.Client{}, Node: s.Node, Resource: s.Resource, To: to, Report: report}
+	operate := &operation.Switchover{Observer: o, To: to, Report: report}
 	steps, err := operate.Steps(cmd.Context())
 	if err != nil {
 		return err

@@ -1,20 +1,54 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"io"
 	"runtime"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller"
 )
 
 func versionCommand() *cobra.Command {
-	return &cobra.Command{
+	s := newSettings()
+	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Short: "Print the versions of pgrex and of what it works with on this host",
+		Long: `Prints the version of pgrex, then those of Pacemaker's tools, of the package with the database's resource agent, and of
+PostgreSQL, as far as they are known: the last two need a cluster that runs, or CIB_file.
+
+Exit status: 0.`,
+		Args: cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "pgrex %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
+			_ = s.load(cmd) // what the settings are wrong about is not known
+			out := cmd.OutOrStdout()
+			fmt.Fprintf(out, "pgrex %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			printVersions(out, s.versions(cmd.Context()))
+			return nil
 		}),
 	}
+	s.observeFlags(cmd.Flags())
+	return cmd
+}
+
+// versions are those on this host, "" for what cannot be found out now.
+func (s *settings) versions(ctx context.Context) controller.VersionStatus {
+	o := s.observer()
+	defer o.Close()
+	who, _ := o.Full(ctx) // what could not be read has no version
+	if who.Versions.Pacemaker == "" {
+		tools, _ := (&cib.Client{}).Tools(ctx) // they need no cluster
+		who.Versions.Pacemaker = tools.Version
+	}
+	return controller.VersionsOf(who)
+}
+
+func printVersions(out io.Writer, v controller.VersionStatus) {
+	const unknown = "unknown"
+	fmt.Fprintf(out, "Pacemaker %s\nresource-agents %s\nPostgreSQL %s\n",
+		cmp.Or(v.Pacemaker, unknown), cmp.Or(v.ResourceAgents, unknown), cmp.Or(v.PostgreSQL, unknown))
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -61,38 +60,27 @@ func (r *Rejoin) Look(ctx context.Context) (*Case, error) {
 
 // find sees who is to come back, where, and to whom, or why that cannot be now.
 func (r *Rejoin) find(ctx context.Context) (*Case, model.Clone, error) {
-	var clone model.Clone
-	cluster, err := r.Clusters.Read(ctx)
+	who, err := r.Observer.Cluster(ctx)
+	if err == nil {
+		err = preflight(who, demand{managed: true})
+	}
 	if err != nil {
-		return nil, clone, err
+		return nil, who.Clone, err
 	}
-	if clone, err = reconcile.Database(cluster, r.Resource); err != nil {
-		return nil, clone, err
+	c := &Case{
+		primitive: who.Clone.Primitive, clone: who.Clone.ID, node: who.Here.Name, standby: who.Here.Standby, slot: who.OwnSlot(),
 	}
-	node, ok := cluster.Node(r.Node)
-	if !ok || !node.Online {
-		return nil, clone, fmt.Errorf("this host, %s, is not online in the cluster: start Pacemaker here first", r.Node)
-	}
-	c := &Case{primitive: clone.Primitive, clone: clone.ID, node: node.Name, standby: node.Standby}
-	if c.primary, err = reconcile.ConfirmedPrimary(cluster, clone); err != nil {
-		return nil, clone, err
-	}
-	if strings.EqualFold(c.primary, r.Node) {
-		return nil, clone, fmt.Errorf("this host, %s, is the primary: there is nothing that it could follow", r.Node)
-	}
+	c.primary, err = who.ConfirmedPrimary()
 	switch {
-	case !cluster.Quorate:
-		return nil, clone, errors.New("this partition has no quorum: bring the other hosts or the network back first")
-	case cluster.Maintenance || node.Maintenance || !clone.Managed:
-		return nil, clone, fmt.Errorf("the cluster, this node or the database is in maintenance: Pacemaker would start nothing; %s", leaveFirst(clone))
+	case err != nil:
+		return nil, who.Clone, err
+	case who.Is(c.primary):
+		return nil, who.Clone, fmt.Errorf("this host, %s, is the primary: there is nothing that it could follow", who.Node)
+	case c.slot == "":
+		return nil, who.Clone, fmt.Errorf("this host, %s, is not in the agent's node_list", who.Node)
 	}
-	policy, _ := model.PolicyOf(clone)
-	c.slot = policy.SlotNames()[strings.ToLower(r.Node)]
-	if c.slot == "" {
-		return nil, clone, fmt.Errorf("this host, %s, is not in the agent's node_list", r.Node)
-	}
-	c.place, err = placeOf(clone)
-	return c, clone, err
+	c.place, err = placeOf(who.Clone)
+	return c, who.Clone, err
 }
 
 // examine fills in what this host and the primary have.
@@ -104,7 +92,7 @@ func (r *Rejoin) examine(ctx context.Context, c *Case, clone model.Clone) (err e
 	if c.conninfo, err = c.place.conninfo(ctx, clone); err != nil {
 		return err
 	}
-	c.Return.Host, c.Return.MaxRate = r.Node, r.MaxRate
+	c.Return.Host, c.Return.MaxRate = c.node, r.MaxRate
 	if err := c.compare(ctx); err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/pgrex/pgrex/cib"
@@ -28,16 +27,13 @@ const (
 // seen that every standby goes on streaming.
 type Handover struct {
 	Observer *controller.Observer // of this host
-	Node     string
 
 	given bool // Pacemaker has the database again
 }
 
 // before is what was found on the primary: much of it must be the same afterwards.
 type before struct {
-	cluster model.Cluster
-	clone   model.Clone
-	policy  model.Policy
+	reconcile.Who
 	senders map[string]int // the walsender of each attached member
 }
 
@@ -48,7 +44,7 @@ func (h *Handover) Adopt(ctx context.Context) ([]Step, error) {
 	if err != nil {
 		return nil, err
 	}
-	prefix := b.clone.Parameters[slotParameter]
+	prefix := b.Clone.Parameters[slotParameter]
 	if prefix == "" {
 		return nil, nil
 	}
@@ -56,16 +52,16 @@ func (h *Handover) Adopt(ctx context.Context) ([]Step, error) {
 		return nil, err
 	}
 	var steps []Step
-	if b.policy.SlotPrefix != prefix {
+	if b.Policy.SlotPrefix != prefix {
 		return nil, fmt.Errorf("%s is %s and not the agent's %s: remove it first, so that the slots keep their names",
-			model.MetaSlotPrefix, b.policy.SlotPrefix, prefix)
+			model.MetaSlotPrefix, b.Policy.SlotPrefix, prefix)
 	}
-	if b.clone.Meta[model.MetaSlotPrefix] == "" {
-		undo := cib.DeleteMeta(b.clone.Primitive, model.MetaSlotPrefix)
-		steps = append(steps, run(cib.SetMeta(b.clone.Primitive, model.MetaSlotPrefix, prefix), &undo))
+	if b.Clone.Meta[model.MetaSlotPrefix] == "" {
+		undo := cib.DeleteMeta(b.Clone.Primitive, model.MetaSlotPrefix)
+		steps = append(steps, run(cib.SetMeta(b.Clone.Primitive, model.MetaSlotPrefix, prefix), &undo))
 	}
-	return append(steps, h.change(&b, cib.DeleteParameter(b.clone.Primitive, slotParameter),
-		cib.SetParameter(b.clone.Primitive, slotParameter, prefix))...), nil
+	return append(steps, h.change(&b, cib.DeleteParameter(b.Clone.Primitive, slotParameter),
+		cib.SetParameter(b.Clone.Primitive, slotParameter, prefix))...), nil
 }
 
 // Release makes the steps that hand the slots back to the agent; none when they are the agent's already.
@@ -74,40 +70,40 @@ func (h *Handover) Release(ctx context.Context) ([]Step, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.clone.Parameters[slotParameter] != "" {
+	if b.Clone.Parameters[slotParameter] != "" {
 		return nil, nil
 	}
 	if err := h.ready(b); err != nil {
 		return nil, err
 	}
-	if b.policy.StandbySlots {
+	if b.Policy.StandbySlots {
 		return nil, fmt.Errorf("the slots on the standbys would hold WAL for ever, because the agent moves none: set the meta attribute %s=none "+
 			"first, and wait until pgrex has dropped them", model.MetaStandbySlots)
 	}
 	if err := h.standbysHoldNothing(ctx, b); err != nil {
 		return nil, err
 	}
-	for member, name := range b.policy.SlotNames() {
-		if agents := b.policy.AgentSlotName(member); agents != name {
+	for member, name := range b.Names {
+		if agents := b.Policy.AgentSlotName(member); agents != name {
 			return nil, fmt.Errorf("the slot of %s is %s, but the agent would name it %s: it cannot have the slots", member, name, agents)
 		}
 	}
 	var last []Step
-	if prefix := b.clone.Meta[model.MetaSlotPrefix]; prefix != "" { // the agent's name is the prefix now
-		undo := cib.SetMeta(b.clone.Primitive, model.MetaSlotPrefix, prefix)
-		last = append(last, run(cib.DeleteMeta(b.clone.Primitive, model.MetaSlotPrefix), &undo))
+	if prefix := b.Clone.Meta[model.MetaSlotPrefix]; prefix != "" { // the agent's name is the prefix now
+		undo := cib.SetMeta(b.Clone.Primitive, model.MetaSlotPrefix, prefix)
+		last = append(last, run(cib.DeleteMeta(b.Clone.Primitive, model.MetaSlotPrefix), &undo))
 	}
-	return h.change(&b, cib.SetParameter(b.clone.Primitive, slotParameter, b.policy.SlotPrefix),
-		cib.DeleteParameter(b.clone.Primitive, slotParameter), last...), nil
+	return h.change(&b, cib.SetParameter(b.Clone.Primitive, slotParameter, b.Policy.SlotPrefix),
+		cib.DeleteParameter(b.Clone.Primitive, slotParameter), last...), nil
 }
 
 // standbysHoldNothing asks every standby that runs whether pgrex has dropped its slots.
 func (h *Handover) standbysHoldNothing(ctx context.Context, b before) error {
-	place, err := placeOf(b.clone)
+	place, err := placeOf(b.Clone)
 	if err != nil {
 		return err
 	}
-	conninfo, err := place.conninfo(ctx, b.clone)
+	conninfo, err := place.conninfo(ctx, b.Clone)
 	if err != nil {
 		return err
 	}
@@ -119,7 +115,7 @@ func (h *Handover) standbysHoldNothing(ctx context.Context, b before) error {
 	if err != nil {
 		return err
 	}
-	names := slices.Compact(slices.Sorted(maps.Values(b.policy.SlotNames())))
+	names := b.SlotNames()
 	for _, standby := range standbys {
 		source, err := postgres.OpenStandby(ctx, conninfo, standby.Address)
 		if err != nil {
@@ -143,7 +139,7 @@ func (h *Handover) standbysHoldNothing(ctx context.Context, b before) error {
 // maintenance-mode ends (seen with 2.1.5). Once maintenance-mode is left nothing is undone: to change the parameter back outside
 // of it would restart the database on every host. The last steps are done just before.
 func (h *Handover) change(b *before, do, undo cib.Command, last ...Step) []Step {
-	settle, refresh, leave := cib.Settle(), cib.Refresh(b.clone.Primitive, ""), cib.DeleteProperty(maintenanceMode)
+	settle, refresh, leave := cib.Settle(), cib.Refresh(b.Clone.Primitive, ""), cib.DeleteProperty(maintenanceMode)
 	known := await("Pacemaker knows every host's role again", refreshPatience, func(ctx context.Context) error { return h.sameRoles(ctx, b) })
 	enter := cib.SetProperty(maintenanceMode, "true")
 	parameter, maintenance := run(do, &undo), run(enter, &leave)
@@ -176,17 +172,17 @@ func (h *Handover) change(b *before, do, undo cib.Command, last ...Step) []Step 
 		known,
 		await("every standby streams on, over the same connection", refreshPatience, func(ctx context.Context) error { return h.sameSenders(ctx, b) }),
 	}
-	return append(append(steps, last...), noReturn(leaveMaintenance(leave, h.Observer.Clusters), &h.given),
+	return append(append(steps, last...), noReturn(leaveMaintenance(leave, h.Observer), &h.given),
 		await("every host keeps its role", refreshPatience, func(ctx context.Context) error { return h.sameRoles(ctx, b) }))
 }
 
 // changed tells whether the agent's parameter is another than it was: the tool ends well, too, where there is nothing to remove.
 func (h *Handover) changed(ctx context.Context, b *before) error {
-	_, clone, err := database(ctx, h.Observer.Clusters, b.clone.Primitive)
+	who, err := h.Observer.Cluster(ctx)
 	if err != nil {
 		return err
 	}
-	if now := clone.Parameters[slotParameter]; now == b.clone.Parameters[slotParameter] {
+	if now := who.Clone.Parameters[slotParameter]; now == b.Clone.Parameters[slotParameter] {
 		return fmt.Errorf("it still is %q: it is set elsewhere, too; look for it with cibadmin --query", now)
 	}
 	return nil
@@ -206,7 +202,7 @@ func (h *Handover) again(ctx context.Context, b *before) error {
 	switch {
 	case err != nil:
 		return err
-	case !maps.Equal(now.clone.Roles, b.clone.Roles) || !maps.Equal(now.clone.Parameters, b.clone.Parameters):
+	case !sameInstances(now.Clone, b.Clone) || !maps.Equal(now.Clone.Parameters, b.Clone.Parameters):
 		return errors.New("the cluster is no longer as it was: run it again")
 	}
 	b.senders = now.senders
@@ -214,7 +210,7 @@ func (h *Handover) again(ctx context.Context, b *before) error {
 }
 
 // leaveMaintenance gives the database back to Pacemaker. What the tool says is not all: it may have been done all the same.
-func leaveMaintenance(command cib.Command, clusters controller.ClusterReader) Step {
+func leaveMaintenance(command cib.Command, observer *controller.Observer) Step {
 	step := run(command, nil)
 	do := step.Do
 	step.Do = func(ctx context.Context) error {
@@ -222,7 +218,7 @@ func leaveMaintenance(command cib.Command, clusters controller.ClusterReader) St
 		if err == nil {
 			return nil
 		}
-		if cluster, lookErr := clusters.Read(context.WithoutCancel(ctx)); lookErr != nil || cluster.Maintenance {
+		if who, lookErr := observer.Cluster(context.WithoutCancel(ctx)); lookErr != nil || who.Cluster.Maintenance {
 			return err
 		}
 		return nil
@@ -231,78 +227,14 @@ func leaveMaintenance(command cib.Command, clusters controller.ClusterReader) St
 }
 
 func (h *Handover) look(ctx context.Context) (before, error) {
-	return onPrimary(ctx, h.Observer, h.Node)
-}
-
-// onPrimary looks at the cluster from this host, which must be the confirmed primary of a cluster at rest.
-func onPrimary(ctx context.Context, observer *controller.Observer, node string) (before, error) {
-	in, err := observer.Full(ctx)
-	if err != nil {
-		return before{}, err
-	}
-	if in.Cluster == nil {
-		return before{}, errors.New(in.ClusterProblem)
-	}
-	clone, err := reconcile.Database(*in.Cluster, in.Resource)
-	if err != nil {
-		return before{}, err
-	}
-	primary, err := reconcile.ConfirmedPrimary(*in.Cluster, clone)
-	switch {
-	case err != nil:
-		return before{}, err
-	case !strings.EqualFold(primary, node):
-		return before{}, fmt.Errorf("this host, %s, is not the primary: run it on %s, where it can be seen that every standby streams", node, primary)
-	case in.Instance.State != model.ServerUp || in.Instance.InRecovery:
-		return before{}, fmt.Errorf("PostgreSQL here is %s, or no primary: %s", in.Instance.State, in.Instance.Problem)
-	case !in.Cluster.Quorate:
-		return before{}, errors.New("this partition has no quorum: bring the other hosts or the network back first")
-	case in.Cluster.Maintenance || !clone.Managed:
-		return before{}, fmt.Errorf("the cluster or the database is in maintenance already: %s, but after an adopt or a release that was "+
-			"killed only when Pacemaker has looked again: crm_resource --wait, crm_resource --refresh, and every role in crm_mon", leaveFirst(clone))
-	}
-	policy, problems := model.PolicyOf(clone)
-	if len(problems) > 0 {
-		return before{}, errors.New(strings.Join(problems, "; "))
-	}
-	return before{*in.Cluster, clone, policy, senders(in.Instance, policy)}, nil
-}
-
-// database is the cluster, and the database's resource in it, as they are now.
-func database(ctx context.Context, clusters controller.ClusterReader, resource string) (model.Cluster, model.Clone, error) {
-	cluster, err := clusters.Read(ctx)
-	if err != nil {
-		return cluster, model.Clone{}, err
-	}
-	clone, err := reconcile.Database(cluster, resource)
-	return cluster, clone, err
-}
-
-// isPrimary tells whether a host is the primary by every sign.
-func isPrimary(ctx context.Context, clusters controller.ClusterReader, resource, host string) error {
-	cluster, clone, err := database(ctx, clusters, resource)
-	if err != nil {
-		return err
-	}
-	primary, err := reconcile.ConfirmedPrimary(cluster, clone)
-	if err == nil && !strings.EqualFold(primary, host) {
-		err = fmt.Errorf("the primary is %s", primary)
-	}
-	return err
-}
-
-// leaveFirst tells how to leave maintenance. A ban that is left of a switchover would then have Pacemaker stop the database.
-func leaveFirst(clone model.Clone) string {
-	if slices.ContainsFunc(clone.Locations, model.Location.ByTool) {
-		return "first " + cib.ClearBan(clone.ID, "").String() + ", because Pacemaker would stop or demote the database where it is banned; then leave it"
-	}
-	return "leave it first"
+	who, err := onPrimary(ctx, h.Observer)
+	return before{who, senders(who.Names, who.Instance)}, err
 }
 
 // senders are the walsenders that stream through their members' own slots.
-func senders(i model.Instance, policy model.Policy) map[string]int {
+func senders(names map[string]string, i model.Instance) map[string]int {
 	pids := map[string]int{}
-	for member, name := range policy.SlotNames() {
+	for member, name := range names {
 		for _, s := range i.Slots {
 			if s.Name == name && s.Active {
 				pids[member] = s.ActivePID
@@ -314,9 +246,8 @@ func senders(i model.Instance, policy model.Policy) map[string]int {
 
 // ready tells whether every host that runs the database as a standby streams through its own slot.
 func (h *Handover) ready(b before) error {
-	for _, member := range b.policy.Members {
-		role, _ := b.clone.Role(member)
-		if _, attached := b.senders[member]; role == model.RoleUnpromoted && !attached {
+	for _, member := range b.Policy.Members {
+		if _, attached := b.senders[member]; b.RoleOf(member) == model.RoleUnpromoted && !attached {
 			return fmt.Errorf("%s does not stream through its slot: see pgrex status, and put that right first", member)
 		}
 	}
@@ -324,23 +255,28 @@ func (h *Handover) ready(b before) error {
 }
 
 func (h *Handover) sameRoles(ctx context.Context, b *before) error {
-	cluster, clone, err := database(ctx, h.Observer.Clusters, b.clone.Primitive)
+	who, err := h.Observer.Cluster(ctx)
 	if err != nil {
 		return err
 	}
-	if !maps.Equal(clone.Roles, b.clone.Roles) {
-		return fmt.Errorf("the roles are %v, and were %v", clone.Roles, b.clone.Roles)
+	if !sameInstances(who.Clone, b.Clone) {
+		return fmt.Errorf("the roles are %v%v, and were %v%v", who.Clone.Roles, who.Clone.Unsettled, b.Clone.Roles, b.Clone.Unsettled)
 	}
-	_, err = reconcile.ConfirmedPrimary(cluster, clone)
+	_, err = who.ConfirmedPrimary()
 	return err
 }
 
+// sameInstances reports whether Pacemaker says the same of every instance.
+func sameInstances(a, b model.Clone) bool {
+	return maps.Equal(a.Roles, b.Roles) && maps.Equal(a.Unsettled, b.Unsettled)
+}
+
 func (h *Handover) sameSenders(ctx context.Context, b *before) error {
-	in, err := h.Observer.Full(ctx)
+	who, err := h.Observer.Full(ctx)
 	if err != nil {
 		return err
 	}
-	if now := senders(in.Instance, b.policy); !maps.Equal(now, b.senders) {
+	if now := senders(b.Names, who.Instance); !maps.Equal(now, b.senders) {
 		return fmt.Errorf("the walsenders of the standbys are %v, and were %v", now, b.senders)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
 )
 
 // TestHandoverHalfUndone: where Pacemaker cannot be told to look again, maintenance-mode stays: leaving it would restart the
@@ -25,10 +26,10 @@ func TestHandoverHalfUndone(t *testing.T) {
 		t.Run(test.fails, func(t *testing.T) {
 			ran := fakeTools(t, test.fails)
 			changed := clusterOf(func() model.Cluster {
-				return model.Cluster{Clones: []model.Clone{{ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true}}}
+				return model.Cluster{Nodes: []model.Node{{Name: "pm01", Online: true}}, Clones: []model.Clone{{ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true}}}
 			})
-			h := &Handover{Node: "pm01", Observer: &controller.Observer{Clusters: changed}}
-			b := before{clone: model.Clone{Primitive: "pgsql", Parameters: map[string]string{slotParameter: "rex"}}}
+			h := &Handover{Observer: &controller.Observer{Node: "pm01", Clusters: changed}}
+			b := before{Who: reconcile.Who{Clone: model.Clone{Primitive: "pgsql", Parameters: map[string]string{slotParameter: "rex"}}}}
 			var said []string
 			steps := h.change(&b, cib.DeleteParameter("pgsql", slotParameter), cib.SetParameter("pgsql", slotParameter, "rex"))
 			err := Do(t.Context(), steps[1:], func(line string) { said = append(said, line) }) // all but the first look
@@ -136,10 +137,12 @@ func TestHandoverPastLeaving(t *testing.T) {
 				}
 				return []model.Slot{{Name: other + "_pm02", Type: model.SlotPhysical, Active: true, ActivePID: pid}}
 			}
-			h := &Handover{Node: "pm01", Observer: &controller.Observer{Node: "pm01", Clusters: clusters,
+			h := &Handover{Observer: &controller.Observer{Node: "pm01", Clusters: clusters,
 				Connect: func(controller.Target) controller.Server { return primaryOf{slots: slots} }}}
-			b := before{clone: clusters().Clones[0], senders: map[string]int{"pm02": 7}}
-			b.policy, _ = model.PolicyOf(b.clone)
+			b := before{senders: map[string]int{"pm02": 7}}
+			b.Clone = clusters().Clones[0]
+			b.Policy, _ = model.PolicyOf(b.Clone)
+			b.Names = b.Policy.SlotNames()
 			steps := h.change(&b, cib.DeleteParameter("pgsql", slotParameter), undo)
 			err := Do(ctx, steps, func(line string) { t.Log(line) })
 			if (err != nil) != (test.interrupted || test.undone) {

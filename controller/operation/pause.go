@@ -11,20 +11,20 @@ import (
 )
 
 // Pause makes the steps that pause pgrex on every host, or let it go on: none where that is so already.
-func Pause(ctx context.Context, clusters controller.ClusterReader, resource string, paused bool) ([]Step, error) {
-	clone, is, err := isPaused(ctx, clusters, resource)
-	if err != nil || is == paused {
+func Pause(ctx context.Context, observer *controller.Observer, paused bool) ([]Step, error) {
+	who, err := pausable(ctx, observer)
+	if err != nil || who.Policy.Paused == paused {
 		return nil, err
 	}
 	// Pacemaker itself finds out whether the attribute is the primitive's or the clone's.
-	command := cib.DeleteMeta(clone.Primitive, model.MetaPaused)
+	command := cib.DeleteMeta(who.Clone.Primitive, model.MetaPaused)
 	if paused {
-		command = cib.SetMeta(clone.Primitive, model.MetaPaused, "true")
+		command = cib.SetMeta(who.Clone.Primitive, model.MetaPaused, "true")
 	}
 	return []Step{run(command, nil), {
 		Text: fmt.Sprintf("see that the CIB says so: %s=%t", model.MetaPaused, paused), Do: func(ctx context.Context) error {
-			_, is, err := isPaused(ctx, clusters, resource)
-			if err == nil && is != paused {
+			who, err := pausable(ctx, observer)
+			if is := who.Policy.Paused; err == nil && is != paused {
 				err = fmt.Errorf("it still is %t: it is set elsewhere, too; look for it with cibadmin --query", is)
 			}
 			return err
@@ -32,15 +32,11 @@ func Pause(ctx context.Context, clusters controller.ClusterReader, resource stri
 	}}, nil
 }
 
-func isPaused(ctx context.Context, clusters controller.ClusterReader, resource string) (model.Clone, bool, error) {
-	cluster, err := clusters.Read(ctx)
-	if err != nil {
-		return model.Clone{}, false, err
+// pausable is a look at the cluster. It may be made on a host that is no node, because it is about all of them.
+func pausable(ctx context.Context, observer *controller.Observer) (reconcile.Who, error) {
+	who, err := observer.Cluster(ctx)
+	if who.Clone.Primitive != "" {
+		err = nil
 	}
-	clone, err := reconcile.Database(cluster, resource)
-	if err != nil {
-		return clone, false, err
-	}
-	policy, _ := model.PolicyOf(clone)
-	return clone, policy.Paused, nil
+	return who, err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -19,21 +18,16 @@ import (
 // does not answer, nothing goes.
 type Archive struct {
 	Observer      *controller.Observer // of this host
-	Node          string
-	Folder        string   // "" where archive_command or restore_command tells it
-	Move          string   // the folder that files are moved into; "" removes them
-	BackupFolders []string // of base backups that are kept, too
-	Backups       int      // how many of those are kept; reconcile.AllBackups
-	GivenUp       []string // members, lower-cased, whose needs do not count
+	Folder        string               // "" where archive_command or restore_command tells it
+	Move          string               // the folder that files are moved into; "" removes them
+	BackupFolders []string             // of base backups that are kept, too
+	Backups       int                  // how many of those are kept; reconcile.AllBackups
+	GivenUp       []string             // members, lower-cased, whose needs do not count
 }
 
 // needs gathers from where on WAL is needed, and by whom.
 type needs struct {
-	in       reconcile.Input
-	clone    model.Clone
-	policy   model.Policy
-	self     string // lower-cased, as the others
-	primary  string
+	reconcile.Who
 	conninfo string
 	server   *postgres.Server
 	givenUp  []string
@@ -64,44 +58,32 @@ func (a *Archive) Prune(ctx context.Context) (Work, error) {
 }
 
 func (a *Archive) look(ctx context.Context) (*needs, error) {
-	in, err := a.Observer.Full(ctx)
+	who, err := a.Observer.Full(ctx)
+	if err == nil && who.Cluster == nil {
+		err = errors.New(who.ClusterProblem)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if in.Cluster == nil {
-		return nil, errors.New(in.ClusterProblem)
-	}
-	n := &needs{in: in, self: strings.ToLower(a.Node), givenUp: a.GivenUp}
-	if n.clone, err = reconcile.Database(*in.Cluster, in.Resource); err != nil {
+	if _, err := who.ConfirmedPrimary(); err != nil {
 		return nil, err
 	}
-	primary, err := reconcile.ConfirmedPrimary(*in.Cluster, n.clone)
-	if err != nil {
+	if err := preflight(who, demand{policy: true}); err != nil {
 		return nil, err
 	}
-	var problems []string
-	n.primary = strings.ToLower(primary)
-	n.policy, problems = model.PolicyOf(n.clone)
 	server, ok := a.Observer.Server().(*postgres.Server)
 	switch {
-	case len(problems) > 0:
-		return nil, errors.New(strings.Join(problems, "; "))
-	case !in.Cluster.Quorate:
-		return nil, errors.New("this partition has no quorum: what the other hosts need is not known")
-	case !ok || in.Instance.State != model.ServerUp:
-		return nil, fmt.Errorf("PostgreSQL here is %s, and has to say what it needs: %s", in.Instance.State, in.Instance.Problem)
-	case !slices.Contains(n.policy.Members, n.self):
-		return nil, fmt.Errorf("this host, %s, is not in the agent's node_list", a.Node)
-	case in.Instance.InRecovery == (n.self == n.primary):
-		return nil, fmt.Errorf("the cluster says that the primary is %s, and PostgreSQL here differs: wait", primary)
+	case !ok || who.Instance.State != model.ServerUp:
+		return nil, fmt.Errorf("PostgreSQL here is %s, and has to say what it needs: %s", who.Instance.State, who.Instance.Problem)
+	case who.Standing == model.InTransition:
+		return nil, fmt.Errorf("the cluster says that the primary is %s, and PostgreSQL here differs: wait", who.Primary)
 	}
-	for _, host := range n.givenUp {
-		if !slices.Contains(n.policy.Members, host) || host == n.self {
-			return nil, fmt.Errorf("--give-up %s: it is one of the other members %s", host, strings.Join(n.policy.Members, ", "))
+	for _, host := range a.GivenUp {
+		if !slices.Contains(who.Policy.Members, host) || who.Is(host) {
+			return nil, fmt.Errorf("--give-up %s: it is one of the other members %s", host, strings.Join(who.Policy.Members, ", "))
 		}
 	}
-	n.server = server
-	return n, nil
+	return &needs{Who: who, givenUp: a.GivenUp, server: server}, nil
 }
 
 func (n *needs) add(from model.LSN, format string, args ...any) {
@@ -111,21 +93,21 @@ func (n *needs) add(from model.LSN, format string, args ...any) {
 // gather asks this host, the primary, and every member that runs. This host's redo stands for the primary's, too: a
 // restartpoint is never ahead of the primary's last checkpoint.
 func (n *needs) gather(ctx context.Context) error {
-	i := n.in.Instance
-	n.add(i.Redo, "%s, its last checkpoint", n.self)
+	i := n.Instance
+	n.add(i.Redo, "%s, its last checkpoint", n.Self)
 	for _, s := range i.Slots {
 		if s.RestartLSN.IsValid() {
-			n.add(s.RestartLSN, "the slot %s on %s", s.Name, n.self)
+			n.add(s.RestartLSN, "the slot %s on %s", s.Name, n.Self)
 		}
 	}
 	if slices.ContainsFunc(i.Senders, func(s model.WALSender) bool { return s.State == "backup" }) {
 		return errors.New("a base backup is being taken here, and where it begins is not known before it ends: wait for it")
 	}
-	if n.self != n.primary && n.in.Upstream == nil {
-		return fmt.Errorf("the primary %s could not be asked: %s", n.primary, n.in.UpstreamProblem)
+	if n.Self != n.Primary && n.Upstream == nil {
+		return fmt.Errorf("the primary %s could not be asked: %s", n.Primary, n.UpstreamProblem)
 	}
-	if n.self != n.primary {
-		if err := n.answer(n.primary, *n.in.Upstream); err != nil {
+	if n.Self != n.Primary {
+		if err := n.answer(n.Primary, *n.Upstream); err != nil {
 			return err
 		}
 	}
@@ -133,8 +115,8 @@ func (n *needs) gather(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, member := range n.policy.Members {
-		if member == n.self || member == n.primary || slices.Contains(n.givenUp, member) {
+	for _, member := range n.Policy.Members {
+		if member == n.Self || member == n.Primary || slices.Contains(n.givenUp, member) {
 			continue
 		}
 		if err := n.member(ctx, member, addresses); err != nil {
@@ -147,30 +129,30 @@ func (n *needs) gather(ctx context.Context) error {
 // slotOnPrimary sees that the primary holds WAL for every standby: what one has whose slot holds nothing is not known. Nor is it
 // of one that is away, unless pgrex on the primary foretells that it comes back: a slot may have been made since.
 func (n *needs) slotOnPrimary() error {
-	primary, _ := n.in.Cluster.Node(n.primary)
-	for _, member := range n.policy.Members {
-		if member == n.primary || member == n.self || slices.Contains(n.givenUp, member) {
+	primary := n.NodeOf(n.Primary)
+	for _, member := range n.Policy.Members {
+		if member == n.Primary || member == n.Self || slices.Contains(n.givenUp, member) {
 			continue
 		}
-		name := n.policy.SlotNames()[member]
+		name := n.Names[member]
 		reserved := false
-		if n.self == n.primary {
-			reserved = slices.ContainsFunc(n.in.Instance.Slots, func(s model.Slot) bool { return s.Name == name && s.Reserved() })
+		if n.Self == n.Primary {
+			reserved = slices.ContainsFunc(n.Instance.Slots, func(s model.Slot) bool { return s.Name == name && s.Reserved() })
 		} else {
-			slot, _ := n.in.Upstream.Slot(name)
+			slot, _ := n.Upstream.Slot(name)
 			reserved = slot.RestartLSN.IsValid()
 		}
 		if !reserved {
 			return fmt.Errorf("the primary %s holds no WAL for %s in the slot %s, so that it is not known what that host needs: bring it back "+
-				"first, see pgrex status; if it is to be copied anyway, --give-up %[2]s", n.primary, member, name)
+				"first, see pgrex status; if it is to be copied anyway, --give-up %[2]s", n.Primary, member, name)
 		}
-		if !n.runs(member) && n.policy.Paused {
+		if !n.runs(member) && n.Policy.Paused {
 			return fmt.Errorf("%s is away and pgrex is paused, so that what it has foretold may hold no more: type pgrex resume first", member)
 		}
 		way := model.ForecastIn(primary.Attribute(model.ForecastAttribute), member)
 		if !n.runs(member) && way != model.WayStream && way != model.WayRewind {
 			return fmt.Errorf("%s is away, and pgrex on the primary %s foretells %q for it, so that it may need WAL that only the archive has: bring "+
-				"it back first, see pgrex status; if it is to be copied anyway, --give-up %[1]s", member, n.primary, way)
+				"it back first, see pgrex status; if it is to be copied anyway, --give-up %[1]s", member, n.Primary, way)
 		}
 	}
 	return nil
@@ -179,10 +161,9 @@ func (n *needs) slotOnPrimary() error {
 // member asks a standby that runs for its slots, and how far it is. One that is stopped has everything from its redo on in
 // its own pg_wal, up to where its slot on the primary stands.
 func (n *needs) member(ctx context.Context, member string, addresses map[string]string) error {
-	node, known := n.in.Cluster.Node(member)
-	_, said := n.clone.Role(member)
+	node := n.NodeOf(member)
 	switch {
-	case known && (node.Unclean || node.Pending || node.Online && !said):
+	case node.Unclean || node.Pending || node.Online && n.RoleOf(member) == "":
 		return fmt.Errorf("the cluster does not know how %s is: wait, or see crm_mon", member)
 	case !n.runs(member):
 		return nil
@@ -196,7 +177,7 @@ func (n *needs) member(ctx context.Context, member string, addresses map[string]
 		return fmt.Errorf("%s runs and could not be asked what it needs: %w", member, err)
 	}
 	defer source.Close()
-	upstream, err := source.Identify(ctx, n.slotNames()...)
+	upstream, err := source.Identify(ctx, n.SlotNames()...)
 	if err != nil {
 		return fmt.Errorf("%s runs and could not be asked what it needs: %w", member, err)
 	}
@@ -209,16 +190,14 @@ func (n *needs) member(ctx context.Context, member string, addresses map[string]
 
 // runs tells whether the cluster says that a member runs the database.
 func (n *needs) runs(member string) bool {
-	node, known := n.in.Cluster.Node(member)
-	role, _ := n.clone.Role(member)
-	return known && node.Online && role != model.RoleStopped
+	return n.NodeOf(member).Online && n.RoleOf(member) != model.RoleStopped
 }
 
 // answer adds what another host's slots need.
 func (n *needs) answer(member string, u model.Upstream) error {
-	if u.SystemID != n.in.Instance.SystemID {
+	if u.SystemID != n.Instance.SystemID {
 		return fmt.Errorf("the server at %s, which is to be %s, is another database: its system identifier is %s, and here it is %s",
-			u.Address, member, u.SystemID, n.in.Instance.SystemID)
+			u.Address, member, u.SystemID, n.Instance.SystemID)
 	}
 	for _, s := range u.Slots {
 		if s.RestartLSN.IsValid() {
@@ -228,15 +207,10 @@ func (n *needs) answer(member string, u model.Upstream) error {
 	return nil
 }
 
-func (n *needs) slotNames() []string {
-	names := slices.Sorted(maps.Values(n.policy.SlotNames()))
-	return slices.Compact(names)
-}
-
 // addresses are those from which the standbys come, which the primary alone knows.
 func (n *needs) addresses(ctx context.Context) (map[string]string, error) {
 	addresses := map[string]string{}
-	if n.self != n.primary {
+	if n.Self != n.Primary {
 		return addresses, nil
 	}
 	standbys, err := n.server.Replications(ctx)
@@ -254,7 +228,7 @@ func (n *needs) address(ctx context.Context, member string, addresses map[string
 	found, err := net.DefaultResolver.LookupHost(ctx, member)
 	if err != nil {
 		return "", fmt.Errorf("%s runs, and its address is not known: it does not stream from here, and its name leads nowhere (%w); "+
-			"run it on the primary %s, with --archive", member, err, n.primary)
+			"run it on the primary %s, with --archive", member, err, n.Primary)
 	}
 	return found[0], nil
 }

@@ -70,7 +70,7 @@ func (a *Archive) choose(folder string, n *needs) (Work, error) {
 		}
 		n.add(from, "the backup in %s", backup)
 	}
-	p := reconcile.Prune(names, n.found, a.Backups, n.in.Instance.WALSegmentSize)
+	p := reconcile.Prune(names, n.found, a.Backups, n.Instance.WALSegmentSize)
 	w := Work{Says: []string{"needed in " + folder + ":"}}
 	for _, need := range p.Needs {
 		w.Says = append(w.Says, fmt.Sprintf("  from %s on: %s", need.From, need.Who))
@@ -79,7 +79,7 @@ func (a *Archive) choose(folder string, n *needs) (Work, error) {
 		w.Says = append(w.Says, "every file is needed")
 		return w, nil
 	}
-	return a.step(w, folder, p.Names, n.in.Instance.SystemID)
+	return a.step(w, folder, p.Names, n.Instance.SystemID)
 }
 
 func (a *Archive) step(w Work, folder string, names []string, systemID string) (Work, error) {

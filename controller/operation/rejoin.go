@@ -24,12 +24,9 @@ const (
 // Rejoin brings a host back that does not come back by itself.
 type Rejoin struct {
 	Observer *controller.Observer // of this host
-	Clusters controller.ClusterReader
-	Node     string
-	Resource string
-	MaxRate  uint64 // of a copy, in bytes a second; 0 for no limit
-	DryRun   bool   // Look does not ask for being the only one
-	Archive  bool   // try the WAL archive, where it is needed
+	MaxRate  uint64               // of a copy, in bytes a second; 0 for no limit
+	DryRun   bool                 // Look does not ask for being the only one
+	Archive  bool                 // try the WAL archive, where it is needed
 	Report   Reporter
 	Redraw   Reporter // draws a line over the one that it drew before; nil where there is no terminal
 }
@@ -107,18 +104,18 @@ func (r *Rejoin) keepAway(c *Case) []Step {
 		}
 	}
 	return []Step{away, await("PostgreSQL here has ended", stopPatience, func(ctx context.Context) error {
-		return c.place.stopped(ctx, r.Clusters, r.Resource, c.node)
+		return c.place.stopped(ctx, r.Observer)
 	})}
 }
 
-// stopped tells whether Pacemaker knows the database on this node to be stopped, and it is.
-func (p place) stopped(ctx context.Context, clusters controller.ClusterReader, resource, node string) error {
-	_, clone, err := database(ctx, clusters, resource)
+// stopped reports whether Pacemaker knows the database on this host to be stopped, and it is.
+func (p place) stopped(ctx context.Context, observer *controller.Observer) error {
+	who, err := observer.Cluster(ctx)
 	if err != nil {
 		return err
 	}
-	if role, _ := clone.Role(node); role != model.RoleStopped {
-		return fmt.Errorf("to Pacemaker its role is %q", role)
+	if who.RoleOf(who.Self) != model.RoleStopped {
+		return fmt.Errorf("to Pacemaker it is %s", who.RoleText(who.Self))
 	}
 	if p.runs() {
 		return errors.New("it runs, though Pacemaker says that it is stopped: end it with pg_ctl stop")
@@ -127,8 +124,8 @@ func (p place) stopped(ctx context.Context, clusters controller.ClusterReader, r
 }
 
 func (r *Rejoin) quorum(ctx context.Context) error {
-	cluster, err := r.Clusters.Read(ctx)
-	if err == nil && !cluster.Quorate {
+	who, err := r.Observer.Cluster(ctx)
+	if err == nil && !who.Cluster.Quorate {
 		err = errors.New("this partition has no quorum")
 	}
 	return err

@@ -29,53 +29,33 @@ type Work struct {
 // stopped, also after Pacemaker was started anew.
 type Service struct {
 	Observer *controller.Observer // of this host
-	Clusters controller.ClusterReader
-	Node     string
-	Resource string
 }
 
 // self is this host in the cluster, fit to be started or stopped.
 type self struct {
-	cluster model.Cluster
-	clone   model.Clone
-	node    model.Node
-	role    model.Role
-	place   place
+	reconcile.Who
+	place place
 }
 
 func (s *Service) look(ctx context.Context) (self, error) {
-	cluster, err := s.Clusters.Read(ctx)
-	if errors.Is(err, cib.ErrClusterDown) {
-		return self{}, fmt.Errorf("%w; type as root: systemctl start pacemaker", err)
+	who, err := s.Observer.Cluster(ctx)
+	if err == nil {
+		err = preflight(who, demand{managed: true})
 	}
 	if err != nil {
 		return self{}, err
 	}
-	h := self{cluster: cluster}
-	if h.clone, err = reconcile.Database(cluster, s.Resource); err != nil {
-		return h, err
-	}
-	h.node, _ = cluster.Node(s.Node)
-	switch {
-	case !h.node.Online:
-		return h, fmt.Errorf("this host, %s, is not online in the cluster: wait until Pacemaker has joined it, or see crm_mon", s.Node)
-	case !cluster.Quorate:
-		return h, errors.New("this partition has no quorum: bring the other hosts or the network back first")
-	case cluster.Maintenance || h.node.Maintenance || !h.clone.Managed:
-		return h, fmt.Errorf("the cluster, this node or the database is in maintenance: Pacemaker would start and stop nothing; %s", leaveFirst(h.clone))
-	}
-	if h.place, err = placeOf(h.clone); err != nil {
-		return h, err
-	}
-	h.role, _ = h.clone.Role(s.Node)
-	return h, nil
+	place, err := placeOf(who.Clone)
+	return self{who, place}, err
 }
+
+// role is what Pacemaker says for certain of the database here.
+func (h self) role() model.Role { return h.RoleOf(h.Self) }
 
 // others are the other hosts where the database has a role.
 func (h self) others(role model.Role) (hosts []string) {
-	policy, _ := model.PolicyOf(h.clone)
-	for _, member := range policy.Members {
-		if r, _ := h.clone.Role(member); r == role && !strings.EqualFold(member, h.node.Name) {
+	for _, member := range h.Policy.Members {
+		if h.RoleOf(member) == role && !h.Is(member) {
 			hosts = append(hosts, member)
 		}
 	}
@@ -86,14 +66,14 @@ func (h self) others(role model.Role) (hosts []string) {
 // others run is a failover, which force alone allows.
 func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (Work, error) {
 	h, err := s.look(ctx)
-	if err != nil || h.node.Standby && h.role == model.RoleStopped && !h.place.runs() {
+	if err != nil || h.Here.Standby && h.role() == model.RoleStopped && !h.place.runs() {
 		return Work{}, err
 	}
 	standbys := h.others(model.RoleUnpromoted)
-	failover := h.role == model.RolePromoted && len(standbys) > 0
+	failover := h.role() == model.RolePromoted && len(standbys) > 0
 	if failover && !force {
 		return Work{}, fmt.Errorf("this host, %s, is the primary, and %s would see it fail: type pgrex switchover first; to stop the whole "+
-			"cluster, type pgrex stop on %[2]s first and here last; --force is a failover", h.node.Name, strings.Join(standbys, ", "))
+			"cluster, type pgrex stop on %[2]s first and here last; --force is a failover", h.Here.Name, strings.Join(standbys, ", "))
 	}
 	w := Work{Says: h.leaves(failover, standbys)}
 	server, err := s.server(ctx)
@@ -104,14 +84,14 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (Work, error
 		w.Steps = append(w.Steps, Step{Text: "a checkpoint here, so that the stop is short", Do: server.Checkpoint})
 	}
 	w.Steps = append(w.Steps, s.unchanged(h, failover))
-	away := (&Rejoin{Clusters: s.Clusters, Resource: s.Resource}).keepAway(&Case{node: h.node.Name, place: h.place})
+	away := (&Rejoin{Observer: s.Observer}).keepAway(&Case{node: h.Here.Name, place: h.place})
 	switch {
-	case failover && len(reconcile.Successors(h.cluster, h.clone)) > 0:
+	case failover && len(h.Successors()) > 0:
 		away[0].UndoText = "pgrex rejoin"
 		away[0].Undo = func(context.Context) error {
 			return errors.New("if this node is in standby, another host is the primary by now, or soon")
 		}
-	case h.node.Standby:
+	case h.Here.Standby:
 		away[0].Undo = nil
 	}
 	w.Steps = append(w.Steps, away...)
@@ -120,14 +100,14 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (Work, error
 
 // unchanged looks again: the operator may have taken a while to answer, and so may a checkpoint.
 func (s *Service) unchanged(h self, failover bool) Step {
-	return Step{Text: "see that the database here is still " + string(h.role), Do: func(ctx context.Context) error {
+	return Step{Text: "see that the database here is still " + h.RoleText(h.Self), Do: func(ctx context.Context) error {
 		now, err := s.look(ctx)
 		switch {
 		case err != nil:
 			return err
-		case now.role != h.role:
-			return fmt.Errorf("it is %s by now: type pgrex stop again", now.role)
-		case now.role == model.RolePromoted && !failover && len(now.others(model.RoleUnpromoted)) > 0:
+		case now.role() != h.role():
+			return fmt.Errorf("it is %s by now: type pgrex stop again", now.RoleText(now.Self))
+		case now.role() == model.RolePromoted && !failover && len(now.others(model.RoleUnpromoted)) > 0:
 			return fmt.Errorf("%s runs by now, and would see it fail: type pgrex stop again", strings.Join(now.others(model.RoleUnpromoted), ", "))
 		}
 		return nil
@@ -151,16 +131,16 @@ func (s *Service) server(ctx context.Context) (*postgres.Server, error) {
 func (h self) leaves(failover bool, standbys []string) []string {
 	primary := h.others(model.RolePromoted)
 	switch {
-	case h.role == model.RoleStopped:
+	case h.role() == model.RoleStopped:
 		return nil
 	case failover:
-		next := reconcile.Successors(h.cluster, h.clone)
+		next := h.Successors()
 		if len(next) == 0 {
 			return []string{"warning: nobody may take over: no standby is in step with this primary, so that nobody serves until pgrex start here"}
 		}
 		return []string{"warning: this is a failover: " + strings.Join(next, " or ") +
 			" takes over, and this host may need pgrex rejoin to come back"}
-	case h.role == model.RolePromoted:
+	case h.role() == model.RolePromoted:
 		return []string{"warning: this host is the last: nobody serves then; it has the newest data, so start it first again"}
 	case len(primary) == 0 && len(standbys) == 0:
 		return []string{"warning: this host is the last that runs"}
@@ -180,9 +160,9 @@ func (s *Service) Start(ctx context.Context, force bool) (Work, error) {
 	if promoted := h.others(model.RolePromoted); len(promoted) > 0 {
 		return s.follow(ctx, h)
 	}
-	if h.role != model.RoleStopped || h.place.runs() {
-		if primary, err := reconcile.ConfirmedPrimary(h.cluster, h.clone); err != nil || !strings.EqualFold(primary, h.node.Name) {
-			return Work{}, fmt.Errorf("the database here runs (to Pacemaker its role is %q), and no host is the primary yet: wait, or see crm_mon -A", h.role)
+	if h.role() != model.RoleStopped || h.place.runs() {
+		if primary, err := h.ConfirmedPrimary(); err != nil || !h.Is(primary) {
+			return Work{}, fmt.Errorf("the database here runs (to Pacemaker it is %s), and no host is the primary yet: wait, or see crm_mon -A", h.RoleText(h.Self))
 		}
 		return Work{}, nil
 	}
@@ -191,14 +171,14 @@ func (s *Service) Start(ctx context.Context, force bool) (Work, error) {
 
 // follow starts a standby whose data are a part of the primary's.
 func (s *Service) follow(ctx context.Context, h self) (Work, error) {
-	r := &Rejoin{Observer: s.Observer, Clusters: s.Clusters, Node: s.Node, Resource: s.Resource}
+	r := &Rejoin{Observer: s.Observer}
 	c, err := r.Look(ctx)
 	switch {
 	case err != nil:
 		return Work{}, err
 	case c.Streams:
 		return Work{}, nil
-	case h.role != model.RoleStopped || c.place.runs():
+	case h.role() != model.RoleStopped || c.place.runs():
 		return Work{}, errors.New("the database here runs, but does not stream through its own slot: wait, or type pgrex rejoin")
 	case c.place.rewinding() != notBegun:
 		return Work{}, errors.New("a rewind was begun here and not finished: type pgrex rejoin")
@@ -230,8 +210,8 @@ func (s *Service) first(ctx context.Context, h self, force bool) (Work, error) {
 	if err != nil {
 		return Work{}, fmt.Errorf("it is not known how new the data here are: %w", err)
 	}
-	claims := reconcile.Claims(h.cluster, h.clone)
-	why := reconcile.NotFirst(h.node.Name, local.End, claims)
+	claims := h.Claims()
+	why := reconcile.NotFirst(h.Here.Name, local.End, claims)
 	_, locked := os.Stat(h.place.lock())
 	switch {
 	case force:
@@ -262,17 +242,17 @@ func (s *Service) claim(h self) (steps []Step) {
 	whileStopped := func(step Step, undo func(context.Context) error, text string) Step {
 		step.UndoText = "while the database here is stopped: " + text
 		step.Undo = func(ctx context.Context) error {
-			if err := h.place.stopped(ctx, s.Clusters, h.clone.Primitive, h.node.Name); err != nil {
+			if err := h.place.stopped(ctx, s.Observer); err != nil {
 				return err
 			}
 			return undo(ctx)
 		}
 		return step
 	}
-	name := reconcile.DataStatus(h.clone)
-	if status := h.node.Permanent[name]; status != reconcile.DataLatest {
-		undo := cib.SetNodeAttribute(h.node.Name, name, status)
-		steps = append(steps, whileStopped(run(cib.SetNodeAttribute(h.node.Name, name, reconcile.DataLatest), nil), undo.Run, undo.String()))
+	name := reconcile.DataStatus(h.Clone)
+	if status := h.Here.Permanent[name]; status != reconcile.DataLatest {
+		undo := cib.SetNodeAttribute(h.Here.Name, name, status)
+		steps = append(steps, whileStopped(run(cib.SetNodeAttribute(h.Here.Name, name, reconcile.DataLatest), nil), undo.Run, undo.String()))
 	}
 	lock := h.place.lock()
 	if _, err := os.Stat(lock); err == nil {
@@ -293,8 +273,8 @@ func (s *Service) noPrimary(ctx context.Context) error {
 // hand gives the database, whose data are proven, back to Pacemaker. If it fails the database is stopped, and the node in standby,
 // so that it stays stopped.
 func (s *Service) hand(h self) []Step {
-	standby := cib.SetStandby(h.node.Name, true)
-	cleanup := run(cib.Cleanup(h.clone.Primitive, h.node.Name), nil) // where the node is not in standby, Pacemaker starts it at that
+	standby := cib.SetStandby(h.Here.Name, true)
+	cleanup := run(cib.Cleanup(h.Clone.Primitive, h.Here.Name), nil) // where the node is not in standby, Pacemaker starts it at that
 	cleanup.UndoText = "unless it is the primary by now: " + standby.String()
 	cleanup.Undo = func(ctx context.Context) error {
 		if err := s.isPrimary(ctx); err == nil {
@@ -305,16 +285,16 @@ func (s *Service) hand(h self) []Step {
 		}
 		_ = cib.Settle().Run(ctx) // a start under way ends first; what matters is seen below
 		return await("PostgreSQL here has ended", stopPatience, func(ctx context.Context) error {
-			return h.place.stopped(ctx, s.Clusters, h.clone.Primitive, h.node.Name)
+			return h.place.stopped(ctx, s.Observer)
 		}).Do(ctx)
 	}
-	return []Step{cleanup, run(cib.ClearBan(h.clone.Primitive, h.node.Name), nil), run(cib.ClearBan(h.clone.ID, h.node.Name), nil),
-		run(cib.DeleteStandby(h.node.Name), nil)}
+	return []Step{cleanup, run(cib.ClearBan(h.Clone.Primitive, h.Here.Name), nil), run(cib.ClearBan(h.Clone.ID, h.Here.Name), nil),
+		run(cib.DeleteStandby(h.Here.Name), nil)}
 }
 
 // isPrimary tells whether this host is the primary by every sign.
 func (s *Service) isPrimary(ctx context.Context) error {
-	return isPrimary(ctx, s.Clusters, s.Resource, s.Node)
+	return isPrimary(ctx, s.Observer, s.Observer.Node)
 }
 
 func (s *Service) takesWrites(ctx context.Context) error {

@@ -33,10 +33,7 @@ const (
 // The old primary's data are a part of the new one's for the same reason, so that the lock may go that keeps it from starting.
 type Switchover struct {
 	Observer *controller.Observer // of this host
-	Clusters controller.ClusterReader
-	Node     string
-	Resource string
-	To       string // "" for any host that can
+	To       string               // "" for any host that can
 	Report   Reporter
 
 	before
@@ -67,9 +64,8 @@ func (s *Switchover) Steps(ctx context.Context) (steps []Step, err error) {
 	if err != nil {
 		return nil, err
 	}
-	node, _ := s.cluster.Node(s.Node)
-	s.rejoin = &Rejoin{Observer: s.Observer, Clusters: s.Clusters, Node: s.Node, Resource: s.Resource, Report: s.Report}
-	s.back = &Case{place: s.place, node: node.Name, primitive: s.clone.Primitive, slot: s.policy.SlotNames()[strings.ToLower(s.Node)]}
+	s.rejoin = &Rejoin{Observer: s.Observer, Report: s.Report}
+	s.back = &Case{place: s.place, node: s.Here.Name, primitive: s.Clone.Primitive, slot: s.OwnSlot()}
 	first := []Step{
 		{Text: "a checkpoint here, so that the shutdown is short", Do: server.Checkpoint},
 		{Text: "see that " + s.target + " can still take over", Do: func(ctx context.Context) error {
@@ -88,13 +84,13 @@ func (s *Switchover) Steps(ctx context.Context) (steps []Step, err error) {
 // look finds who can take over from this host, and why nobody can. The operator may take a while to answer, and so may a
 // checkpoint: it is asked again when the first step that changes something is next.
 func (s *Switchover) look(ctx context.Context) (server primaryServer, err error) {
-	if s.before, err = onPrimary(ctx, s.Observer, s.Node); err != nil {
+	if s.Who, err = onPrimary(ctx, s.Observer); err != nil {
 		return nil, err
 	}
-	if s.place, err = placeOf(s.clone); err != nil {
+	if s.place, err = placeOf(s.Clone); err != nil {
 		return nil, err
 	}
-	if s.conninfo, err = s.place.conninfo(ctx, s.clone); err != nil {
+	if s.conninfo, err = s.place.conninfo(ctx, s.Clone); err != nil {
 		return nil, err
 	}
 	server, ok := s.Observer.Server().(primaryServer)
@@ -105,8 +101,7 @@ func (s *Switchover) look(ctx context.Context) (server primaryServer, err error)
 	if err != nil {
 		return nil, err
 	}
-	node, _ := s.cluster.Node(s.Node)
-	found := reconcile.Switchover{Cluster: s.cluster, Clone: s.clone, Primary: node.Name, Standbys: standbys}
+	found := reconcile.Switchover{Who: s.Who, Standbys: standbys}
 	if s.target, err = found.Successor(s.To); err != nil {
 		return nil, err
 	}
@@ -118,18 +113,14 @@ func (s *Switchover) look(ctx context.Context) (server primaryServer, err error)
 // slotsAreThere tells whether the target holds WAL for every other member. It also proves that the target lets this host in,
 // which is to follow it.
 func (s *Switchover) slotsAreThere(ctx context.Context) error {
-	var names []string
-	for _, member := range s.policy.Members {
-		names = append(names, s.policy.SlotNames()[member])
-	}
-	said, err := s.askTarget(ctx, names...)
+	said, err := s.askTarget(ctx, s.SlotNames()...)
 	if err != nil {
 		return fmt.Errorf("%s cannot be asked from here, so that this host could not follow it: %w", s.target, err)
 	}
-	if s.policy.AgentSlots || !s.policy.StandbySlots {
+	if s.Policy.AgentSlots || !s.Policy.StandbySlots {
 		return nil // there are none before it is promoted
 	}
-	if missing := reconcile.MissingSlots(s.policy, s.target, said); len(missing) > 0 {
+	if missing := s.MissingSlots(s.target, said); len(missing) > 0 {
 		return fmt.Errorf("%s holds no WAL for the others, its slots are not there or not reserved (%s): see that pgrex runs there",
 			s.target, strings.Join(missing, ", "))
 	}
@@ -150,11 +141,11 @@ func (s *Switchover) askTarget(ctx context.Context, slots ...string) (model.Upst
 func (s *Switchover) handOver() []Step {
 	var steps []Step
 	ban := func(c cib.Command, node string) {
-		clear := cib.ClearBan(s.clone.ID, node)
+		clear := cib.ClearBan(s.Clone.ID, node)
 		steps = append(steps, run(c, &clear))
 	}
 	for _, node := range s.others() {
-		ban(cib.BanPromoted(s.clone.ID, node), node)
+		ban(cib.BanPromoted(s.Clone.ID, node), node)
 	}
 	leave := cib.DeleteProperty(maintenanceMode)
 	maintenance, ownBan := s.lookAway(leave)
@@ -164,7 +155,7 @@ func (s *Switchover) handOver() []Step {
 		ownBan,
 		s.shutDown(),
 		await(s.target+" has all of the WAL", receivePatience, s.hasAll),
-		noReturn(leaveMaintenance(leave, s.Clusters), &s.given),
+		noReturn(leaveMaintenance(leave, s.Observer), &s.given),
 		s.takesWrites(),
 		noReturn(await(s.target+" is the primary by every sign", promotePatience, s.isPrimary), &s.done))
 }
@@ -172,13 +163,13 @@ func (s *Switchover) handOver() []Step {
 // lookAway are the steps with which Pacemaker looks away, and is kept off this host. Undone, maintenance-mode is not left while
 // the ban is there: Pacemaker would stop the primary that was started again.
 func (s *Switchover) lookAway(leave cib.Command) (maintenance, ownBan Step) {
-	clear := cib.ClearBan(s.clone.ID, s.back.node)
+	clear := cib.ClearBan(s.Clone.ID, s.back.node)
 	lift := func(ctx context.Context) error {
 		err := clear.Run(ctx)
 		s.banned = s.banned && err != nil
 		return err
 	}
-	ownBan = run(cib.Ban(s.clone.ID, s.back.node), &clear)
+	ownBan = run(cib.Ban(s.Clone.ID, s.back.node), &clear)
 	ban := ownBan.Do
 	ownBan.Do = func(ctx context.Context) error { s.banned = true; return ban(ctx) }
 	ownBan.Undo = lift
@@ -208,8 +199,8 @@ func noReturn(step Step, done *bool) Step {
 
 // others are the nodes of the members that are neither this host nor the target.
 func (s *Switchover) others() (nodes []string) {
-	for _, member := range s.policy.Members {
-		node, known := s.cluster.Node(member)
+	for _, member := range s.Policy.Members {
+		node, known := s.Cluster.Node(member)
 		if known && node.Name != s.target && node.Name != s.back.node {
 			nodes = append(nodes, node.Name)
 		}
@@ -220,7 +211,7 @@ func (s *Switchover) others() (nodes []string) {
 // shutDown ends PostgreSQL here. Undone, it is started as it was before, as the primary: nobody else has been promoted.
 func (s *Switchover) shutDown() Step {
 	stop := s.place.program("pg_ctl", "stop", "--pgdata="+s.place.data, "--mode=fast", "--wait", "--timeout="+shutdownSeconds)
-	log := s.clone.Parameters["logfile"]
+	log := s.Clone.Parameters["logfile"]
 	if log == "" {
 		log = "/dev/null" // the agent's default
 	}
@@ -248,8 +239,8 @@ func (s *Switchover) shutDown() Step {
 
 // maintenance tells whether maintenance-mode is on.
 func (s *Switchover) maintenance(ctx context.Context) (on bool, err error) {
-	cluster, err := s.Clusters.Read(ctx)
-	return cluster.Maintenance, err
+	who, err := s.Observer.Cluster(ctx)
+	return err == nil && who.Cluster.Maintenance, err
 }
 
 // seeEnd finds the end of the WAL here.
@@ -286,7 +277,7 @@ func (s *Switchover) hasAll(ctx context.Context) error {
 // takesWrites waits for the first look that finds a primary at the address that clients, too, may use. Undone, every host may
 // be promoted again, this one too: all it has the target has as well, so that it may follow it in any case.
 func (s *Switchover) takesWrites() Step {
-	vip := s.clone.Parameters["master_ip"]
+	vip := s.Clone.Parameters["master_ip"]
 	step := await(vip+" takes writes again", promotePatience, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, lookPatience)
 		defer cancel()
@@ -310,13 +301,13 @@ func (s *Switchover) takesWrites() Step {
 		}
 		return err
 	}
-	clear := cib.ClearBan(s.clone.ID, "")
+	clear := cib.ClearBan(s.Clone.ID, "")
 	step.UndoText = "once the database here is stopped to Pacemaker, too: rm -f " + s.place.lock() + "; " + clear.String()
 	step.Undo = func(ctx context.Context) error {
 		// Without the ban Pacemaker would look for the primary that it has left here, and count what it finds as a failure. If
 		// it does not get there, somebody must be able to serve all the same.
 		_ = await("Pacemaker has stopped it here", demotePatience, func(ctx context.Context) error {
-			return s.place.stopped(ctx, s.Clusters, s.clone.Primitive, s.back.node)
+			return s.place.stopped(ctx, s.Observer)
 		}).Do(ctx)
 		if err := removeFile(s.place.lock()); err != nil {
 			return err
@@ -327,14 +318,14 @@ func (s *Switchover) takesWrites() Step {
 }
 
 func (s *Switchover) isPrimary(ctx context.Context) error {
-	return isPrimary(ctx, s.Clusters, s.clone.Primitive, s.target)
+	return isPrimary(ctx, s.Observer, s.target)
 }
 
 // comeBack are the steps that make this host a standby of the target. What is left when one fails is for pgrex rejoin.
 func (s *Switchover) comeBack() []Step {
 	var steps []Step
 	for _, node := range s.others() {
-		steps = append(steps, run(cib.ClearBan(s.clone.ID, node), nil))
+		steps = append(steps, run(cib.ClearBan(s.Clone.ID, node), nil))
 	}
 	proven := "the data here are a part of " + s.target + "'s"
 	return append(steps,
@@ -352,7 +343,7 @@ func (s *Switchover) comeBack() []Step {
 		}},
 		s.back.nameSlot(),
 		s.place.unlock(),
-		run(cib.ClearBan(s.clone.ID, s.back.node), nil),
+		run(cib.ClearBan(s.Clone.ID, s.back.node), nil),
 		s.rejoin.awaitStreams(s.back),
 	)
 }
@@ -363,7 +354,7 @@ func (s *Switchover) WayOut() string {
 	case s.done:
 		var clear strings.Builder
 		for _, node := range s.others() {
-			clear.WriteString(cib.ClearBan(s.clone.ID, node).String() + "; ")
+			clear.WriteString(cib.ClearBan(s.Clone.ID, node).String() + "; ")
 		}
 		return fmt.Sprintf("%s is the primary now; to make this host its standby, type: %spgrex rejoin", s.target, clear.String())
 	case s.given:

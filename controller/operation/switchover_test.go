@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
@@ -36,14 +38,21 @@ func programsAsOwner(t *testing.T, server *pgserver.Server) string {
 type maintenance bool
 
 func (m *maintenance) Read(context.Context) (model.Cluster, error) {
-	return model.Cluster{Maintenance: bool(*m)}, nil
+	return model.Cluster{
+		Maintenance: bool(*m), Nodes: []model.Node{{Name: "pm01", Online: true}},
+		Clones: []model.Clone{{ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql"}},
+	}, nil
+}
+
+func (m *maintenance) observer() *controller.Observer {
+	return &controller.Observer{Node: "pm01", Clusters: m}
 }
 
 // Maintenance-mode is left when the CIB says so, whatever the tool said.
 func TestLeaveMaintenance(t *testing.T) {
 	on := maintenance(true)
-	s := &Switchover{Clusters: &on}
-	step := noReturn(leaveMaintenance(cib.Command{Path: "false"}, s.Clusters), &s.given)
+	s := &Switchover{Observer: on.observer()}
+	step := noReturn(leaveMaintenance(cib.Command{Path: "false"}, s.Observer), &s.given)
 	if err := step.Do(t.Context()); err == nil || s.given {
 		t.Errorf("it is still on, but: %v, %t", err, s.given)
 	}
@@ -61,7 +70,7 @@ func TestLookAwayUndone(t *testing.T) {
 	}{{"--clear", false}, {"never", true}} {
 		t.Run(test.fails, func(t *testing.T) {
 			ran := fakeTools(t, test.fails)
-			s := &Switchover{before: before{clone: model.Clone{ID: "ms"}}, back: &Case{node: "pm01"}}
+			s := &Switchover{before: before{Who: reconcile.Who{Clone: model.Clone{ID: "ms"}}}, back: &Case{node: "pm01"}}
 			leave := cib.DeleteProperty(maintenanceMode)
 			maintenance, ban := s.lookAway(leave)
 			broken := Step{Text: "broken", Do: func(context.Context) error { return errors.New("broken") }}
@@ -93,11 +102,11 @@ func TestShutDownAndBack(t *testing.T) {
 	server.Await("the standby streams", streams)
 	on := maintenance(true)
 	s := &Switchover{
-		Clusters: &on,
+		Observer: on.observer(),
 		place:    place{data: filepath.Join(server.Dir, "data"), bin: programsAsOwner(t, server)},
 		conninfo: standby.Conninfo(), address: "127.0.0.1", target: "pm02",
 	}
-	s.clone.Parameters = map[string]string{"logfile": filepath.Join(server.Dir, "log-after-undo")}
+	s.Clone.Parameters = map[string]string{"logfile": filepath.Join(server.Dir, "log-after-undo")}
 
 	server.SQL("CREATE TABLE written AS SELECT generate_series(1, 10000) AS n")
 	before := time.Now()

@@ -68,6 +68,20 @@ func upstreamConfig(conninfo, kind string) (*pgconn.Config, error) {
 	return config, nil
 }
 
+// applicationNameIn is the application_name of a connection string, "" where it has none or is not understood. What the
+// environment says does not count: it is not the server's.
+func applicationNameIn(conninfo string) string {
+	const keyword = "application_name"
+	if !strings.Contains(conninfo, keyword) {
+		return ""
+	}
+	config, err := pgconn.ParseConfig(withKeyword(conninfo, "sslmode", "disable")) // so that no certificate is looked for
+	if err != nil {
+		return ""
+	}
+	return config.RuntimeParams[keyword]
+}
+
 func seconds(d time.Duration) string { return fmt.Sprint(int(d.Seconds())) }
 
 func isURI(conninfo string) bool {

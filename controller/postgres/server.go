@@ -41,8 +41,9 @@ func (s *Server) Observe(ctx context.Context) (model.Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
 	defer cancel()
 	var document []byte
+	var conninfo *string
 	err := s.query(ctx, func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, sqlObserve).Scan(&document)
+		return conn.QueryRow(ctx, sqlObserve).Scan(&document, &conninfo)
 	})
 	if err != nil {
 		return s.notUp(err)
@@ -50,6 +51,9 @@ func (s *Server) Observe(ctx context.Context) (model.Instance, error) {
 	var instance model.Instance
 	if err := json.Unmarshal(document, &instance); err != nil {
 		return model.Instance{}, fmt.Errorf("read what PostgreSQL says of itself: %w", err)
+	}
+	if conninfo != nil {
+		instance.ApplicationName = applicationNameIn(*conninfo)
 	}
 	if !instance.InRecovery || s.upstream.idle() {
 		s.closeUpstream() // a primary has none, and walsenders are scarce

@@ -10,7 +10,8 @@ const sqlTimeline = `('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_cat
 // invalidation_reason and inactive_since with 17. That an old version is refused is for the plan to say, so that it has
 // to be read, too. A walreceiver calls itself streaming before it has even connected, and again every few seconds where the
 // primary refuses it: it is starting here until it has written WAL (written_lsn came with 13), or has lived for two seconds
-// without, as where there is none to send.
+// without, as where there is none to send. Beside it comes a standby's primary_conninfo, which pg_settings hides from those
+// who may not read it: it has the name that the primary knows this host by.
 const sqlObserve = `
 SELECT pg_catalog.jsonb_build_object(
   'state', 'up',
@@ -57,7 +58,9 @@ SELECT pg_catalog.jsonb_build_object(
     SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
       'application_name', r.application_name, 'pid', r.pid, 'state', r.state, 'address', pg_catalog.host(r.client_addr),
       'flushed', r.flush_lsn, 'replayed', r.replay_lsn, 'replay_lag', extract(epoch FROM r.replay_lag)) ORDER BY r.application_name, r.pid)
-    FROM pg_catalog.pg_stat_replication AS r))
+    FROM pg_catalog.pg_stat_replication AS r)),
+  CASE WHEN pg_catalog.pg_is_in_recovery()
+    THEN (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'primary_conninfo') END
 FROM pg_catalog.pg_control_system() AS system, pg_catalog.pg_control_checkpoint() AS checkpoint`
 
 // sqlWAL is what only a member of pg_monitor, or a superuser, may read: where the WAL is, how much there is, and what limits

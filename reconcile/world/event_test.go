@@ -73,6 +73,7 @@ var simple = []kind{
 		}
 	}},
 	{"fence", 4, func(w *world, h *host, _ uint32) { w.fence(h) }},
+	{"disturb", 4, func(w *world, h *host, arg uint32) { w.disturb(h, arg) }},
 	{"resolve", 2, func(w *world, _ *host, _ uint32) { w.resolve() }},
 	{"timeout", 5, func(w *world, h *host, _ uint32) { w.timeout(h) }},
 	{"kill pgrex", 1, func(_ *world, h *host, _ uint32) {

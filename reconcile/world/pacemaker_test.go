@@ -21,8 +21,9 @@ type cib struct {
 type node struct {
 	online, unclean bool
 	role            model.Role
-	status, data    string // the agent's attributes <primitive>-status and <primitive>-data-status
-	forecast        string // pgrex's own
+	doubt           model.Unsettled // what Pacemaker is doing to the instance, or has seen wrong with it; "" when it is settled
+	status, data    string          // the agent's attributes <primitive>-status and <primitive>-data-status
+	forecast        string          // pgrex's own
 }
 
 // change alters one node's state in a partition.
@@ -77,7 +78,7 @@ func (w *world) quorate(h *host) bool {
 func (w *world) cluster(c *cib, quorate bool) *model.Cluster {
 	clone := model.Clone{
 		ID: "ms", Primitive: resource, Agent: "ocf:heartbeat:pgsql", Managed: !c.maintenance,
-		Parameters: w.parameters, Meta: w.meta, Roles: map[string]model.Role{},
+		Parameters: w.parameters, Meta: w.meta, Roles: map[string]model.Role{}, Unsettled: map[string]model.Unsettled{},
 	}
 	cluster := &model.Cluster{
 		Quorate: quorate, Maintenance: c.maintenance,
@@ -85,9 +86,7 @@ func (w *world) cluster(c *cib, quorate bool) *model.Cluster {
 	}
 	for _, h := range w.hosts {
 		n := c.nodes[h.name]
-		if n.role != "" {
-			clone.Roles[h.name] = n.role
-		}
+		n.say(h.name, &clone)
 		cluster.Nodes = append(cluster.Nodes, model.Node{
 			Name: h.name, Online: n.online, Unclean: n.unclean,
 			Transient: map[string]string{resource + "-status": n.status, model.ForecastAttribute: n.forecast},
@@ -96,6 +95,37 @@ func (w *world) cluster(c *cib, quorate bool) *model.Cluster {
 	}
 	cluster.Clones = []model.Clone{clone}
 	return cluster
+}
+
+// say enters an instance as Pacemaker shows it: no role on a node that is not online, an action in place of the role, and what is
+// wrong beside it.
+func (n node) say(name string, clone *model.Clone) {
+	unclean := map[model.Role]model.Unsettled{model.RolePromoted: model.UnsettledPromoted, model.RoleUnpromoted: model.UnsettledUnpromoted}
+	doubt := n.doubt
+	switch {
+	case !n.online && !n.unclean:
+		return
+	case !n.online:
+		doubt = unclean[n.role]
+	case n.role != "" && (doubt == "" || doubt == model.UnsettledFailed || doubt == model.UnsettledBlocked):
+		clone.Roles[name] = n.role
+	}
+	if doubt != "" {
+		clone.Unsettled[name] = doubt
+	}
+}
+
+// disturb lets Pacemaker see a failure, or begin an action, that the next monitor finds ended.
+func (w *world) disturb(h *host, arg uint32) {
+	doubts := []model.Unsettled{model.UnsettledFailed, model.UnsettledBlocked, model.UnsettledPending, model.UnsettledStopping}
+	c := w.cibOf(h)
+	if n := c.nodes[h.name]; n.role == model.RolePromoted {
+		doubts = append(doubts, model.UnsettledDemoting)
+	} else if n.role != model.RoleUnpromoted {
+		return
+	}
+	w.count.disturbances++
+	c.change(h.name, func(n *node) { n.doubt = doubts[int(arg)%len(doubts)] })
 }
 
 // reachablePrimary is the server behind the virtual IP, if the host's network reaches it.
@@ -110,7 +140,7 @@ func (w *world) reachablePrimary(h *host) *host {
 // leave is what the others see when a host is gone without a word: unclean until it is fenced.
 func (w *world) leave(h *host) {
 	w.main.change(h.name, func(n *node) {
-		n.online, n.unclean, n.status, n.forecast = false, w.fencing && n.role != model.RoleStopped, "", ""
+		n.online, n.unclean, n.status, n.forecast, n.doubt = false, w.fencing && n.role != model.RoleStopped, "", "", ""
 		if !n.unclean {
 			n.role = model.RoleStopped
 		}
@@ -169,7 +199,9 @@ func (w *world) powerOff(h *host) {
 func (w *world) powerOn(h *host) {
 	h.on = true
 	h.pgrex.up = true
-	w.main.change(h.name, func(n *node) { n.online, n.unclean, n.role, n.status = true, false, model.RoleStopped, "STOP" })
+	w.main.change(h.name, func(n *node) {
+		*n = node{online: true, role: model.RoleStopped, status: "STOP", data: n.data, forecast: n.forecast}
+	})
 }
 
 // promotion is the agent's promote under way, whose parts others can see before it is done.
@@ -186,7 +218,7 @@ func (w *world) elect() *host {
 		if n.unclean || n.role == model.RolePromoted {
 			return nil
 		}
-		if h.cut || !n.online || n.role != model.RoleUnpromoted || h.server != standby {
+		if h.cut || !n.online || n.role != model.RoleUnpromoted || n.doubt != "" || h.server != standby {
 			continue
 		}
 		if best == nil || cmp.Or(cmp.Compare(h.wal.timeline(), best.wal.timeline()), cmp.Compare(h.wal.end, best.wal.end)) > 0 {
@@ -221,6 +253,7 @@ func (w *world) agent() {
 	}
 	switch w.promoting.stage {
 	case 0:
+		w.main.change(h.name, func(n *node) { n.doubt = model.UnsettledPromoting })
 		for _, o := range w.others(h) {
 			w.main.change(o.name, func(n *node) { n.data = "DISCONNECT" })
 		}
@@ -234,7 +267,7 @@ func (w *world) agent() {
 	case 4:
 		w.main.change(h.name, func(n *node) { n.status = "PRI" })
 	case 5:
-		w.main.change(h.name, func(n *node) { n.role = model.RolePromoted })
+		w.main.change(h.name, func(n *node) { n.role, n.doubt = model.RolePromoted, "" })
 	default:
 		w.address = h
 		w.promoting = nil
@@ -259,9 +292,11 @@ func (w *world) remakeAgentSlots(h *host) {
 // monitor is the agent's look at its server, and Pacemaker's answer to what it finds.
 func (w *world) monitor(h *host) {
 	c := w.cibOf(h)
-	n := c.nodes[h.name]
-	switch {
-	case c.maintenance || !h.on || w.promoting != nil && w.promoting.host == h:
+	if c.maintenance || !h.on || w.promoting != nil && w.promoting.host == h {
+		return
+	}
+	c.change(h.name, func(n *node) { n.doubt = "" })
+	switch n := c.nodes[h.name]; {
 	case h.server == down:
 		c.change(h.name, func(n *node) { n.role, n.status = model.RoleStopped, "STOP" })
 	case h.server == primary && n.role == model.RolePromoted:
@@ -303,5 +338,5 @@ func (w *world) startServer(h *host) {
 		return
 	}
 	w.start(h)
-	w.main.change(h.name, func(n *node) { n.role, n.status = model.RoleUnpromoted, "HS:alone" })
+	w.main.change(h.name, func(n *node) { n.role, n.status, n.doubt = model.RoleUnpromoted, "HS:alone", model.UnsettledStarting })
 }

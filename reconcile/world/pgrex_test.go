@@ -55,6 +55,9 @@ func (w *world) decide(h *host) {
 		w.fail("%s: no plan: %v", h.name, err)
 	}
 	w.count.plans++
+	if why := in.Cluster.Clones[0].Unsettled[h.name]; why != "" && plan.Standing == model.Primary {
+		w.fail("%s takes itself for the primary, though Pacemaker says %s", h.name, why)
+	}
 	p.plan, p.next = plan, 0
 }
 

@@ -1,0 +1,88 @@
+package cib
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// The exit statuses of Pacemaker's tools that are told apart (enum crm_exit_e; `crm_error --list --exit` shows them).
+// Statuses count, texts do not: they change from release to release.
+const (
+	exitInsufficientPrivileges  = 4
+	exitUsage                   = 64
+	exitProtocol                = 76
+	exitInsufficientPrivileges2 = 77
+	exitDisconnected            = 102
+	exitTimeout                 = 124
+)
+
+// explain turns the end of a tool into an error of this package; nil when it ended well. mayConnect reports whether this
+// user may talk to Pacemaker at all.
+func explain(mayConnect func() bool, command string, r result, err error, began time.Time) error {
+	said := ""
+	if r.stderr != "" {
+		said = " (it says: " + r.stderr + ")"
+	}
+	took := time.Since(began).Round(100 * time.Millisecond)
+	failed := fmt.Sprintf("%s failed with %d", command, r.exit)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %s was killed after %s; see whether Pacemaker on this host hangs or is overloaded%s", ErrTimeout, command, took, said)
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("%s: %w", command, err)
+	case errors.Is(err, errOutputTooLong):
+		return unparseable("%s printed more than Pacemaker ever does; is this a CIB?", command)
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %s: no such program; install pacemaker-cli-utils (RPM: pacemaker-cli), or put it on PATH", ErrNotInstalled, command)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: this user may not run %s; add the user to the group %s", ErrPermission, command, clusterGroup)
+	case err != nil && r.exit <= 0:
+		return fmt.Errorf("%w: %s: %w%s", ErrFailed, command, err, said)
+	case r.exit == 0:
+		return nil
+	case r.exit == exitUsage:
+		return fmt.Errorf("%w: %s, as it does not know these options; pgrex needs Pacemaker 2.0.3 or newer%s", ErrFailed, failed, said)
+	case r.exit == exitTimeout:
+		return fmt.Errorf("%w: %s; see whether Pacemaker on this host hangs or is overloaded%s", ErrTimeout, failed, said)
+	case r.exit == exitInsufficientPrivileges, r.exit == exitInsufficientPrivileges2:
+		return fmt.Errorf("%w: %s; add this user to the group %s%s", ErrPermission, failed, clusterGroup, said)
+	case r.exit != exitDisconnected && r.exit != exitProtocol:
+		return fmt.Errorf("%w: %s; crm_error --exit %d explains it%s", ErrFailed, failed, r.exit, said)
+	case mayConnect():
+		return fmt.Errorf("%w: %s; start the cluster on this host, or see systemctl status pacemaker%s", ErrClusterDown, failed, said)
+	}
+	// Pacemaker hangs up on users that may not talk to it: to its tools that looks as if it were not running.
+	return fmt.Errorf("%w: %s, and this user is not in the group %s; add it, then start this program again%s",
+		ErrPermission, failed, clusterGroup, said)
+}
+
+// Who may talk to Pacemaker's daemons: root, the user that they run as, and the members of this group.
+const (
+	clusterUser  = "hacluster"
+	clusterGroup = "haclient"
+)
+
+// mayConnect reports whether this process may. In doubt it may.
+func mayConnect() bool {
+	if os.Geteuid() == 0 {
+		return true
+	}
+	if u, err := user.Lookup(clusterUser); err == nil && u.Uid == strconv.Itoa(os.Geteuid()) {
+		return true
+	}
+	group, err := user.LookupGroup(clusterGroup)
+	if err != nil {
+		return true
+	}
+	groups, err := os.Getgroups()
+	gid, notNumber := strconv.Atoi(group.Gid)
+	return err != nil || notNumber != nil || gid == os.Getegid() || slices.Contains(groups, gid)
+}

@@ -1,0 +1,92 @@
+package operation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// blocking are the findings of a look that keep every operation from acting for this host, and of its policy those that
+// keep one from relying on slots.
+var (
+	blocking       = []model.Code{model.CodeClusterUnknown, model.CodeNodeDiffers}
+	blockingPolicy = []model.Code{model.CodeInvalidPolicy, model.CodeAmbiguousParameter, model.CodeNotReplicated, model.CodeNotMember}
+)
+
+// demand is what an operation needs beside a cluster that says who is who.
+type demand struct {
+	managed bool // Pacemaker has to start or stop something for it
+	policy  bool // it relies on what should be of the slots
+}
+
+// preflight refuses a look on which an operation must not begin. The order is that in which an operator puts things right.
+func preflight(who reconcile.Who, d demand) error {
+	var texts []string
+	for _, f := range who.Findings {
+		if slices.Contains(blocking, f.Code) || d.policy && slices.Contains(blockingPolicy, f.Code) {
+			texts = append(texts, f.Text)
+		}
+	}
+	switch {
+	case len(texts) > 0:
+		return errors.New(strings.Join(texts, "; "))
+	case !who.Here.Online:
+		return fmt.Errorf("this host, %s, is not online in the cluster: start Pacemaker here, or wait until crm_mon shows it online", who.Node)
+	case !who.Cluster.Quorate:
+		return errors.New("this partition has no quorum: bring the other hosts or the network back first")
+	case d.managed && (who.Cluster.Maintenance || who.Here.Maintenance || !who.Clone.Managed):
+		return fmt.Errorf("the cluster, this node or the database is in maintenance, so that Pacemaker would start and stop nothing: %s", leaveFirst(who.Clone))
+	}
+	return nil
+}
+
+// leaveFirst explains how to leave maintenance. With a ban that a switchover has left, Pacemaker would then stop the database;
+// after a parameter was changed, it would restart it unless it has looked again.
+func leaveFirst(clone model.Clone) string {
+	if slices.ContainsFunc(clone.Locations, model.Location.ByTool) {
+		return "first " + cib.ClearBan(clone.ID, "").String() + ", because Pacemaker would stop or demote the database where it is banned; then leave it"
+	}
+	return "leave it first, but after an adopt or a release that was killed only when Pacemaker has looked again: " +
+		"crm_resource --wait, crm_resource --refresh, and every role in crm_mon"
+}
+
+// onPrimary looks from this host, which must be the confirmed primary of a cluster at rest.
+func onPrimary(ctx context.Context, observer *controller.Observer) (reconcile.Who, error) {
+	who, err := observer.Full(ctx)
+	if err == nil && who.Cluster == nil {
+		err = errors.New(who.ClusterProblem)
+	}
+	if err != nil {
+		return who, err
+	}
+	primary, err := who.ConfirmedPrimary()
+	switch {
+	case err != nil:
+		return who, err
+	case !who.Is(primary):
+		return who, fmt.Errorf("this host, %s, is not the primary: run it on %s, where it can be seen that every standby streams", who.Node, primary)
+	case who.Instance.State != model.ServerUp || who.Instance.InRecovery:
+		return who, fmt.Errorf("PostgreSQL here is %s, or no primary: %s", who.Instance.State, who.Instance.Problem)
+	}
+	return who, preflight(who, demand{managed: true, policy: true})
+}
+
+// isPrimary reports whether a host is confirmed as primary.
+func isPrimary(ctx context.Context, observer *controller.Observer, host string) error {
+	who, err := observer.Cluster(ctx)
+	if err != nil {
+		return err
+	}
+	primary, err := who.ConfirmedPrimary()
+	if err == nil && !model.SameNode(primary, host) {
+		err = fmt.Errorf("the primary is %s", primary)
+	}
+	return err
+}

@@ -1,0 +1,229 @@
+package reconcile
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// Who is one look with who is who in it. It is resolved once for each look, and handed to everything that needs it: no other
+// place picks the clone, reads the policy, or compares names of hosts.
+type Who struct {
+	Input
+	Clone  model.Clone
+	Policy model.Policy
+	// Names are the slots' names by member. Members are folded (model.FoldNode).
+	Names map[string]string
+	// Self is this host, folded as members are, and Here its node; Others are the other members that are nodes of the
+	// cluster, in order.
+	Self   string
+	Here   model.Node
+	Others []string
+	// Primary is the confirmed primary, folded; "" while there is none.
+	Primary string
+	// Standing is in transition as long as anything keeps this host from acting; Findings say what.
+	Standing model.Standing
+	Findings []model.Finding
+
+	claims  *model.Finding // why there is no confirmed primary
+	waiting bool           // something is expected to change by itself soon
+}
+
+// Resolve finds out who is who. The error is an *InputError: the look does not say which resource or host is meant. Where it is the
+// host alone that is not known, the clone and its policy are there all the same.
+func Resolve(in Input) (Who, error) {
+	w := Who{Input: in, Self: model.FoldNode(in.Node), Standing: model.InTransition}
+	if in.Cluster == nil {
+		w.say(model.CodeClusterUnknown, model.Warning, "", "%s", cmp.Or(in.ClusterProblem, "there is no CIB"))
+		return w, nil
+	}
+	var err error
+	if w.Clone, err = Database(*in.Cluster, in.Resource); err != nil {
+		return Who{Input: in}, err
+	}
+	w.Policy, _ = model.PolicyOf(w.Clone)
+	w.Names = w.Policy.SlotNames()
+	named := w.isNamed()
+	node, known := in.Cluster.Node(in.Node)
+	if !known && named {
+		return w, inputErrorf("this host, %s, is no node of the cluster (%s): name it with --node", in.Node, nodeNames(*in.Cluster))
+	}
+	w.Here = node
+	w.Primary, w.claims = confirmedPrimary(*in.Cluster, w.Clone)
+	if w.readPolicy() && named && w.serverUsable() {
+		w.stand()
+	}
+	if unasked := w.LocalName.NotAsked; unasked != "" {
+		w.say(model.CodeNodeUnchecked, model.Info, w.Self, "%s, so that Pacemaker was not asked whether this host is %s", unasked, w.Node)
+	}
+	return w, nil
+}
+
+// stand compares what the CIB says of this host with what its server says.
+func (w *Who) stand() {
+	w.waiting = true
+	switch {
+	case w.claims != nil:
+		w.Findings = append(w.Findings, *w.claims)
+	case w.Is(w.Primary) && !w.Instance.InRecovery:
+		w.Standing, w.waiting = model.Primary, false
+	case w.Is(w.Primary) || !w.Instance.InRecovery:
+		w.say(model.CodeInTransition, model.Warning, w.Self,
+			"the CIB says the primary is %s, but the server here is %s: nothing is done until they agree",
+			w.Primary, map[bool]string{true: "in recovery", false: "not in recovery"}[w.Instance.InRecovery])
+	case w.streamsAsItself():
+		w.Standing, w.waiting = model.Standby, false
+	}
+}
+
+// isNamed reports whether this host acts under its own name. Under another's it would drop that host's slot, and stream
+// through it (trap 36). That nobody could be asked is no difference.
+func (w *Who) isNamed() bool {
+	l := w.LocalName
+	switch {
+	case l.Problem != "":
+		w.say(model.CodeClusterUnknown, model.Warning, "",
+			"Pacemaker does not say what it calls this host, so that nothing is done: %s", l.Problem)
+		return false
+	case l.Name != "" && !model.SameNode(l.Name, w.Node):
+		w.say(model.CodeNodeDiffers, model.Critical, w.Self,
+			"Pacemaker calls this host %s, but pgrex was told that it is %s: nothing is done; put --node, or node in the settings file, right",
+			l.Name, w.Node)
+		return false
+	}
+	return true
+}
+
+// streamsAsItself compares this standby's application_name, which the agent makes of the host's name.
+func (w *Who) streamsAsItself() bool {
+	name := w.Instance.ApplicationName
+	if name == "" || model.SameNode(name, w.Self) || name == ApplicationName(w.Self) {
+		return true
+	}
+	w.say(model.CodeNodeDiffers, model.Critical, w.Self,
+		"application_name in primary_conninfo is %s, but this host is to be %s: nothing is done; put --node, or node in the settings file, right",
+		name, w.Self)
+	return false
+}
+
+// readPolicy reads the meta attributes and the agent's parameters. False: no step can be justified.
+func (w *Who) readPolicy() bool {
+	_, problems := model.PolicyOf(w.Clone)
+	for _, p := range problems {
+		w.say(model.CodeInvalidPolicy, model.Critical, w.Clone.ID, "%s", p)
+	}
+	for _, name := range w.Clone.Conditional {
+		if slices.Contains([]string{"node_list", "rep_mode", "replication_slot_name"}, name) || model.IsPolicy(name) {
+			problems = append(problems, name)
+			w.say(model.CodeAmbiguousParameter, model.Critical, name,
+				"%s is set by a rule, which pgrex does not evaluate: set it without a rule", name)
+		}
+	}
+	if w.Policy.RepMode != "sync" && w.Policy.RepMode != "async" {
+		w.say(model.CodeNotReplicated, model.Warning, w.Clone.Primitive,
+			"the agent's rep_mode is %q: pgrex works with sync and async", w.Policy.RepMode)
+		return false
+	}
+	return w.readMembers() && len(problems) == 0
+}
+
+func (w *Who) readMembers() bool {
+	if n := len(w.Policy.Members); n > maxMembers {
+		w.say(model.CodeInvalidPolicy, model.Critical, "node_list", "node_list names %d hosts; pgrex takes %d at most", n, maxMembers)
+		return false
+	}
+	for _, m := range w.Policy.Members {
+		if _, ok := w.Cluster.Node(m); !ok {
+			w.say(model.CodeUnknownMember, model.Warning, m,
+				"node_list names %s, which is no node of the cluster: no slot is made for it", m)
+		} else if m != w.Self {
+			w.Others = append(w.Others, m)
+		}
+	}
+	if !slices.Contains(w.Policy.Members, w.Self) {
+		w.say(model.CodeNotMember, model.Warning, w.Self, "this host is not in the agent's node_list (%s): nothing is done",
+			strings.Join(w.Policy.Members, " "))
+		return false
+	}
+	return true
+}
+
+// The releases of PostgreSQL that pgrex is made for, by server_version_num: the oldest that works at all, the oldest whose
+// standbys can ask the primary for its slots over the replication protocol, and the first that nobody has tried.
+const (
+	oldestVersion    = 130000
+	supportedVersion = 150000
+	untriedVersion   = 190000
+)
+
+// serverUsable reports whether the local server can be planned for at all.
+func (w *Who) serverUsable() bool {
+	i := w.Instance
+	if i.State != model.ServerUp {
+		severity := model.Info
+		if i.State == model.ServerUnreachable {
+			severity = model.Critical
+		}
+		w.say(model.CodeServerDown, severity, w.Self, "PostgreSQL is %s: %s", i.State, i.Problem)
+		return false
+	}
+	switch major := i.Version / 10000; {
+	case i.Version < oldestVersion:
+		w.say(model.CodeUnsupportedVersion, model.Critical, w.Self,
+			"PostgreSQL here is version %d; pgrex needs 15 to 18, or 13 or 14 for the primary's slots only: nothing is done", major)
+		return false
+	case i.Version < supportedVersion:
+		w.say(model.CodeUnsupportedVersion, model.Info, w.Self,
+			"PostgreSQL here is version %d: only the primary's slots are kept; a standby asks for them by SQL, which the primary's "+
+				"pg_hba.conf must allow, and version 15 needs no such line", major)
+	case i.Version >= untriedVersion:
+		w.say(model.CodeUnsupportedVersion, model.Info, w.Self, "PostgreSQL here is version %d; pgrex is tested with 15 to 18", major)
+	}
+	return true
+}
+
+func (w *Who) say(code model.Code, severity model.Severity, subject, format string, args ...any) {
+	w.Findings = append(w.Findings, model.Finding{Code: code, Severity: severity, Subject: subject, Text: fmt.Sprintf(format, args...)})
+}
+
+// Is reports whether a host is this one.
+func (w Who) Is(host string) bool { return model.SameNode(host, w.Self) }
+
+// ConfirmedPrimary is the confirmed primary; otherwise an error says what the signs are.
+func (w Who) ConfirmedPrimary() (string, error) {
+	if w.claims != nil {
+		return "", inputErrorf("%s", w.claims.Text)
+	}
+	return w.Primary, nil
+}
+
+// NodeOf is a member's node; the zero value where it is no node of the cluster.
+func (w Who) NodeOf(member string) model.Node {
+	node, _ := w.Cluster.Node(member)
+	return node
+}
+
+// RoleOf is the settled role of the database on a host; "" where Pacemaker does not say one.
+func (w Who) RoleOf(host string) model.Role {
+	role, _ := w.Clone.Role(host)
+	return role
+}
+
+// OwnSlot is the name of this host's slot; "" for a host that is no member.
+func (w Who) OwnSlot() string { return w.Names[w.Self] }
+
+// SlotNames are the names of all members' slots, each once, in order.
+func (w Who) SlotNames() []string { return slices.Compact(slices.Sorted(maps.Values(w.Names))) }
+
+func nodeNames(c model.Cluster) string {
+	var names []string
+	for _, n := range c.Nodes {
+		names = append(names, n.Name)
+	}
+	slices.Sort(names)
+	return orNone(names)
+}
