@@ -57,6 +57,9 @@ func Resolve(in Input) (Who, error) {
 	if w.readPolicy() && named && w.serverUsable() {
 		w.stand()
 	}
+	if untried(w.Versions.Pacemaker) {
+		w.say(model.CodeUnsupportedVersion, model.Info, "Pacemaker", "Pacemaker here is version %s; pgrex is made for 2.0.3 to 3.0", w.Versions.Pacemaker)
+	}
 	if unasked := w.LocalName.NotAsked; unasked != "" {
 		w.say(model.CodeNodeUnchecked, model.Info, w.Self, "%s, so that Pacemaker was not asked whether this host is %s", unasked, w.Node)
 	}
@@ -159,6 +162,15 @@ const (
 	supportedVersion = 150000
 	untriedVersion   = 190000
 )
+
+// untried reports whether a release of Pacemaker is newer than those that pgrex is made for. Older ones cannot be asked at all.
+func untried(release string) bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
+		return false
+	}
+	return major > 3 || major == 3 && minor > 0
+}
 
 // serverUsable reports whether the local server can be planned for at all.
 func (w *Who) serverUsable() bool {

@@ -60,7 +60,7 @@ func (s *scenario) settled() reconcile.Input {
 
 // cluster reads: "HOST ROLE|ACTION STATUS DATA-STATUS [unclean|failed|blocked]", "HOST offline|maintenance", "HOST joining STATUS", "epoch N", "newest N",
 // "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta NAME=VALUE", "conditional NAME",
-// "published HOST TEXT|-", "called NAME", "silent WHY", "unasked WHY" (of Pacemaker's own name for this host).
+// "published HOST TEXT|-", "pacemaker VERSION", "called NAME", "silent WHY", "unasked WHY" (of Pacemaker's own name for this host).
 func (s *scenario) cluster(words []string) {
 	if s.in.Cluster == nil {
 		s.in.Cluster = &model.Cluster{Quorate: true, Version: model.Version{Epoch: 10}, Clones: []model.Clone{{
@@ -72,6 +72,8 @@ func (s *scenario) cluster(words []string) {
 	c := s.in.Cluster
 	clone := &c.Clones[0]
 	switch words[0] {
+	case "pacemaker":
+		s.in.Versions.Pacemaker = words[1]
 	case "called":
 		s.in.LocalName.Name = words[1]
 	case "silent":
