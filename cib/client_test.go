@@ -200,8 +200,7 @@ func TestTroubleWithCrmMon(t *testing.T) {
 	}
 }
 
-// crm_mon gets the very bytes on its standard input, in English, and nothing that would lead it elsewhere. What else runs has no
-// standard input.
+// crm_mon gets the very bytes on its standard input, in English, and nothing that would lead it elsewhere.
 func TestCrmMonGetsTheBytes(t *testing.T) {
 	for name, value := range map[string]string{"CIB_file": "/elsewhere", "CIB_shadow": "trial", "CIB_port": "1234", "CIB_server": "far", "LC_ALL": "ja_JP.UTF-8"} {
 		t.Setenv(name, value)
@@ -279,6 +278,14 @@ func TestToolsAreAskedAgain(t *testing.T) {
 		if got, err := client.Tools(t.Context()); err != nil || got.Version != want.Version || got.Version == "" {
 			t.Errorf("%s: %v, %v", s.name, got, err)
 		}
+	}
+}
+
+// What needs no input reads /dev/null.
+func TestToolsHaveNoInput(t *testing.T) {
+	client := &Client{CrmNode: script(t, "readlink /proc/self/fd/0")}
+	if input, err := client.LocalName(t.Context()); err != nil || input != "/dev/null" {
+		t.Errorf("crm_node reads %q, %v", input, err)
 	}
 }
 

@@ -130,7 +130,7 @@ var refusedByOlder = map[string]string{
 }
 
 // Both systems read the same out of every CIB that both know. There is no exception.
-func TestSystemsAgree(t *testing.T) {
+func TestTrap29SystemsAgree(t *testing.T) {
 	both := systems(t)
 	tools, err := both[0].client().Tools(t.Context())
 	if err != nil {

@@ -28,14 +28,16 @@ func TestScenariosAreComplete(t *testing.T) {
 		"trap-24": "deadlines: controller/postgres, TestTrap24HangingServer",
 		"trap-25": "any prefix of a plan: TestInvariants, and controller/postgres, TestTrap25AnswerLost",
 		"trap-28": "pgrex enters no maintenance-mode",
+		"trap-29": "two releases of Pacemaker judge: cib, TestTrap29SystemsAgree",
 	}
 	var names []string
 	for n := range 8 {
 		names = append(names, fmt.Sprintf("rule-%d", n+1))
 	}
-	for n := range 28 {
+	for n := range 29 {
 		names = append(names, fmt.Sprintf("trap-%02d", n+1))
 	}
+	names = append(names, "trap-36", "trap-46", "trap-48")
 	aliases := map[string]string{"rule-6": "trap-26"} // rule 6 is what trap 26 asks for
 	for _, name := range names {
 		prefix := cmp.Or(aliases[name], name)

@@ -94,7 +94,7 @@ func (w *Who) isNamed() bool {
 		return false
 	case l.Name != "" && !model.SameNode(l.Name, w.Node):
 		w.say(model.CodeNodeDiffers, model.Critical, w.Self,
-			"Pacemaker calls this host %s, but pgrex was told that it is %s: nothing is done; put --node, or node in the settings file, right",
+			"Pacemaker calls this host %s, and pgrex takes it for %s: nothing is done; set node: %[1]s in the settings file, or --node",
 			l.Name, w.Node)
 		return false
 	}
@@ -108,8 +108,8 @@ func (w *Who) streamsAsItself() bool {
 		return true
 	}
 	w.say(model.CodeNodeDiffers, model.Critical, w.Self,
-		"application_name in primary_conninfo is %s, but this host is to be %s: nothing is done; put --node, or node in the settings file, right",
-		name, w.Self)
+		"the primary knows this host as %s (application_name in primary_conninfo), and pgrex takes it for %s: nothing is done; "+
+			"set node in the settings file, or --node, to this host's own name", name, w.Self)
 	return false
 }
 
