@@ -7,11 +7,11 @@ import (
 	"github.com/beevik/etree"
 )
 
-// maxRead is how many elements within attribute sets and templates are read of one CIB, those that several resources refer to
-// counted each time. It bounds the time that references can cost; a real CIB of MaxSize has fewer.
+// maxRead is how many elements within attribute sets and templates are read of one CIB, those that several resources
+// refer to counted each time. It bounds the time that references can cost; a real CIB of MaxSize has fewer.
 const maxRead = 1_000_000
 
-// spend counts elements that are read, and reports whether more may be.
+// spend counts elements that are read, and reports whether they were within the limit.
 func (d *document) spend(elements int) bool {
 	d.left -= elements
 	return d.left >= 0
@@ -114,8 +114,8 @@ func (d *document) addSet(a *attributes, s attributeSet, want func(string) bool)
 	}
 }
 
-// pairs yields the names and values of a set (populate_hash). An <nvpair> may refer to another one for either. A set may
-// wrap its pairs in <attributes>, as it did before Pacemaker 1.0.
+// pairs yields the names and values of a set (populate_hash). An <nvpair> may refer to another one for either. A set
+// may wrap its pairs in <attributes>, as it did before Pacemaker 1.0.
 func (d *document) pairs(set *etree.Element) func(yield func(name, value string) bool) {
 	return func(yield func(name, value string) bool) {
 		if wrapped := child(set, "attributes"); wrapped != nil {
@@ -141,8 +141,8 @@ func (d *document) pairs(set *etree.Element) func(yield func(name, value string)
 	}
 }
 
-// follow is what e's id-ref refers to, or e when it has none, or nil when there is no such element (expand_idref).
-// References of what is referred to are not followed in turn, so there are no cycles.
+// follow is what e's id-ref refers to, or e when it has none; nil when there is no such element (expand_idref), or
+// too much was read. References of what is referred to are not followed in turn, so there are no cycles.
 func (d *document) follow(e *etree.Element) *etree.Element {
 	ref, ok := lookupAttr(e, "id-ref")
 	if !ok { // or there is no e

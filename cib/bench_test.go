@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// BenchmarkInterpret shows the speed for a small, a big and a huge cluster; B/op beside the size is the memory, without crm_mon's
-// own.
+// BenchmarkInterpret shows the speed for a small, a big and a huge cluster; B/op beside the size is the memory,
+// without crm_mon's own.
 func BenchmarkInterpret(b *testing.B) {
 	client := &Client{Timeout: time.Minute}
 	for _, size := range []int{15_000, 300_000, 5_000_000} {

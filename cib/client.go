@@ -22,20 +22,21 @@ const DefaultTimeout = 10 * time.Second
 // (failure-timeout, rules).
 const maxAge = time.Minute
 
-// maxReport limits what crm_mon may print, in bytes. It prints less than the CIB has.
+// maxReport limits what crm_mon may print, in bytes. Of a large CIB it prints less than that has.
 const maxReport = 2 * MaxSize
 
 // choosing is the first release whose crm_mon can be told what to leave out: the histories are most of what it prints.
 const choosing = "2.0.4"
 
-// Client asks Pacemaker for the CIB by running cibadmin, and for what it means by running crm_mon. The zero value is ready
-// to use, also by several goroutines.
+// Client asks Pacemaker for the CIB by running cibadmin, and for what it means by running crm_mon. The zero value is
+// ready to use, also by several goroutines.
 //
 // cibadmin sees our environment: with CIB_file=FILE set it reads that file and needs no cluster.
 type Client struct {
 	// CIBAdmin, CrmMon and CrmNode are the tools' paths; found on PATH when empty.
 	CIBAdmin, CrmMon, CrmNode string
-	// Timeout is how long one of them may take; DefaultTimeout when zero. An earlier deadline of the context goes before.
+	// Timeout is how long one of them may take; DefaultTimeout when zero. An earlier deadline of the context goes
+	// before.
 	Timeout time.Duration
 
 	mayConnect func() bool // mayConnect, but for tests

@@ -51,8 +51,8 @@ func TestClientReadsWithRealTools(t *testing.T) {
 	}
 }
 
-// What the real cibadmin does with files that are no CIB; the texts are the releases' own. (One that is cut off it mends, and says
-// nothing.)
+// What the real cibadmin does with files that are no CIB; the texts are the releases' own. (One that is cut off it
+// mends, and says nothing.)
 func TestClientWithRealCibadminAndBadFiles(t *testing.T) {
 	folder := t.TempDir()
 	for name, content := range map[string]string{"text": "hello", "empty": "", "missing": ""} {
@@ -112,7 +112,7 @@ func TestClientErrors(t *testing.T) {
 		"bad configuration": {script: "exit 78", kind: ErrFailed,
 			text: "Pacemaker's tools failed: CIBADMIN --query failed with 78; crm_error --exit 78 explains it"},
 		"before 2.0.3": {script: "exit 64", kind: ErrFailed,
-			text: "Pacemaker's tools failed: CIBADMIN --query failed with 64, as it does not know these options; pgrex needs Pacemaker 2.0.3 or newer"},
+			text: "Pacemaker's tools failed: CIBADMIN --query failed with 64: it does not know these options; pgrex needs Pacemaker 2.0.3 or newer"},
 		"anything else": {script: `printf 'one\n\ttwo\001\n' >&2; exit 3`, kind: ErrFailed,
 			text: "Pacemaker's tools failed: CIBADMIN --query failed with 3; crm_error --exit 3 explains it (it says: one two)"},
 		"killed": {script: "kill -SEGV $$", kind: ErrFailed,
@@ -221,7 +221,8 @@ func TestCrmMonGetsTheBytes(t *testing.T) {
 	}
 }
 
-// crm_mon is asked again when the bytes are others, or a minute has passed, and not otherwise; nor is a failure remembered.
+// crm_mon is asked again when the bytes are others, or a minute has passed, and not otherwise; nor is a failure
+// remembered.
 func TestCrmMonIsAskedOnce(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "cib.xml")
 	t.Setenv("CIB_file", file)

@@ -39,7 +39,8 @@ func (d *document) clones(r report, ran map[string]map[string]bool, locations ma
 	return clones
 }
 
-// primitives lists what a clone holds: one primitive, or those of one group. Whatever follows is ignored, as by Pacemaker.
+// primitives lists what a clone holds: one primitive, or those of one group. Whatever follows is ignored, as by
+// Pacemaker.
 func (d *document) primitives(clone *etree.Element) (primitives []resource) {
 	for held := range children(clone, "primitive", "group") {
 		if held.Tag == "primitive" {

@@ -30,8 +30,8 @@ type reportedClone struct {
 	instances  []instance
 }
 
-// instance is one of a clone's primitives on one node, on none while it is stopped, or on several if Pacemaker has found
-// it active there. ID may end in ":" and a number. Attributes that a release does not print are false.
+// instance is one of a clone's primitives on one node, on none while it is stopped, or on several if Pacemaker has
+// found it active there. ID may end in ":" and a number. Attributes that a release does not print are false.
 type instance struct {
 	ID             string `xml:"id,attr"`
 	Role           string `xml:"role,attr"`
@@ -82,8 +82,8 @@ type answer struct {
 	} `xml:"resources>clone"`
 }
 
-// readReport reads the answer of crm_mon --output-as=xml. Its errors are ErrUnparseable: that crm_mon ended with 0 is no
-// proof that it has read the CIB (2.1.5 does so too where it could not).
+// readReport reads the answer of crm_mon --output-as=xml. Its errors are ErrUnparseable. An exit status of 0 does not
+// prove that crm_mon has read the CIB: 2.1.5 also exits with 0 where it could not.
 func readReport(data []byte) (report, error) {
 	var a answer
 	decoder := xml.NewDecoder(bytes.NewReader(data))

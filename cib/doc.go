@@ -1,15 +1,16 @@
 // Package cib is everything pgrex knows about Pacemaker: it asks for the CIB and for what that means (Client), notices
-// that a CIB may have changed (Watcher), and has the commands that change the cluster (Command), as data: the daemon runs
-// none of them.
+// that a CIB may have changed (Watcher), and has the commands that change the cluster (Command), as data: of these the
+// daemon runs SetAttribute only.
 //
-// What a CIB means is Pacemaker's to say: node states, the DC and the role of each instance come from crm_mon, which is
-// given the very bytes that cibadmin printed (crmmon.go, roles.go). What is written is read here: versions, quorum,
-// options, attributes, the agent's parameters, meta attributes, location constraints (parse.go, clones.go). So a release
-// that writes its CIB in another way needs no change here.
+// What a CIB means is Pacemaker's to say: node states, the DC and the role of each instance come from crm_mon, which
+// is given the very bytes that cibadmin printed (crmmon.go, roles.go). What is written is read here: versions,
+// quorum, options, attributes, the agent's parameters, meta attributes, location constraints (parse.go, clones.go).
+// So a release that writes its CIB in another way needs no change here.
 //
 // It must not decide anything about slots, retry, wait for better news, or log. A CIB that it cannot understand is an
-// error and never an empty cluster: unknown is not empty. What crm_mon does not say is unknown, and never "stopped": that
-// needs an online node with an operation that has ended in its history, in a look in which no instance is astray.
+// error and never an empty cluster: unknown is not empty. What crm_mon does not say is unknown, and never "stopped":
+// that needs an online node with an operation that has ended in its history, in a look in which no instance is
+// astray.
 //
 // What is left out, on purpose:
 //

@@ -24,8 +24,8 @@ const (
 	exitTimeout                 = 124
 )
 
-// explain turns the end of a tool into an error of this package; nil when it ended well. mayConnect reports whether this
-// user may talk to Pacemaker at all.
+// explain turns the end of a tool into an error of this package; nil when it ended well. mayConnect reports whether
+// this user may talk to Pacemaker at all.
 func explain(mayConnect func() bool, command string, r result, err error, began time.Time) error {
 	said := ""
 	if r.stderr != "" {
@@ -49,7 +49,7 @@ func explain(mayConnect func() bool, command string, r result, err error, began 
 	case r.exit == 0:
 		return nil
 	case r.exit == exitUsage:
-		return fmt.Errorf("%w: %s, as it does not know these options; pgrex needs Pacemaker 2.0.3 or newer%s", ErrFailed, failed, said)
+		return fmt.Errorf("%w: %s: it does not know these options; pgrex needs Pacemaker 2.0.3 or newer%s", ErrFailed, failed, said)
 	case r.exit == exitTimeout:
 		return fmt.Errorf("%w: %s; see whether Pacemaker on this host hangs or is overloaded%s", ErrTimeout, failed, said)
 	case r.exit == exitInsufficientPrivileges, r.exit == exitInsufficientPrivileges2:

@@ -13,8 +13,8 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// FuzzParse looks for a CIB that makes the reader panic, take long or much memory, give an error of more than a line, or a
-// cluster that cannot be relied on.
+// FuzzParse looks for a CIB that makes the reader panic, take long or much memory, give an error of more than a line,
+// or a cluster that cannot be relied on.
 func FuzzParse(f *testing.F) {
 	own, err := filepath.Glob("testdata/*.xml")
 	if err != nil {
@@ -66,8 +66,8 @@ func checkReliable(t *testing.T, data []byte) {
 	}
 }
 
-// FuzzReport looks for an answer of crm_mon that makes readReport panic, or roles that nobody may rely on: one that is settled on
-// a node that is not online, or "stopped" where something is astray.
+// FuzzReport looks for an answer of crm_mon that makes readReport panic, or roles that nobody may rely on: one that
+// is settled on a node that is not online, or "stopped" where something is astray.
 func FuzzReport(f *testing.F) {
 	f.Add([]byte(reportOf(`<resource id="p:0" role="Promoted" managed="true"><node name="n1"/></resource><resource id="p:1" role="Starting"/>`)))
 	f.Add([]byte(reportOf(`<group id="g"><resource id="p" role="Slave" orphaned="true" blocked="true"><node name="n2"/></resource></group>`)))

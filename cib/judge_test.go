@@ -111,13 +111,13 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// withoutSchema is a CIB with validate-with="none", because of what no schema allows. Such a one is not upgraded when it is read, so
-// that Pacemaker 3.0.0 does not see its <master> elements. In CIBs with a schema it does.
+// withoutSchema is a CIB with validate-with="none", because of what no schema allows. Such a one is not upgraded when
+// it is read, so that Pacemaker 3.0.0 does not see its <master> elements. In CIBs with a schema it does.
 const withoutSchema = "spellings"
 
-// refusedByOlder are the shared CIBs that Debian 12's tools are not asked about, with the feature set that is newer than
-// their 3.16.1. What 3.17.4 has changed does not show in these CIBs; 3.19.0 came with Pacemaker 2.1.7 and its epoch times,
-// which the older crm_mon takes for "offline".
+// refusedByOlder are the shared CIBs that Debian 12's tools are not asked about, with the feature set that is newer
+// than their 3.16.1. What 3.17.4 has changed does not show in these CIBs; 3.19.0 came with Pacemaker 2.1.7 and its
+// epoch times, which the older crm_mon takes for "offline".
 var refusedByOlder = map[string]string{
 	"bundle-promoted-anticolocation-1.xml":          "3.17.4",
 	"bundle-promoted-anticolocation-5.xml":          "3.17.4",
@@ -164,8 +164,8 @@ func TestTrap29SystemsAgree(t *testing.T) {
 	}
 }
 
-// What CIBs with epoch times mean is written down here from Pacemaker's own summaries of them (cts/scheduler/summary), and for the
-// last one from how it was made, and not taken from what crm_mon says.
+// What CIBs with epoch times mean is written down here from Pacemaker's own summaries of them
+// (cts/scheduler/summary), and for the last one from how it was made, and not taken from what crm_mon says.
 func TestEpochTimes(t *testing.T) {
 	for name, want := range map[string]struct {
 		online []string
@@ -225,8 +225,8 @@ func TestUnknownSchema(t *testing.T) {
 	}
 }
 
-// behindReferences are parameters of a primitive with a template that sit in a set with an id-ref. Pacemaker 3.0.0 looks for the set
-// in its copy of the primitive only, and says that there is none; 2.1.5 finds it.
+// behindReferences are parameters of a primitive with a template that sit in a set with an id-ref. Pacemaker 3.0.0
+// looks for the set in its copy of the primitive only, and says that there is none; 2.1.5 finds it.
 var behindReferences = []string{"master_ip", "pgport", "repuser", "socketdir"}
 
 // Pacemaker is the judge of parameters, too. Those that rules decide have no one value, so it is not asked.

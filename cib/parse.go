@@ -114,8 +114,8 @@ func (d *document) addTransient(a *attributes, owner *etree.Element) {
 	}
 }
 
-// histories reports on which nodes, by primitive and folded name, an operation has ended: without one, nobody knows what
-// is there. What the operations did is crm_mon's to say.
+// histories reports on which nodes, by primitive and folded name, an operation has ended: without one, nobody knows
+// what is there. What the operations did is crm_mon's to say.
 func (d *document) histories() map[string]map[string]bool {
 	const pending, unknown = "-1", "193" // op-status and rc-code of an operation under way
 	all := map[string]map[string]bool{}

@@ -10,8 +10,8 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// written is what is read of a CIB where crm_mon has nothing special to say: every node is online, every clone promotable, managed
-// and without instances.
+// written is what is read of a CIB where crm_mon has nothing special to say: every node is online, every clone
+// promotable, managed and without instances.
 func written(data []byte) (model.Cluster, error) {
 	d, err := parse(data)
 	if err != nil {

@@ -19,7 +19,7 @@ var actions = map[string]model.Unsettled{
 	"stopping": model.UnsettledStopping, "migrating": model.UnsettledMigrating,
 }
 
-// pendingMonitor is a recurring monitor's first run: the start or promote before it has ended.
+// pendingMonitor is the first run of a recurring monitor. The start or promote that came first has ended by then.
 const pendingMonitor = "monitoring"
 
 func (i instance) role() (model.Role, bool) {
@@ -48,8 +48,8 @@ func (i instance) unsettled() model.Unsettled {
 	return ""
 }
 
-// roles are what the instances of a primitive do, and why some of these roles prove nothing. ran are the nodes, by folded
-// name, where an operation of the primitive has ended.
+// roles are what the instances of a primitive do, and why some of these roles prove nothing. ran are the nodes, by
+// folded name, where an operation of the primitive has ended.
 func (c reportedClone) roles(primitive string, nodes []model.Node, ran map[string]bool) (map[string]model.Role, map[string]model.Unsettled) {
 	roles, unsettled := map[string]model.Role{}, map[string]model.Unsettled{}
 	online := map[string]string{} // the name of an online node, by folded name
@@ -105,7 +105,8 @@ func (i instance) add(node string, why model.Unsettled, roles map[string]model.R
 	}
 }
 
-// lastKnown is the reason for an instance on a node that is not online: it has no role, but what ran there may still run.
+// lastKnown is the reason for an instance on a node that is not online: it has no role, but what ran there may still
+// run.
 func (i instance) lastKnown(why model.Unsettled) model.Unsettled {
 	switch role, _ := i.role(); {
 	case role == model.RolePromoted:

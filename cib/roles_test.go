@@ -89,7 +89,8 @@ func TestRoles(t *testing.T) {
 	}
 }
 
-// An instance that Pacemaker may not touch makes the clone unmanaged, unless that is the node's or the instance's own matter.
+// An instance that Pacemaker may not touch makes the clone unmanaged, unless that is the node's or the instance's own
+// matter.
 func TestManaged(t *testing.T) {
 	hands := func(text string) string { return strings.ReplaceAll(text, `managed="true"`, `managed="false"`) }
 	for name, c := range map[string]struct {

@@ -18,8 +18,8 @@ type Tools struct {
 	schema     string // the newest that they know, its validate-with: "pacemaker-3.9"
 }
 
-// Tools asks crm_mon and cibadmin, again only once crm_mon is another file. It needs no cluster. Its errors are those of
-// Read.
+// Tools asks crm_mon and cibadmin, again only once crm_mon is another file. It needs no cluster. Its errors are those
+// of Read.
 func (c *Client) Tools(ctx context.Context) (Tools, error) {
 	var mon os.FileInfo
 	if path, err := exec.LookPath(c.crmMon()); err == nil {
@@ -60,8 +60,8 @@ func (t Tools) release() string {
 	return release
 }
 
-// know refuses a CIB that is newer than the tools. They read one all the same whose schema they know, and misread it:
-// those before 2.1.7 take every node that has epoch times for offline.
+// know refuses a CIB that is newer than the tools. Tools that know its schema would read it, and misread it: those
+// before 2.1.7 take every node with epoch times for offline.
 func (t Tools) know(d *document) error {
 	if newer(attr(d.root, "crm_feature_set"), t.featureSet) ||
 		newer(strings.TrimPrefix(attr(d.root, "validate-with"), schemaPrefix), strings.TrimPrefix(t.schema, schemaPrefix)) {
@@ -83,7 +83,8 @@ func (t Tools) about(d *document) string {
 		t.Version, t.featureSet, t.schema)
 }
 
-// newer compares versions of numbers with dots between them (compare_version). What is none is not newer.
+// newer compares versions of numbers with dots between them (compare_version). A string that is no such version is
+// never newer.
 func newer(a, b string) bool {
 	numbers := func(version string) (all []int) {
 		for part := range strings.SplitSeq(version, ".") {

@@ -51,8 +51,8 @@ func (o *Observer) Look(ctx context.Context) (reconcile.Who, error) {
 	return o.look(ctx, o.last.Input, func(context.Context, *reconcile.Who) {})
 }
 
-// Cluster reads the CIB only. Where that cannot be read, or does not say who is who, the error says so. The standing is in
-// transition: the server was not looked at.
+// Cluster reads the CIB only. Where that cannot be read, or does not say who is who, the error says so. The standing
+// is in transition: the server was not looked at.
 func (o *Observer) Cluster(ctx context.Context) (reconcile.Who, error) {
 	in := o.cluster(ctx)
 	if in.Cluster == nil {
@@ -80,8 +80,8 @@ func (o *Observer) cluster(ctx context.Context) reconcile.Input {
 	return in
 }
 
-// meet asks Pacemaker what it calls this host, once after each outage. Where a variable leads its tools to a file, the name
-// would be another cluster's.
+// meet asks Pacemaker for this host's name and for versions, once after each outage. It does not ask for the name
+// where a variable leads the tools to a file: the name would be that of another cluster.
 func (o *Observer) meet(ctx context.Context, cluster model.Cluster) (model.LocalName, model.Versions) {
 	if o.met != nil {
 		return o.met.name, o.met.versions

@@ -28,7 +28,8 @@ func (p *pacemaker) Tools(context.Context) (cib.Tools, error) {
 }
 func (p *pacemaker) AgentVersion(_ context.Context, agent string) string { return agent + " 4.16.0" }
 
-// Trap 36: Pacemaker is asked for this host's name once, again after each outage, and at every look while it does not answer.
+// Trap 36: Pacemaker is asked for this host's name once, again after each outage, and at every look while it does not
+// answer.
 func TestAsksForItsOwnName(t *testing.T) {
 	for _, variable := range []string{"CIB_file", "CIB_shadow"} {
 		t.Setenv(variable, "")
@@ -83,7 +84,8 @@ func TestIsNotAskedAboutAFile(t *testing.T) {
 	}
 }
 
-// A host that is no node of the cluster is an error that names the nodes; what is the cluster's own is known all the same.
+// A host that is no node of the cluster is an error that names the nodes; what is the cluster's own is known all the
+// same.
 func TestLooksFromElsewhere(t *testing.T) {
 	w := newWorld()
 	o := &Observer{Node: "pm09", Clusters: w}

@@ -63,10 +63,11 @@ const (
 	RoleStopped    Role = "stopped"
 )
 
-// Unsettled is why an instance's role is no sign of anything: what Pacemaker is doing to it, or what is wrong with it.
+// Unsettled is why an instance's role proves nothing: what Pacemaker is doing to the instance, or what is wrong with
+// it.
 type Unsettled string
 
-// The reasons, in Pacemaker's words. An instance on a node that is not online has its last known role as the reason.
+// The reasons, in Pacemaker's words. On a node that is not online, the last known role is the reason if there is one.
 const (
 	UnsettledStarting   Unsettled = "starting"
 	UnsettledPromoting  Unsettled = "promoting"
@@ -88,8 +89,8 @@ type Clone struct {
 	ID        string `json:"id"`
 	Primitive string `json:"primitive"`
 	Agent     string `json:"agent"` // class:provider:type
-	// Managed is false when Pacemaker shows the clone, or an instance of it, as unmanaged, or when a rule may make it so. A
-	// node's own maintenance is the node's.
+	// Managed is false when Pacemaker shows the clone or one of its instances as unmanaged, or when a rule may make
+	// it unmanaged. Instances that are blocked or orphaned, and those on a node in maintenance, do not count.
 	Managed bool `json:"managed"`
 	// Parameters are the effective instance attributes among AgentParameters. The others are left out on purpose:
 	// monitor_password and primary_conninfo_opt may hold secrets.
@@ -152,8 +153,8 @@ func (c Cluster) Node(name string) (Node, bool) {
 // DatabaseAgents are the resource agents whose clones pgrex understands.
 var DatabaseAgents = []string{"ocf:heartbeat:pgsql", "ocf:linuxhajp:pgsql"}
 
-// Role is the settled role of the clone's instance on a node; ok is false where Pacemaker does not say one, or where the
-// instance is unsettled.
+// Role is the settled role of the clone's instance on a node; ok is false where Pacemaker does not say one, or where
+// the instance is unsettled.
 func (c Clone) Role(node string) (role Role, ok bool) {
 	if _, unsettled := c.UnsettledOn(node); unsettled {
 		return "", false
@@ -185,7 +186,8 @@ func onNode[V any](values map[string]V, node string) (value V, ok bool) {
 // SameNode compares names of nodes as Pacemaker does (strcasecmp): without regard to the case of ASCII letters.
 func SameNode(a, b string) bool { return FoldNode(a) == FoldNode(b) }
 
-// FoldNode is a node's name as a key: equal for names that are the same to Pacemaker. The agent's node_list is folded so, too.
+// FoldNode is a node's name as a key: equal for names that are the same to Pacemaker. The agent's node_list is folded
+// so, too.
 func FoldNode(name string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'A' && r <= 'Z' {

@@ -26,8 +26,8 @@ func (s Settings) number(name string) (int, bool) {
 	return n, err == nil
 }
 
-// Diagnose reports which settings of a host would stand in the way one day, and what to set instead, beside what a plan finds.
-// The order is that of the plan's findings, then of the checks.
+// Diagnose reports which settings of a host would stand in the way one day, and what to set instead, beside what a
+// plan finds. The order is that of the plan's findings, then of the checks.
 func Diagnose(w Who, settings Settings) []model.Finding {
 	plan := w.Plan()
 	d := doctor{w, settings, plan.Steps, plan.Findings}
@@ -140,15 +140,16 @@ func (d *doctor) awaited() {
 	}
 }
 
-// brokenPacemaker cannot work with the database's agent as it was released: its crm_attribute takes the value of
-// "-v -INFINITY" for an option, so that the agent sets no promotion score and never promotes.
+// brokenPacemaker cannot work with the database's agent as it was released: its crm_attribute takes the value of "-v
+// -INFINITY" for an option. The agent's start and demote repeat that call until they time out
+// (pgsql_replication_start, pgsql_demote).
 const brokenPacemaker = "2.1.5"
 
 // versions: known bad pairs of releases.
 func (d *doctor) versions() {
 	if release, _, _ := strings.Cut(d.Versions.Pacemaker, "-"); release == brokenPacemaker {
-		d.say(model.CodeVersionsClash, model.Warning, "Pacemaker", "crm_attribute of Pacemaker %s does not take '-v -INFINITY', which %s says: "+
-			"unless your distribution has mended it, the agent cannot keep a host from being promoted; install another release",
+		d.say(model.CodeVersionsClash, model.Warning, "Pacemaker", "crm_attribute of Pacemaker %s rejects '-v -INFINITY', which %s uses: unless "+
+			"your distribution has fixed it, the agent's start and demote repeat it until they time out; install another release",
 			brokenPacemaker, d.Clone.Agent)
 	}
 }

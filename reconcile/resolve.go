@@ -10,8 +10,8 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// Who is one look with who is who in it. It is resolved once for each look, and handed to everything that needs it: no other
-// place picks the clone, reads the policy, or compares names of hosts.
+// Who is a look, and who is who in it: this host, the primary, the other members. It is resolved once for each look
+// and passed to everything that needs it. No other place reads the policy.
 type Who struct {
 	Input
 	Clone  model.Clone
@@ -25,7 +25,7 @@ type Who struct {
 	Others []string
 	// Primary is the confirmed primary, folded; "" while there is none.
 	Primary string
-	// Standing is in transition as long as anything keeps this host from acting; Findings say what.
+	// Standing is in transition while the look does not confirm this host as primary or standby; Findings say why.
 	Standing model.Standing
 	Findings []model.Finding
 
@@ -33,8 +33,8 @@ type Who struct {
 	waiting bool           // something is expected to change by itself soon
 }
 
-// Resolve finds out who is who. The error is an *InputError: the look does not say which resource or host is meant. Where it is the
-// host alone that is not known, the clone and its policy are there all the same.
+// Resolve finds out who is who. The error is an *InputError: the look does not say which resource or host is meant.
+// If only the host is unknown, Who still has the clone and its policy.
 func Resolve(in Input) (Who, error) {
 	w := Who{Input: in, Self: model.FoldNode(in.Node), Standing: model.InTransition}
 	if in.Cluster == nil {
@@ -61,7 +61,7 @@ func Resolve(in Input) (Who, error) {
 		w.say(model.CodeUnsupportedVersion, model.Info, "Pacemaker", "Pacemaker here is version %s; pgrex is made for 2.0.3 to 3.0", w.Versions.Pacemaker)
 	}
 	if unasked := w.LocalName.NotAsked; unasked != "" {
-		w.say(model.CodeNodeUnchecked, model.Info, w.Self, "%s, so that Pacemaker was not asked whether this host is %s", unasked, w.Node)
+		w.say(model.CodeNodeUnchecked, model.Info, w.Self, "%s: Pacemaker was not asked whether this host is %s", unasked, w.Node)
 	}
 	return w, nil
 }
@@ -83,14 +83,15 @@ func (w *Who) stand() {
 	}
 }
 
-// isNamed reports whether this host acts under its own name. Under another's it would drop that host's slot, and stream
-// through it (trap 36). That nobody could be asked is no difference.
+// isNamed reports whether this host may act under its name: under another host's name it would drop that host's slot,
+// and stream through it (trap 36). It may not if Pacemaker did not answer; it may if Pacemaker was not asked
+// (LocalName.NotAsked).
 func (w *Who) isNamed() bool {
 	l := w.LocalName
 	switch {
 	case l.Problem != "":
 		w.say(model.CodeClusterUnknown, model.Warning, "",
-			"Pacemaker does not say what it calls this host, so that nothing is done: %s", l.Problem)
+			"nothing is done, because Pacemaker does not say what it calls this host: %s", l.Problem)
 		return false
 	case l.Name != "" && !model.SameNode(l.Name, w.Node):
 		w.say(model.CodeNodeDiffers, model.Critical, w.Self,
@@ -155,15 +156,17 @@ func (w *Who) readMembers() bool {
 	return true
 }
 
-// The releases of PostgreSQL that pgrex is made for, by server_version_num: the oldest that works at all, the oldest whose
-// standbys can ask the primary for its slots over the replication protocol, and the first that nobody has tried.
+// The releases of PostgreSQL that pgrex is made for, by server_version_num: the oldest that works at all, the oldest
+// whose standbys can ask the primary for its slots over the replication protocol, and the first that nobody has
+// tried.
 const (
 	oldestVersion    = 130000
 	supportedVersion = 150000
 	untriedVersion   = 190000
 )
 
-// untried reports whether a release of Pacemaker is newer than those that pgrex is made for. Older ones cannot be asked at all.
+// untried reports whether a release of Pacemaker is newer than those that pgrex is made for. Older ones cannot be
+// asked at all.
 func untried(release string) bool {
 	var major, minor int
 	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
@@ -190,8 +193,8 @@ func (w *Who) serverUsable() bool {
 		return false
 	case i.Version < supportedVersion:
 		w.say(model.CodeUnsupportedVersion, model.Info, w.Self,
-			"PostgreSQL here is version %d: only the primary's slots are kept; a standby asks for them by SQL, which the primary's "+
-				"pg_hba.conf must allow, and version 15 needs no such line", major)
+			"PostgreSQL here is version %d: only slots on the primary are supported; a standby asks for them by SQL, which the "+
+				"primary's pg_hba.conf must allow; version 15 needs no such line", major)
 	case i.Version >= untriedVersion:
 		w.say(model.CodeUnsupportedVersion, model.Info, w.Self, "PostgreSQL here is version %d; pgrex is tested with 15 to 18", major)
 	}

@@ -58,9 +58,10 @@ func (s *scenario) settled() reconcile.Input {
 	return s.in
 }
 
-// cluster reads: "HOST ROLE|ACTION STATUS DATA-STATUS [unclean|failed|blocked]", "HOST offline|maintenance", "HOST joining STATUS", "epoch N", "newest N",
-// "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta NAME=VALUE", "conditional NAME",
-// "published HOST TEXT|-", "pacemaker VERSION", "called NAME", "silent WHY", "unasked WHY" (of Pacemaker's own name for this host).
+// cluster reads: "HOST ROLE|ACTION STATUS DATA-STATUS [unclean|failed|blocked]", "HOST offline|maintenance", "HOST
+// joining STATUS", "epoch N", "newest N", "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta
+// NAME=VALUE", "conditional NAME", "published HOST TEXT|-", "pacemaker VERSION", "called NAME", "silent WHY",
+// "unasked WHY" (of Pacemaker's own name for this host).
 func (s *scenario) cluster(words []string) {
 	if s.in.Cluster == nil {
 		s.in.Cluster = &model.Cluster{Quorate: true, Version: model.Version{Epoch: 10}, Clones: []model.Clone{{
@@ -125,8 +126,8 @@ func (s *scenario) node(words []string) {
 	s.in.Cluster.Nodes = append(s.in.Cluster.Nodes, n)
 }
 
-// instanceOn enters what Pacemaker says of a host's instance: a role, an action under way in place of one, or a role with what is
-// wrong, as in "promoted PRI LATEST failed". On a node that is not online there is no role.
+// instanceOn enters what Pacemaker says of a host's instance: a role, an action under way in place of one, or a role
+// with what is wrong, as in "promoted PRI LATEST failed". On a node that is not online there is no role.
 func (s *scenario) instanceOn(n model.Node, word string, marks []string) {
 	clone := &s.in.Cluster.Clones[0]
 	role := model.Role(word)
@@ -149,8 +150,9 @@ func (s *scenario) instanceOn(n model.Node, word string, marks []string) {
 	}
 }
 
-// instance reads: "host NAME", "in-recovery", "down WHY", "version N", "system ID", "redo LSN TIMELINE", "at LSN", "received LSN", "no-rewind WHY",
-// "slots N", "idle-timeout SECONDS", "synchronized SLOT...", "application_name NAME", what "wal" reads, "primary_slot_name NAME", "receiver SLOT", "sender HOST PID", "slot NAME LSN|- MARK...".
+// instance reads: "host NAME", "in-recovery", "down WHY", "version N", "system ID", "redo LSN TIMELINE", "at LSN",
+// "received LSN", "no-rewind WHY", "slots N", "idle-timeout SECONDS", "synchronized SLOT...", "application_name
+// NAME", what "wal" reads, "primary_slot_name NAME", "receiver SLOT", "sender HOST PID", "slot NAME LSN|- MARK...".
 func (s *scenario) instance(words []string) {
 	i := &s.in.Instance
 	switch words[0] {

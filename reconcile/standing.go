@@ -47,8 +47,9 @@ func (s signs) String() string {
 	return text
 }
 
-// readSigns looks at every node, also at those that are not online: an unclean one may still run what it ran, and so may
-// one that is in the membership and has not joined yet. A node that has left for good has no transient attributes.
+// readSigns looks at every node, also at those that are not online: an unclean one may still run what it ran, and so
+// may one that is in the membership and has not joined yet. A node that has left for good has no transient
+// attributes.
 func readSigns(c model.Cluster, clone model.Clone) []signs {
 	var all []signs
 	for _, n := range c.Nodes {
@@ -67,8 +68,8 @@ func readSigns(c model.Cluster, clone model.Clone) []signs {
 	return all
 }
 
-// confirmedPrimary is the one host, folded, that every sign says is the primary while no other node shows any. Otherwise the
-// name is "" and the finding says what the signs are.
+// confirmedPrimary returns the one host, folded, that is confirmed as primary: it shows every sign, and no other node
+// shows one. Otherwise the name is "", and the finding says what the signs are.
 func confirmedPrimary(c model.Cluster, clone model.Clone) (string, *model.Finding) {
 	var claimants []signs
 	pri := 0

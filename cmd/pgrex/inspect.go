@@ -40,7 +40,7 @@ type inspectedClone struct {
 	Agent     string                `json:"agent"`
 	Managed   bool                  `json:"managed"`
 	Roles     map[string]model.Role `json:"roles"`
-	// Unsettled names the instances whose role is no sign of anything, and why.
+	// Unsettled names the instances whose role proves nothing, and why.
 	Unsettled map[string]model.Unsettled `json:"unsettled"`
 }
 

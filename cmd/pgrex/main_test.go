@@ -21,7 +21,8 @@ import (
 // patience bounds every wait of a script.
 const patience = 20 * time.Second
 
-// TestMain lets another release of Pacemaker's tools come first, where PGREX_PACEMAKER_TOOLS names their folder (hack/debian13).
+// TestMain lets another release of Pacemaker's tools come first, where PGREX_PACEMAKER_TOOLS names their folder
+// (hack/debian13).
 func TestMain(m *testing.M) {
 	if folder := os.Getenv("PGREX_PACEMAKER_TOOLS"); folder != "" {
 		if err := os.Setenv("PATH", folder+string(filepath.ListSeparator)+os.Getenv("PATH")); err != nil {

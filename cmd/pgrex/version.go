@@ -19,7 +19,7 @@ func versionCommand() *cobra.Command {
 		Use:   "version",
 		Short: "Print the versions of pgrex and of what it works with on this host",
 		Long: `Prints the version of pgrex, then those of Pacemaker's tools, of the package with the database's resource agent, and of
-PostgreSQL, as far as they are known: the last two need a cluster that runs, or CIB_file.
+PostgreSQL. One that cannot be found out is "unknown": the last two need a running cluster, or CIB_file.
 
 Exit status: 0.`,
 		Args: cobra.NoArgs,

@@ -260,7 +260,7 @@ func (h *Handover) sameRoles(ctx context.Context, b *before) error {
 		return err
 	}
 	if !sameInstances(who.Clone, b.Clone) {
-		return fmt.Errorf("the roles are %v%v, and were %v%v", who.Clone.Roles, who.Clone.Unsettled, b.Clone.Roles, b.Clone.Unsettled)
+		return fmt.Errorf("the roles are %v %v, and were %v %v", who.Clone.Roles, who.Clone.Unsettled, b.Clone.Roles, b.Clone.Unsettled)
 	}
 	_, err = who.ConfirmedPrimary()
 	return err

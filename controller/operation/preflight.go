@@ -13,8 +13,8 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// blocking are the findings of a look that keep every operation from acting for this host, and of its policy those that
-// keep one from relying on slots.
+// blocking are the findings with which no operation may act for this host. blockingPolicy are those with which none
+// may rely on slots.
 var (
 	blocking       = []model.Code{model.CodeClusterUnknown, model.CodeNodeDiffers}
 	blockingPolicy = []model.Code{model.CodeInvalidPolicy, model.CodeAmbiguousParameter, model.CodeNotReplicated, model.CodeNotMember}
@@ -23,10 +23,11 @@ var (
 // demand is what an operation needs beside a cluster that says who is who.
 type demand struct {
 	managed bool // Pacemaker has to start or stop something for it
-	policy  bool // it relies on what should be of the slots
+	policy  bool // the operation relies on the slots that the policy asks for
 }
 
-// preflight refuses a look on which an operation must not begin. The order is that in which an operator puts things right.
+// preflight refuses a look on which an operation must not begin. The order is that in which an operator puts things
+// right.
 func preflight(who reconcile.Who, d demand) error {
 	var texts []string
 	for _, f := range who.Findings {
@@ -42,22 +43,22 @@ func preflight(who reconcile.Who, d demand) error {
 	case !who.Cluster.Quorate:
 		return errors.New("this partition has no quorum: bring the other hosts or the network back first")
 	case d.managed && (who.Cluster.Maintenance || who.Here.Maintenance || !who.Clone.Managed):
-		return fmt.Errorf("the cluster, this node or the database is in maintenance, so that Pacemaker would start and stop nothing: %s", leaveFirst(who.Clone))
+		return fmt.Errorf("the cluster, this node or the database is in maintenance already, and Pacemaker would start and stop nothing: %s", leaveFirst(who.Clone))
 	}
 	return nil
 }
 
-// leaveFirst explains how to leave maintenance. With a ban that a switchover has left, Pacemaker would then stop the database;
-// after a parameter was changed, it would restart it unless it has looked again.
+// leaveFirst explains how to leave maintenance. If a switchover has left a ban, Pacemaker then stops the database. If
+// a parameter was changed, Pacemaker restarts the database, unless Pacemaker has looked again before.
 func leaveFirst(clone model.Clone) string {
 	if slices.ContainsFunc(clone.Locations, model.Location.ByTool) {
 		return "first " + cib.ClearBan(clone.ID, "").String() + ", because Pacemaker would stop or demote the database where it is banned; then leave it"
 	}
-	return "leave it first, but after an adopt or a release that was killed only when Pacemaker has looked again: " +
-		"crm_resource --wait, crm_resource --refresh, and every role in crm_mon"
+	return "leave it first; but after a killed adopt or release, first let Pacemaker look again: " +
+		"crm_resource --wait, then crm_resource --refresh, until crm_mon shows every role"
 }
 
-// onPrimary looks from this host, which must be the confirmed primary of a cluster at rest.
+// onPrimary looks from this host, which must be the confirmed primary.
 func onPrimary(ctx context.Context, observer *controller.Observer) (reconcile.Who, error) {
 	who, err := observer.Full(ctx)
 	if err == nil && who.Cluster == nil {
@@ -78,7 +79,7 @@ func onPrimary(ctx context.Context, observer *controller.Observer) (reconcile.Wh
 	return who, preflight(who, demand{managed: true, policy: true})
 }
 
-// isPrimary reports whether a host is confirmed as primary.
+// isPrimary returns an error unless a host is confirmed as primary.
 func isPrimary(ctx context.Context, observer *controller.Observer, host string) error {
 	who, err := observer.Cluster(ctx)
 	if err != nil {

@@ -75,7 +75,16 @@ func applicationNameIn(conninfo string) string {
 	if !strings.Contains(conninfo, keyword) {
 		return ""
 	}
-	config, err := pgconn.ParseConfig(withKeyword(conninfo, "sslmode", "disable")) // so that no certificate is looked for
+	empty := ""
+	if !isURI(conninfo) {
+		empty = "''"
+		conninfo = keyword + "='' " + conninfo // what is given comes later and wins
+	}
+	conninfo = withKeyword(conninfo, "sslmode", "disable")
+	for _, file := range []string{"sslrootcert", "sslcert", "sslkey"} { // which this user may not be able to read
+		conninfo = withKeyword(conninfo, file, empty)
+	}
+	config, err := pgconn.ParseConfig(conninfo)
 	if err != nil {
 		return ""
 	}

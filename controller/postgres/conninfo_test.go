@@ -191,3 +191,36 @@ func TestSlotsBySQLRefused(t *testing.T) {
 		t.Errorf("the error: %v", err)
 	}
 }
+
+// The name that a standby gives the primary: what the connection string says, and not the environment.
+func TestApplicationName(t *testing.T) {
+	t.Setenv("PGAPPNAME", "of_the_environment")
+	for conninfo, want := range map[string]string{
+		"host=192.168.77.100 user=repl application_name=pm01":                                          "pm01",
+		"application_name=pm09 host=192.168.77.100 application_name = 'pm 01' password='x y'":          "pm 01",
+		"host=192.168.77.100 user=repl":                                                                "",
+		"host=192.168.77.100 fallback_application_name=walreceiver":                                    "",
+		"host=192.168.77.100 options='-c application_name=pm02'":                                       "",
+		"host=192.168.77.100 application_name=pm01 sslmode=verify-full sslrootcert=/nowhere":           "pm01",
+		"postgres://repl@192.168.77.100/?application_name=pm01&sslmode=verify-ca&sslrootcert=/nowhere": "pm01",
+		"postgres://repl@192.168.77.100/?application_name=pm01":                                        "pm01",
+		"host=192.168.77.100 application_name='pm01":                                                   "",
+	} {
+		if name := postgres.ApplicationNameIn(conninfo); name != want {
+			t.Errorf("%s: %q, want %q", conninfo, name, want)
+		}
+	}
+}
+
+// A standby tells its own; a primary, which follows nobody, does not.
+func TestApplicationNameOfServers(t *testing.T) {
+	t.Parallel()
+	primary, standby := pair(t)
+	setConninfo(standby, primary.Conninfo()+" application_name=pm02")
+	if name := observe(t, adapter(t, standby)).ApplicationName; name != "pm02" {
+		t.Errorf("the standby's is %q", name)
+	}
+	if name := observe(t, adapter(t, primary)).ApplicationName; name != "" {
+		t.Errorf("the primary's is %q", name)
+	}
+}

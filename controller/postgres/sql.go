@@ -5,13 +5,13 @@ package postgres
 // sqlTimeline is the timeline that a primary writes to.
 const sqlTimeline = `('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int`
 
-// sqlObserve reads everything a plan needs, in one round trip, as the JSON form of model.Instance. pg_replication_slots
-// is taken as a whole row, because its columns differ from version to version: wal_status came with 13,
-// invalidation_reason and inactive_since with 17. That an old version is refused is for the plan to say, so that it has
-// to be read, too. A walreceiver calls itself streaming before it has even connected, and again every few seconds where the
-// primary refuses it: it is starting here until it has written WAL (written_lsn came with 13), or has lived for two seconds
-// without, as where there is none to send. Beside it comes a standby's primary_conninfo, which pg_settings hides from those
-// who may not read it: it has the name that the primary knows this host by.
+// sqlObserve reads everything a plan needs, in one round trip, as the JSON form of model.Instance.
+// pg_replication_slots is taken as a whole row, because its columns differ from version to version: wal_status came
+// with 13, invalidation_reason and inactive_since with 17. That an old version is refused is for the plan to say, so
+// that it has to be read, too. A walreceiver calls itself streaming before it has even connected, and again every few
+// seconds where the primary refuses it: it is starting here until it has written WAL (written_lsn came with 13), or
+// has lived for two seconds without, as where there is none to send. Beside it comes a standby's primary_conninfo,
+// which pg_settings hides from those who may not read it: it has the name that the primary knows this host by.
 const sqlObserve = `
 SELECT pg_catalog.jsonb_build_object(
   'state', 'up',

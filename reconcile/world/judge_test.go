@@ -134,8 +134,8 @@ func (w *world) show(s, n *host) string {
 		s.name, s.wal.start, s.slots[w.names[n.name]], s.server, n.name, n.wal.need(s.wal), n.server, n.wal.end)
 }
 
-// judgeStep: a step has changed no slot but a physical one of our names, and on a primary it has let go of no WAL that is held for
-// a member. A plan that is late may remake a slot where it stands.
+// judgeStep: a step has changed no slot but a physical one of our names, and on a primary it has let go of no WAL
+// that is held for a member. A plan that is late may remake a slot where it stands.
 func (w *world) judgeStep(h *host, step model.Step, s slot) {
 	w.count.kinds[step.Kind()]++
 	name := stepSlot(step)

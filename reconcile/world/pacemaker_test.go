@@ -97,8 +97,8 @@ func (w *world) cluster(c *cib, quorate bool) *model.Cluster {
 	return cluster
 }
 
-// say enters an instance as Pacemaker shows it: no role on a node that is not online, an action in place of the role, and what is
-// wrong beside it.
+// say enters an instance as Pacemaker shows it: no role on a node that is not online, an action in place of the role,
+// and what is wrong beside it.
 func (n node) say(name string, clone *model.Clone) {
 	unclean := map[model.Role]model.Unsettled{model.RolePromoted: model.UnsettledPromoted, model.RoleUnpromoted: model.UnsettledUnpromoted}
 	doubt := n.doubt
