@@ -59,6 +59,8 @@ type look struct {
 // Its errors are those of this package (see ErrClusterDown and its neighbours), or the context's own when that was
 // cancelled.
 func (c *Client) Read(ctx context.Context) (model.Cluster, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*c.timeout())
+	defer cancel()
 	data, err := c.query(ctx)
 	if err != nil {
 		return model.Cluster{}, err
@@ -93,6 +95,7 @@ func (c *Client) Interpret(ctx context.Context, data []byte) (model.Cluster, err
 		return model.Cluster{}, err
 	}
 	if err := tools.know(document); err != nil {
+		c.forgetTools() // they may have been asked in the middle of an upgrade
 		return model.Cluster{}, err
 	}
 	report, err := c.report(ctx, data, tools)
@@ -163,12 +166,8 @@ const maxName = 4096
 
 // ask runs one of the tools and takes what it prints.
 func (c *Client) ask(ctx context.Context, environ []string, stdin []byte, limit int, path string, args ...string) ([]byte, error) {
-	timeout := c.Timeout
-	if timeout == 0 {
-		timeout = DefaultTimeout
-	}
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
 	var r result
 	var err error
@@ -185,6 +184,13 @@ func (c *Client) ask(ctx context.Context, environ []string, stdin []byte, limit 
 		return nil, err
 	}
 	return r.stdout, nil
+}
+
+func (c *Client) timeout() time.Duration {
+	if c.Timeout == 0 {
+		return DefaultTimeout
+	}
+	return c.Timeout
 }
 
 func (c *Client) cibAdmin() string { return orElse(c.CIBAdmin, "cibadmin") }

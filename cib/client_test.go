@@ -100,7 +100,7 @@ func TestClientErrors(t *testing.T) {
 		text     string
 	}{
 		"cluster down": {script: disconnected, kind: ErrClusterDown,
-			text: "Pacemaker is not running: CIBADMIN --query failed with 102; start the cluster on this host, or see systemctl status pacemaker " +
+			text: "Pacemaker is not running: CIBADMIN --query failed with 102; start it as root with systemctl start pacemaker, or see systemctl status pacemaker " +
 				"(it says: Could not connect to the CIB: Transport endpoint is not connected Init failed, could not perform requested operations)"},
 		"not in haclient": {script: disconnected, outsider: true, kind: ErrPermission,
 			text: "no permission to use Pacemaker's tools: CIBADMIN --query failed with 102, and this user is not in the group haclient; add it, then " +
@@ -287,6 +287,22 @@ func TestToolsHaveNoInput(t *testing.T) {
 	client := &Client{CrmNode: script(t, "readlink /proc/self/fd/0")}
 	if input, err := client.LocalName(t.Context()); err != nil || input != "/dev/null" {
 		t.Errorf("crm_node reads %q, %v", input, err)
+	}
+}
+
+// Tools that were asked in the middle of an upgrade refuse a CIB once: they are asked again at the next look.
+func TestToolsOfAHalfUpgrade(t *testing.T) {
+	done := filepath.Join(t.TempDir(), "done")
+	client := &Client{CIBAdmin: script(t, `[ -e `+done+` ] && exec cibadmin "$@"; cibadmin "$@" | sed 's/crm_feature_set="[^"]*"/crm_feature_set="3.0.14"/'`)}
+	healthy := readFile(t, "../../shared/cib/lab/3node-healthy.xml")
+	if _, err := client.Interpret(t.Context(), healthy); !errors.Is(err, ErrUnparseable) || !strings.Contains(err.Error(), "newer than Pacemaker's tools here") {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(done, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Interpret(t.Context(), healthy); err != nil {
+		t.Error(err)
 	}
 }
 

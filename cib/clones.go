@@ -30,7 +30,7 @@ func (d *document) clones(r report, ran map[string]map[string]bool, locations ma
 		for _, primitive := range d.primitives(el) {
 			c := d.clone(attr(el, "id"), primitive)
 			c.Managed = c.Managed && reported.managed(primitive.id, r.nodes)
-			c.Roles, c.Unsettled = reported.roles(primitive.id, r.nodes, ran[primitive.id])
+			c.Roles, c.Unsettled = r.roles(c.ID, primitive.id, ran[primitive.id])
 			c.Locations = slices.Concat(locations[c.ID], locations[c.Primitive])
 			clones = append(clones, c)
 		}

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/pgrex/pgrex/model"
 )
 
 // CorosyncConf is where corosync has its configuration. Everybody may read it.
 const CorosyncConf = "/etc/corosync/corosync.conf"
 
-// RingAddresses reads the addresses of corosync's first ring from its configuration, by node name in lower case
+// RingAddresses reads the addresses of corosync's first ring from its configuration, by folded node name
 // (corosync.conf(5), nodelist). A node without a name is known by its address, as to Pacemaker.
 func RingAddresses(file string) (map[string]string, error) {
 	text, err := os.ReadFile(file)
@@ -31,7 +33,7 @@ func RingAddresses(file string) (map[string]string, error) {
 				if name == "" {
 					name = ring
 				}
-				addresses[strings.ToLower(name)] = ring
+				addresses[model.FoldNode(name)] = ring
 			}
 			sections = sections[:len(sections)-1]
 		default:

@@ -19,8 +19,10 @@ var apiVersion = regexp.MustCompile(`^2\.[0-9]+$`)
 type report struct {
 	dc          string
 	maintenance bool
-	nodes       []model.Node // without attributes
-	clones      map[string]reportedClone
+	// fencing: nodes that are lost are to be fenced. Then crm_mon tells what ran on one until it is.
+	fencing bool
+	nodes   []model.Node // without attributes
+	clones  map[string]reportedClone
 }
 
 // reportedClone is a clone with its instances.
@@ -61,6 +63,8 @@ type answer struct {
 	} `xml:"summary>current_dc"`
 	Options struct {
 		Maintenance bool `xml:"maintenance-mode,attr"`
+		STONITH     bool `xml:"stonith-enabled,attr"`
+		Fencing     bool `xml:"fencing-enabled,attr"` // its name since 3.0.2
 	} `xml:"summary>cluster_options"`
 	Nodes *struct {
 		Nodes []struct {
@@ -93,9 +97,8 @@ func readReport(data []byte) (report, error) {
 		}
 		return report{}, notUnderstood("it is not Pacemaker's XML, or cut off: %v", err)
 	}
-	_, rest := decoder.Token()
-	switch {
-	case !errors.Is(rest, io.EOF) && len(bytes.TrimSpace(data[decoder.InputOffset():])) > 0:
+	switch rest := data[decoder.InputOffset():]; {
+	case len(bytes.TrimSpace(rest)) > 0:
 		return report{}, notUnderstood("more follows after it")
 	case a.Status == nil:
 		return report{}, notUnderstood("it has no status")
@@ -104,7 +107,10 @@ func readReport(data []byte) (report, error) {
 	case a.Status.Code != "0" || len(a.Status.Errors) > 0 || a.Nodes == nil:
 		return report{}, notUnderstood("it has status %s, %s: %s", a.Status.Code, a.Status.Message, strings.Join(a.Status.Errors, "; "))
 	}
-	r := report{dc: a.DC.Name, maintenance: a.Options.Maintenance, clones: map[string]reportedClone{}}
+	r := report{
+		dc: a.DC.Name, maintenance: a.Options.Maintenance, fencing: a.Options.STONITH || a.Options.Fencing,
+		clones: map[string]reportedClone{},
+	}
 	for _, n := range a.Nodes.Nodes {
 		r.nodes = append(r.nodes, model.Node{
 			Name: n.Name, ID: n.ID, Online: n.Online, Standby: n.Standby,

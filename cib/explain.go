@@ -57,7 +57,7 @@ func explain(mayConnect func() bool, command string, r result, err error, began 
 	case r.exit != exitDisconnected && r.exit != exitProtocol:
 		return fmt.Errorf("%w: %s; crm_error --exit %d explains it%s", ErrFailed, failed, r.exit, said)
 	case mayConnect():
-		return fmt.Errorf("%w: %s; start the cluster on this host, or see systemctl status pacemaker%s", ErrClusterDown, failed, said)
+		return fmt.Errorf("%w: %s; start it as root with systemctl start pacemaker, or see systemctl status pacemaker%s", ErrClusterDown, failed, said)
 	}
 	// Pacemaker hangs up on users that may not talk to it: to its tools that looks as if it were not running.
 	return fmt.Errorf("%w: %s, and this user is not in the group %s; add it, then start this program again%s",

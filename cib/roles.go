@@ -50,16 +50,16 @@ func (i instance) unsettled() model.Unsettled {
 
 // roles are what the instances of a primitive do, and why some of these roles prove nothing. ran are the nodes, by
 // folded name, where an operation of the primitive has ended.
-func (c reportedClone) roles(primitive string, nodes []model.Node, ran map[string]bool) (map[string]model.Role, map[string]model.Unsettled) {
+func (r report) roles(clone, primitive string, ran map[string]bool) (map[string]model.Role, map[string]model.Unsettled) {
 	roles, unsettled := map[string]model.Role{}, map[string]model.Unsettled{}
 	online := map[string]string{} // the name of an online node, by folded name
-	for _, n := range nodes {
+	for _, n := range r.nodes {
 		if n.Online {
 			online[model.FoldNode(n.Name)] = n.Name
 		}
 	}
 	astray := false // something is done to an instance, and crm_mon does not say where
-	for _, i := range c.instances {
+	for _, i := range r.clones[clone].instances {
 		if instanceOf(i.ID) != primitive {
 			continue
 		}
@@ -76,8 +76,9 @@ func (c reportedClone) roles(primitive string, nodes []model.Node, ran map[strin
 			}
 		}
 	}
-	for _, n := range nodes {
-		if _, waits := unsettled[n.Name]; n.Unclean && !n.Online && !waits && ran[model.FoldNode(n.Name)] {
+	for _, n := range r.nodes {
+		_, waits := unsettled[n.Name]
+		if n.Unclean && !n.Online && !waits && !r.fencing && ran[model.FoldNode(n.Name)] {
 			unsettled[n.Name] = model.UnsettledUnknown
 		}
 	}

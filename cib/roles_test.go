@@ -66,6 +66,7 @@ func TestRoles(t *testing.T) {
 		"offline, promoted":       {row("Promoted", `failed="true"`, "n4"), roles{"n1": "stopped", "n2": "stopped"}, unsettled{"n4": "promoted"}},
 		"offline, a standby":      {row("Slave", "", "n4"), roles{"n1": "stopped", "n2": "stopped"}, unsettled{"n4": "unpromoted"}},
 		"unclean, and no row":     {"UNCLEAN" + row("Promoted", "", "n1"), roles{"n1": "promoted", "n2": "stopped"}, unsettled{"n4": "unknown"}},
+		"unclean, to be fenced":   {"FENCING" + row("Promoted", "", "n1"), roles{"n1": "promoted", "n2": "stopped"}, nil},
 		"unclean, with a row":     {"UNCLEAN" + row("Unpromoted", "", "n4"), roles{"n1": "stopped", "n2": "stopped"}, unsettled{"n4": "unpromoted"}},
 		"offline, in an action":   {row("Promoting", "", "n4"), roles{"n1": "stopped", "n2": "stopped"}, unsettled{"n4": "promoting"}},
 	} {
@@ -74,11 +75,15 @@ func TestRoles(t *testing.T) {
 			if rows, unclean := strings.CutPrefix(c.rows, "UNCLEAN"); unclean {
 				text = strings.Replace(reportOf(rows), `online="false" standby="false" maintenance="false" pending="false" unclean="false"`, `online="false" unclean="true"`, 1)
 			}
+			if rows, unclean := strings.CutPrefix(c.rows, "FENCING"); unclean {
+				text = strings.Replace(reportOf(rows), `online="false" standby="false" maintenance="false" pending="false" unclean="false"`, `online="false" unclean="true"`, 1)
+				text = strings.Replace(text, "</summary>", `<cluster_options stonith-enabled="true" maintenance-mode="false"/></summary>`, 1)
+			}
 			r, err := readReport([]byte(text))
 			if err != nil {
 				t.Fatal(err)
 			}
-			roles, unsettled := r.clones["ms"].roles("p", r.nodes, map[string]bool{"n1": true, "n2": true, "n4": true})
+			roles, unsettled := r.roles("ms", "p", map[string]bool{"n1": true, "n2": true, "n4": true})
 			if diff := cmp.Diff(c.roles, roles); diff != "" {
 				t.Errorf("roles: want (-), got (+):\n%s", diff)
 			}
@@ -124,7 +129,10 @@ func TestReportIsNotBelieved(t *testing.T) {
 		"text":         {"Connection to cluster failed", "it is empty or cut off"},
 		"half":         {whole[:len(whole)/2], "it is not Pacemaker's XML, or cut off"},
 		"all but one":  {whole[:len(whole)-1], "it is not Pacemaker's XML, or cut off"},
-		"more":         {whole + whole, "more follows after it"},
+		"twice":        {whole + whole, "more follows after it"},
+		"and text":     {whole + "garbage", "more follows after it"},
+		"and a tag":    {whole + "<b/>", "more follows after it"},
+		"and a half":   {whole + "<b", "more follows after it"},
 		"another kind": {`<crm_mon version="2.0.1"/>`, "it is not Pacemaker's XML, or cut off"},
 		"no status":    {strings.Replace(whole, `<status code="0" message="OK"/>`, "", 1), "it has no status"},
 		"a bad status": {strings.Replace(whole, `code="0" message="OK"`, `code="102" message="Not connected"`, 1), "it has status 102, Not connected"},

@@ -54,6 +54,12 @@ func (c *Client) Tools(ctx context.Context) (Tools, error) {
 	return tools, nil
 }
 
+func (c *Client) forgetTools() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tools = nil
+}
+
 // release is the version without what a distribution adds, as in "2.1.5-9.el9".
 func (t Tools) release() string {
 	release, _, _ := strings.Cut(t.Version, "-")

@@ -1,9 +1,11 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller/postgres"
@@ -21,24 +23,28 @@ type Observer struct {
 	Attributes AttributeSetter
 	Connect    Connector
 
-	last   reconcile.Who
-	met    *met // nil before Pacemaker was asked, and again after each outage
-	target Target
-	server Server
+	last     reconcile.Who
+	name     model.LocalName // zero before Pacemaker was asked, and again after each outage
+	versions model.Versions
+	dated    time.Time // when the versions were last asked for
+	target   Target
+	server   Server
 }
 
-// met is what Pacemaker has said of itself and of this host since it answers.
-type met struct {
-	name     model.LocalName
-	versions model.Versions
-}
+// Deadlines for what is asked beside the CIB. With that, and with the server, they stay below the watchdog's time.
+const (
+	nameTimeout     = 10 * time.Second
+	versionsTimeout = 5 * time.Second
+	// versionsAge is how long versions are taken for granted: packages are seldom upgraded.
+	versionsAge = 10 * time.Minute
+)
 
 // Full reads the CIB, the server, and on a standby the upstream.
 func (o *Observer) Full(ctx context.Context) (who reconcile.Who, err error) {
-	in := o.cluster(ctx)
 	defer func() { o.last = who }()
-	if in.Cluster == nil {
-		return reconcile.Resolve(in)
+	in, err := o.cluster(ctx)
+	if err != nil {
+		return reconcile.Resolve(in) // that there is no cluster is a finding
 	}
 	return o.look(ctx, in, o.upstream)
 }
@@ -54,71 +60,79 @@ func (o *Observer) Look(ctx context.Context) (reconcile.Who, error) {
 // Cluster reads the CIB only. Where that cannot be read, or does not say who is who, the error says so. The standing
 // is in transition: the server was not looked at.
 func (o *Observer) Cluster(ctx context.Context) (reconcile.Who, error) {
-	in := o.cluster(ctx)
-	if in.Cluster == nil {
-		return reconcile.Who{Input: in}, errors.New(in.ClusterProblem)
+	in, err := o.cluster(ctx)
+	if err != nil {
+		return reconcile.Who{Input: in}, err
 	}
-	return reconcile.Resolve(in)
+	return reconcile.ResolveCluster(in)
 }
 
 // cluster is an input with what Pacemaker says.
-func (o *Observer) cluster(ctx context.Context) reconcile.Input {
+func (o *Observer) cluster(ctx context.Context) (reconcile.Input, error) {
 	in := reconcile.Input{Node: o.Node, Resource: o.Resource, Newest: o.last.Newest}
 	cluster, err := o.Clusters.Read(ctx)
 	if err != nil {
 		in.ClusterProblem = err.Error()
-		o.met = nil
-		return in
+		o.name = model.LocalName{}
+		return in, err
 	}
 	in.Cluster = &cluster
 	if in.Newest.ConfigurationOlder(cluster.Version) {
 		in.Newest = cluster.Version
 	}
 	if o.Pacemaker != nil {
-		in.LocalName, in.Versions = o.meet(ctx, cluster)
+		in.LocalName, in.Versions = o.askName(ctx), o.askVersions(ctx)
 	}
-	return in
+	return in, nil
 }
 
-// meet asks Pacemaker for this host's name and for versions, once after each outage. It does not ask for the name
-// where a variable leads the tools to a file: the name would be that of another cluster.
-func (o *Observer) meet(ctx context.Context, cluster model.Cluster) (model.LocalName, model.Versions) {
-	if o.met != nil {
-		return o.met.name, o.met.versions
+// askName asks Pacemaker what it calls this host, once after each outage. It does not ask where a variable leads the tools to a
+// file: the name would be that of another cluster.
+func (o *Observer) askName(ctx context.Context) model.LocalName {
+	if o.name != (model.LocalName{}) {
+		return o.name
 	}
-	var m met
+	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
+	defer cancel()
 	if variable := cib.NoClusterVariable(); variable != "" {
-		m.name.NotAsked = variable + " is set"
-	} else if name, err := o.Pacemaker.LocalName(ctx); err != nil {
-		return model.LocalName{Problem: err.Error()}, m.versions // and asked again at the next look
+		o.name.NotAsked = variable + " is set"
+	} else if name, err := o.Pacemaker.LocalName(ctx); err == nil {
+		o.name.Name = name
 	} else {
-		m.name.Name = name
+		return model.LocalName{Problem: err.Error()} // and asked again at the next look
 	}
-	if tools, err := o.Pacemaker.Tools(ctx); err == nil {
-		m.versions.Pacemaker = tools.Version
-	}
-	if clone, err := reconcile.Database(cluster, o.Resource); err == nil {
-		m.versions.ResourceAgents = o.Pacemaker.AgentVersion(ctx, clone.Agent)
-	}
-	o.met = &m
-	return m.name, m.versions
+	return o.name
 }
 
-// look observes the server, finds out who is who, and asks the upstream as it is told.
+// askVersions asks now and then. Nothing depends on versions, so that what nobody knows stays empty.
+func (o *Observer) askVersions(ctx context.Context) model.Versions {
+	if !o.dated.IsZero() && time.Since(o.dated) < versionsAge {
+		return o.versions
+	}
+	ctx, cancel := context.WithTimeout(ctx, versionsTimeout)
+	defer cancel()
+	o.dated, o.versions = time.Now(), model.Versions{}
+	if tools, err := o.Pacemaker.Tools(ctx); err == nil {
+		o.versions.Pacemaker = tools.Version
+	}
+	for _, agent := range model.DatabaseAgents {
+		o.versions.ResourceAgents = cmp.Or(o.versions.ResourceAgents, o.Pacemaker.AgentVersion(ctx, agent))
+	}
+	return o.versions
+}
+
+// look finds out who is who, observes the server, and asks the upstream as it is told.
 func (o *Observer) look(ctx context.Context, in reconcile.Input, ask func(context.Context, *reconcile.Who)) (reconcile.Who, error) {
-	who := reconcile.Who{Input: in}
-	clone, err := reconcile.Database(*in.Cluster, in.Resource)
+	who, err := reconcile.ResolveCluster(in)
 	if err != nil {
 		return who, err
 	}
-	if who.Instance, err = o.instance(ctx, clone); err != nil {
+	if who.Instance, err = o.instance(ctx, who.Clone); err != nil {
 		return who, err
 	}
-	who, err = reconcile.Resolve(who.Input)
-	if err == nil {
-		ask(ctx, &who)
-	}
-	return who, err
+	who = who.WithServer()
+	ask(ctx, &who)
+	return who, nil
 }
 
 // Apply carries out one step: on the server that was observed last, or in Pacemaker. Its errors have a class.

@@ -140,7 +140,7 @@ func (d *doctor) awaited() {
 	}
 }
 
-// brokenPacemaker cannot work with the database's agent as it was released: its crm_attribute takes the value of "-v
+// brokenPacemaker cannot work with the database's agent as it was released: its crm_attribute takes the value of "-p -v
 // -INFINITY" for an option. The agent's start and demote repeat that call until they time out
 // (pgsql_replication_start, pgsql_demote).
 const brokenPacemaker = "2.1.5"
@@ -148,7 +148,7 @@ const brokenPacemaker = "2.1.5"
 // versions: known bad pairs of releases.
 func (d *doctor) versions() {
 	if release, _, _ := strings.Cut(d.Versions.Pacemaker, "-"); release == brokenPacemaker {
-		d.say(model.CodeVersionsClash, model.Warning, "Pacemaker", "crm_attribute of Pacemaker %s rejects '-v -INFINITY', which %s uses: unless "+
+		d.say(model.CodeVersionsClash, model.Info, "Pacemaker", "crm_attribute of Pacemaker %s rejects '-p -v -INFINITY', which %s uses: unless "+
 			"your distribution has fixed it, the agent's start and demote repeat it until they time out; install another release",
 			brokenPacemaker, d.Clone.Agent)
 	}

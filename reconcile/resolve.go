@@ -29,13 +29,23 @@ type Who struct {
 	Standing model.Standing
 	Findings []model.Finding
 
+	fit     bool           // the cluster justifies a look at the server
 	claims  *model.Finding // why there is no confirmed primary
 	waiting bool           // something is expected to change by itself soon
 }
 
-// Resolve finds out who is who. The error is an *InputError: the look does not say which resource or host is meant.
-// If only the host is unknown, Who still has the clone and its policy.
+// Resolve finds out who is who. The error is an *InputError: the look does not say which resource or host is meant. If only the
+// host is unknown, Who still has the clone and its policy.
 func Resolve(in Input) (Who, error) {
+	w, err := ResolveCluster(in)
+	if err != nil {
+		return w, err
+	}
+	return w.WithServer(), nil
+}
+
+// ResolveCluster is Resolve of a look at the cluster alone: who is who but for the standing.
+func ResolveCluster(in Input) (Who, error) {
 	w := Who{Input: in, Self: model.FoldNode(in.Node), Standing: model.InTransition}
 	if in.Cluster == nil {
 		w.say(model.CodeClusterUnknown, model.Warning, "", "%s", cmp.Or(in.ClusterProblem, "there is no CIB"))
@@ -45,7 +55,8 @@ func Resolve(in Input) (Who, error) {
 	if w.Clone, err = Database(*in.Cluster, in.Resource); err != nil {
 		return Who{Input: in}, err
 	}
-	w.Policy, _ = model.PolicyOf(w.Clone)
+	var problems []string
+	w.Policy, problems = model.PolicyOf(w.Clone)
 	w.Names = w.Policy.SlotNames()
 	named := w.isNamed()
 	node, known := in.Cluster.Node(in.Node)
@@ -54,16 +65,24 @@ func Resolve(in Input) (Who, error) {
 	}
 	w.Here = node
 	w.Primary, w.claims = confirmedPrimary(*in.Cluster, w.Clone)
-	if w.readPolicy() && named && w.serverUsable() {
+	w.fit = w.readPolicy(problems) && named
+	return w, nil
+}
+
+// WithServer is a look at the cluster with what the local server, its Instance, says: the standing.
+func (w Who) WithServer() Who {
+	w.Findings = slices.Clone(w.Findings)
+	if w.fit && w.serverUsable() {
 		w.stand()
 	}
 	if untried(w.Versions.Pacemaker) {
-		w.say(model.CodeUnsupportedVersion, model.Info, "Pacemaker", "Pacemaker here is version %s; pgrex is made for 2.0.3 to 3.0", w.Versions.Pacemaker)
+		w.say(model.CodeUnsupportedVersion, model.Info, "Pacemaker",
+			"Pacemaker here is version %s; pgrex is made for 2.0.3 to 3.0", w.Versions.Pacemaker)
 	}
 	if unasked := w.LocalName.NotAsked; unasked != "" {
 		w.say(model.CodeNodeUnchecked, model.Info, w.Self, "%s: Pacemaker was not asked whether this host is %s", unasked, w.Node)
 	}
-	return w, nil
+	return w
 }
 
 // stand compares what the CIB says of this host with what its server says.
@@ -114,9 +133,8 @@ func (w *Who) streamsAsItself() bool {
 	return false
 }
 
-// readPolicy reads the meta attributes and the agent's parameters. False: no step can be justified.
-func (w *Who) readPolicy() bool {
-	_, problems := model.PolicyOf(w.Clone)
+// readPolicy says what is wrong with the meta attributes and the agent's parameters. False: no step can be justified.
+func (w *Who) readPolicy(problems []string) bool {
 	for _, p := range problems {
 		w.say(model.CodeInvalidPolicy, model.Critical, w.Clone.ID, "%s", p)
 	}

@@ -58,10 +58,10 @@ Exit status: 0 also when the budget does not last, 1 when it cannot be told.`,
 
 // whatIf asks with what a daemon's status says.
 func whatIf(s controller.Status, down string, away time.Duration) (reconcile.Prospect, error) {
-	a := reconcile.Absence{Host: strings.ToLower(down), For: away, Budget: s.WAL.Budget, Free: s.WAL.Free}
+	a := reconcile.Absence{Host: model.FoldNode(down), For: away, Budget: s.WAL.Budget, Free: s.WAL.Free}
 	var known []string
 	for _, m := range s.Members {
-		if m.Host != strings.ToLower(s.Node) {
+		if !model.SameNode(m.Host, s.Node) {
 			known = append(known, m.Host)
 		}
 	}

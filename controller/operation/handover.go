@@ -247,6 +247,10 @@ func senders(names map[string]string, i model.Instance) map[string]int {
 // ready tells whether every host that runs the database as a standby streams through its own slot.
 func (h *Handover) ready(b before) error {
 	for _, member := range b.Policy.Members {
+		if why, unsettled := b.Clone.UnsettledOn(member); unsettled {
+			// The refresh would forget what is wrong, and nobody could tell that all is as before.
+			return fmt.Errorf("to Pacemaker the database on %s is %s: put that right first, or wait", member, why)
+		}
 		if _, attached := b.senders[member]; b.RoleOf(member) == model.RoleUnpromoted && !attached {
 			return fmt.Errorf("%s does not stream through its slot: see pgrex status, and put that right first", member)
 		}

@@ -164,7 +164,8 @@ func (n *needs) member(ctx context.Context, member string, addresses map[string]
 	node := n.NodeOf(member)
 	switch {
 	case node.Unclean || node.Pending || node.Online && n.RoleOf(member) == "":
-		return fmt.Errorf("the cluster does not know how %s is: wait, or see crm_mon", member)
+		return fmt.Errorf("to Pacemaker the database on %s is %s, so that it is not known what that host needs: put that right first, or wait; if it "+
+			"is to be copied anyway, --give-up %[1]s", member, n.RoleText(member))
 	case !n.runs(member):
 		return nil
 	}

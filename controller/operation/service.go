@@ -52,10 +52,24 @@ func (s *Service) look(ctx context.Context) (self, error) {
 // role is what Pacemaker says for certain of the database here.
 func (h self) role() model.Role { return h.RoleOf(h.Self) }
 
-// others are the other hosts where the database has a role.
-func (h self) others(role model.Role) (hosts []string) {
+// isPrimary reports whether the database here is the primary, or may be for all that Pacemaker shows.
+func (h self) isPrimary() bool { return h.Clone.MayBePromoted(h.Self) }
+
+// primaries are the other hosts that are promoted, or may be for all that Pacemaker shows (trap 48).
+func (h self) primaries() []string { return h.others(h.Clone.MayBePromoted) }
+
+// standbys are the other hosts that run a standby, or may run one: an instance that Pacemaker has seen fail, or is acting on,
+// counts.
+func (h self) standbys() []string {
+	return h.others(func(member string) bool {
+		_, unsettled := h.Clone.UnsettledOn(member)
+		return !h.Clone.MayBePromoted(member) && (unsettled || h.RoleOf(member) == model.RoleUnpromoted)
+	})
+}
+
+func (h self) others(is func(member string) bool) (hosts []string) {
 	for _, member := range h.Policy.Members {
-		if h.RoleOf(member) == role && !h.Is(member) {
+		if !h.Is(member) && is(member) {
 			hosts = append(hosts, member)
 		}
 	}
@@ -69,8 +83,8 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (Work, error
 	if err != nil || h.Here.Standby && h.role() == model.RoleStopped && !h.place.runs() {
 		return Work{}, err
 	}
-	standbys := h.others(model.RoleUnpromoted)
-	failover := h.role() == model.RolePromoted && len(standbys) > 0
+	standbys := h.standbys()
+	failover := h.isPrimary() && len(standbys) > 0
 	if failover && !force {
 		return Work{}, fmt.Errorf("this host, %s, is the primary, and %s would see it fail: type pgrex switchover first; to stop the whole "+
 			"cluster, type pgrex stop on %[2]s first and here last; --force is a failover", h.Here.Name, strings.Join(standbys, ", "))
@@ -105,10 +119,10 @@ func (s *Service) unchanged(h self, failover bool) Step {
 		switch {
 		case err != nil:
 			return err
-		case now.role() != h.role():
+		case now.RoleText(now.Self) != h.RoleText(h.Self):
 			return fmt.Errorf("it is %s by now: type pgrex stop again", now.RoleText(now.Self))
-		case now.role() == model.RolePromoted && !failover && len(now.others(model.RoleUnpromoted)) > 0:
-			return fmt.Errorf("%s runs by now, and would see it fail: type pgrex stop again", strings.Join(now.others(model.RoleUnpromoted), ", "))
+		case now.isPrimary() && !failover && len(now.standbys()) > 0:
+			return fmt.Errorf("%s runs by now, and would see it fail: type pgrex stop again", strings.Join(now.standbys(), ", "))
 		}
 		return nil
 	}}
@@ -129,7 +143,7 @@ func (s *Service) server(ctx context.Context) (*postgres.Server, error) {
 
 // leaves says whom a stop leaves.
 func (h self) leaves(failover bool, standbys []string) []string {
-	primary := h.others(model.RolePromoted)
+	primary := h.primaries()
 	switch {
 	case h.role() == model.RoleStopped:
 		return nil
@@ -140,7 +154,7 @@ func (h self) leaves(failover bool, standbys []string) []string {
 		}
 		return []string{"warning: this is a failover: " + strings.Join(next, " or ") +
 			" takes over, and this host may need pgrex rejoin to come back"}
-	case h.role() == model.RolePromoted:
+	case h.isPrimary():
 		return []string{"warning: this host is the last: nobody serves then; it has the newest data, so start it first again"}
 	case len(primary) == 0 && len(standbys) == 0:
 		return []string{"warning: this host is the last that runs"}
@@ -157,7 +171,7 @@ func (s *Service) Start(ctx context.Context, force bool) (Work, error) {
 	if err != nil {
 		return Work{}, err
 	}
-	if promoted := h.others(model.RolePromoted); len(promoted) > 0 {
+	if len(h.primaries()) > 0 {
 		return s.follow(ctx, h)
 	}
 	if h.role() != model.RoleStopped || h.place.runs() {
@@ -264,8 +278,8 @@ func (s *Service) claim(h self) (steps []Step) {
 // noPrimary tells whether there is none: the operator may have taken a while to answer.
 func (s *Service) noPrimary(ctx context.Context) error {
 	h, err := s.look(ctx)
-	if promoted := h.others(model.RolePromoted); err == nil && len(promoted) > 0 {
-		err = fmt.Errorf("%s is promoted by now: type pgrex start again", promoted[0])
+	if promoted := h.primaries(); err == nil && len(promoted) > 0 {
+		err = fmt.Errorf("%s is promoted by now, or may be: type pgrex start again", promoted[0])
 	}
 	return err
 }

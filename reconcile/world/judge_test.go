@@ -135,7 +135,7 @@ func (w *world) show(s, n *host) string {
 }
 
 // judgeStep: a step has changed no slot but a physical one of our names, and on a primary it has let go of no WAL
-// that is held for a member. A plan that is late may remake a slot where it stands.
+// that is held for a member. A plan that is late may remake a slot where it stands (seed 38124).
 func (w *world) judgeStep(h *host, step model.Step, s slot) {
 	w.count.kinds[step.Kind()]++
 	name := stepSlot(step)
