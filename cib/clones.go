@@ -3,15 +3,11 @@ package cib
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/beevik/etree"
 
 	"github.com/pgrex/pgrex/model"
 )
-
-// policyPrefix is what the names of pgrex's own meta attributes begin with.
-const policyPrefix = "pgrex-"
 
 // resource is a primitive of a clone as it is configured.
 type resource struct {
@@ -71,7 +67,7 @@ func (d *document) clone(id string, primitive resource) model.Clone {
 	conditional := slices.Collect(maps.Keys(parameters.conditional))
 	for name := range meta.conditional {
 		// A rule that may pause pgrex, or change what it does, is as doubtful as one about the agent.
-		if strings.HasPrefix(name, policyPrefix) {
+		if model.IsPolicy(name) {
 			conditional = append(conditional, name)
 		}
 	}
