@@ -251,4 +251,30 @@ func TestNames(t *testing.T) {
 	for _, host := range s.lab.Hosts() {
 		s.t.Logf("%s: %s", host, s.slot(host))
 	}
+	standbys := s.others(primary)
+	s.chapter("another host's settings", func(s *story) { s.othersSettings(primary, standbys[0], standbys[1]) })
+}
+
+// othersSettings runs pgrex on a standby with the settings file of another one. It must not touch what the other needs: its slot
+// here, and the setting by which this host would stream through it.
+func (s *story) othersSettings(primary, host, other string) {
+	const query = "SELECT string_agg(slot_name, ' ' ORDER BY slot_name), current_setting('primary_slot_name') FROM pg_replication_slots"
+	before := s.sql(host, query)
+	s.stop(host)
+	_, err := s.lab.Exec(s.ctx, host, "sh", "-c", "mkdir -p /run/pgrex-other && echo 'node: "+other+"' >/run/pgrex-other/pgrex.yaml")
+	s.must(err)
+	s.must(s.lab.Enable(s.ctx, host, testenv.Service{
+		Name: "pgrex", User: "postgres", Group: "haclient", Argv: []string{pgrex, "run", "--config", "/run/pgrex-other/pgrex.yaml"},
+	}))
+	s.awaitCondition(host, model.CodeNodeDiffers)
+	out, status := s.command(host, "apply", "--config", "/run/pgrex-other/pgrex.yaml")
+	if status != 0 || !strings.Contains(out, "no steps") || !strings.Contains(out, string(model.CodeNodeDiffers)) {
+		s.t.Errorf("apply under the name of %s ends with %d: %s", other, status, out)
+	}
+	if after := s.sql(host, query); after != before || !strings.Contains(after, s.slot(other)) {
+		s.t.Errorf("%s has %s, and had %s", host, after, before)
+	}
+	s.stop(host)
+	s.start(host)
+	s.awaitRight(patience, primary)
 }
