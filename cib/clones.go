@@ -11,8 +11,9 @@ import (
 
 // resource is a primitive of a clone as it is configured.
 type resource struct {
-	id      string
-	sources [][]*etree.Element // what configures it, nearest first: itself, its group, its clone; of each its template, then itself
+	id string
+	// sources are what configures it, nearest first: itself, its group, its clone; of each its template, then itself.
+	sources [][]*etree.Element
 }
 
 // clones are the primitives of those clones that crm_mon lists as promotable.
@@ -62,7 +63,9 @@ func (d *document) withTemplate(primitive *etree.Element) []*etree.Element {
 // clone is what is written about a primitive of a clone.
 func (d *document) clone(id string, primitive resource) model.Clone {
 	var parameters, meta attributes
-	d.addInherited(&parameters, primitive, "instance_attributes", func(name string) bool { return slices.Contains(model.AgentParameters, name) })
+	d.addInherited(&parameters, primitive, "instance_attributes", func(name string) bool {
+		return slices.Contains(model.AgentParameters, name)
+	})
 	d.addInherited(&meta, primitive, "meta_attributes", nil)
 	conditional := slices.Collect(maps.Keys(parameters.conditional))
 	for name := range meta.conditional {

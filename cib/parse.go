@@ -48,7 +48,8 @@ func parse(data []byte) (*document, error) {
 		}
 		*to = n
 	}
-	d.add(&d.properties, []*etree.Element{child(d.configuration, "crm_config")}, "cluster_property_set", "cib-bootstrap-options", nil)
+	options := []*etree.Element{child(d.configuration, "crm_config")}
+	d.add(&d.properties, options, "cluster_property_set", "cib-bootstrap-options", nil)
 	for t := range children(child(d.configuration, "resources"), "template") {
 		if _, taken := d.templates[attr(t, "id")]; !taken {
 			d.templates[attr(t, "id")] = t

@@ -96,7 +96,9 @@ func (r report) roles(clone, primitive string, ran map[string]bool) (map[string]
 }
 
 // add enters the instance on an online node. Of several on one node the highest role counts, and any doubt.
-func (i instance) add(node string, why model.Unsettled, roles map[string]model.Role, unsettled map[string]model.Unsettled) {
+func (i instance) add(
+	node string, why model.Unsettled, roles map[string]model.Role, unsettled map[string]model.Unsettled,
+) {
 	rank := map[model.Role]int{"": 0, model.RoleStopped: 1, model.RoleUnpromoted: 2, model.RolePromoted: 3}
 	if role, ok := i.role(); ok && rank[role] > rank[roles[node]] {
 		roles[node] = role

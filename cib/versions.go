@@ -45,7 +45,8 @@ func (c *Client) Tools(ctx context.Context) (Tools, error) {
 		return Tools{}, fmt.Errorf("%s --empty: %w", c.cibAdmin(), err)
 	}
 	first, _, _ := strings.Cut(string(version), "\n")
-	tools := Tools{strings.TrimPrefix(strings.TrimSpace(first), "Pacemaker "), attr(root, "crm_feature_set"), attr(root, "validate-with")}
+	release := strings.TrimPrefix(strings.TrimSpace(first), "Pacemaker ")
+	tools := Tools{release, attr(root, "crm_feature_set"), attr(root, "validate-with")}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if mon != nil {

@@ -17,7 +17,9 @@ import (
 // may rely on slots.
 var (
 	blocking       = []model.Code{model.CodeClusterUnknown, model.CodeNodeDiffers}
-	blockingPolicy = []model.Code{model.CodeInvalidPolicy, model.CodeAmbiguousParameter, model.CodeNotReplicated, model.CodeNotMember}
+	blockingPolicy = []model.Code{
+		model.CodeInvalidPolicy, model.CodeAmbiguousParameter, model.CodeNotReplicated, model.CodeNotMember,
+	}
 )
 
 // demand is what an operation needs beside a cluster that says who is who.
@@ -43,7 +45,8 @@ func preflight(who reconcile.Who, d demand) error {
 	case !who.Cluster.Quorate:
 		return errors.New("this partition has no quorum: bring the other hosts or the network back first")
 	case d.managed && (who.Cluster.Maintenance || who.Here.Maintenance || !who.Clone.Managed):
-		return fmt.Errorf("the cluster, this node or the database is in maintenance already, and Pacemaker would start and stop nothing: %s", leaveFirst(who.Clone))
+		return fmt.Errorf("the cluster, this node or the database is in maintenance already, and Pacemaker would start and stop nothing: %s",
+			leaveFirst(who.Clone))
 	}
 	return nil
 }

@@ -192,7 +192,7 @@ func TestSlotsBySQLRefused(t *testing.T) {
 	}
 }
 
-// The name that a standby gives the primary: what the connection string says, and not the environment.
+// The name by which the primary knows a standby: what the connection string says, and not the environment.
 func TestApplicationName(t *testing.T) {
 	t.Setenv("PGAPPNAME", "of_the_environment")
 	for conninfo, want := range map[string]string{
