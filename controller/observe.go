@@ -86,8 +86,8 @@ func (o *Observer) cluster(ctx context.Context) (reconcile.Input, error) {
 	return in, nil
 }
 
-// askName asks Pacemaker what it calls this host, once after each outage. It does not ask where a variable leads the tools to a
-// file: the name would be that of another cluster.
+// askName asks Pacemaker what it calls this host, once after each outage. It does not ask where a variable leads the
+// tools to a file: the name would be that of another cluster.
 func (o *Observer) askName(ctx context.Context) model.LocalName {
 	if o.name != (model.LocalName{}) {
 		return o.name

@@ -292,3 +292,18 @@ func TestTooManyMembers(t *testing.T) {
 		t.Errorf("%s", plan)
 	}
 }
+
+// A standby that is known to the primary by another name waits for somebody, and not for the next second.
+func TestTrap36IsNotAskedEverySecond(t *testing.T) {
+	for file, want := range map[string]time.Duration{
+		"trap-36-application-name": 10 * time.Second, "trap-36-other-name": 10 * time.Second, "trap-46-promoting": time.Second,
+	} {
+		archive, err := txtar.ParseFile("testdata/" + file + ".txtar")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plan, err := reconcile.Plan(parseScenario(t, archive)); err != nil || plan.RecheckAfter != want {
+			t.Errorf("%s: again after %s, not %s (%v)", file, plan.RecheckAfter, want, err)
+		}
+	}
+}

@@ -34,8 +34,8 @@ type Who struct {
 	waiting bool           // something is expected to change by itself soon
 }
 
-// Resolve finds out who is who. The error is an *InputError: the look does not say which resource or host is meant. If only the
-// host is unknown, Who still has the clone and its policy.
+// Resolve finds out who is who. The error is an *InputError: the look does not say which resource or host is meant. If
+// only the host is unknown, Who still has the clone and its policy.
 func Resolve(in Input) (Who, error) {
 	w, err := ResolveCluster(in)
 	if err != nil {
@@ -127,6 +127,7 @@ func (w *Who) streamsAsItself() bool {
 	if name == "" || model.SameNode(name, w.Self) || name == ApplicationName(w.Self) {
 		return true
 	}
+	w.waiting = false // somebody has to put it right
 	w.say(model.CodeNodeDiffers, model.Critical, w.Self,
 		"the primary knows this host as %s (application_name in primary_conninfo), and pgrex takes it for %s: nothing is done; "+
 			"set node in the settings file, or --node, to this host's own name", name, w.Self)
