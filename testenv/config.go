@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // DefaultDir is where a lab lives unless Config.Dir says otherwise.
@@ -19,11 +20,7 @@ const DefaultDir = "/var/tmp/rexlab"
 const (
 	VIP       = "192.168.77.100" // follows the promoted host: vip-rep, the agent's master_ip
 	network   = "192.168.77.0/24"
-	dataDir   = "/var/lib/pgsql/data"
-	agentDir  = "/var/lib/pgsql/tmp"     // the agent's tmpdir
-	passFile  = "/var/lib/pgsql/.pgpass" //nolint:gosec // a path
 	socketDir = "/run/postgresql"
-	pgBin     = "/usr/lib/postgresql/15/bin"
 	dba       = "postgres"
 	repUser   = "repuser"
 	clone     = "msPostgresql"
@@ -40,6 +37,13 @@ type Config struct {
 	Dir string `json:"-"`
 	// Hosts are the node names, 2 to 16. The first one becomes the primary. Default: pm01, pm02, pm03.
 	Hosts []string `json:"hosts"`
+	// System is the name of the release that the hosts are; see Systems. Default: the first of them.
+	System string `json:"system"`
+	// Layout says where PostgreSQL's files lie: LayoutPGREX (the default) or LayoutDebian.
+	Layout string `json:"layout"`
+	// Monitor is how often the agent looks at the primary, in whole seconds; at a standby it looks a second later. Default: 9 s,
+	// PG-REX's own.
+	Monitor time.Duration `json:"monitor"`
 	// Slots is the agent's replication_slot_name; empty leaves it unset, as PG-REX does.
 	Slots string `json:"slots,omitempty"`
 	// RepMode is the agent's rep_mode, "sync" (the default) or "async".
@@ -81,10 +85,27 @@ func (c Config) complete() (Config, error) {
 	if c.RepMode == "" {
 		c.RepMode = "sync"
 	}
+	if c.Layout == "" {
+		c.Layout = LayoutPGREX
+	}
+	if c.Monitor == 0 {
+		c.Monitor = 9 * time.Second
+	}
 	if c.Output == nil {
 		c.Output = io.Discard
 	}
+	system, err := SystemNamed(c.System)
+	if err != nil {
+		return c, err
+	}
+	c.System = system.Name
 	return c, c.check()
+}
+
+// system is the hosts' system; the name was looked at when the configuration was completed.
+func (c Config) system() System {
+	s, _ := SystemNamed(c.System)
+	return s
 }
 
 func (c Config) check() error {
@@ -107,6 +128,12 @@ func (c Config) check() error {
 	}
 	if c.RepMode != "sync" && c.RepMode != "async" {
 		return fmt.Errorf("rep_mode %q: sync or async", c.RepMode)
+	}
+	if c.Layout != LayoutPGREX && c.Layout != LayoutDebian {
+		return fmt.Errorf("layout %q: %s or %s", c.Layout, LayoutPGREX, LayoutDebian)
+	}
+	if c.Monitor < time.Second || c.Monitor > time.Hour || c.Monitor%time.Second != 0 {
+		return fmt.Errorf("a monitor every %s: whole seconds, from 1 s to 1 h", c.Monitor)
 	}
 	if c.DataBytes < 0 {
 		return errors.New("the size of the data is negative")

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestConfigIsChecked(t *testing.T) {
@@ -28,6 +29,10 @@ func TestConfigIsChecked(t *testing.T) {
 		"slots in capitals":   {Config{Slots: "Rex"}, "replication_slot_name"},
 		"WAL elsewhere":       {Config{WALBytes: 512 << 20}, ""},
 		"no room for WAL":     {Config{WALBytes: 1 << 20}, "file system for WAL"},
+		"another system":      {Config{System: "debian12", Layout: LayoutDebian}, ""},
+		"no such system":      {Config{System: "debian11"}, "the lab knows debian13, debian12"},
+		"no such layout":      {Config{Layout: "redhat"}, "layout"},
+		"a monitor too often": {Config{Monitor: 500 * time.Millisecond}, "whole seconds"},
 		"rep_mode":            {Config{RepMode: "slave"}, "rep_mode"},
 		"a setting's name":    {Config{PostgreSQL: map[string]string{"a b": "1"}}, "setting"},
 		"two settings in one": {Config{PostgreSQL: map[string]string{"port": "1'\ninclude 'x"}}, "setting"},
@@ -52,6 +57,8 @@ func TestCIBIsValid(t *testing.T) {
 	}
 	for name, c := range map[string]Config{
 		"three hosts":     {},
+		"debian12":        {System: "debian12"},
+		"debian's layout": {Layout: LayoutDebian, Monitor: 3 * time.Second},
 		"two hosts":       {Hosts: []string{"a", "b"}},
 		"agent's slots":   {Slots: "rex", RepMode: "async"},
 		"without fencing": {NoFencing: true, Properties: map[string]string{"no-quorum-policy": "ignore", "note": `"<&>"`}},
@@ -93,7 +100,12 @@ func TestSettings(t *testing.T) {
 func TestCRMAttributeWrapper(t *testing.T) {
 	dir := t.TempDir()
 	echo, wrapper := filepath.Join(dir, "echo"), filepath.Join(dir, "crm_attribute")
-	script := strings.Replace(crmAttribute, realCRMAttribute, echo, 1)
+	_, script, _ := strings.Cut(rootScript, "<<-'END'\n")
+	script, _, found := strings.Cut(script, "\n\tEND\n")
+	if !found || !strings.Contains(script, "crm_attribute.real") {
+		t.Fatalf("root.sh has no wrapper: %s", script)
+	}
+	script = strings.Replace(strings.ReplaceAll("\n"+script, "\n\t\t", "\n")[1:], "/usr/sbin/crm_attribute.real", echo, 1)
 	for path, text := range map[string]string{echo: "#!/bin/sh\nfor w; do echo \"[$w]\"; done\n", wrapper: script} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -143,46 +155,5 @@ func TestFenceAgentAlone(t *testing.T) {
 	}
 	if status := fenceMain(strings.NewReader("action=dance\n"), io.Discard, io.Discard); status != 1 {
 		t.Errorf("an unknown action: status %d", status)
-	}
-}
-
-func TestServiceIsChecked(t *testing.T) {
-	good := Service{Name: "pgrex", User: "root", Group: "root", Argv: []string{"true"}}
-	if u, err := good.resolve(); err != nil || u.Home != "/root" {
-		t.Errorf("%+v: %v", u, err)
-	}
-	for name, change := range map[string]func(*Service){
-		"a path for a name": func(s *Service) { s.Name = "../x" },
-		"a log's name":      func(s *Service) { s.Name = "postgresql" },
-		"no program":        func(s *Service) { s.Argv = nil },
-		"unknown user":      func(s *Service) { s.User = "nobody-of-that-name" },
-		"unknown group":     func(s *Service) { s.Group = "no-group-of-that-name" },
-	} {
-		s := good
-		change(&s)
-		if _, err := s.resolve(); err == nil {
-			t.Errorf("%s is accepted", name)
-		}
-	}
-}
-
-// TestMissingPackages: all of them in one line, with the one command.
-func TestMissingPackages(t *testing.T) {
-	root := t.TempDir()
-	for _, n := range needs[1:] {
-		if n.pkg == "crmsh" {
-			continue
-		}
-		path := filepath.Join(root, n.file)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	const want = "missing packages: pacemaker crmsh; install them: apt-get install --no-install-recommends pacemaker crmsh"
-	if err := missing(root); err == nil || err.Error() != want {
-		t.Error(err)
 	}
 }

@@ -1,59 +1,82 @@
 package testenv
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/xml"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
-// makeHostDir writes everything that a host has before its first boot, but the database.
-func (c Config) makeHostDir(index int, password string) error {
+// makeHost writes everything that a host has of its own before its first boot, but the database: files over its system's.
+func (c Config) makeHost(index int, password string) error {
 	dir := hostDir(c.Dir, index)
-	for _, d := range []struct {
-		path, owner, group string
-		mode               os.FileMode
-	}{
-		{"corosync.conf.d", "root", "root", 0o755},
-		{"corosync", "root", "root", 0o755},
-		{"pacemaker", "hacluster", "haclient", 0o750},
-		{"pacemaker/cib", "hacluster", "haclient", 0o750},
-		{"pacemaker/pengine", "hacluster", "haclient", 0o750},
-		{"pacemaker/blackbox", "hacluster", "haclient", 0o750},
-		{"pacemaker/cores", "hacluster", "haclient", 0o750},
-		{"log", "root", "root", 0o755},
-		{"log/cluster", "root", "root", 0o755},
-		{"log/corosync", "root", "root", 0o755},
-		{"log/crmsh", "root", "root", 0o755},
-		{"log/pacemaker", "hacluster", "haclient", 0o770},
-		{"log/postgresql", dba, dba, 0o755},
-		{"log/rexlab", "root", "root", 0o755},
-		{"pgsql", dba, dba, 0o700},
-	} {
-		if err := makeDir(filepath.Join(dir, d.path), d.owner, d.group, d.mode); err != nil {
+	for _, name := range []string{upperName, workName, rootName} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil { //nolint:gosec // the upper folder becomes the host's /
 			return err
 		}
 	}
-	for _, f := range []struct {
-		path, text, owner, group string
-		mode                     os.FileMode
-	}{
-		{"corosync.conf.d/corosync.conf", c.corosyncConf(), "root", "root", 0o644},
-		{"hosts", c.hostsFile(), "root", "root", 0o644},
+	passwd, err := c.passwd()
+	if err != nil {
+		return err
+	}
+	at, upper := c.paths(), newTree(filepath.Join(dir, upperName), c.system())
+	upper.folder(at.Home, dba, dba, 0o700)
+	upper.folder("/var/lib/pacemaker", "hacluster", "haclient", 0o750)
+	upper.folder("/var/lib/pacemaker/cib", "hacluster", "haclient", 0o750)
+	if c.WALBytes > 0 {
+		upper.folder(at.WAL, dba, dba, 0o700)
+	}
+	for _, f := range []file{
+		{"/etc/hostname", c.Hosts[index-1] + "\n", "root", "root", 0o644},
+		{"/etc/hosts", c.hostsFile(), "root", "root", 0o644},
+		// Without a number of its own a host would take this boot for its first, and enable every unit that it has.
+		{"/etc/machine-id", machineID() + "\n", "root", "root", 0o444},
+		{"/etc/passwd", passwd, "root", "root", 0o644},
+		{"/etc/corosync/corosync.conf", c.corosyncConf(), "root", "root", 0o644},
+		{"/etc/systemd/system/corosync.service.d/rexlab.conf", corosyncUnit, "root", "root", 0o644},
+		{"/usr/sbin/fence_rexlab", fenceAgent, "root", "root", 0o755},
 		// Without a cib.xml.sig Pacemaker takes the file as it is, so the cluster is configured before it first starts.
-		{"pacemaker/cib/cib.xml", c.cib(), "hacluster", "haclient", 0o600},
+		{"/var/lib/pacemaker/cib/cib.xml", c.cib(), "hacluster", "haclient", 0o600},
 		// The owner's password is for reaching the primary through the virtual IP only.
-		{"pgsql/.pgpass", "*:*:*:" + repUser + ":" + password + "\n*:*:*:" + dba + ":" + password + "\n", dba, dba, 0o600},
+		{at.Pass, "*:*:*:" + repUser + ":" + password + "\n*:*:*:" + dba + ":" + password + "\n", dba, dba, 0o600},
 	} {
-		if err := writeFile(filepath.Join(dir, f.path), f.text, f.owner, f.group, f.mode); err != nil {
-			return err
-		}
+		upper.file(f)
 	}
-	return nil
+	return upper.err
 }
+
+// machineID is what systemd knows a host by.
+func machineID() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // it never fails
+	return hex.EncodeToString(id[:])
+}
+
+// passwd is the system's, but that postgres is at home where the layout has it.
+func (c Config) passwd() (string, error) {
+	text, err := os.ReadFile(filepath.Join(c.system().Root(), "etc/passwd"))
+	if err != nil {
+		return "", err
+	}
+	_, home, err := c.system().user(dba)
+	return strings.Replace(string(text), ":"+home+":", ":"+c.paths().Home+":", 1), err
+}
+
+// corosyncUnit: corosync asks for realtime scheduling on a real host; several hosts share few processors here, and a late token
+// means fencing.
+const corosyncUnit = "[Service]\nNice=-15\n"
+
+// fenceAgent is what Pacemaker runs as stonith:fence_rexlab.
+const fenceAgent = `#!/bin/sh
+` + roleVariable + `=fence exec ` + labProgram + `
+`
 
 func (c Config) hostsFile() string {
 	text := "127.0.0.1 localhost\n"
@@ -79,7 +102,7 @@ system {
 }
 logging {
 	to_stderr: no
-	to_syslog: no
+	to_syslog: yes
 	to_logfile: yes
 	logfile: /var/log/corosync/corosync.log
 	timestamp: hires
@@ -136,23 +159,6 @@ func escape(text string) string {
 	return b.String()
 }
 
-// agentParameters are those of the pgsql agent, as PG-REX sets them.
-func (c Config) agentParameters() map[string]string {
-	p := map[string]string{
-		"pgctl": pgBin + "/pg_ctl", "psql": "/usr/bin/psql", "pgdata": dataDir, "start_opt": "-p 5432",
-		"rep_mode": c.RepMode, "node_list": strings.Join(c.Hosts, " "), "master_ip": VIP, "repuser": repUser,
-		"tmpdir": agentDir, "socketdir": socketDir, "logfile": "/var/log/postgresql/postgresql.log",
-		"primary_conninfo_opt": "passfile=" + passFile + " keepalives_idle=60 keepalives_interval=5 keepalives_count=5",
-		// There is no archive: every file is missing from it.
-		"restore_command": "/bin/false",
-		"stop_escalate":   "0", "xlog_check_count": "0",
-	}
-	if c.Slots != "" {
-		p["replication_slot_name"] = c.Slots
-	}
-	return p
-}
-
 // cib is the whole configuration. The first host's data is declared the latest, so it becomes the primary.
 func (c Config) cib() string {
 	var nodes, fence strings.Builder
@@ -171,53 +177,60 @@ func (c Config) cib() string {
 %s</instance_attributes></primitive>
 `, nvpairs("fence", map[string]string{"pcmk_host_list": strings.Join(c.Hosts, " ")}))
 	}
-	return fmt.Sprintf(cibText, nvpairs("cib-bootstrap-options", c.properties()), nodes.String(), VIP, len(c.Hosts),
-		nvpairs("pgsql-instance_attributes", c.agentParameters()), onFail["demote"], onFail["stop"], fence.String())
+	meta := map[string]string{"clone-max": strconv.Itoa(len(c.Hosts)), "clone-node-max": "1", "notify": "true", "priority": "1"}
+	element, promoted := "clone", "Promoted"
+	if c.system().Suite == "bookworm" { // as PG-REX wrote it for Pacemaker 2.1; Pacemaker 3 no longer reads it
+		element, promoted = "master", "Master"
+		meta["master-max"], meta["master-node-max"] = "1", "1"
+	} else {
+		meta["promotable"], meta["promoted-max"], meta["promoted-node-max"] = "true", "1", "1"
+	}
+	return strings.NewReplacer(
+		"{properties}", nvpairs("cib-bootstrap-options", c.properties()), "{nodes}", nodes.String(), "{vip}", VIP,
+		"{element}", element, "{promoted}", promoted, "{meta}", nvpairs(clone+"-meta_attributes", meta),
+		"{parameters}", nvpairs("pgsql-instance_attributes", c.agentParameters()),
+		"{primary-monitor}", c.Monitor.String(), "{standby-monitor}", (c.Monitor + time.Second).String(),
+		"{on-demote}", onFail["demote"], "{on-stop}", onFail["stop"], "{fence}", fence.String(),
+	).Replace(cibText)
 }
 
 const cibText = `<cib crm_feature_set="3.16.1" validate-with="pacemaker-3.7" admin_epoch="0" epoch="1" num_updates="0">
 <configuration>
 <crm_config><cluster_property_set id="cib-bootstrap-options">
-%s</cluster_property_set></crm_config>
+{properties}</cluster_property_set></crm_config>
 <nodes>
-%s</nodes>
+{nodes}</nodes>
 <resources>
 <group id="master-group">
 <primitive id="vip-rep" class="ocf" provider="heartbeat" type="IPaddr2">
 <instance_attributes id="vip-rep-instance_attributes">
-<nvpair id="vip-rep-ip" name="ip" value="%s"/>
+<nvpair id="vip-rep-ip" name="ip" value="{vip}"/>
 <nvpair id="vip-rep-cidr_netmask" name="cidr_netmask" value="24"/>
 <nvpair id="vip-rep-nic" name="nic" value="eth0"/>
 </instance_attributes>
 <operations><op id="vip-rep-monitor" name="monitor" interval="10s" timeout="60s" on-fail="restart"/></operations>
 </primitive>
 </group>
-<master id="msPostgresql">
+<{element} id="msPostgresql">
 <meta_attributes id="msPostgresql-meta_attributes">
-<nvpair id="msPostgresql-master-max" name="master-max" value="1"/>
-<nvpair id="msPostgresql-master-node-max" name="master-node-max" value="1"/>
-<nvpair id="msPostgresql-clone-max" name="clone-max" value="%d"/>
-<nvpair id="msPostgresql-clone-node-max" name="clone-node-max" value="1"/>
-<nvpair id="msPostgresql-notify" name="notify" value="true"/>
-<nvpair id="msPostgresql-priority" name="priority" value="1"/>
-</meta_attributes>
+{meta}</meta_attributes>
 <primitive id="pgsql" class="ocf" provider="heartbeat" type="pgsql">
 <instance_attributes id="pgsql-instance_attributes">
-%s</instance_attributes>
+{parameters}</instance_attributes>
 <operations>
 <op id="pgsql-start" name="start" interval="0s" timeout="300s" on-fail="restart"/>
-<op id="pgsql-monitor-standby" name="monitor" interval="4s" timeout="30s" on-fail="restart"/>
-<op id="pgsql-monitor-primary" name="monitor" role="Master" interval="3s" timeout="30s" on-fail="restart"/>
+<op id="pgsql-monitor-standby" name="monitor" interval="{standby-monitor}" timeout="30s" on-fail="restart"/>
+<op id="pgsql-monitor-primary" name="monitor" role="{promoted}" interval="{primary-monitor}" timeout="30s" on-fail="restart"/>
 <op id="pgsql-promote" name="promote" interval="0s" timeout="300s" on-fail="restart"/>
-<op id="pgsql-demote" name="demote" interval="0s" timeout="30s" on-fail="%s"/>
+<op id="pgsql-demote" name="demote" interval="0s" timeout="30s" on-fail="{on-demote}"/>
 <op id="pgsql-notify" name="notify" interval="0s" timeout="60s"/>
-<op id="pgsql-stop" name="stop" interval="0s" timeout="30s" on-fail="%s"/>
+<op id="pgsql-stop" name="stop" interval="0s" timeout="30s" on-fail="{on-stop}"/>
 </operations>
 </primitive>
-</master>
-%s</resources>
+</{element}>
+{fence}</resources>
 <constraints>
-<rsc_colocation id="vip-with-primary" score="INFINITY" rsc="master-group" with-rsc="msPostgresql" with-rsc-role="Master"/>
+<rsc_colocation id="vip-with-primary" score="INFINITY" rsc="master-group" with-rsc="msPostgresql" with-rsc-role="{promoted}"/>
 <rsc_order id="promote-then-vip" kind="Mandatory" symmetrical="false" first="msPostgresql" first-action="promote" then="master-group" then-action="start"/>
 <rsc_order id="demote-then-vip" kind="Optional" symmetrical="false" first="msPostgresql" first-action="demote" then="master-group" then-action="stop"/>
 </constraints>

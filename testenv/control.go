@@ -16,22 +16,17 @@ import (
 
 // order is what the lab process is asked to do.
 type order struct {
-	// Verb is on, power (on, but without corosync and Pacemaker), cluster (start these), off, cut, heal, enable, disable,
-	// detach or down.
-	Verb    string   `json:"verb"`
-	Host    string   `json:"host,omitempty"`
-	Name    string   `json:"name,omitempty"`
-	Service *Service `json:"service,omitempty"`
+	Verb string `json:"verb"` // on, off, cut, heal, detach or down
+	Host string `json:"host,omitempty"`
 }
 
 // HostState is what the lab process knows about a host.
 type HostState struct {
-	Name     string   `json:"name"`
-	Address  string   `json:"address"`
-	On       bool     `json:"on"`
-	Cut      bool     `json:"cut"`     // no network
-	Process  Process  `json:"process"` // PID 1, as the machine sees it
-	Services []string `json:"services,omitempty"`
+	Name    string  `json:"name"`
+	Address string  `json:"address"`
+	On      bool    `json:"on"`
+	Cut     bool    `json:"cut"`     // no network
+	Process Process `json:"process"` // PID 1, as the machine sees it
 }
 
 func (l *labProcess) routes() http.Handler {
@@ -65,12 +60,6 @@ func (l *labProcess) states() []HostState {
 		if p := h.process.Load(); p != nil {
 			s.On, s.Process = true, *p
 		}
-		if h.mu.TryLock() { // a host that is being booted is not waited for
-			for _, service := range h.services {
-				s.Services = append(s.Services, service.Name)
-			}
-			h.mu.Unlock()
-		}
 		states = append(states, s)
 	}
 	return states
@@ -92,24 +81,13 @@ func (l *labProcess) obey(o order) error {
 	h := l.hosts[index-1]
 	switch o.Verb {
 	case "on":
-		return h.on(true)
-	case "power":
-		return h.on(false)
-	case "cluster":
-		return h.cluster()
+		return h.on()
 	case "off":
 		return h.off()
 	case "cut":
 		return h.setCut(true)
 	case "heal":
 		return h.setCut(false)
-	case "enable":
-		if o.Service == nil {
-			return errors.New("enable: no service")
-		}
-		return h.enable(*o.Service)
-	case "disable":
-		return h.disable(o.Name)
 	}
 	return fmt.Errorf("no order %q", o.Verb)
 }

@@ -11,26 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// settings of postgresql.conf. The sizes are small, so that WAL is really recycled within minutes; the times are short,
-// so that a host that is gone is noticed.
-func (c Config) settings() map[string]string {
-	s := map[string]string{
-		"listen_addresses": "*", "unix_socket_directories": socketDir, "max_connections": "60", "shared_buffers": "32MB",
-		"wal_level": "replica", "hot_standby": "on", "wal_log_hints": "on", "hot_standby_feedback": "on",
-		"wal_keep_size": "32MB", "min_wal_size": "32MB", "max_wal_size": "128MB", "checkpoint_timeout": "30s",
-		"max_wal_senders": "10", "max_replication_slots": "10",
-		"wal_receiver_status_interval": "1s", "wal_retrieve_retry_interval": "1s",
-		"wal_sender_timeout": "10s", "wal_receiver_timeout": "10s",
-		// The agent's: Pacemaker restarts the server, not the server itself.
-		"restart_after_crash": "off",
-		// A host's power cut leaves the machine's page cache alone, so nothing that was written is lost without fsync.
-		"fsync":           "off",
-		"log_line_prefix": "%m [%p] ", "timezone": "UTC", "log_timezone": "UTC",
-	}
-	maps.Copy(s, c.PostgreSQL)
-	return s
-}
-
 func (c Config) postgresqlConf() string {
 	var b strings.Builder
 	b.WriteString("\n# the lab's own\n")
@@ -82,20 +62,23 @@ func (c Config) databaseSQL(password string) string {
 
 // makeDatabase makes the database in the first host.
 func (l *Lab) makeDatabase(ctx context.Context, password string) error {
-	host := l.config.Hosts[0]
-	for _, step := range []struct {
-		what, stdin string
-		argv        []string
-	}{
-		{"initdb", "", []string{pgBin + "/initdb", "-D", dataDir, "-U", dba, "--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C.UTF-8"}},
-		{"write postgresql.conf", l.config.postgresqlConf(), []string{"sh", "-c", "cat >>" + dataDir + "/postgresql.conf"}},
-		{"write pg_hba.conf", hba, []string{"sh", "-c", "cat >" + dataDir + "/pg_hba.conf"}},
+	host, at := l.config.Hosts[0], l.Paths()
+	for _, step := range []struct{ what, stdin, script string }{
+		{"initdb", "", l.config.initdb()},
+		{"write " + at.Config, l.config.postgresqlConf(), "cat >>" + at.Config},
+		{"write " + at.HBA, hba, "cat >" + at.HBA},
 		// A single-user server goes on after a failed statement, so its output is looked at.
-		{"make the roles", l.config.databaseSQL(password), []string{"sh", "-c", singleUser}},
+		{"make the roles", l.config.databaseSQL(password), `out=$(` + at.Bin + `/postgres --single -D ` + filepath.Dir(at.Config) +
+			` postgres 2>&1 >/dev/null) || { echo "$out" >&2; exit 1; }
+if echo "$out" | grep -E 'ERROR:|FATAL:|PANIC:' >&2; then exit 1; fi`},
 	} {
-		argv, err := asUser(dba, dba, step.argv)
-		if err != nil {
-			return err
+		argv := []string{"sh", "-c", step.script}
+		if step.what != "initdb" || l.config.Layout == LayoutPGREX { // Debian's tool is root's
+			as, err := l.asUser(dba, dba, argv)
+			if err != nil {
+				return err
+			}
+			argv = as
 		}
 		if _, err := l.run(ctx, host, step.stdin, argv); err != nil {
 			return fmt.Errorf("%s on %s: %w", step.what, host, err)
@@ -104,21 +87,25 @@ func (l *Lab) makeDatabase(ctx context.Context, password string) error {
 	return nil
 }
 
-// singleUser runs statements from standard input in a server without a postmaster, and fails when one of them does.
-const singleUser = `out=$(` + pgBin + `/postgres --single -D ` + dataDir + ` postgres 2>&1 >/dev/null) || { echo "$out" >&2; exit 1; }
-if echo "$out" | grep -E 'ERROR:|FATAL:|PANIC:' >&2; then exit 1; fi`
-
 // copyDatabase gives every other host the first one's database. The server has been shut down, so a copy of its files
 // is what pg_basebackup would give.
 func (l *Lab) copyDatabase(ctx context.Context) error {
-	source := filepath.Join(hostDir(l.dir, 1), "pgsql", "data")
+	roots := map[string]string{}
+	for _, host := range l.config.Hosts {
+		state, err := l.state(ctx, host)
+		if err != nil {
+			return err
+		}
+		roots[host] = fmt.Sprintf("/proc/%d/root", state.Process.PID)
+	}
 	group, ctx := errgroup.WithContext(ctx)
-	for i := range l.config.Hosts[1:] {
+	for _, host := range l.config.Hosts[1:] {
 		group.Go(func() error {
-			target := filepath.Join(hostDir(l.dir, i+2), "pgsql")
-			_, err := runGroup(ctx, "", baseEnv, []string{"cp", "-a", "--reflink=auto", source, target})
-			if err != nil {
-				return fmt.Errorf("copy the database to %s: %w", l.config.Hosts[i+1], err)
+			for _, dir := range l.config.copied() {
+				argv := []string{"cp", "-a", "--no-target-directory", roots[l.config.Hosts[0]] + dir, roots[host] + dir}
+				if _, err := runGroup(ctx, nil, baseEnv, argv); err != nil {
+					return fmt.Errorf("copy the database to %s: %w", host, err)
+				}
 			}
 			return nil
 		})
@@ -131,7 +118,8 @@ func (l *Lab) moveWAL(ctx context.Context) error {
 	if l.config.WALBytes == 0 {
 		return nil
 	}
-	const script = "mv " + dataDir + "/pg_wal " + walMount + "/ && ln -s " + walMount + "/pg_wal " + dataDir + "/pg_wal"
+	at := l.Paths()
+	script := "mv " + at.Data + "/pg_wal " + at.WAL + "/ && ln -s " + at.WAL + "/pg_wal " + at.Data + "/pg_wal"
 	for _, host := range l.config.Hosts {
 		if _, err := l.ExecAs(ctx, dba, dba, host, "sh", "-c", script); err != nil {
 			return fmt.Errorf("move the WAL of %s: %w", host, err)

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -15,6 +17,12 @@ import (
 // execLimit bounds a command whose caller set no deadline.
 const execLimit = 10 * time.Minute
 
+// baseEnv is the environment of what the lab runs, beside what the command needs.
+var baseEnv = []string{
+	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+	"LANG=C.UTF-8", "LC_ALL=C.UTF-8",
+}
+
 // Exec runs a command as root in a host and gives its standard output, also when it fails. The error then carries its
 // standard error and wraps the *exec.ExitError. At the deadline the whole process group is killed.
 func (l *Lab) Exec(ctx context.Context, host string, argv ...string) (string, error) {
@@ -23,7 +31,7 @@ func (l *Lab) Exec(ctx context.Context, host string, argv ...string) (string, er
 
 // ExecAs is Exec as another user. The group is the only one that the command has.
 func (l *Lab) ExecAs(ctx context.Context, user, group, host string, argv ...string) (string, error) {
-	as, err := asUser(user, group, argv)
+	as, err := l.asUser(user, group, argv)
 	if err != nil {
 		return "", err
 	}
@@ -41,16 +49,20 @@ func named(host string, argv []string) func(string, error) (string, error) {
 }
 
 // asUser runs a command as a user with one group, in the user's environment.
-func asUser(user, group string, argv []string) ([]string, error) {
-	u, err := Service{Name: "command", User: user, Group: group, Argv: argv}.resolve()
+func (l *Lab) asUser(user, group string, argv []string) ([]string, error) {
+	_, home, err := l.config.system().user(user)
 	if err != nil {
 		return nil, err
 	}
-	return append([]string{"setpriv", fmt.Sprintf("--reuid=%d", u.UID), fmt.Sprintf("--regid=%d", u.GID), "--clear-groups", "--",
-		"env", "HOME=" + u.Home, "USER=" + user, "LOGNAME=" + user}, argv...), nil
+	if user == dba {
+		home = l.Paths().Home
+	}
+	return append([]string{"setpriv", "--reuid=" + user, "--regid=" + group, "--clear-groups", "--",
+		"env", "HOME=" + home, "USER=" + user, "LOGNAME=" + user}, argv...), nil
 }
 
-// Command is how to run a command in a host from outside: for a caller that wants its own terminal or pipes.
+// Command is how to run a command in a host from outside: for a caller that wants its own terminal or pipes. It has no right
+// that the host's own processes do not have.
 func (l *Lab) Command(ctx context.Context, host string, argv ...string) ([]string, []string, error) {
 	state, err := l.state(ctx, host)
 	if err != nil {
@@ -59,18 +71,55 @@ func (l *Lab) Command(ctx context.Context, host string, argv ...string) ([]strin
 	if !state.On {
 		return nil, nil, fmt.Errorf("%s has no power: 'rexlab on %s' gives it", host, host)
 	}
+	var denied []string
+	for _, c := range deniedCapabilities {
+		denied = append(denied, "-"+c.name)
+	}
 	command := []string{"/usr/bin/nsenter", "--target", strconv.Itoa(state.Process.PID),
-		"--mount", "--uts", "--ipc", "--net", "--pid", "--"}
+		"--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", "--",
+		"setpriv", "--bounding-set=" + strings.Join(denied, ","), "--"}
 	return append(command, argv...), append([]string{"HOME=/root", "USER=root", "LOGNAME=root"}, baseEnv...), nil
 }
 
 // CommandAs is Command as another user, with one group.
 func (l *Lab) CommandAs(ctx context.Context, user, group, host string, argv ...string) ([]string, []string, error) {
-	as, err := asUser(user, group, argv)
+	as, err := l.asUser(user, group, argv)
 	if err != nil {
 		return nil, nil, err
 	}
 	return l.Command(ctx, host, as...)
+}
+
+// CopyIn gives a host a file of this machine, as root's and with a mode.
+func (l *Lab) CopyIn(ctx context.Context, host, source, target string, mode os.FileMode) error {
+	from, err := os.Open(source)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = from.Close() }()
+	if err := l.install(ctx, host, from, target, mode); err != nil {
+		return fmt.Errorf("copy %s to %s: %w", source, host, err)
+	}
+	return nil
+}
+
+// WriteFile gives a host a file with a text, as root's and with a mode.
+func (l *Lab) WriteFile(ctx context.Context, host, target, text string, mode os.FileMode) error {
+	if err := l.install(ctx, host, strings.NewReader(text), target, mode); err != nil {
+		return fmt.Errorf("write %s on %s: %w", target, host, err)
+	}
+	return nil
+}
+
+// install writes a file beside its name first, so that a program that runs can be replaced.
+func (l *Lab) install(ctx context.Context, host string, from io.Reader, target string, mode os.FileMode) error {
+	command, env, err := l.Command(ctx, host, "sh", "-ec",
+		`mkdir -p "$(dirname "$1")"; rm -f "$1.new"; cat >"$1.new"; chmod "$2" "$1.new"; mv "$1.new" "$1"`, "sh", target, fmt.Sprintf("%o", mode))
+	if err != nil {
+		return err
+	}
+	_, err = runGroup(ctx, from, env, command)
+	return err
 }
 
 func (l *Lab) run(ctx context.Context, host, stdin string, argv []string) (string, error) {
@@ -86,18 +135,16 @@ func (l *Lab) run(ctx context.Context, host, stdin string, argv []string) (strin
 	if err != nil {
 		return "", err
 	}
-	return runGroup(ctx, stdin, env, command)
+	return runGroup(ctx, strings.NewReader(stdin), env, command)
 }
 
 // runGroup runs a command in a process group of its own.
-func runGroup(ctx context.Context, stdin string, env, command []string) (string, error) {
+func runGroup(ctx context.Context, stdin io.Reader, env, command []string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Env = env
 	cmd.Dir = "/"
-	if stdin != "" {
-		cmd.Stdin = strings.NewReader(stdin)
-	}
+	cmd.Stdin = stdin
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -117,7 +164,7 @@ func runGroup(ctx context.Context, stdin string, env, command []string) (string,
 
 // psql runs SQL, given on standard input, as the database's owner.
 func (l *Lab) psql(ctx context.Context, host, conninfo, sql string) (string, error) {
-	argv, err := asUser(dba, dba, []string{"PGPASSFILE=" + passFile, "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", conninfo})
+	argv, err := l.asUser(dba, dba, []string{"PGPASSFILE=" + l.Paths().Pass, l.Paths().Bin + "/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", conninfo})
 	if err != nil {
 		return "", err
 	}

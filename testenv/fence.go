@@ -9,9 +9,6 @@ import (
 	"time"
 )
 
-// fenceSocket is the control socket inside a host: power does not run over the network that can be cut.
-const fenceSocket = "/run/rexlab/control.sock"
-
 const fenceMetadata = `<?xml version="1.0"?>
 <resource-agent name="fence_rexlab" shortdesc="Fence agent of the lab">
   <longdesc>Cuts the power of the lab's hosts, and gives it back, through the lab process.</longdesc>

@@ -1,62 +1,95 @@
 package testenv
 
 import (
-	"fmt"
+	"errors"
+	"io/fs"
 	"os"
-	"os/user"
-	"strconv"
+	"path/filepath"
+	"syscall"
 )
 
-// makeDir makes a folder with an owner and a mode, whatever the umask.
-func makeDir(path, owner, group string, mode os.FileMode) error {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return err
-	}
-	if err := chown(path, owner, group); err != nil {
-		return err
-	}
-	perm := mode.Perm()
-	if mode&0o2000 != 0 {
-		perm |= os.ModeSetgid
-	}
-	return os.Chmod(path, perm)
+// tree writes what a host has of its own, over the files of its system. After an error it does nothing more, and keeps it.
+type tree struct {
+	dir    string // the host's own files
+	system System
+	err    error
 }
 
-// writeFile writes a file with an owner and a mode, whatever the umask.
-func writeFile(path, text, owner, group string, mode os.FileMode) error {
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		return err
-	}
-	if err := chown(path, owner, group); err != nil {
-		return err
-	}
-	return os.Chmod(path, mode)
+func newTree(dir string, system System) *tree { return &tree{dir: dir, system: system} }
+
+// file is one of a host's files.
+type file struct {
+	path, text, owner, group string
+	mode                     os.FileMode
 }
 
-func chown(path, owner, group string) error {
-	uid, err := userID(owner)
-	if err != nil {
-		return err
-	}
-	g, err := user.LookupGroup(group)
-	if err != nil {
-		return err
-	}
-	gid, err := strconv.Atoi(g.Gid)
-	if err != nil {
-		return fmt.Errorf("group %s: %w", group, err)
-	}
-	return os.Chown(path, uid, gid)
+// file writes a file, whatever the umask.
+func (t *tree) file(f file) {
+	t.parents(filepath.Dir(f.path))
+	t.do(func() error { return os.WriteFile(t.dir+f.path, []byte(f.text), 0o600) })
+	t.own(f.path, f.owner, f.group, f.mode)
 }
 
-func userID(name string) (int, error) {
-	u, err := user.Lookup(name)
-	if err != nil {
-		return 0, err
+// folder makes a folder, whatever the umask.
+func (t *tree) folder(path, owner, group string, mode os.FileMode) {
+	t.parents(path)
+	t.own(path, owner, group, mode)
+}
+
+// parents makes the folders down to a path, each as the system has it: what a host sees are the modes of its own.
+func (t *tree) parents(path string) {
+	if path == "/" || t.err != nil {
+		return
 	}
-	uid, err := strconv.Atoi(u.Uid)
-	if err != nil {
-		return 0, fmt.Errorf("user %s: %w", name, err)
+	t.parents(filepath.Dir(path))
+	t.do(func() error {
+		err := os.Mkdir(t.dir+path, 0o755) //nolint:gosec // most are for everybody; the others follow
+		if errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		info, err := os.Stat(t.system.Root() + path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			if err := os.Chown(t.dir+path, int(stat.Uid), int(stat.Gid)); err != nil {
+				return err
+			}
+		}
+		return os.Chmod(t.dir+path, info.Mode())
+	})
+}
+
+// own gives a path its owner and mode.
+func (t *tree) own(path, owner, group string, mode os.FileMode) {
+	t.do(func() error {
+		account, _, err := t.system.user(owner)
+		if err != nil {
+			return err
+		}
+		gid, err := t.system.group(group)
+		if err != nil {
+			return err
+		}
+		if err := os.Chown(t.dir+path, account.uid, gid); err != nil {
+			return err
+		}
+		return os.Chmod(t.dir+path, mode)
+	})
+}
+
+func (t *tree) do(step func() error) {
+	if t.err == nil {
+		t.err = step()
 	}
-	return uid, nil
+}
+
+func openLog(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 }

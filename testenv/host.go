@@ -5,104 +5,82 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"strconv"
-	"strings"
-	"syscall"
-	"time"
+	"path/filepath"
+	"runtime"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// hostSpec is what PID 1 of a host must know.
+// hostSpec is what a host's first process must know to become its systemd.
 type hostSpec struct {
-	Lab   string // the lab's folder
-	Name  string
-	Index int
+	Lab     string // the lab's folder
+	Root    string // the root of the host's system
+	Name    string
+	Index   int
+	WAL     string // where pg_wal's own file system is to be; "" without one
+	Address string // with the network's size
 }
 
-// hostRequest is one order of the lab process to a host's PID 1; one field is set. Each is answered with a hostReply.
-type hostRequest struct {
-	Setup   *hostSpec `json:",omitempty"` // first: mounts, name, network
-	Cluster bool      `json:",omitempty"` // start corosync and Pacemaker
-	Enable  *unit     `json:",omitempty"`
-	Disable string    `json:",omitempty"`
-}
+// Descriptors of a host's first process.
+const (
+	specFD   = 3 // the hostSpec as JSON comes here, once the host has its cgroup and its link
+	answerFD = 4 // an error is written here; it is closed without one when systemd starts
+)
 
-type hostReply struct{ Error string }
-
-// hostMain is PID 1 of a host. It ends when the lab process does, and with it everything in the host.
+// hostMain makes a system of this process, which is the first in its namespaces, and then becomes its systemd. It returns only
+// when that fails.
 func hostMain() error {
-	const fd = 3
-	unix.CloseOnExec(fd)
-	control := os.NewFile(fd, "control")
-	init := newInit()
-	requests, replies := json.NewDecoder(control), json.NewEncoder(control)
-	for {
-		var request hostRequest
-		if err := requests.Decode(&request); err != nil {
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
-		}
-		var reply hostReply
-		if err := init.do(request); err != nil {
-			reply.Error = err.Error()
-		}
-		if err := replies.Encode(reply); err != nil {
-			return err
-		}
+	unix.CloseOnExec(specFD)
+	unix.CloseOnExec(answerFD)
+	answer := os.NewFile(answerFD, "answer")
+	err := becomeSystem(os.NewFile(specFD, "spec"))
+	if _, wrong := io.WriteString(answer, err.Error()); wrong != nil {
+		return errors.Join(err, wrong)
 	}
+	return err
 }
 
-func (i *initProcess) do(r hostRequest) error {
-	switch {
-	case r.Setup != nil:
-		return r.Setup.setup()
-	case r.Cluster:
-		return i.startCluster()
-	case r.Enable != nil:
-		return i.enable(*r.Enable)
-	default:
-		return i.disable(r.Disable)
+func becomeSystem(from io.Reader) error {
+	// The cgroup namespace and the capabilities are this thread's, and systemd is what this thread becomes.
+	runtime.LockOSThread()
+	var h hostSpec
+	if err := json.NewDecoder(from).Decode(&h); err != nil {
+		return fmt.Errorf("read what to become: %w", err)
 	}
-}
-
-func (h hostSpec) setup() error {
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+		return fmt.Errorf("make a cgroup namespace: %w", err)
+	}
 	if err := unix.Sethostname([]byte(h.Name)); err != nil {
 		return fmt.Errorf("set the host name %q: %w", h.Name, err)
+	}
+	if err := h.network(); err != nil {
+		return err
 	}
 	if err := h.mountAll(); err != nil {
 		return err
 	}
-	if err := os.Chdir("/"); err != nil {
-		return err
-	}
-	if err := makeRunDirs(); err != nil {
-		return err
-	}
-	return h.network()
-}
-
-// makeRunDirs makes what the packages' tmpfiles.d would make at boot, and what the agent and crmsh expect.
-func makeRunDirs() error {
-	for _, d := range []struct {
-		path, owner, group string
-		mode               os.FileMode
-	}{
-		{"/run/lock", "root", "root", 0o755},
-		{"/run/resource-agents", "root", "root", 0o755},
-		{"/run/crm", "hacluster", "haclient", 0o750},
-		{socketDir, dba, dba, 0o2775},
-	} {
-		if err := makeDir(d.path, d.owner, d.group, d.mode); err != nil {
-			return err
+	for _, c := range deniedCapabilities {
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c.number, 0, 0, 0); err != nil {
+			return fmt.Errorf("drop %s: %w", c.name, err)
 		}
 	}
-	return nil
+	err := unix.Exec("/lib/systemd/systemd", []string{"systemd", "--system", "--show-status=0", "--log-target=journal-or-kmsg"},
+		[]string{"container=rexlab", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"})
+	return fmt.Errorf("start systemd: %w", err)
+}
+
+// deniedCapabilities are those by which root in a host could change the machine itself: its clock, its kernel, its
+// hardware. A host has no user namespace, so its root is the machine's.
+var deniedCapabilities = []struct {
+	name   string
+	number uintptr
+}{
+	{"sys_time", unix.CAP_SYS_TIME},
+	{"sys_module", unix.CAP_SYS_MODULE},
+	{"sys_rawio", unix.CAP_SYS_RAWIO},
+	{"sys_boot", unix.CAP_SYS_BOOT},
 }
 
 // network brings up the link that the lab process has put into this namespace.
@@ -111,7 +89,7 @@ func (h hostSpec) network() error {
 	for _, which := range []string{"all", "default"} {
 		_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+which+"/disable_ipv6", []byte("1"), 0o600)
 	}
-	for _, l := range []struct{ name, address string }{{"lo", "127.0.0.1/8"}, {"eth0", address(h.Index) + "/24"}} {
+	for _, l := range []struct{ name, address string }{{"lo", "127.0.0.1/8"}, {"eth0", h.Address}} {
 		link, err := netlink.LinkByName(l.name)
 		if err != nil {
 			return fmt.Errorf("link %s: %w", l.name, err)
@@ -131,114 +109,145 @@ func (h hostSpec) network() error {
 	return nil
 }
 
-// daemonEnv is the environment of corosync and Pacemaker. Logs go to files only: a syslog would be the machine's.
-var daemonEnv = append([]string{
-	"PCMK_logfile=/var/log/pacemaker/pacemaker.log",
-	"PCMK_logfacility=none",
-	"HOME=/root",
-}, baseEnv...)
+// Names in a host's folder.
+const (
+	upperName   = "upper"       // what the host has written: its own files over the system's
+	workName    = "work"        // overlayfs's own
+	rootName    = "root"        // where the two are mounted, in the host's namespace only
+	walName     = "wal"         // pg_wal's own file system, if the lab has one
+	consoleName = "console.log" // what was said before systemd ran
+)
 
-var baseEnv = []string{
-	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-	"LANG=C.UTF-8", "LC_ALL=C.UTF-8",
+// fenceSocket and labProgram are how a host's fence agent reaches the lab: power does not run over the network that can be cut.
+const (
+	fenceSocket = "/run/rexlab/control.sock"
+	labProgram  = "/run/rexlab/lab"
+)
+
+// mount is one mount of a host, on a place below its root.
+type mount struct {
+	source, target, kind string
+	flags                uintptr
+	options              string
 }
 
-// startCluster starts corosync, and Pacemaker once corosync takes requests. Pacemaker is started again when it fails, as
-// its unit does; corosync is not, as its unit does not.
-func (i *initProcess) startCluster() error {
-	corosync := program{name: "corosync", argv: []string{"/usr/sbin/corosync", "-f"}, env: daemonEnv}
-	pid, _, err := i.start(corosync)
-	if err != nil {
+const (
+	noExtras = unix.MS_NOSUID | unix.MS_NODEV
+	readOnly = unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY
+)
+
+// mountAll makes the host's file system and moves into it. Everything that systemd or a program in the host could reach the
+// machine by is closed here, before any of them runs: systemd-tmpfiles, for one, empties /tmp.
+func (h hostSpec) mountAll() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make the mounts private: %w", err)
+	}
+	own := hostDir(h.Lab, h.Index)
+	if err := os.Chdir(own); err != nil { // so that no path has to be quoted in the options
 		return err
 	}
-	// corosync asks for realtime scheduling on a real host; several labs share few cores, and a late token means fencing.
-	_ = unix.Setpriority(unix.PRIO_PROCESS, pid, -15)
-	deadline := time.Now().Add(20 * time.Second)
-	for !abstractSocket("cmap") {
-		if time.Now().After(deadline) {
-			return errors.New("corosync does not take requests after 20 s; see its log")
-		}
-		time.Sleep(10 * time.Millisecond)
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", h.Root, upperName, workName)
+	if err := unix.Mount("overlay", rootName, "overlay", unix.MS_NODEV, options); err != nil {
+		return fmt.Errorf("mount an overlay over %s: %w (the kernel must have overlayfs)", h.Root, err)
 	}
-	pacemaker := program{name: "pacemakerd", argv: []string{"/usr/sbin/pacemakerd"}, env: daemonEnv}
-	_, ended, err := i.start(pacemaker)
-	if err != nil {
+	if err := os.Chdir(rootName); err != nil {
 		return err
 	}
-	go func() {
-		const stayDown = 100 // pacemakerd's own status for "do not start me again"
-		for err == nil {
-			status := <-ended
-			if status.Exited() && (status.ExitStatus() == 0 || status.ExitStatus() == stayDown) {
-				return
-			}
-			time.Sleep(time.Second)
-			_, ended, err = i.start(pacemaker)
-		}
-		i.logf("%v", err)
-	}()
-	return nil
-}
-
-// abstractSocket tells whether somebody in this network namespace listens on libqb's socket of a name.
-func abstractSocket(name string) bool {
-	text, err := os.ReadFile("/proc/net/unix")
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(text)) {
-		// libqb's names are filled up with zeros, which the kernel shows as more @.
-		if f := strings.Fields(line); len(f) == 8 && strings.TrimRight(f[7], "@") == "@"+name {
-			return true
+	for _, step := range []func() error{h.mountKernel, h.mountDevices, h.mountLab} {
+		if err := step(); err != nil {
+			return err
 		}
 	}
-	return false
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("move into the host's root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("leave the machine's root: %w", err)
+	}
+	return os.Chdir("/")
 }
 
-// hostChannel is the lab process's end of the line to a PID 1.
-type hostChannel struct {
-	conn     net.Conn
-	requests *json.Encoder
-	replies  *json.Decoder
-}
-
-// hostLine makes the two ends of the line.
-func hostLine() (*hostChannel, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("socketpair: %w", err)
-	}
-	near, far := os.NewFile(uintptr(fds[0]), "host"), os.NewFile(uintptr(fds[1]), "control")
-	conn, err := net.FileConn(near)
-	_ = near.Close()
-	if err != nil {
-		_ = far.Close()
-		return nil, nil, err
-	}
-	return &hostChannel{conn, json.NewEncoder(conn), json.NewDecoder(conn)}, far, nil
-}
-
-// do gives an order and waits for its answer.
-func (c *hostChannel) do(r hostRequest) error {
-	if err := c.conn.SetDeadline(time.Now().Add(60 * time.Second)); err != nil {
-		return err
-	}
-	var reply hostReply
-	if err := c.requests.Encode(r); err != nil {
-		return fmt.Errorf("the host does not listen: %w", err)
-	}
-	if err := c.replies.Decode(&reply); err != nil {
-		return fmt.Errorf("the host does not answer: %w", err)
-	}
-	if reply.Error != "" {
-		return errors.New(reply.Error)
+// mountEach mounts in order.
+func mountEach(mounts []mount) error {
+	for _, m := range mounts {
+		if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.options); err != nil {
+			return fmt.Errorf("mount %s on /%s: %w", m.source, m.target, err)
+		}
 	}
 	return nil
 }
 
-func exitText(s syscall.WaitStatus) string {
-	if s.Signaled() {
-		return "was killed by " + s.Signal().String()
+// mountKernel mounts the kernel's own file systems. What is not the host's alone in them is read-only or masked: a panic of
+// pacemakerd writes to sysrq-trigger, which would boot the machine again.
+func (h hostSpec) mountKernel() error {
+	mounts := []mount{
+		{"proc", "proc", "proc", noExtras, ""},
+		{"sysfs", "sys", "sysfs", noExtras | unix.MS_RDONLY, ""},
+		{"cgroup2", "sys/fs/cgroup", "cgroup2", noExtras, ""},
 	}
-	return "exited with " + strconv.Itoa(s.ExitStatus())
+	if _, err := os.Stat("/proc/sysrq-trigger"); err == nil { // not every kernel has it
+		mounts = append(mounts, mount{"/dev/null", "proc/sysrq-trigger", "", unix.MS_BIND, ""})
+	}
+	// What is bound before proc/sys becomes read-only stays as it is.
+	mounts = append(mounts, mount{"proc/sys", "proc/sys", "", unix.MS_BIND, ""}, mount{"proc/sys/net", "proc/sys/net", "", unix.MS_BIND, ""},
+		mount{"", "proc/sys", "", readOnly, ""})
+	for _, name := range []string{"bus", "fs", "irq"} {
+		if _, err := os.Stat("/proc/" + name); err == nil {
+			mounts = append(mounts, mount{"proc/" + name, "proc/" + name, "", unix.MS_BIND, ""}, mount{"", "proc/" + name, "", readOnly, ""})
+		}
+	}
+	return mountEach(mounts)
+}
+
+// mountDevices gives the host the devices that harm nobody, and its own /run and /tmp.
+func (h hostSpec) mountDevices() error {
+	err := mountEach([]mount{
+		{"tmpfs", "run", "tmpfs", noExtras, "mode=755"},
+		{"tmpfs", "tmp", "tmpfs", noExtras, "mode=1777"},
+		{"tmpfs", "dev", "tmpfs", unix.MS_NOSUID, "mode=755"},
+	})
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{"dev/shm", "dev/pts", "run/rexlab"} {
+		if err := os.Mkdir(dir, 0o711); err != nil { //nolint:gosec // whoever runs crm_attribute outside may do so here
+			return err
+		}
+	}
+	mounts := []mount{
+		{"tmpfs", "dev/shm", "tmpfs", noExtras, "mode=1777"},
+		{"devpts", "dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5"},
+	}
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+		if err := os.WriteFile("dev/"+name, nil, 0o600); err != nil {
+			return err
+		}
+		mounts = append(mounts, mount{"/dev/" + name, "dev/" + name, "", unix.MS_BIND, ""})
+	}
+	for target, link := range map[string]string{
+		"pts/ptmx": "dev/ptmx", "/proc/self/fd": "dev/fd", "/proc/self/fd/0": "dev/stdin", "/proc/self/fd/1": "dev/stdout",
+		"/proc/self/fd/2": "dev/stderr",
+	} {
+		if err := os.Symlink(target, link); err != nil {
+			return err
+		}
+	}
+	return mountEach(mounts)
+}
+
+// mountLab puts the lab's own things into the host: what the fence agent needs, and the disk for pg_wal.
+func (h hostSpec) mountLab() error {
+	mounts := []mount{
+		{filepath.Join(h.Lab, programName), labProgram[1:], "", unix.MS_BIND, ""},
+		{filepath.Join(h.Lab, socketName), fenceSocket[1:], "", unix.MS_BIND, ""},
+	}
+	for _, m := range mounts {
+		if err := os.WriteFile(m.target, nil, 0o600); err != nil {
+			return err
+		}
+	}
+	if h.WAL != "" {
+		mounts = append(mounts, mount{filepath.Join(hostDir(h.Lab, h.Index), walName), h.WAL[1:], "", unix.MS_BIND, ""})
+	}
+	return mountEach(mounts)
 }

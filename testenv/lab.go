@@ -72,15 +72,6 @@ func (l *Lab) Config() Config {
 	return c
 }
 
-// HostDir is the folder with everything of a host that outlives a power cut; "" for a host that the lab does not have.
-func (l *Lab) HostDir(host string) string {
-	index, err := l.config.index(host)
-	if err != nil {
-		return ""
-	}
-	return hostDir(l.dir, index)
-}
-
 // Detach lets the lab live on when the calling process ends.
 func (l *Lab) Detach(ctx context.Context) error { return l.order(ctx, order{Verb: "detach"}) }
 
@@ -197,7 +188,7 @@ func removeFiles(dir string) (madeDir bool, err error) {
 		return false, fmt.Errorf("%s is no lab's folder: %w", dir, err)
 	}
 	// The state is the last to go: while it is there the next up knows whose files these are.
-	for _, name := range []string{"hosts", programName, configName, socketName, logName, stateName + ".new", stateName} {
+	for _, name := range []string{"hosts", cgroupName, programName, configName, socketName, logName, stateName + ".new", stateName} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			return false, fmt.Errorf("remove the lab's files: %w", err)
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -38,7 +40,8 @@ func bootLab(t *testing.T, config Config) *Lab {
 // tool wraps a lab for a test that ends at the first failure.
 type tool struct {
 	*testing.T
-	lab *Lab
+	lab  *Lab
+	kept string // an old file of the machine's /tmp
 }
 
 func (t tool) must(err error) {
@@ -71,23 +74,29 @@ func (t tool) timed(what string, err error, begin time.Time) {
 // TestLab goes through what a lab can do, on two hosts.
 func TestLab(t *testing.T) {
 	t.Parallel()
-	lab := bootLab(t, Config{Hosts: []string{"a", "b"}, DataBytes: 64 << 20})
+	kept := filepath.Join(t.TempDir(), "old") // systemd-tmpfiles would remove it
+	if err := os.WriteFile(kept, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lab := bootLab(t, Config{Hosts: []string{"a", "b"}, DataBytes: 64 << 20, Monitor: 3 * time.Second})
 	for _, part := range []struct {
 		name string
 		test func(tool)
 	}{
-		{"hosts are apart", testApart}, {"commands", testCommands}, {"data", testData}, {"services", testServices},
+		{"hosts are apart", testApart}, {"nothing reaches the machine", testMachine}, {"commands", testCommands}, {"data", testData},
+		{"units", testUnits},
 		{"load", testLoad}, {"failover and rewind", testFailover}, {"copy", testCopy}, {"power", testPower},
 		{"standby mode", testStandby}, {"fencing", testFencing},
 	} {
-		if !t.Run(part.name, func(t *testing.T) { part.test(tool{t, lab}) }) {
+		if !t.Run(part.name, func(t *testing.T) { part.test(tool{t, lab, kept}) }) {
 			t.FailNow()
 		}
 	}
 }
 
-// testApart: each host has its own name, network, processes and files, and leaves the machine's alone.
+// testApart: each host is a system of its own.
 func testApart(t tool) {
+	folders := []string{"/etc", "/root", "/tmp", "/usr/sbin", "/var/cache", "/var/lib", "/var/tmp", "/run"}
 	for i, host := range t.lab.Hosts() {
 		if name := t.exec(host, "uname", "-n"); name != host {
 			t.Errorf("%s is named %s", host, name)
@@ -95,23 +104,72 @@ func testApart(t tool) {
 		if got := t.exec(host, "ip", "-o", "-4", "address", "show", "dev", "eth0"); !strings.Contains(got, address(i+1)+"/24") {
 			t.Errorf("%s has %s", host, got)
 		}
-		if got := t.exec(host, "cat", "/proc/1/cmdline"); !strings.Contains(got, "rexlab-host") {
+		if got := t.exec(host, "cat", "/proc/1/comm"); got != "systemd" {
 			t.Errorf("PID 1 of %s is %q", host, got)
 		}
-		for _, dir := range overlaid {
+		t.awaitRunning(host)
+		for _, dir := range folders {
 			t.exec(host, "sh", "-c", "echo "+host+" >"+dir+"/rexlab-test")
 		}
 	}
-	for _, dir := range overlaid {
+	for _, dir := range folders {
 		if got := t.exec("a", "cat", dir+"/rexlab-test"); got != "a" {
 			t.Errorf("%s of a is not its own: it has %q", dir, got)
 		}
-		if _, err := os.Stat(dir + "/rexlab-test"); err == nil {
-			t.Errorf("%s of the machine was changed", dir)
+		for _, machine := range []string{dir, t.lab.Config().system().Root() + dir} {
+			if _, err := os.Stat(machine + "/rexlab-test"); err == nil {
+				t.Errorf("%s of the machine was changed", machine)
+			}
 		}
 	}
-	if _, err := os.Stat("/var/lib/pgsql"); err == nil {
-		t.Log("the machine has a /var/lib/pgsql of its own")
+}
+
+// awaitRunning waits until systemd has started all that it should, and nothing has failed.
+func (t tool) awaitRunning(host string) {
+	t.Helper()
+	t.must(t.lab.WaitFor(t.Context(), host+" to be running", func(ctx context.Context) (bool, error) {
+		state, err := t.lab.Exec(ctx, host, "sh", "-c", "systemctl is-system-running || systemctl --failed --no-legend")
+		return strings.TrimSpace(state) == "running", errors.Join(err, errors.New(state))
+	}))
+}
+
+// testMachine: what root in a host could change the machine by is closed, for its daemons and for commands alike.
+func testMachine(t tool) {
+	for _, c := range []struct{ what, script string }{
+		{"a kernel setting", "echo 1 >/proc/sys/kernel/panic"},
+		{"the machine's devices", "echo add >/sys/class/net/lo/uevent"},
+		{"the clock", "date --set @1000000000"},
+		{"the power", "systemctl reboot --force --force"},
+		{"another kernel setting", "sysctl --write kernel.sysrq=1"},
+	} {
+		if out, err := t.lab.Exec(t.Context(), "a", "sh", "-c", c.script); err == nil {
+			t.Errorf("a host's root can change %s: %s", c.what, out)
+		}
+	}
+	t.exec("a", "sysctl", "--write", "net.ipv4.ip_forward=0") // its network is its own
+	// sys_module, sys_rawio, sys_boot and sys_time, by their numbers in linux/capability.h.
+	const denied = 1<<16 | 1<<17 | 1<<22 | 1<<25
+	for _, of := range []string{"1", "self", "$(pidof pacemakerd)"} {
+		text := t.exec("a", "sh", "-c", "sed -n 's/^CapBnd:[[:space:]]*//p' /proc/"+of+"/status")
+		bounds, err := strconv.ParseUint(text, 16, 64)
+		if err != nil || bounds == 0 || bounds&denied != 0 {
+			t.Errorf("process %s of a host may have the capabilities %s, %v", of, text, err)
+		}
+	}
+	if _, err := os.Stat("/proc/sysrq-trigger"); err == nil {
+		if device := t.exec("a", "stat", "--format=%t:%T", "/proc/sysrq-trigger"); device != "1:3" {
+			t.Errorf("sysrq-trigger of a host is not /dev/null: %s", device)
+		}
+	} else {
+		t.Log("the kernel of this machine has no sysrq-trigger")
+	}
+	for _, unit := range []string{"systemd-timesyncd.service", "systemd-udevd.service", "systemd-modules-load.service", "systemd-sysctl.service"} {
+		if state := t.exec("a", "sh", "-c", "systemctl is-enabled "+unit+" || true"); state != "masked" {
+			t.Errorf("%s is %s", unit, state)
+		}
+	}
+	if _, err := os.Stat(t.kept); err != nil {
+		t.Errorf("the boot has emptied the machine's /tmp: %v", err)
 	}
 }
 
@@ -124,7 +182,7 @@ func testCommands(t tool) {
 	}
 	who, err := t.lab.ExecAs(ctx, "postgres", "haclient", "a", "sh", "-c", "id -un; id -gn; id -Gn; echo $HOME")
 	t.must(err)
-	if strings.Join(strings.Fields(who), " ") != "postgres haclient haclient /var/lib/postgresql" {
+	if strings.Join(strings.Fields(who), " ") != "postgres haclient haclient /var/lib/pgsql" {
 		t.Errorf("as postgres with haclient: %q", who)
 	}
 	if _, err := t.lab.ExecAs(ctx, "postgres", "haclient", "a", "cibadmin", "-Q"); err != nil {
@@ -149,7 +207,7 @@ func testCommands(t tool) {
 		t.Errorf("an unknown host: %v", err)
 	}
 	for _, arguments := range []string{t.exec("a", "sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '")} {
-		secret := strings.TrimSpace(t.exec("a", "sh", "-c", "head -1 "+passFile+" | cut -d: -f5"))
+		secret := strings.TrimSpace(t.exec("a", "sh", "-c", "head -1 "+t.lab.Paths().Pass+" | cut -d: -f5"))
 		if secret == "" || strings.Contains(arguments, secret) {
 			t.Error("the password shows in an argument list")
 		}
@@ -169,41 +227,38 @@ func testData(t tool) {
 	}
 }
 
-// testServices: started now, and again when it ends; in its own folder, with its own log.
-func testServices(t tool) {
-	ctx := t.Context()
-	s := Service{
-		Name: "ticker", User: "postgres", Group: "haclient", Env: []string{"GREETING=hello"},
-		Argv: []string{"sh", "-c", `echo "$GREETING $(id -un) $(id -Gn)"; touch "$RUNTIME_DIRECTORY/it" && exec sleep 1000`},
+// testUnits: what runs in a host are its system's own units, and it can be given more.
+func testUnits(t tool) {
+	for _, unit := range []string{"corosync.service", "pacemaker.service"} {
+		if state := t.exec("a", "systemctl", "is-active", unit); state != "active" {
+			t.Errorf("%s is %s", unit, state)
+		}
 	}
-	t.must(t.lab.Enable(ctx, "b", s))
-	if err := t.lab.Enable(ctx, "b", s); err == nil {
-		t.Error("a service is enabled twice")
+	t.must(t.lab.WriteFile(t.Context(), "a", "/etc/systemd/system/ticker.service", tickerUnit, 0o644))
+	t.exec("a", "systemctl", "enable", "--now", "ticker")
+	t.awaitTicks("a", 1)
+	t.exec("a", "systemctl", "kill", "--signal=KILL", "ticker")
+	t.awaitTicks("a", 2)
+	if err := t.lab.CopyIn(t.Context(), "a", "/no/such/file", "/tmp/it", 0o600); err == nil {
+		t.Error("a file that is not there was copied")
 	}
-	starts := func(n int) {
-		t.Helper()
-		t.must(t.lab.WaitFor(ctx, "the service's greeting", func(context.Context) (bool, error) {
-			log := t.lab.ServiceLog("b", "ticker")
-			return strings.Count(log, "hello postgres haclient\n") == n, errors.New(log)
-		}))
-	}
-	t.must(t.lab.WaitFor(ctx, "the service's folder", func(ctx context.Context) (bool, error) {
-		_, err := t.lab.Exec(ctx, "b", "test", "-e", "/run/ticker/it")
-		return err == nil, err
+}
+
+const tickerUnit = `[Service]
+ExecStart=sh -c "echo tick of $$(id -un); exec sleep 1000"
+User=postgres
+Restart=always
+RestartSec=100ms
+[Install]
+WantedBy=multi-user.target
+`
+
+func (t tool) awaitTicks(host string, n int) {
+	t.Helper()
+	t.must(t.lab.WaitFor(t.Context(), "the ticker's ticks", func(ctx context.Context) (bool, error) {
+		journal, err := t.lab.Journal(ctx, host, "ticker", time.Time{}, "--output=cat")
+		return strings.Count(journal, "tick of postgres\n") == n, errors.Join(err, errors.New(journal))
 	}))
-	t.exec("b", "sh", "-c", "kill -9 $(pgrep -x sleep -u postgres)")
-	starts(2)
-	state, err := t.lab.state(ctx, "b")
-	t.must(err)
-	if len(state.Services) != 1 || state.Services[0] != "ticker" {
-		t.Errorf("services: %v", state.Services)
-	}
-	if err := t.lab.Enable(ctx, "b", Service{Name: "none", Argv: []string{"/no/such/program"}}); err == nil {
-		t.Error("a program that is not there is enabled")
-	}
-	if err := t.lab.Disable(ctx, "b", "none"); err == nil {
-		t.Error("an unknown service is disabled")
-	}
 }
 
 func testLoad(t tool) {
@@ -242,28 +297,20 @@ func testFailover(t tool) {
 
 func testCopy(t tool) {
 	ctx, begin := t.Context(), time.Now()
-	t.exec("a", "touch", dataDir+"/was_here")
+	t.exec("a", "touch", t.lab.Paths().Data+"/was_here")
 	t.must(t.lab.Copy(ctx, "a", ""))
 	t.timed("copy and streaming", t.lab.WaitStreaming(ctx, "a"), begin)
-	if _, err := t.lab.Exec(ctx, "a", "test", "-e", dataDir+"/was_here"); err == nil {
+	if _, err := t.lab.Exec(ctx, "a", "test", "-e", t.lab.Paths().Data+"/was_here"); err == nil {
 		t.Error("the folder is still the old one")
 	}
 }
 
-// testPower: a host without power is gone; with it, it comes back, and its services too.
+// testPower: a host without power is gone; with it, it comes back as it was, and its journal tells of aefore.
 func testPower(t tool) {
 	ctx := t.Context()
-	t.must(t.lab.Enable(ctx, "a", Service{Name: "beeper", Argv: []string{"sh", "-c", "echo beep; exec sleep 1000"}}))
-	beeps := func(want string) {
-		t.Helper()
-		t.must(t.lab.WaitFor(ctx, "the service's beeps", func(context.Context) (bool, error) {
-			log := t.lab.ServiceLog("a", "beeper")
-			return log == want, errors.New(log)
-		}))
-	}
-	beeps("beep\n")
 	before, err := t.lab.state(ctx, "a")
 	t.must(err)
+	t.exec("a", "sh", "-c", "echo mine >/etc/mine; echo >/tmp/passing")
 	t.must(t.lab.Off(ctx, "a"))
 	if before.Process.Alive() {
 		t.Error("PID 1 of a lives without power")
@@ -271,15 +318,21 @@ func testPower(t tool) {
 	if _, err := t.lab.Exec(ctx, "a", "true"); err == nil || !strings.Contains(err.Error(), "no power") {
 		t.Errorf("a command without power: %v", err)
 	}
+	if journal, err := t.lab.Journal(ctx, "a", "ticker", time.Time{}); err != nil || !strings.Contains(journal, "tick of postgres") {
+		t.Errorf("the journal without power: %v\n%s", err, journal)
+	}
 	t.must(t.lab.Off(ctx, "a")) // once more: nothing to do
 	begin := time.Now()
 	t.timed("power on", t.lab.On(ctx, "a"), begin)
-	t.timed("power on and streaming", t.lab.WaitStreaming(ctx, "a"), begin)
-	beeps("beep\nbeep\n")
-	t.must(t.lab.Disable(ctx, "a", "beeper"))
-	if out, err := t.lab.Exec(ctx, "a", "test", "-e", "/run/beeper"); err == nil {
-		t.Errorf("the service's folder is still there: %s", out)
+	t.awaitTicks("a", 3)
+	if got := t.exec("a", "sh", "-c", "cat /etc/mine; ls /tmp/passing || true"); got != "mine" {
+		t.Errorf("after a power cut a has %q", got)
 	}
+	t.must(t.lab.WaitFor(ctx, "a as a member", func(ctx context.Context) (bool, error) {
+		status, err := t.lab.Status(ctx)
+		return err == nil && status.Hosts[0].Member == "online", err
+	}))
+	t.must(t.lab.WaitStreaming(ctx, "a"))
 }
 
 func testStandby(t tool) {

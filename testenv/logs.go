@@ -1,23 +1,44 @@
 package testenv
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+	"regexp"
+	"time"
 )
 
-// ServiceLog is what a service has written so far on a host; "" when nothing.
-func (l *Lab) ServiceLog(host, name string) string {
-	text, err := l.Log(host, name)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err.Error()
-	}
-	return text
+// fileLogs are the logs that a host's programs write to files, by the names that Log takes.
+var fileLogs = map[string]string{
+	"postgresql": "/var/log/postgresql/postgresql.log",
+	"pacemaker":  "/var/log/pacemaker/pacemaker.log",
+	"corosync":   "/var/log/corosync/corosync.log",
 }
 
-// Log is the content of one of a host's logs: postgresql, pacemaker, corosync, console (its PID 1), or a service's name.
+// LogNames are the names of a host's logs in files. Everything else is in the journal.
+var LogNames = []string{"console", "corosync", "pacemaker", "postgresql"}
+
+// LogPath is where one of a host's logs in files lies on the machine: console (what was said before systemd ran), corosync,
+// pacemaker or postgresql.
+func (l *Lab) LogPath(host, name string) (string, error) {
+	index, err := l.config.index(host)
+	if err != nil {
+		return "", err
+	}
+	dir := hostDir(l.dir, index)
+	if name == "console" {
+		return filepath.Join(dir, consoleName), nil
+	}
+	path, ok := fileLogs[name]
+	if !ok {
+		return "", fmt.Errorf("no log %q in a file; a unit's is in the journal", name)
+	}
+	return filepath.Join(dir, upperName, path), nil
+}
+
+// Log is what one of a host's logs in files holds.
 func (l *Lab) Log(host, name string) (string, error) {
 	path, err := l.LogPath(host, name)
 	if err != nil {
@@ -27,40 +48,35 @@ func (l *Lab) Log(host, name string) (string, error) {
 	return string(text), err
 }
 
-// LogPath is where a log of a host lies on the machine.
-func (l *Lab) LogPath(host, name string) (string, error) {
+var unitName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.@_-]*$`)
+
+// Journal is what a unit of a host has said since a moment; "" is every unit, the zero time the beginning. It can be read without
+// power, too. Options are journalctl's.
+func (l *Lab) Journal(ctx context.Context, host, unit string, since time.Time, options ...string) (string, error) {
 	index, err := l.config.index(host)
 	if err != nil {
 		return "", err
 	}
-	dir := hostDir(l.dir, index)
-	switch name {
-	case "postgresql", "pacemaker", "corosync":
-		return filepath.Join(dir, "log", name, name+".log"), nil
-	case "console":
-		return filepath.Join(dir, "console.log"), nil
-	}
-	if !serviceName.MatchString(name) {
-		return "", fmt.Errorf("no log %q", name)
-	}
-	return filepath.Join(dir, strings.Replace(logPath(name), "/var/log", "log", 1)), nil
-}
-
-// Logs are the names of a host's logs that exist, the host's own first.
-func (l *Lab) Logs(host string) ([]string, error) {
-	var names []string
-	for _, name := range reservedNames {
-		path, err := l.LogPath(host, name)
-		if err != nil {
-			return nil, err
+	argv := append([]string{"journalctl", "--no-pager", "--quiet"}, options...)
+	if unit != "" {
+		if !unitName.MatchString(unit) {
+			return "", fmt.Errorf("%q is no unit", unit)
 		}
-		if _, err := os.Stat(path); err == nil {
-			names = append(names, name)
-		}
+		argv = append(argv, "--unit", unit)
 	}
-	services, err := filepath.Glob(filepath.Join(l.HostDir(host), "log", "rexlab", "*.log"))
-	for _, path := range services {
-		names = append(names, strings.TrimSuffix(filepath.Base(path), ".log"))
+	if !since.IsZero() {
+		argv = append(argv, "--since", fmt.Sprintf("@%d.%06d", since.Unix(), since.Nanosecond()/1000))
 	}
-	return names, err
+	state, err := l.state(ctx, host)
+	if err != nil {
+		return "", err
+	}
+	if state.On {
+		return l.Exec(ctx, host, argv...)
+	}
+	dir := filepath.Join(hostDir(l.dir, index), upperName, "var/log/journal")
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	return runGroup(ctx, nil, baseEnv, append(argv, "--directory", dir))
 }

@@ -8,15 +8,17 @@ import (
 )
 
 // postmaster prints the postmaster's pid as the host sees it, and fails when there is none.
-const postmaster = `pid=$(head -n 1 ` + dataDir + `/postmaster.pid 2>/dev/null) && grep -qx postgres "/proc/$pid/comm" 2>/dev/null ||
+func (l *Lab) postmaster() string {
+	return `pid=$(head -n 1 ` + l.Paths().Data + `/postmaster.pid 2>/dev/null) && grep -qx postgres "/proc/$pid/comm" 2>/dev/null ||
 	{ echo "PostgreSQL does not run here" >&2; exit 1; }
 children() { awk -v parent="$pid" '$2 == "(postgres)" && $4 == parent { print $1 }' /proc/[0-9]*/stat 2>/dev/null; }
 `
+}
 
 func (l *Lab) withPostmaster(ctx context.Context, host, what, script string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	if _, err := l.run(ctx, host, "", []string{"sh", "-c", postmaster + script}); err != nil {
+	if _, err := l.run(ctx, host, "", []string{"sh", "-c", l.postmaster() + script}); err != nil {
 		return fmt.Errorf("%s on %s: %w", what, host, err)
 	}
 	return nil

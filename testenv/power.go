@@ -2,15 +2,18 @@ package testenv
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // hostPower is one host as the lab process has it.
@@ -19,17 +22,15 @@ type hostPower struct {
 	name  string
 	index int
 
-	mu       sync.Mutex // one order at a time
-	cmd      *exec.Cmd
-	ended    chan struct{} // closed when PID 1 and all in its namespace has ended
-	line     *hostChannel
-	services []Service
-	process  atomic.Pointer[Process]
-	cut      atomic.Bool
+	mu      sync.Mutex // one order at a time
+	cmd     *exec.Cmd
+	ended   chan struct{} // closed when PID 1 and all in its namespace has ended
+	process atomic.Pointer[Process]
+	cut     atomic.Bool
 }
 
-// on gives the host power. cluster starts corosync and Pacemaker and the services too.
-func (h *hostPower) on(cluster bool) error {
+// on gives the host power. It returns once systemd takes orders.
+func (h *hostPower) on() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.running() {
@@ -41,68 +42,67 @@ func (h *hostPower) on(cluster bool) error {
 	if err := h.boot(); err != nil {
 		return errors.Join(fmt.Errorf("power on %s: %w", h.name, err), h.cut0())
 	}
-	if !cluster {
-		return nil
-	}
-	return h.startCluster()
-}
-
-// cluster starts corosync, Pacemaker and the services in a host that has power.
-func (h *hostPower) cluster() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.running() {
-		return fmt.Errorf("%s has no power", h.name)
-	}
-	return h.startCluster()
-}
-
-func (h *hostPower) startCluster() error {
-	if err := h.line.do(hostRequest{Cluster: true}); err != nil {
-		return fmt.Errorf("start the cluster on %s: %w", h.name, err)
-	}
-	for _, s := range h.services {
-		if err := h.startService(s); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
-// boot starts PID 1 in its namespaces, plugs in its link, and lets it set itself up.
+// boot starts the host's first process in its namespaces, gives it its cgroup and its link, and waits until it has become a
+// systemd that takes orders.
 func (h *hostPower) boot() error {
-	console, err := openLog(filepath.Join(hostDir(h.lab.dir, h.index), "console.log"))
+	console, err := openLog(filepath.Join(hostDir(h.lab.dir, h.index), consoleName))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = console.Close() }()
-	line, far, err := hostLine()
+	spec, toHost, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = far.Close() }()
+	defer func() { _, _ = spec.Close(), toHost.Close() }()
+	fromHost, answer, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer func() { _, _ = fromHost.Close(), answer.Close() }()
 	cmd := exec.CommandContext(context.Background(), filepath.Join(h.lab.dir, programName))
-	cmd.Args = []string{"rexlab-host", h.name} // what ps shows
+	cmd.Args = []string{"rexlab-host", h.name} // what ps shows until it is systemd
 	cmd.Dir = "/"
-	cmd.Env = append([]string{roleVariable + "=host", "HOME=/root"}, baseEnv...)
+	cmd.Env = append([]string{roleVariable + "=host"}, baseEnv...)
 	cmd.Stdout, cmd.Stderr = console, console
-	cmd.ExtraFiles = []*os.File{far}
+	cmd.ExtraFiles = []*os.File{spec, answer}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET,
 		Pdeathsig:  syscall.SIGKILL,
 		Setsid:     true,
 	}
 	if err := h.lab.startProcess(cmd); err != nil {
-		_ = line.conn.Close()
 		return err
 	}
-	h.cmd, h.line, h.ended = cmd, line, make(chan struct{})
+	_ = answer.Close() // the host's end is the only one now
+	h.cmd, h.ended = cmd, make(chan struct{})
 	go func(ended chan struct{}) {
 		_ = cmd.Wait()
 		h.process.Store(nil)
 		close(ended)
 	}(h.ended)
-	process, err := processOf(cmd.Process.Pid)
+	if err := h.prepare(cmd.Process.Pid); err != nil {
+		return err
+	}
+	if err := json.NewEncoder(toHost).Encode(h.spec()); err != nil {
+		return fmt.Errorf("tell the host what to become: %w", err)
+	}
+	if err := fromHost.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		return err
+	}
+	problem, err := io.ReadAll(fromHost)
+	if err != nil || len(problem) > 0 {
+		return errors.Join(err, errors.New(string(problem)))
+	}
+	return h.awaitSystemd()
+}
+
+// prepare gives the process what it cannot take for itself.
+func (h *hostPower) prepare(pid int) error {
+	process, err := processOf(pid)
 	if err != nil {
 		return err
 	}
@@ -110,10 +110,40 @@ func (h *hostPower) boot() error {
 	if err := h.lab.writeState(); err != nil {
 		return err
 	}
-	if err := h.lab.wire.plug(h.index, cmd.Process.Pid, h.cut.Load()); err != nil {
+	if err := os.MkdirAll(h.cgroup(), 0o755); err != nil { //nolint:gosec // as the kernel makes them
 		return err
 	}
-	return h.line.do(hostRequest{Setup: &hostSpec{Lab: h.lab.dir, Name: h.name, Index: h.index}})
+	if err := os.WriteFile(filepath.Join(h.cgroup(), "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o600); err != nil {
+		return fmt.Errorf("put the host into its cgroup: %w", err)
+	}
+	return h.lab.wire.plug(h.index, pid, h.cut.Load())
+}
+
+func (h *hostPower) cgroup() string { return filepath.Join(h.lab.cgroup, fmt.Sprintf("h%d", h.index)) }
+
+func (h *hostPower) spec() hostSpec {
+	spec := hostSpec{
+		Lab: h.lab.dir, Root: h.lab.config.system().Root(), Name: h.name, Index: h.index, Address: address(h.index) + "/24",
+	}
+	if h.lab.config.WALBytes > 0 {
+		spec.WAL = h.lab.config.paths().WAL
+	}
+	return spec
+}
+
+// awaitSystemd waits until the host's systemd listens.
+func (h *hostPower) awaitSystemd() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	private := fmt.Sprintf("/proc/%d/root/run/systemd/private", h.cmd.Process.Pid)
+	return poll(ctx, 10*time.Millisecond, "the systemd of "+h.name, func(context.Context) (bool, error) {
+		if !h.running() {
+			cancel()
+			return false, errors.New("it has ended")
+		}
+		_, err := os.Stat(private)
+		return err == nil, err
+	})
 }
 
 func (h *hostPower) running() bool {
@@ -149,12 +179,11 @@ func (h *hostPower) cut0() error {
 		}
 	}
 	<-h.ended
-	_ = h.line.conn.Close()
-	h.cmd, h.line = nil, nil
+	h.cmd = nil
 	if err := h.lab.wire.unplug(h.index); err != nil {
 		return err
 	}
-	return h.lab.writeState()
+	return errors.Join(removeCgroups(h.cgroup()), h.lab.writeState())
 }
 
 // setCut takes the host's network away or gives it back. It stays so across a power cut, as a pulled cable does.
@@ -169,44 +198,4 @@ func (h *hostPower) setCut(cut bool) error {
 		return h.lab.wire.disconnect(h.index)
 	}
 	return h.lab.wire.connect(h.index)
-}
-
-func (h *hostPower) enable(s Service) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if slices.ContainsFunc(h.services, func(o Service) bool { return o.Name == s.Name }) {
-		return fmt.Errorf("%s has a service %s already", h.name, s.Name)
-	}
-	if h.running() {
-		if err := h.startService(s); err != nil {
-			return err
-		}
-	}
-	h.services = append(h.services, s)
-	return nil
-}
-
-func (h *hostPower) startService(s Service) error {
-	u, err := s.resolve()
-	if err != nil {
-		return err
-	}
-	if err := h.line.do(hostRequest{Enable: &u}); err != nil {
-		return fmt.Errorf("on %s: %w", h.name, err)
-	}
-	return nil
-}
-
-func (h *hostPower) disable(name string) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	at := slices.IndexFunc(h.services, func(o Service) bool { return o.Name == name })
-	if at < 0 {
-		return fmt.Errorf("%s has no service %s", h.name, name)
-	}
-	h.services = slices.Delete(h.services, at, at+1)
-	if !h.running() {
-		return nil
-	}
-	return h.line.do(hostRequest{Disable: name})
 }

@@ -64,7 +64,7 @@ func TestDeadlineKillsTheGroup(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	pidFile := filepath.Join(t.TempDir(), "pid")
-	_, err := runGroup(ctx, "", baseEnv, []string{"sh", "-c", "sleep 100 & echo $! >" + pidFile + "; echo waits >&2; wait"})
+	_, err := runGroup(ctx, nil, baseEnv, []string{"sh", "-c", "sleep 100 & echo $! >" + pidFile + "; echo waits >&2; wait"})
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "waits") {
 		t.Errorf("error: %v", err)
 	}

@@ -19,8 +19,8 @@ func (l *Lab) Rewind(ctx context.Context, host string) error {
 		if _, err := l.SQL(ctx, primary, "CHECKPOINT"); err != nil {
 			return err
 		}
-		_, err := l.asDBA(ctx, host, pgBin+"/pg_rewind", "--no-sync", "--target-pgdata="+dataDir,
-			"--source-server=host="+VIP+" user="+repUser+" dbname=postgres passfile="+passFile)
+		_, err := l.asDBA(ctx, host, l.Paths().Bin+"/pg_rewind", "--no-sync", "--target-pgdata="+l.Paths().Data,
+			"--source-server=host="+VIP+" user="+repUser+" dbname=postgres passfile="+l.Paths().Pass)
 		return err
 	})
 }
@@ -40,18 +40,18 @@ func (l *Lab) Copy(ctx context.Context, host, from string) error {
 		source = address(index)
 	}
 	return l.rejoin(ctx, host, "pg_basebackup", func(ctx context.Context, _ string) error {
-		if _, err := l.asDBA(ctx, host, "find", dataDir, "-mindepth", "1", "-delete"); err != nil {
+		if _, err := l.asDBA(ctx, host, "find", l.Paths().Data, "-mindepth", "1", "-delete"); err != nil {
 			return err
 		}
-		_, err := l.asDBA(ctx, host, pgBin+"/pg_basebackup", "--no-sync", "--checkpoint=fast", "--wal-method=stream",
-			"--pgdata="+dataDir, "--host="+source, "--username="+repUser, "--no-password")
+		_, err := l.asDBA(ctx, host, l.Paths().Bin+"/pg_basebackup", "--no-sync", "--checkpoint=fast", "--wal-method=stream",
+			"--pgdata="+l.Paths().Data, "--host="+source, "--username="+repUser, "--no-password")
 		return err
 	})
 }
 
 // asDBA runs one of PostgreSQL's programs as its owner.
 func (l *Lab) asDBA(ctx context.Context, host string, argv ...string) (string, error) {
-	as, err := asUser(dba, dba, append([]string{"PGPASSFILE=" + passFile}, argv...))
+	as, err := l.asUser(dba, dba, append([]string{"PGPASSFILE=" + l.Paths().Pass}, argv...))
 	if err != nil {
 		return "", err
 	}
@@ -132,7 +132,7 @@ func (l *Lab) stopDatabase(ctx context.Context, host string) error {
 // recoverCrashed lets a database that was not shut down replay its own WAL, without following anybody: pg_rewind wants
 // it clean, and a server in single-user mode refuses to be a standby, which the agent's last attempt may have made it.
 func (l *Lab) recoverCrashed(ctx context.Context, host string) error {
-	out, err := l.asDBA(ctx, host, pgBin+"/pg_controldata", dataDir)
+	out, err := l.asDBA(ctx, host, l.Paths().Bin+"/pg_controldata", l.Paths().Data)
 	if err != nil {
 		return err
 	}
@@ -142,10 +142,10 @@ func (l *Lab) recoverCrashed(ctx context.Context, host string) error {
 			return nil
 		}
 	}
-	if _, err := l.asDBA(ctx, host, "rm", "-f", dataDir+"/standby.signal", dataDir+"/recovery.signal"); err != nil {
+	if _, err := l.asDBA(ctx, host, "rm", "-f", l.Paths().Data+"/standby.signal", l.Paths().Data+"/recovery.signal"); err != nil {
 		return err
 	}
-	if _, err := l.asDBA(ctx, host, "sh", "-c", pgBin+"/postgres --single -D "+dataDir+" -c synchronous_standby_names= template1 </dev/null"); err != nil {
+	if _, err := l.asDBA(ctx, host, "sh", "-c", l.Paths().Bin+"/postgres --single -D "+l.Paths().Data+" -c synchronous_standby_names= template1 </dev/null"); err != nil {
 		return fmt.Errorf("crash recovery: %w", err)
 	}
 	return nil
@@ -153,7 +153,7 @@ func (l *Lab) recoverCrashed(ctx context.Context, host string) error {
 
 // startDatabase lets Pacemaker start a host's database, whose data somebody has just put right.
 func (l *Lab) startDatabase(ctx context.Context, host string) error {
-	if _, err := l.Exec(ctx, host, "rm", "-f", agentDir+"/PGSQL.lock"); err != nil {
+	if _, err := l.Exec(ctx, host, "rm", "-f", l.Paths().Agent+"/PGSQL.lock"); err != nil {
 		return err
 	}
 	for _, argv := range [][]string{

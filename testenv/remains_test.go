@@ -24,7 +24,7 @@ type traces struct {
 	processes  []Process
 }
 
-var namespaceLink = regexp.MustCompile(`^(mnt|uts|ipc|pid|net):\[\d+\]$`)
+var namespaceLink = regexp.MustCompile(`^(mnt|uts|ipc|pid|net|cgroup):\[\d+\]$`)
 
 // tracesOf looks at a lab that runs in a folder.
 func tracesOf(t *testing.T, dir string) traces {
@@ -46,7 +46,7 @@ func tracesOf(t *testing.T, dir string) traces {
 			}
 		}
 	}
-	if want := len(state.Hosts)*5 + 2; len(tr.namespaces) != want {
+	if want := len(state.Hosts)*6 + 2; len(tr.namespaces) != want {
 		t.Fatalf("the lab has the namespaces %v, not %d", tr.namespaces, want)
 	}
 	return tr
@@ -100,6 +100,12 @@ func (tr traces) gone(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	SweepCgroups() // as every command does
+	for _, mounted := range cgroupMounts() {
+		if _, err := os.Stat(labCgroup(mounted, tr.processes[0])); err == nil {
+			t.Errorf("its cgroups are left in %s", mounted)
+		}
 	}
 }
 

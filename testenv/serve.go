@@ -23,6 +23,8 @@ import (
 type labProcess struct {
 	dir    string
 	config Config
+	cgroup string   // the folder of the hosts' cgroups
+	root   *os.File // holds the root of the hosts' system
 	wire   *ethernet
 	hosts  []*hostPower
 	forks  chan func()
@@ -43,11 +45,18 @@ func serve() error {
 	if err := readJSON(filepath.Join(dir, configName), &l.config); err != nil {
 		return err
 	}
+	if l.root, err = l.config.system().take(unix.LOCK_SH | unix.LOCK_NB); err != nil {
+		return err
+	}
+	if err := l.prepareCgroups(); err != nil {
+		return err
+	}
+	defer func() { _ = removeCgroups(l.cgroup) }()
 	if l.wire, err = newEthernet(); err != nil {
 		return err
 	}
 	for i, name := range l.config.Hosts {
-		if err := l.config.mountWAL(hostDir(dir, i+1)); err != nil {
+		if err := l.config.mountWAL(filepath.Join(hostDir(dir, i+1), walName)); err != nil {
 			return err
 		}
 		l.hosts = append(l.hosts, &hostPower{lab: l, name: name, index: i + 1})
@@ -59,6 +68,46 @@ func serve() error {
 	defer l.end()
 	go l.watchParent()
 	return l.listen(ctx)
+}
+
+// prepareCgroups mounts the cgroups, removes what killed labs have left of them, and makes this lab's.
+func (l *labProcess) prepareCgroups() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make the mounts private: %w", err)
+	}
+	if err := mountCgroups(l.dir); err != nil {
+		return err
+	}
+	mounted := filepath.Join(l.dir, cgroupName)
+	if err := sweepCgroups(mounted); err != nil {
+		return err
+	}
+	self, err := processOf(os.Getpid())
+	if err != nil {
+		return err
+	}
+	l.cgroup = labCgroup(mounted, self)
+	return os.Mkdir(l.cgroup, 0o755) //nolint:gosec // as the kernel makes them
+}
+
+// mountWAL mounts a file system for WAL, if the lab has one. It is mounted for the lab process and its hosts only, so that it
+// outlives a host and ends with the lab.
+func (c Config) mountWAL(target string) error {
+	if c.WALBytes == 0 {
+		return nil
+	}
+	owner, _, err := c.system().user(dba)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(target, 0o700); err != nil {
+		return err
+	}
+	options := fmt.Sprintf("size=%d,mode=700,uid=%d,gid=%d", c.WALBytes, owner.uid, owner.gid)
+	if err := unix.Mount("tmpfs", target, "tmpfs", noExtras, options); err != nil {
+		return fmt.Errorf("mount a file system for WAL on %s: %w", target, err)
+	}
+	return nil
 }
 
 // lockDir takes the folder for this process; the kernel gives it back when the process ends.
@@ -105,11 +154,12 @@ func (l *labProcess) watchParent() {
 
 // listen takes orders until the lab ends, and then cuts every host's power.
 func (l *labProcess) listen(ctx context.Context) error {
-	fd, err := openPath(l.dir) // a socket's path must be short
+	folder, err := os.OpenFile(l.dir, unix.O_PATH|unix.O_DIRECTORY, 0) // a socket's path must be short
 	if err != nil {
 		return err
 	}
-	path := fd + "/" + socketName
+	defer func() { _ = folder.Close() }()
+	path := fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), socketName)
 	_ = os.Remove(path) // the lock says that nobody listens there
 	old := syscall.Umask(0o177)
 	listener, err := new(net.ListenConfig).Listen(ctx, "unix", path)

@@ -22,11 +22,14 @@ const bootLimit = 5 * time.Minute
 // streams. The lab ends with the calling process unless Detach is called. A boot that fails leaves the logs; one that was
 // cancelled leaves nothing.
 func Up(ctx context.Context, config Config) (*Lab, error) {
-	if err := Check(); err != nil {
-		return nil, err
+	if os.Geteuid() != 0 {
+		return nil, errors.New("the lab needs root: it makes namespaces, mounts and network links; run it as root")
 	}
 	config, err := config.complete()
 	if err != nil {
+		return nil, err
+	}
+	if err := config.system().Make(ctx, config.Output); err != nil {
 		return nil, err
 	}
 	if _, ok := ctx.Deadline(); !ok {
@@ -77,15 +80,18 @@ func (b *boot) run(ctx context.Context) (*Lab, error) {
 	if err := b.startServer(ctx); err != nil {
 		return nil, err
 	}
+	c := b.config
+	b.sayf("%d hosts of %s: %s; layout %s; monitors every %s and %s", len(c.Hosts), c.System, c.system().Summary(), c.Layout,
+		c.Monitor, c.Monitor+time.Second)
 	for _, stage := range []struct {
 		do   func(context.Context) error
 		done string
 	}{
-		{b.each("power"), "the hosts have power"},
+		{b.power, "the hosts have power"},
 		{func(ctx context.Context) error { return b.lab.makeDatabase(ctx, b.password) }, "the database is made"},
 		{b.lab.copyDatabase, "the standbys have their copies"},
 		{b.lab.moveWAL, "the WAL is where it should be"},
-		{b.each("cluster"), "corosync and Pacemaker run"},
+		{b.lab.startCluster, "corosync and Pacemaker run"},
 		{b.lab.awaitMembers, "the cluster is complete"},
 		{b.lab.awaitPromoted, b.config.Hosts[0] + " is promoted"},
 		{b.lab.awaitWritable, "writes go through the virtual IP " + VIP},
@@ -167,7 +173,7 @@ func (b *boot) files() error {
 		return err
 	}
 	for i := range c.Hosts {
-		if err := c.makeHostDir(i+1, b.password); err != nil {
+		if err := c.makeHost(i+1, b.password); err != nil {
 			return fmt.Errorf("the files of %s: %w", c.Hosts[i], err)
 		}
 	}
@@ -246,13 +252,23 @@ func (b *boot) startServer(ctx context.Context) error {
 	return nil
 }
 
-// each gives an order to all hosts at once.
-func (b *boot) each(verb string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		group, ctx := errgroup.WithContext(ctx)
-		for _, h := range b.config.Hosts {
-			group.Go(func() error { return b.lab.order(ctx, order{Verb: verb, Host: h}) })
-		}
-		return group.Wait()
+// power gives all hosts power at once.
+func (b *boot) power(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, h := range b.config.Hosts {
+		group.Go(func() error { return b.lab.order(ctx, order{Verb: "on", Host: h}) })
 	}
+	return group.Wait()
+}
+
+// startCluster has every host start corosync and Pacemaker, now and at every boot.
+func (l *Lab) startCluster(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, h := range l.config.Hosts {
+		group.Go(func() error {
+			_, err := l.Exec(ctx, h, "systemctl", "--quiet", "enable", "--now", "corosync.service", "pacemaker.service")
+			return err
+		})
+	}
+	return group.Wait()
 }

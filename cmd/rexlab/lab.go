@@ -12,7 +12,9 @@ import (
 	"github.com/pgrex/pgrex/testenv"
 )
 
-func (a *app) addLab(root *cobra.Command) { root.AddCommand(a.upCommand(), a.downCommand()) }
+func (a *app) addLab(root *cobra.Command) {
+	root.AddCommand(a.upCommand(), a.downCommand(), systemsCommand())
+}
 
 func (a *app) upCommand() *cobra.Command {
 	var config testenv.Config
@@ -24,10 +26,15 @@ func (a *app) upCommand() *cobra.Command {
 		Long: `Boots the hosts, makes the database, copies it to the standbys, configures the cluster, and waits until the first
 host is promoted, writes go through the virtual IP and every standby streams. Each stage prints a line with the time.
 
+A host is a whole system: an overlay over the root of a Debian, with systemd as its PID 1, and corosync, Pacemaker and PostgreSQL
+as that release has them. The first time the root is made (see 'rexlab systems').
+
 Fencing is on and real: a host that the others lose is powered off, and stays off until 'rexlab on'.
 
 What an earlier lab in the same folder has left is removed, and said. Ctrl-C takes everything down again.`,
 		Example: `  rexlab up
+  rexlab up --system debian12 --monitor 3s
+  rexlab up --layout debian
   rexlab up --hosts db-1,db-2 --rep-mode async
   rexlab up --data 1GB --slots rex
   rexlab up --wal 512MB
@@ -47,6 +54,11 @@ What an earlier lab in the same folder has left is removed, and said. Ctrl-C tak
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&config.Hosts, "hosts", []string{"pm01", "pm02", "pm03"}, "the hosts' names; the first becomes the primary")
+	f.StringVar(&config.System, "system", testenv.Systems()[0].Name, "the system that the hosts are: "+systemNames())
+	f.StringVar(&config.Layout, "layout", testenv.LayoutPGREX,
+		"where PostgreSQL's files lie: pgrex (all in /var/lib/pgsql/data) or debian (as Debian's packages have it, with TLS)")
+	f.DurationVar(&config.Monitor, "monitor", 9*time.Second,
+		"how often the agent looks at the primary, and a second later at standbys; the default is PG-REX's own")
 	f.StringVar(&config.Slots, "slots", "", "the agent's replication_slot_name (default: unset, as PG-REX has it)")
 	f.StringVar(&config.RepMode, "rep-mode", "sync", "the agent's rep_mode: sync or async")
 	f.StringVar(&data, "data", "0", "fill the database with about this much, such as 500MB")

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,25 +21,37 @@ func (a *app) logsCommand() *cobra.Command {
 		Use:     "logs HOST [LOG...]",
 		GroupID: "look",
 		Short:   "Print a host's logs",
-		Long: `Prints a host's logs. LOG is postgresql, pacemaker, corosync, console (the host's own PID 1) or the name of a
-service. Without LOG all that exist are printed, each line with its log's name in front. It works without power, too.`,
+		Long: `Prints a host's logs. LOG is postgresql, pacemaker or corosync, which write files of their own; console, what was said before
+systemd ran; journal; or a unit's name, for its part of the journal. Without LOG the files and the journal are printed, each line with
+its log's name in front. It works without power, too.`,
 		Example: `  rexlab logs pm01 | grep FATAL
   rexlab logs pm01 postgresql
+  rexlab logs pm01 pgrex
   tail -f $(rexlab logs pm01 postgresql --path)`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completeHosts,
-		RunE: a.withLab(func(_ context.Context, lab *testenv.Lab, arguments []string) error {
-			names := arguments[1:]
+		RunE: a.withLab(func(ctx context.Context, lab *testenv.Lab, arguments []string) error {
+			host, names := arguments[0], arguments[1:]
 			if len(names) == 0 {
-				var err error
-				if names, err = lab.Logs(arguments[0]); err != nil {
-					return err
-				}
+				names = append(slices.Clone(testenv.LogNames), journal)
 			}
 			for _, name := range names {
-				if err := printLog(os.Stdout, lab, arguments[0], name, path, len(names) > 1); err != nil {
+				if path {
+					where, err := lab.LogPath(host, name)
+					if err != nil {
+						return err
+					}
+					fmt.Println(where)
+					continue
+				}
+				text, err := readLog(ctx, lab, host, name)
+				if errors.Is(err, os.ErrNotExist) && len(arguments) == 1 {
+					continue // not every host has said something everywhere
+				}
+				if err != nil {
 					return err
 				}
+				printLog(os.Stdout, name, text, len(names) > 1)
 			}
 			return nil
 		}),
@@ -45,21 +60,23 @@ service. Without LOG all that exist are printed, each line with its log's name i
 	return cmd
 }
 
-func printLog(w io.Writer, lab *testenv.Lab, host, name string, path, label bool) error {
-	if path {
-		where, err := lab.LogPath(host, name)
-		fmt.Fprintln(w, where)
-		return err
+const journal = "journal"
+
+func readLog(ctx context.Context, lab *testenv.Lab, host, name string) (string, error) {
+	switch {
+	case slices.Contains(testenv.LogNames, name):
+		return lab.Log(host, name)
+	case name == journal:
+		return lab.Journal(ctx, host, "", time.Time{})
 	}
-	text, err := lab.Log(host, name)
-	if err != nil {
-		return err
-	}
+	return lab.Journal(ctx, host, name, time.Time{})
+}
+
+func printLog(w io.Writer, name, text string, label bool) {
 	for line := range strings.Lines(text) {
 		if label {
 			fmt.Fprint(w, name, ": ")
 		}
 		fmt.Fprint(w, line)
 	}
-	return nil
 }

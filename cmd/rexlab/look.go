@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"syscall"
 	"text/tabwriter"
 
@@ -16,7 +15,7 @@ import (
 )
 
 func (a *app) addLook(root *cobra.Command) {
-	root.AddCommand(a.statusCommand(), a.execCommand(), a.sqlCommand(), a.logsCommand(), a.serviceCommand())
+	root.AddCommand(a.statusCommand(), a.execCommand(), a.sqlCommand(), a.logsCommand())
 }
 
 func (a *app) statusCommand() *cobra.Command {
@@ -37,11 +36,10 @@ func (a *app) statusCommand() *cobra.Command {
 
 func printStatus(out io.Writer, status testenv.Status) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "HOST\tADDRESS\tPOWER\tNETWORK\tMEMBER\tROLE\tSTATUS\tDATA\tSERVICES")
+	fmt.Fprintln(w, "HOST\tADDRESS\tPOWER\tNETWORK\tMEMBER\tROLE\tSTATUS\tDATA")
 	for _, h := range status.Hosts {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.Name, h.Address, either(h.On, "on", "off"),
-			either(h.Cut, "cut", "up"), dash(h.Member), dash(h.Role), dash(h.Status), dash(h.DataStatus),
-			dash(strings.Join(h.Services, ",")))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.Name, h.Address, either(h.On, "on", "off"),
+			either(h.Cut, "cut", "up"), dash(h.Member), dash(h.Role), dash(h.Status), dash(h.DataStatus))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -69,10 +67,11 @@ func (a *app) execCommand() *cobra.Command {
 		Use:     "exec HOST -- COMMAND [ARGUMENT...]",
 		GroupID: "look",
 		Short:   "Run a command in a host, as root",
-		Long: `Runs a command in a host, as root, with this terminal. The exit status is the command's. A host has the machine's
-programs and files; what it changes in /etc, /root, /tmp, /usr/sbin, /var/cache, /var/lib and /var/tmp is its own and goes
-with its power, while /etc/corosync, /var/lib/pacemaker, /var/lib/pgsql and /var/log are its own and stay.`,
+		Long: `Runs a command in a host, as root, with this terminal. The exit status is the command's. A host is a system of its own: what
+is written there stays with it when its power goes, but for /run, /tmp and /dev.`,
 		Example: `  rexlab exec pm01 -- crm_mon -1A
+  rexlab exec pm01 -- systemctl status pacemaker
+  rexlab exec pm01 -- journalctl --unit corosync
   rexlab exec pm01 -- bash
   rexlab exec pm01 -- runuser -u postgres psql`,
 		Args:              cobra.MinimumNArgs(2),

@@ -19,21 +19,23 @@ func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "rexlab",
 		Short: "Boots a real PG-REX cluster on this machine",
-		Long: `rexlab boots a real PG-REX cluster of several hosts on one machine, as root. Each host is a set of namespaces with
-its own corosync, Pacemaker and PostgreSQL, and the distribution's own ocf:heartbeat:pgsql agent: whatever an operator
-does on a cluster can be rehearsed here, and whatever breaks there can be broken here.
+		Long: `rexlab boots a real PG-REX cluster of several hosts on one machine, as root. Each host is a whole Debian with systemd, its
+own corosync, Pacemaker and PostgreSQL, and the distribution's own ocf:heartbeat:pgsql agent: whatever an operator does on a
+cluster can be rehearsed here, and whatever breaks there can be broken here.
 
-Nothing outside of the lab's folder is changed, and nothing of it is left after 'rexlab down'.`,
+Nothing outside of the lab's folder is changed, and nothing of it is left after 'rexlab down'; the systems' roots stay, see
+'rexlab systems'.`,
 		Example: `  rexlab up
   rexlab status
   rexlab exec pm01 -- crm_mon -1A
   rexlab crash pm01            # kill -9 the primary's server, and Pacemaker fails over
   rexlab rewind pm01           # bring the old primary back
   rexlab down`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors:    true,
+		SilenceUsage:     true,
+		Args:             cobra.NoArgs,
+		RunE:             func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRun: func(*cobra.Command, []string) { testenv.SweepCgroups() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().StringVar(&a.dir, "dir", cmp.Or(os.Getenv("REXLAB_DIR"), testenv.DefaultDir),

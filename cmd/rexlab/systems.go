@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/testenv"
+)
+
+func systemNames() string {
+	var names []string
+	for _, s := range testenv.Systems() {
+		names = append(names, s.Name)
+	}
+	return strings.Join(names, " or ")
+}
+
+func systemsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "systems",
+		GroupID: "lab",
+		Short:   "List, make and remove the systems that hosts can be",
+		Long: `Lists the systems that hosts can be, and what each brings. A system's root is made by debootstrap from this machine's own
+package source, kept in /var/cache/rexlab, and shared by all labs, which never write to it. 'rexlab up' makes one that is missing,
+was changed, or was made of another list of packages; it takes about 40 s.`,
+		Example: `  rexlab systems
+  rexlab systems make debian12
+  rexlab systems remove debian12`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return listSystems(cmd.OutOrStdout()) },
+	}
+	cmd.AddCommand(
+		systemCommand(cmd.GroupID, "make", "Make the roots of systems that are missing or not whole",
+			func(cmd *cobra.Command, s testenv.System) error { return s.Make(cmd.Context(), cmd.OutOrStdout()) }),
+		systemCommand(cmd.GroupID, "remove", "Remove the roots of systems that no lab uses",
+			func(_ *cobra.Command, s testenv.System) error { return s.Remove() }),
+	)
+	cmd.AddGroup(&cobra.Group{ID: cmd.GroupID, Title: "Commands:"})
+	return cmd
+}
+
+// systemCommand makes a command that does one thing to each system that is named, or to all.
+func systemCommand(group, name, short string, do func(*cobra.Command, testenv.System) error) *cobra.Command {
+	return &cobra.Command{
+		Use:     name + " [SYSTEM...]",
+		GroupID: group,
+		Short:   short,
+		Long:    short + ". Without SYSTEM it is done for all.",
+		Example: "  rexlab systems " + name + " debian13",
+		RunE: func(cmd *cobra.Command, names []string) error {
+			systems := testenv.Systems()
+			if len(names) > 0 {
+				systems = nil
+			}
+			for _, n := range names {
+				s, err := testenv.SystemNamed(n)
+				if err != nil {
+					return err
+				}
+				systems = append(systems, s)
+			}
+			if os.Geteuid() != 0 {
+				return failure{errors.New("the systems' roots belong to root: run 'rexlab systems " + name + "' as root")}
+			}
+			for _, s := range systems {
+				if err := do(cmd, s); err != nil {
+					return failure{err}
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func listSystems(out io.Writer) error {
+	if os.Geteuid() != 0 {
+		return failure{errors.New("the systems' roots belong to root: run 'rexlab systems' as root")}
+	}
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "SYSTEM\tROOT\tSTATE\tIT HAS")
+	for _, s := range testenv.Systems() {
+		state, has := "whole", s.Summary()
+		if err := s.Check(); err != nil {
+			state, has = err.Error(), "-"
+		} else if s.Used() {
+			state = "in use"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Name, s.Root(), state, has)
+	}
+	return w.Flush()
+}

@@ -1,0 +1,413 @@
+package testenv
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// System is a release of a distribution that the lab's hosts can be: the root under every host's own files.
+type System struct {
+	Name       string // what --system says
+	Suite      string // Debian's name of the release
+	PostgreSQL string // its major version
+}
+
+// systems are those that the lab knows. The first is the default.
+var systems = []System{
+	{Name: "debian13", Suite: "trixie", PostgreSQL: "17"},
+	{Name: "debian12", Suite: "bookworm", PostgreSQL: "15"},
+}
+
+// Systems are the systems that the lab's hosts can be, the default first.
+func Systems() []System { return slices.Clone(systems) }
+
+// SystemNamed finds a system by its name; "" is the default.
+func SystemNamed(name string) (System, error) {
+	if name == "" {
+		return systems[0], nil
+	}
+	var names []string
+	for _, s := range systems {
+		if s.Name == name {
+			return s, nil
+		}
+		names = append(names, s.Name)
+	}
+	return System{}, fmt.Errorf("no system %q; the lab knows %s", name, strings.Join(names, ", "))
+}
+
+// rootsDir keeps the systems' roots between labs.
+const rootsDir = "/var/cache/rexlab"
+
+// rootSpace is the room that making a root takes at the most, in bytes.
+const rootSpace = 1500 << 20
+
+// Root is the folder with the system's files. Nothing writes there once it is made.
+func (s System) Root() string { return filepath.Join(rootsDir, s.Name) }
+
+// packages are what a database host has, by the names that Debian gives them.
+func (s System) packages() []string {
+	return []string{
+		"systemd", "systemd-sysv", "dbus", "procps", "iproute2", "iputils-ping", "pacemaker", "corosync", "pacemaker-cli-utils",
+		"resource-agents", "crmsh", "postgresql-" + s.PostgreSQL, "ssl-cert",
+	}
+}
+
+// rootScript makes a root.
+//
+//go:embed root.sh
+var rootScript string
+
+// recipe changes whenever a root made by an older program is not what this one would make.
+func (s System) recipe() string {
+	sum := sha256.Sum256([]byte(rootScript + s.Suite + strings.Join(s.packages(), " ")))
+	return hex.EncodeToString(sum[:])
+}
+
+// sealName is a file beside a root with the recipe that it was made by, and a checksum over its files.
+func (s System) sealName() string { return s.Root() + ".seal" }
+
+// Check reports what is wrong with the system's root: that there is none, that it was made by another list of packages, or
+// that its files are not those that it was made of.
+func (s System) Check() error {
+	seal, err := os.ReadFile(s.sealName())
+	if err != nil {
+		return errors.New("it is not made yet")
+	}
+	recipe, sum, _ := strings.Cut(strings.TrimSpace(string(seal)), " ")
+	if recipe != s.recipe() {
+		return errors.New("it was made of another list of packages")
+	}
+	now, err := sumOfRoot(s.Root())
+	if err != nil || now != sum {
+		return errors.New("its files are not those that it was made of")
+	}
+	return nil
+}
+
+// sumOfRoot is a checksum over the names, modes, owners, sizes and times of a folder's files: what they hold is not read.
+func sumOfRoot(root string) (string, error) {
+	sum := sha256.New()
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		stat, ok := info.Sys().(*syscall.Stat_t)
+		if !ok {
+			return fmt.Errorf("%s has no owner", path)
+		}
+		size, changed := info.Size(), info.ModTime().UnixNano()
+		if info.IsDir() {
+			size, changed = 0, 0
+		}
+		fmt.Fprintln(sum, strings.TrimPrefix(path, root), info.Mode(), stat.Uid, stat.Gid, size, changed)
+		return nil
+	})
+	return hex.EncodeToString(sum.Sum(nil)), err
+}
+
+// take holds the system's root for as long as the file is open: together with others who only use it, or alone.
+func (s System) take(how int) (*os.File, error) {
+	if err := os.MkdirAll(rootsDir, 0o755); err != nil { //nolint:gosec // hosts' users must get through it
+		return nil, err
+	}
+	if err := ownFolder(rootsDir); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(s.Root()+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(lock.Fd()), how); err != nil {
+		_ = lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s: %w", s.Root(), errRootUsed)
+		}
+		return nil, fmt.Errorf("lock %s: %w", s.Root(), err)
+	}
+	return lock, nil
+}
+
+var errRootUsed = errors.New("it is in use")
+
+// Used reports whether a lab that is up has hosts of this system.
+func (s System) Used() bool {
+	lock, err := s.take(unix.LOCK_EX | unix.LOCK_NB)
+	if err != nil {
+		return errors.Is(err, errRootUsed)
+	}
+	_ = lock.Close()
+	return false
+}
+
+// Make makes the system's root unless it is there and whole. Progress goes to out.
+func (s System) Make(ctx context.Context, out io.Writer) error {
+	if os.Geteuid() != 0 {
+		return errors.New("making a system's root needs root's rights")
+	}
+	if err := s.awaitMade(ctx, out); err != nil {
+		return err
+	}
+	lock, err := s.take(unix.LOCK_SH | unix.LOCK_NB)
+	if err != nil {
+		return err
+	}
+	why := s.Check()
+	_ = lock.Close()
+	if why == nil {
+		return nil
+	}
+	if lock, err = s.take(unix.LOCK_EX | unix.LOCK_NB); err != nil {
+		return fmt.Errorf("the root of %s must be made again, for %w: %w", s.Name, why, err)
+	}
+	defer func() { _ = lock.Close() }()
+	begin := time.Now()
+	fmt.Fprintf(out, "making the root of %s in %s: %v\n", s.Name, s.Root(), why)
+	if err := s.makeAlone(ctx, out); err != nil {
+		return fmt.Errorf("make the root of %s: %w", s.Name, err)
+	}
+	fmt.Fprintf(out, "the root of %s is made in %s\n", s.Name, time.Since(begin).Round(time.Second))
+	return nil
+}
+
+// awaitMade waits while another program makes the root: it alone has the root then.
+func (s System) awaitMade(ctx context.Context, out io.Writer) error {
+	limited, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	said := false
+	return poll(limited, 200*time.Millisecond, "the root of "+s.Name, func(context.Context) (bool, error) {
+		lock, err := s.take(unix.LOCK_SH | unix.LOCK_NB)
+		if err == nil {
+			return true, lock.Close()
+		}
+		if !said {
+			said = true
+			fmt.Fprintf(out, "waiting for another program that makes the root of %s\n", s.Name)
+		}
+		return false, err
+	})
+}
+
+// Remove removes the system's root, if no lab uses it.
+func (s System) Remove() error {
+	lock, err := s.take(unix.LOCK_EX | unix.LOCK_NB)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+	return s.clear()
+}
+
+// clear removes the root and what killed programs have left of it. The caller has its lock.
+func (s System) clear() error {
+	left, err := filepath.Glob(s.Root() + ".new*")
+	if err != nil {
+		return err
+	}
+	for _, path := range append([]string{s.sealName(), s.Root()}, left...) {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeAlone makes the root. The caller has its lock, and so nobody uses what is there.
+func (s System) makeAlone(ctx context.Context, out io.Writer) error {
+	if err := s.clear(); err != nil {
+		return err
+	}
+	var disk unix.Statfs_t
+	if err := unix.Statfs(rootsDir, &disk); err != nil {
+		return err
+	}
+	if free := disk.Bavail * uint64(disk.Bsize); free < rootSpace { //nolint:gosec // a block's size is positive
+		return fmt.Errorf("%s has %d MiB left, and a root takes %d MiB: make room", rootsDir, free>>20, rootSpace>>20)
+	}
+	mirror, err := packageSource(ctx)
+	if err != nil {
+		return err
+	}
+	fresh := s.Root() + ".new"
+	if err := os.Mkdir(fresh, 0o755); err != nil { //nolint:gosec // it becomes the hosts' /
+		return err
+	}
+	err = runRootScript(ctx, out, s.Root()+".log", []string{
+		"ROOT=" + fresh, "SUITE=" + s.Suite, "MIRROR=" + mirror, "KEYRING=" + keyring,
+		"PACKAGES=" + strings.Join(s.packages(), " "),
+	})
+	if err != nil {
+		return errors.Join(err, s.clear())
+	}
+	if err := os.Rename(fresh, s.Root()); err != nil {
+		return err
+	}
+	sum, err := sumOfRoot(s.Root())
+	if err != nil {
+		return err
+	}
+	// Written last: a root without it is made again.
+	return os.WriteFile(s.sealName(), []byte(s.recipe()+" "+sum+"\n"), 0o600)
+}
+
+// keyring holds the keys that Debian signs its packages with.
+const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+// packageSource is where this machine gets Debian's own packages from.
+func packageSource(ctx context.Context) (string, error) {
+	const ask = `. /etc/os-release && apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' \
+		"Codename: $VERSION_CODENAME" 'Component: main' 'Origin: Debian' 'Label: Debian'`
+	if _, err := exec.LookPath("debootstrap"); err != nil {
+		return "", errors.New("debootstrap is missing; install it: apt-get install --no-install-recommends debootstrap")
+	}
+	if _, err := os.Stat(keyring); err != nil {
+		return "", fmt.Errorf("Debian's keys are missing: %w; install them: apt-get install debian-archive-keyring", err)
+	}
+	out, err := runGroup(ctx, nil, baseEnv, []string{"sh", "-c", ask})
+	if err == nil && out == "" { // apt has no lists yet
+		if _, err = runGroup(ctx, nil, baseEnv, []string{"apt-get", "-qq", "update"}); err == nil {
+			out, err = runGroup(ctx, nil, baseEnv, []string{"sh", "-c", ask})
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("ask apt where it gets packages: %w", err)
+	}
+	mirror, _, _ := strings.Cut(out, "\n")
+	if mirror == "" {
+		return "", errors.New("apt knows no source of Debian's own packages: this machine must be a Debian that has one")
+	}
+	return mirror, nil
+}
+
+// runRootScript runs the script in namespaces of its own: what it mounts, and every process that it leaves, ends with it.
+func runRootScript(ctx context.Context, out io.Writer, logPath string, env []string) error {
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }()
+	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private",
+		"bash", "-c", rootScript)
+	cmd.Env = append(env, baseEnv...)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Stderr = log
+	said, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	begin := time.Now()
+	lines := bufio.NewScanner(said)
+	for lines.Scan() {
+		fmt.Fprintln(log, lines.Text())
+		if progress, ok := strings.CutPrefix(lines.Text(), "> "); ok {
+			fmt.Fprintf(out, "%6.1f s  %s\n", time.Since(begin).Seconds(), progress)
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("it was interrupted: %w", context.Cause(ctx))
+		}
+		return fmt.Errorf("%w; its log is %s", err, logPath)
+	}
+	return nil
+}
+
+// Versions says which releases of Pacemaker and PostgreSQL the root holds, as its packages are named.
+func (s System) Versions() map[string]string {
+	file, err := os.Open(filepath.Join(s.Root(), "var/lib/dpkg/status"))
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = file.Close() }()
+	wanted := append(s.packages(), "pacemaker")
+	found, name := map[string]string{}, ""
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		if field, value, _ := strings.Cut(lines.Text(), ": "); field == "Package" {
+			name = value
+		} else if field == "Version" && slices.Contains(wanted, name) {
+			found[name] = value
+		}
+	}
+	return found
+}
+
+// Summary names the releases that matter, in one line.
+func (s System) Summary() string {
+	versions := s.Versions()
+	upstream := func(name string) string {
+		_, version, found := strings.Cut(versions[name], ":")
+		if !found {
+			version = versions[name]
+		}
+		version, _, _ = strings.Cut(version, "-")
+		return version
+	}
+	return fmt.Sprintf("Pacemaker %s, corosync %s, resource-agents %s, PostgreSQL %s", upstream("pacemaker"), upstream("corosync"),
+		upstream("resource-agents"), upstream("postgresql-"+s.PostgreSQL))
+}
+
+// account is a user or a group of a system, which has other numbers than the machine's of the same name.
+type account struct{ uid, gid int }
+
+// user finds a user of the system.
+func (s System) user(name string) (account, string, error) {
+	fields, err := lineOf(filepath.Join(s.Root(), "etc/passwd"), name, 7)
+	if err != nil {
+		return account{}, "", err
+	}
+	uid, err := strconv.Atoi(fields[2])
+	if err != nil {
+		return account{}, "", fmt.Errorf("user %s: %w", name, err)
+	}
+	gid, err := strconv.Atoi(fields[3])
+	return account{uid, gid}, fields[5], err
+}
+
+// group finds a group of the system.
+func (s System) group(name string) (int, error) {
+	fields, err := lineOf(filepath.Join(s.Root(), "etc/group"), name, 4)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(fields[2])
+}
+
+// lineOf finds a name's line in a file such as /etc/passwd.
+func lineOf(path, name string, fields int) ([]string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(text)) {
+		f := strings.Split(strings.TrimSpace(line), ":")
+		if f[0] == name && len(f) == fields {
+			return f, nil
+		}
+	}
+	return nil, fmt.Errorf("%s has no %s", path, name)
+}
