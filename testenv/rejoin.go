@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -145,7 +146,10 @@ func (l *Lab) recoverCrashed(ctx context.Context, host string) error {
 	if _, err := l.asDBA(ctx, host, "rm", "-f", l.Paths().Data+"/standby.signal", l.Paths().Data+"/recovery.signal"); err != nil {
 		return err
 	}
-	if _, err := l.asDBA(ctx, host, "sh", "-c", l.Paths().Bin+"/postgres --single -D "+l.Paths().Data+" -c synchronous_standby_names= template1 </dev/null"); err != nil {
+	// The end of recovery is a checkpoint, which must not recycle the WAL since the last common one.
+	recovery := fmt.Sprintf("%s/postgres --single -D %s -c synchronous_standby_names= -c wal_keep_size=2147483647 template1 </dev/null",
+		l.Paths().Bin, filepath.Dir(l.Paths().Config))
+	if _, err := l.asDBA(ctx, host, "sh", "-c", recovery); err != nil {
 		return fmt.Errorf("crash recovery: %w", err)
 	}
 	return nil
