@@ -18,7 +18,6 @@ const (
 	keyPass     = "pass"
 	keyProblem  = "problem"
 	keyReason   = "reason"
-	keySeverity = "severity"
 	keySince    = "since"
 	keyStanding = "standing"
 	keyStep     = "step"
@@ -27,6 +26,9 @@ const (
 	keyText     = "text"
 	keyWas      = "was"
 )
+
+// KeySeverity is the key of a finding's severity in log lines, by which a log writer can give the line its priority.
+const KeySeverity = "severity"
 
 // The wait between passes that fail to do the same steps grows from the first to the longest.
 const (

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
@@ -44,7 +43,7 @@ func runDaemon(ctx context.Context, s *settings, dryRun bool) error {
 	if s.LogLevel == "debug" {
 		level = slog.LevelDebug
 	}
-	log := logr.FromSlogHandler(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	log := logr.FromSlogHandler(newLogHandler(level))
 
 	var server controller.StatusServer
 	if err := server.Listen(ctx, s.Socket); err != nil {

@@ -14,74 +14,74 @@ const archiveDir = "/var/lib/pgsql/archive"
 // TestArchivePrune: of the archive goes what nobody needs, and a host that was away comes back.
 func TestArchivePrune(t *testing.T) {
 	inLong(t)
-	t.Parallel()
-	s := tell(t, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, PostgreSQL: map[string]string{
+	on(t, debian13Only, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, PostgreSQL: map[string]string{
 		"archive_mode": "on", "archive_command": "mkdir -p " + archiveDir + " && cp %p " + archiveDir + "/%f",
-	}})
-	primary := s.primary()
-	other, away := s.others(primary)[0], s.others(primary)[1]
-	s.start(s.lab.Hosts()...)
-	s.awaitRight(patience, primary)
-	s.mark(away)
-	s.load(primary, 50<<20)
-	s.chapter("a host that is away, and a backup", func(s *story) {
-		s.says(away, 0, "is stopped", "stop", "--yes")
-		s.load(primary, 100<<20)
-		_, err := s.lab.ExecAs(s.ctx, "postgres", "postgres", primary, "/usr/lib/postgresql/15/bin/pg_basebackup", "-D", "/var/lib/pgsql/backup",
-			"--checkpoint=fast", "--no-sync")
-		s.must(err)
-		s.load(primary, 50<<20)
-		s.awaitArchived(primary)
-		s.says(primary, 0, "", "pause")
-		s.says(primary, 1, "pgrex is paused", "archive", "prune", "--dry-run")
-		s.says(primary, 0, "", "resume")
-		for _, host := range []string{primary, other} {
-			s.stop(host) // no slot moves while it is looked at
-		}
-		slot := s.sql(primary, fmt.Sprintf("SELECT pg_walfile_name(least('%s'::pg_lsn, '%s'))", s.restart(primary, away), s.restart(other, away)))
-		s.touch(primary, "README", "00000001.history", "000000010000000000000000.gz")
-		before := s.archive(primary)
-		s.says(primary, 2, "the slot "+s.slot(away)+" on "+primary, "archive", "prune", "--dry-run")
-		s.says(primary, 1, "there is no terminal", "archive", "prune")
-		if now := s.archive(primary); strings.Join(now, " ") != strings.Join(before, " ") {
-			s.t.Errorf("a dry run has changed the archive: %v, before %v", now, before)
-		}
-		s.says(primary, 0, "remove ", "archive", "prune", "--yes")
-		s.left(primary, before, slot, "README")
-		s.says(primary, 0, "every file is needed", "archive", "prune", "--yes")
-		s.start(primary, other)
-	})
-	s.chapter("in doubt", func(s *story) { s.pruneInDoubt(primary, other, away) })
-	s.chapter("it comes back", func(s *story) {
-		s.says(away, 0, "is started", "start", "--yes")
-		s.neverCopied(away)
+	}}, func(s *story) {
+		primary := s.primary()
+		other, away := s.others(primary)[0], s.others(primary)[1]
+		s.start(s.lab.Hosts()...)
 		s.awaitRight(patience, primary)
-	})
-	s.chapter("the backup is kept, until told otherwise", func(s *story) {
+		s.mark(away)
 		s.load(primary, 50<<20)
-		s.awaitArchived(primary)
-		for _, host := range s.lab.Hosts() {
-			s.awaitSlotsPast(host, primary)
-		}
-		backup := strings.Fields(s.onHost(primary, "sed -n 's/^START WAL LOCATION:.*file \\([0-9A-F]*\\).*/\\1/p' /var/lib/pgsql/backup/backup_label"))[0]
-		before := s.archive(primary)
-		s.says(primary, 0, "the backup of ", "archive", "prune", "--yes")
-		s.left(primary, before, backup, "README")
-		s.says(primary, 0, "the backup in /var/lib/pgsql/backup", "archive", "prune", "--backup", "/var/lib/pgsql/backup", "--yes")
-		s.left(primary, before, backup, "README")
-		s.says(primary, 1, "make the folder first", "archive", "prune", "--keep-backups", "0", "--move", "/var/lib/pgsql/old", "--yes")
-		s.onHost(primary, "mkdir /var/lib/pgsql/old && chown postgres: /var/lib/pgsql/old")
-		before = s.archive(primary)
-		s.says(primary, 0, "move ", "archive", "prune", "--keep-backups", "0", "--move", "/var/lib/pgsql/old", "--yes")
-		moved, now := strings.Fields(s.onHost(primary, "ls /var/lib/pgsql/old")), s.archive(primary)
-		if len(moved) == 0 || len(moved)+len(now) != len(before) {
-			s.t.Errorf("%v were there, %v are moved, %v are left", before, moved, now)
-		}
-		s.t.Logf("%d files moved, %d left", len(moved), len(now))
-	})
-	s.chapter("from a standby", func(s *story) {
-		s.onHost(other, "mkdir "+archiveDir+" && chown postgres: "+archiveDir)
-		s.says(other, 0, "the slot "+s.slot(primary)+" on "+away, "archive", "prune", "--yes")
+		s.chapter("a host that is away, and a backup", func(s *story) {
+			s.says(away, 0, "is stopped", "stop", "--yes")
+			s.load(primary, 100<<20)
+			_, err := s.lab.ExecAs(s.ctx, "postgres", "postgres", primary, s.at.Bin+"/pg_basebackup", "-D", "/var/lib/pgsql/backup",
+				"--checkpoint=fast", "--no-sync")
+			s.must(err)
+			s.load(primary, 50<<20)
+			s.awaitArchived(primary)
+			s.says(primary, 0, "", "pause")
+			s.says(primary, 1, "pgrex is paused", "archive", "prune", "--dry-run")
+			s.says(primary, 0, "", "resume")
+			for _, host := range []string{primary, other} {
+				s.stop(host) // no slot moves while it is looked at
+			}
+			slot := s.sql(primary, fmt.Sprintf("SELECT pg_walfile_name(least('%s'::pg_lsn, '%s'))", s.restart(primary, away), s.restart(other, away)))
+			s.touch(primary, "README", "00000001.history", "000000010000000000000000.gz")
+			before := s.archive(primary)
+			s.says(primary, 2, "the slot "+s.slot(away)+" on "+primary, "archive", "prune", "--dry-run")
+			s.says(primary, 1, "there is no terminal", "archive", "prune")
+			if now := s.archive(primary); strings.Join(now, " ") != strings.Join(before, " ") {
+				s.t.Errorf("a dry run has changed the archive: %v, before %v", now, before)
+			}
+			s.says(primary, 0, "remove ", "archive", "prune", "--yes")
+			s.left(primary, before, slot, "README")
+			s.says(primary, 0, "every file is needed", "archive", "prune", "--yes")
+			s.start(primary, other)
+		})
+		s.chapter("in doubt", func(s *story) { s.pruneInDoubt(primary, other, away) })
+		s.chapter("it comes back", func(s *story) {
+			s.says(away, 0, "is started", "start", "--yes")
+			s.neverCopied(away)
+			s.awaitRight(patience, primary)
+		})
+		s.chapter("the backup is kept, until told otherwise", func(s *story) {
+			s.load(primary, 50<<20)
+			s.awaitArchived(primary)
+			for _, host := range s.lab.Hosts() {
+				s.awaitSlotsPast(host, primary)
+			}
+			backup := strings.Fields(s.onHost(primary, "sed -n 's/^START WAL LOCATION:.*file \\([0-9A-F]*\\).*/\\1/p' /var/lib/pgsql/backup/backup_label"))[0]
+			before := s.archive(primary)
+			s.says(primary, 0, "the backup of ", "archive", "prune", "--yes")
+			s.left(primary, before, backup, "README")
+			s.says(primary, 0, "the backup in /var/lib/pgsql/backup", "archive", "prune", "--backup", "/var/lib/pgsql/backup", "--yes")
+			s.left(primary, before, backup, "README")
+			s.says(primary, 1, "make the folder first", "archive", "prune", "--keep-backups", "0", "--move", "/var/lib/pgsql/old", "--yes")
+			s.onHost(primary, "mkdir /var/lib/pgsql/old && chown postgres: /var/lib/pgsql/old")
+			before = s.archive(primary)
+			s.says(primary, 0, "move ", "archive", "prune", "--keep-backups", "0", "--move", "/var/lib/pgsql/old", "--yes")
+			moved, now := strings.Fields(s.onHost(primary, "ls /var/lib/pgsql/old")), s.archive(primary)
+			if len(moved) == 0 || len(moved)+len(now) != len(before) {
+				s.t.Errorf("%v were there, %v are moved, %v are left", before, moved, now)
+			}
+			s.t.Logf("%d files moved, %d left", len(moved), len(now))
+		})
+		s.chapter("from a standby", func(s *story) {
+			s.onHost(other, "mkdir "+archiveDir+" && chown postgres: "+archiveDir)
+			s.says(other, 0, "the slot "+s.slot(primary)+" on "+away, "archive", "prune", "--yes")
+		})
 	})
 }
 

@@ -17,64 +17,63 @@ import (
 
 const (
 	walDisk = 512 << 20 // each host's file system for WAL
-	walDir  = "/var/lib/pgsql/wal"
 )
 
 // TestNoDiskFillsUp: a standby stays away under steady load until the budget ends. The primary never stops taking writes,
 // nobody but that standby loses its slot, it is said in time, and after rejoin all is well again.
 func TestNoDiskFillsUp(t *testing.T) {
-	t.Parallel()
-	s := tell(t, testenv.Config{
+	on(t, debian13Only, ownLayout, testenv.Config{
 		Hosts: []string{"pm01", "pm02", "pm03"}, WALBytes: walDisk, Properties: map[string]string{"no-quorum-policy": "freeze"},
-	})
-	primary := s.primary()
-	other, away := s.others(primary)[0], s.others(primary)[1]
-	s.start(s.lab.Hosts()...)
-	s.awaitRight(patience, primary)
-	budget := s.awaitBudget()
-	s.chapter("a standby is off", func(s *story) {
-		f := s.flood(primary, []string{away}, func() { s.must(s.lab.Off(s.ctx, away)) })
-		f.keptWriting(budget)
-		f.warned(away)
-		f.forecastTurned(primary, away)
-		f.forecastTurned(other, away)
-		s.must(s.lab.On(s.ctx, away))
-		s.backByCopy(f, away)
-	})
-	if !long() {
-		return // the rest takes ten minutes
-	}
-	s.chapter("pgrex is killed as it begins", func(s *story) {
-		f := s.flood(primary, []string{away}, func() {
-			s.stop(primary)
-			s.must(s.lab.Standby(s.ctx, away))
+	}, func(s *story) {
+		primary := s.primary()
+		other, away := s.others(primary)[0], s.others(primary)[1]
+		s.start(s.lab.Hosts()...)
+		s.awaitRight(patience, primary)
+		budget := s.awaitBudget()
+		s.chapter("a standby is off", func(s *story) {
+			f := s.flood(primary, []string{away}, func() { s.must(s.lab.Off(s.ctx, away)) })
+			f.keptWriting(budget)
+			f.warned(away)
+			f.forecastTurned(primary, away)
+			f.forecastTurned(other, away)
+			s.must(s.lab.On(s.ctx, away))
+			s.backByCopy(f, away)
 		})
-		f.keptWriting(budget)
-		s.start(primary)
-		s.must(s.lab.Unstandby(s.ctx, away))
-		s.backByCopy(f, away)
-	})
-	s.chapter("two standbys are off", func(s *story) {
-		f := s.flood(primary, []string{other, away}, func() {
-			s.must(s.lab.Standby(s.ctx, other))
-			s.must(s.lab.Standby(s.ctx, away))
-		})
-		f.keptWriting(budget)
-		f.warned(other)
-		f.warned(away)
-		for _, host := range []string{other, away} {
-			s.must(s.lab.Unstandby(s.ctx, host))
-			s.backByCopy(f, host)
+		if !long() {
+			return // the rest takes ten minutes
 		}
-	})
-	s.chapter("the operator's own limit", func(s *story) {
-		const limit = 192
-		s.pin(limit)
-		f := s.flood(primary, []string{away}, func() { s.must(s.lab.Standby(s.ctx, away)) })
-		f.keptWriting(limit << 20)
-		f.warned(away)
-		s.must(s.lab.Unstandby(s.ctx, away))
-		s.backByCopy(f, away)
+		s.chapter("pgrex is killed as it begins", func(s *story) {
+			f := s.flood(primary, []string{away}, func() {
+				s.stop(primary)
+				s.must(s.lab.Standby(s.ctx, away))
+			})
+			f.keptWriting(budget)
+			s.start(primary)
+			s.must(s.lab.Unstandby(s.ctx, away))
+			s.backByCopy(f, away)
+		})
+		s.chapter("two standbys are off", func(s *story) {
+			f := s.flood(primary, []string{other, away}, func() {
+				s.must(s.lab.Standby(s.ctx, other))
+				s.must(s.lab.Standby(s.ctx, away))
+			})
+			f.keptWriting(budget)
+			f.warned(other)
+			f.warned(away)
+			for _, host := range []string{other, away} {
+				s.must(s.lab.Unstandby(s.ctx, host))
+				s.backByCopy(f, host)
+			}
+		})
+		s.chapter("the operator's own limit", func(s *story) {
+			const limit = 192
+			s.pin(limit)
+			f := s.flood(primary, []string{away}, func() { s.must(s.lab.Standby(s.ctx, away)) })
+			f.keptWriting(limit << 20)
+			f.warned(away)
+			s.must(s.lab.Unstandby(s.ctx, away))
+			s.backByCopy(f, away)
+		})
 	})
 }
 
@@ -104,7 +103,7 @@ func (s *story) pin(megabytes int) {
 	s.t.Helper()
 	for _, host := range s.lab.Hosts() {
 		_, err := s.lab.ExecAs(s.ctx, "postgres", "postgres", host, "sh", "-c",
-			fmt.Sprintf("echo 'max_slot_wal_keep_size = %dMB' >>%s/postgresql.conf", megabytes, dataDir))
+			fmt.Sprintf("echo 'max_slot_wal_keep_size = %dMB' >>%s", megabytes, s.at.Config))
 		s.must(err)
 		s.sql(host, "SELECT pg_reload_conf()")
 	}
@@ -213,7 +212,7 @@ func (f *flood) look() {
 		}
 	}
 	for _, host := range running {
-		out, err := f.lab.Exec(f.ctx, host, "df", "--block-size=1", "--output=used", walDir)
+		out, err := f.lab.Exec(f.ctx, host, "df", "--block-size=1", "--output=used", f.at.WAL)
 		f.must(err)
 		used, err := strconv.ParseInt(strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(out), "Used")), 10, 64)
 		f.must(err)

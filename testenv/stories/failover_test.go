@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -17,29 +18,43 @@ const (
 	segment     = 16 << 20
 )
 
-// TestThreeHosts is the seed's story: hosts go away and come back in every order, and none needs a copy.
-func TestThreeHosts(t *testing.T) {
-	t.Parallel()
-	s := tell(t, testenv.Config{
-		Hosts: []string{"pm01", "pm02", "pm03"}, Properties: map[string]string{"no-quorum-policy": "freeze"},
-	})
-	pm01 := s.primary()
-	rest := s.others(pm01)
-	pm02, pm03 := rest[0], rest[1]
+// threeHosts is the cluster of most stories.
+func threeHosts() testenv.Config {
+	return testenv.Config{Properties: map[string]string{"no-quorum-policy": "freeze"}}
+}
 
-	s.chapter("E1", func(s *story) { s.slotsAppear(pm01); s.idleCostsNothing() })
-	for _, host := range s.lab.Hosts() {
-		s.mark(host)
-	}
-	s.chapter("E12", func(s *story) { s.copiedStandby(pm01, pm02, pm03) })
-	s.mark(pm03) // E12 did copy it
-	s.chapter("E7", func(s *story) { s.slotsMove(pm01) })
-	s.chapter("E2", func(s *story) { s.droppedByHand(pm01, pm03) })
-	s.chapter("E3", func(s *story) { s.standbyAway(pm01, pm03) })
-	s.chapter("E5", func(s *story) { s.standbyAwayAcrossFailover(pm01, pm02, pm03) })
-	s.chapter("E6", func(s *story) { s.oldPrimaryBack(pm01, pm02) })
-	s.chapter("E9", func(s *story) { s.doubts(pm02, pm03) })
-	s.chapter("E9 no quorum", func(s *story) { s.noQuorum(pm02, pm01, pm03) })
+// TestHostsComeBack is the seed's story, and the core of all: slots appear, a standby is away across a failover, and the old
+// primary comes back by pg_rewind. None needs a copy.
+func TestHostsComeBack(t *testing.T) {
+	on(t, []place{debian13, debian12, debian13Debian}, everywhere, threeHosts(), func(s *story) {
+		pm01 := s.primary()
+		pm02, pm03 := s.others(pm01)[0], s.others(pm01)[1]
+		s.chapter("slots appear", func(s *story) { s.slotsAppear(pm01) })
+		for _, host := range s.lab.Hosts() {
+			s.mark(host)
+		}
+		s.chapter("away across a failover", func(s *story) { s.standbyAwayAcrossFailover(pm01, pm02, pm03) })
+		s.chapter("old primary", func(s *story) { s.oldPrimaryBack(pm01, pm02) })
+	})
+}
+
+// TestThreeHosts: what else can happen to the slots of three hosts.
+func TestThreeHosts(t *testing.T) {
+	on(t, debian13Only, everywhere, threeHosts(), func(s *story) {
+		pm01 := s.primary()
+		pm02, pm03 := s.others(pm01)[0], s.others(pm01)[1]
+		s.chapter("idle", func(s *story) { s.slotsAppear(pm01); s.idleCostsNothing() })
+		for _, host := range s.lab.Hosts() {
+			s.mark(host)
+		}
+		s.chapter("a copied standby", func(s *story) { s.copiedStandby(pm01, pm02, pm03) })
+		s.mark(pm03) // that did copy it
+		s.chapter("slots move", func(s *story) { s.slotsMove(pm01) })
+		s.chapter("dropped by hand", func(s *story) { s.droppedByHand(pm01, pm03) })
+		s.chapter("a standby is away", func(s *story) { s.standbyAway(pm01, pm03) })
+		s.chapter("doubts", func(s *story) { s.doubts(pm01, pm03) })
+		s.chapter("no quorum", func(s *story) { s.noQuorum(pm01, pm02, pm03) })
+	})
 }
 
 // slotsAppear is E1's first half.
@@ -49,7 +64,7 @@ func (s *story) slotsAppear(primary string) {
 	s.t.Logf("all slots reserved and in use %s after pgrex was started", took.Round(10*time.Millisecond))
 }
 
-// idleCostsNothing is E1's second half and I9: for a minute nothing is written anywhere.
+// idleCostsNothing is I9: while every daemon goes on looking, for a minute in long, nothing is written anywhere.
 func (s *story) idleCostsNothing() {
 	s.t.Helper()
 	type writes struct {
@@ -61,7 +76,7 @@ func (s *story) idleCostsNothing() {
 	look := func(host string) (writes, time.Time) {
 		status, err := s.status(host)
 		s.must(err)
-		settings, err := s.lab.Exec(s.ctx, host, "stat", "-c", "%i %y", dataDir+"/postgresql.auto.conf")
+		settings, err := s.lab.Exec(s.ctx, host, "stat", "-c", "%i %y", s.at.Data+"/postgresql.auto.conf")
 		s.must(err)
 		epoch, err := s.lab.Exec(s.ctx, host, "sh", "-c", "cibadmin -Q | sed -n 's/.* epoch=\"\\([0-9]*\\)\".*/\\1/p' | head -1")
 		s.must(err)
@@ -79,17 +94,21 @@ func (s *story) idleCostsNothing() {
 		}
 		return true, ""
 	})
+	idle := 25 * time.Second // of the daemon's own looks: two close ones among them
+	if long() {
+		idle = time.Minute
+	}
 	before, begin := map[string]writes{}, map[string]time.Time{}
 	for _, host := range s.lab.Hosts() {
 		before[host], begin[host] = look(host)
 	}
 	for _, host := range s.lab.Hosts() {
-		s.await(patience, host+" has looked for a minute", func() (bool, string) {
+		s.await(patience, fmt.Sprintf("%s has looked for %s", host, idle), func() (bool, string) {
 			now, looked := look(host)
 			if now != before[host] {
 				s.t.Fatalf("I9: %s wrote while idle: before %+v, now %+v", host, before[host], now)
 			}
-			return looked.Sub(begin[host]) >= time.Minute, looked.String()
+			return looked.Sub(begin[host]) >= idle, looked.String()
 		})
 	}
 }
@@ -122,16 +141,21 @@ func (s *story) copiedStandby(primary, source, copied string) {
 	}
 }
 
-// lastDone is when a host's daemon last did a step of a kind, as its log says.
+// lastDone is when a host's daemon last did a step of a kind, as the journal says.
 func (s *story) lastDone(host, kind string) time.Time {
 	s.t.Helper()
-	lines := regexp.MustCompile(`(?m)^time=(\S+) .*msg="step done" step=`+kind+` `).FindAllStringSubmatch(s.lab.ServiceLog(host, "pgrex"), -1)
-	if len(lines) == 0 {
-		s.t.Fatalf("the log of %s tells of no %s", host, kind)
-	}
-	at, err := time.Parse(time.RFC3339Nano, lines[len(lines)-1][1])
+	said, err := s.lab.Journal(s.ctx, host, "pgrex", s.begin, "--output=short-unix")
 	s.must(err)
-	return at
+	lines := regexp.MustCompile(`(?m)^([0-9]+)\.([0-9]{6}) .*msg="step done" step=`+kind+` `).FindAllStringSubmatch(said, -1)
+	if len(lines) == 0 {
+		s.t.Fatalf("the journal of %s tells of no %s:\n%s", host, kind, said)
+	}
+	last := lines[len(lines)-1]
+	seconds, err := strconv.ParseInt(last[1], 10, 64)
+	s.must(err)
+	micros, err := strconv.ParseInt(last[2], 10, 64)
+	s.must(err)
+	return time.Unix(seconds, micros*1000)
 }
 
 // slotsMove is E7: under load the slots on every standby hold no more than two checkpoints' worth.

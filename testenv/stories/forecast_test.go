@@ -14,17 +14,17 @@ import (
 // TestForecast: every host tells of every host, and how each would come back; what was foretold before a failover is what
 // happens after it.
 func TestForecast(t *testing.T) {
-	t.Parallel()
-	s := tell(t, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, Properties: map[string]string{"no-quorum-policy": "freeze"}})
-	old := s.primary()
-	rest := s.others(old)
-	next, other := rest[0], rest[1]
-	s.start(s.lab.Hosts()...)
-	s.awaitRight(patience, old)
+	on(t, debian13Only, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, Properties: map[string]string{"no-quorum-policy": "freeze"}}, func(s *story) {
+		old := s.primary()
+		rest := s.others(old)
+		next, other := rest[0], rest[1]
+		s.start(s.lab.Hosts()...)
+		s.awaitRight(patience, old)
 
-	s.chapter("the same on every host", func(s *story) { s.sameEverywhere(old) })
-	s.chapter("not let in", func(s *story) { s.refusedIsSaid(next, other) })
-	s.chapter("as foretold", func(s *story) { s.asForetold(old, next, other) })
+		s.chapter("the same on every host", func(s *story) { s.sameEverywhere(old) })
+		s.chapter("not let in", func(s *story) { s.refusedIsSaid(next, other) })
+		s.chapter("as foretold", func(s *story) { s.asForetold(old, next, other) })
+	})
 }
 
 // way is what a host's status says of a pair.
@@ -105,7 +105,7 @@ func (s *story) sameEverywhere(primary string) {
 // refusedIsSaid: pg_hba.conf of a standby lets nobody in: another standby says so, and is healthy all the same.
 func (s *story) refusedIsSaid(from, refusing string) {
 	_, err := s.lab.ExecAs(s.ctx, "postgres", "postgres", refusing, "sh", "-c",
-		"cp "+dataDir+"/pg_hba.conf /tmp/hba; echo 'local all all trust' >"+dataDir+"/pg_hba.conf")
+		"cp "+s.at.HBA+" /tmp/hba; echo 'local all all trust' >"+s.at.HBA+"")
 	s.must(err)
 	s.sql(refusing, "SELECT pg_reload_conf()")
 	s.await(patience, from+" says that "+refusing+" does not let it in", func() (bool, string) {
@@ -113,7 +113,7 @@ func (s *story) refusedIsSaid(from, refusing string) {
 		problem := member(status, refusing).Problem
 		return err == nil && strings.Contains(problem, "pg_hba.conf") && status.Healthy, fmt.Sprint(status.Healthy, problem, err)
 	})
-	_, err = s.lab.ExecAs(s.ctx, "postgres", "postgres", refusing, "sh", "-c", "cat /tmp/hba >"+dataDir+"/pg_hba.conf")
+	_, err = s.lab.ExecAs(s.ctx, "postgres", "postgres", refusing, "sh", "-c", "cat /tmp/hba >"+s.at.HBA+"")
 	s.must(err)
 	s.sql(refusing, "SELECT pg_reload_conf()")
 	s.await(patience, from+" is let in again", func() (bool, string) {

@@ -13,67 +13,67 @@ import (
 // TestAdoptAndRelease: the slots go from the agent to pgrex and back while the primary is written to. PostgreSQL is not
 // restarted anywhere, and every standby streams through its own slot all the time.
 func TestAdoptAndRelease(t *testing.T) {
-	t.Parallel()
-	s := tell(t, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, Slots: "rex"})
-	primary := s.primary()
-	s.start(s.lab.Hosts()...)
-	s.awaitCondition(primary, model.CodeAgentOwnsSlots)
-	s.await(patience, "the standbys stream through the agent's slots", func() (bool, string) {
-		out := s.senders(primary)
-		return len(strings.Fields(out)) == 2, out
-	})
-	s.chapter("refused on a standby", func(s *story) {
-		out, status := s.operate(s.others(primary)[0], "adopt", "--yes")
-		if status != 1 || !strings.Contains(out, "run it on "+primary) {
-			s.t.Errorf("it ends with %d", status)
-		}
-	})
-	s.chapter("interrupted", func(s *story) { s.adoptInterrupted(primary) })
-	s.chapter("adopt", func(s *story) {
-		s.undisturbed(primary, func() {
-			if _, status := s.operate(primary, "adopt", "--yes"); status != 0 {
-				s.t.Errorf("adopt ends with %d", status)
+	on(t, ownLayout, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, Slots: "rex"}, func(s *story) {
+		primary := s.primary()
+		s.start(s.lab.Hosts()...)
+		s.awaitCondition(primary, model.CodeAgentOwnsSlots)
+		s.await(patience, "the standbys stream through the agent's slots", func() (bool, string) {
+			out := s.senders(primary)
+			return len(strings.Fields(out)) == 2, out
+		})
+		s.chapter("refused on a standby", func(s *story) {
+			out, status := s.operate(s.others(primary)[0], "adopt", "--yes")
+			if status != 1 || !strings.Contains(out, "run it on "+primary) {
+				s.t.Errorf("it ends with %d", status)
 			}
 		})
-		s.await(patience, "pgrex makes the slots of the standbys", func() (bool, string) {
-			for _, host := range s.others(primary) {
-				for _, other := range s.others(host) {
-					if ok, seen := s.reserved(host, s.slotUnder("rex", other)); !ok {
-						return false, host + " has " + seen
+		s.chapter("interrupted", func(s *story) { s.adoptInterrupted(primary) })
+		s.chapter("adopt", func(s *story) {
+			s.undisturbed(primary, func() {
+				if _, status := s.operate(primary, "adopt", "--yes"); status != 0 {
+					s.t.Errorf("adopt ends with %d", status)
+				}
+			})
+			s.await(patience, "pgrex makes the slots of the standbys", func() (bool, string) {
+				for _, host := range s.others(primary) {
+					for _, other := range s.others(host) {
+						if ok, seen := s.reserved(host, s.slotUnder("rex", other)); !ok {
+							return false, host + " has " + seen
+						}
 					}
 				}
-			}
-			codes := s.conditions(primary)
-			return !slices.Contains(codes, model.CodeAgentOwnsSlots), fmt.Sprint(codes)
+				codes := s.conditions(primary)
+				return !slices.Contains(codes, model.CodeAgentOwnsSlots), fmt.Sprint(codes)
+			})
 		})
-	})
-	s.chapter("release", func(s *story) {
-		if out, status := s.operate(primary, "release", "--yes"); status != 1 || !strings.Contains(out, model.MetaStandbySlots) {
-			s.t.Errorf("with slots on the standbys it ends with %d", status)
-		}
-		_, err := s.lab.Exec(s.ctx, primary, "crm_resource", "--resource", "pgsql", "--meta", "--set-parameter", model.MetaStandbySlots, "--parameter-value", "none")
-		s.must(err)
-		for _, host := range s.others(primary) {
-			s.awaitNoSlots(host)
-		}
-		// Where pgrex does not run a slot stays.
-		standby := s.others(primary)[0]
-		s.stop(standby)
-		s.sql(standby, "SELECT pg_create_physical_replication_slot('"+s.slotUnder("rex", primary)+"', true)")
-		if out, status := s.operate(primary, "release", "--yes"); status != 1 || !strings.Contains(out, standby+" still has the slot") {
-			s.t.Errorf("with a slot left on %s it ends with %d", standby, status)
-		}
-		s.start(standby)
-		s.awaitNoSlots(standby)
-		s.undisturbed(primary, func() {
-			if _, status := s.operate(primary, "release", "--yes"); status != 0 {
-				s.t.Errorf("release ends with %d", status)
+		s.chapter("release", func(s *story) {
+			if out, status := s.operate(primary, "release", "--yes"); status != 1 || !strings.Contains(out, model.MetaStandbySlots) {
+				s.t.Errorf("with slots on the standbys it ends with %d", status)
+			}
+			_, err := s.lab.Exec(s.ctx, primary, "crm_resource", "--resource", "pgsql", "--meta", "--set-parameter", model.MetaStandbySlots, "--parameter-value", "none")
+			s.must(err)
+			for _, host := range s.others(primary) {
+				s.awaitNoSlots(host)
+			}
+			// Where pgrex does not run a slot stays.
+			standby := s.others(primary)[0]
+			s.stop(standby)
+			s.sql(standby, "SELECT pg_create_physical_replication_slot('"+s.slotUnder("rex", primary)+"', true)")
+			if out, status := s.operate(primary, "release", "--yes"); status != 1 || !strings.Contains(out, standby+" still has the slot") {
+				s.t.Errorf("with a slot left on %s it ends with %d", standby, status)
+			}
+			s.start(standby)
+			s.awaitNoSlots(standby)
+			s.undisturbed(primary, func() {
+				if _, status := s.operate(primary, "release", "--yes"); status != 0 {
+					s.t.Errorf("release ends with %d", status)
+				}
+			})
+			s.awaitCondition(primary, model.CodeAgentOwnsSlots)
+			if out, status := s.operate(primary, "release", "--yes"); status != 0 || !strings.Contains(out, "it is so already") {
+				s.t.Errorf("a second release ends with %d", status)
 			}
 		})
-		s.awaitCondition(primary, model.CodeAgentOwnsSlots)
-		if out, status := s.operate(primary, "release", "--yes"); status != 0 || !strings.Contains(out, "it is so already") {
-			s.t.Errorf("a second release ends with %d", status)
-		}
 	})
 }
 

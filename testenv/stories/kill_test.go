@@ -122,7 +122,7 @@ func (s *story) killedEverywhere(primary, host, method, but string, arguments ..
 // nothingLeft: no copy, no old data, no journal.
 func (s *story) nothingOfRejoinLeft(host string) {
 	s.t.Helper()
-	if out, err := s.lab.Exec(s.ctx, host, "sh", "-c", "ls -d "+dataDir+".*"); err == nil {
+	if out, err := s.lab.Exec(s.ctx, host, "sh", "-c", "ls -d "+s.at.Data+".*"); err == nil {
 		s.t.Errorf("this is left: %s", out)
 	}
 }

@@ -20,13 +20,13 @@ type controllerSlot = controller.SlotStatus
 
 // TestTwoHosts: review before change, and the seed's third warning: the standby stops, then the primary.
 func TestTwoHosts(t *testing.T) {
-	t.Parallel()
-	s := tell(t, testenv.Config{Hosts: []string{"pm01", "pm02"}})
-	primary := s.primary()
-	standby := s.others(primary)[0]
-	s.chapter("E10", func(s *story) { s.reviewBeforeChange(primary, standby) })
-	s.chapter("E1", func(s *story) { s.slotsAppear(primary) })
-	s.chapter("E4", func(s *story) { s.bothStop(primary, standby) })
+	on(t, debian13Only, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02"}}, func(s *story) {
+		primary := s.primary()
+		standby := s.others(primary)[0]
+		s.chapter("review", func(s *story) { s.reviewBeforeChange(primary, standby) })
+		s.chapter("slots appear", func(s *story) { s.slotsAppear(primary) })
+		s.chapter("both stop", func(s *story) { s.bothStop(primary, standby) })
+	})
 }
 
 // steps are the kinds and texts of a plan printed as JSON.
@@ -48,9 +48,7 @@ func (s *story) reviewBeforeChange(primary, standby string) {
 	// A budget of its own: the room on this machine's disk changes from one look to the next.
 	_, err := s.lab.Exec(s.ctx, primary, "crm_resource", "--resource", "pgsql", "--meta", "--set-parameter", model.MetaWALBudget, "--parameter-value", "1GB")
 	s.must(err)
-	s.must(s.lab.Enable(s.ctx, primary, testenv.Service{
-		Name: "pgrex", User: "postgres", Group: "haclient", Argv: []string{pgrex, "run", "--dry-run"},
-	}))
+	s.startAs(primary, "--dry-run")
 	s.await(patience, "the dry run has planned", func() (bool, string) {
 		status, err := s.status(primary)
 		return err == nil && len(status.Planned) == 3 && !status.Healthy, fmt.Sprint(status.Planned, err)
@@ -101,7 +99,7 @@ func (s *story) samePlanElsewhere(host string) {
 	}
 	plan := func(here bool, output string) string {
 		if here {
-			cmd := exec.CommandContext(s.ctx, pgrex, "plan", "--snapshot", "-", "-o", output)
+			cmd := exec.CommandContext(s.ctx, built, "plan", "--snapshot", "-", "-o", output)
 			cmd.Stdin = strings.NewReader(snapshot)
 			out, err := cmd.Output()
 			if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || exit.ExitCode() != 2) {
@@ -148,55 +146,55 @@ func (s *story) bothStop(primary, standby string) {
 
 // TestAgentSlots is E8: the agent names the slots.
 func TestAgentSlots(t *testing.T) {
-	t.Parallel()
-	s := tell(t, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, Slots: "rex"})
-	primary := s.primary()
-	standby, absent := s.others(primary)[0], s.others(primary)[1]
-	mine := s.slotUnder("rex", absent)
-	s.start(s.lab.Hosts()...)
-	s.awaitCondition(primary, model.CodeAgentOwnsSlots)
-	s.await(patience, "the finding says how to hand over", func() (bool, string) {
-		status, err := s.status(primary)
-		return slices.ContainsFunc(status.Conditions, func(c controller.Condition) bool {
-			return c.Code == model.CodeAgentOwnsSlots && strings.Contains(c.Text, "pgrex adopt")
-		}), fmt.Sprint(status.Conditions, err)
-	})
-	before := s.sql(standby, "SELECT slot_name, restart_lsn FROM pg_replication_slots ORDER BY 1")
+	on(t, debian13Only, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, Slots: "rex"}, func(s *story) {
+		primary := s.primary()
+		standby, absent := s.others(primary)[0], s.others(primary)[1]
+		mine := s.slotUnder("rex", absent)
+		s.start(s.lab.Hosts()...)
+		s.awaitCondition(primary, model.CodeAgentOwnsSlots)
+		s.await(patience, "the finding says how to hand over", func() (bool, string) {
+			status, err := s.status(primary)
+			return slices.ContainsFunc(status.Conditions, func(c controller.Condition) bool {
+				return c.Code == model.CodeAgentOwnsSlots && strings.Contains(c.Text, "pgrex adopt")
+			}), fmt.Sprint(status.Conditions, err)
+		})
+		before := s.sql(standby, "SELECT slot_name, restart_lsn FROM pg_replication_slots ORDER BY 1")
 
-	s.chapter("missing", func(s *story) {
-		s.must(s.lab.Off(s.ctx, absent))
-		s.await(patience, "the slot can be dropped", func() (bool, string) {
-			out := s.ask(primary, fmt.Sprintf("SELECT pg_drop_replication_slot('%s')", mine))
-			return out == "", out
+		s.chapter("missing", func(s *story) {
+			s.must(s.lab.Off(s.ctx, absent))
+			s.await(patience, "the slot can be dropped", func() (bool, string) {
+				out := s.ask(primary, fmt.Sprintf("SELECT pg_drop_replication_slot('%s')", mine))
+				return out == "", out
+			})
+			s.await(patience, "the slot is back, reserved", func() (bool, string) { return s.reserved(primary, mine) })
 		})
-		s.await(patience, "the slot is back, reserved", func() (bool, string) { return s.reserved(primary, mine) })
-	})
-	s.chapter("lost", func(s *story) {
-		s.stop(primary)
-		s.sql(primary, "ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'")
-		s.sql(primary, "SELECT pg_reload_conf()")
-		s.load(primary, 10*walKeepSize)
-		s.await(patience, "the slot is lost", func() (bool, string) {
-			out := s.ask(primary, fmt.Sprintf("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '%s'", mine))
-			return out == "lost", out
+		s.chapter("lost", func(s *story) {
+			s.stop(primary)
+			s.sql(primary, "ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'")
+			s.sql(primary, "SELECT pg_reload_conf()")
+			s.load(primary, 10*walKeepSize)
+			s.await(patience, "the slot is lost", func() (bool, string) {
+				out := s.ask(primary, fmt.Sprintf("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '%s'", mine))
+				return out == "lost", out
+			})
+			s.sql(primary, "ALTER SYSTEM RESET max_slot_wal_keep_size")
+			s.sql(primary, "SELECT pg_reload_conf()")
+			s.start(primary)
+			s.await(patience, "the lost slot is reserved again", func() (bool, string) { return s.reserved(primary, mine) })
 		})
-		s.sql(primary, "ALTER SYSTEM RESET max_slot_wal_keep_size")
-		s.sql(primary, "SELECT pg_reload_conf()")
-		s.start(primary)
-		s.await(patience, "the lost slot is reserved again", func() (bool, string) { return s.reserved(primary, mine) })
-	})
-	if now := s.sql(standby, "SELECT slot_name, restart_lsn FROM pg_replication_slots ORDER BY 1"); now != before {
-		s.t.Errorf("the slots on the standby have changed: before %q, now %q", before, now)
-	}
-	s.chapter("promote", func(s *story) {
-		s.awaitSuccessor(standby)
-		s.must(s.lab.Crash(s.ctx, primary))
-		s.awaitPrimary(standby)
-		s.await(patience, "the new primary's slots are reserved", func() (bool, string) {
-			return s.reserved(standby, s.slotUnder("rex", primary), mine)
+		if now := s.sql(standby, "SELECT slot_name, restart_lsn FROM pg_replication_slots ORDER BY 1"); now != before {
+			s.t.Errorf("the slots on the standby have changed: before %q, now %q", before, now)
+		}
+		s.chapter("promote", func(s *story) {
+			s.awaitSuccessor(standby)
+			s.must(s.lab.Crash(s.ctx, primary))
+			s.awaitPrimary(standby)
+			s.await(patience, "the new primary's slots are reserved", func() (bool, string) {
+				return s.reserved(standby, s.slotUnder("rex", primary), mine)
+			})
 		})
+		s.chapter("hand over", func(s *story) { s.handOver(standby, primary) })
 	})
-	s.chapter("hand over", func(s *story) { s.handOver(standby, primary) })
 }
 
 // handOver does what the finding says to do, and sees that PostgreSQL is not restarted and the same slots stay in use.
@@ -239,20 +237,20 @@ func (s *story) handOver(primary, standby string) {
 
 // TestNames is E11: names that fold, names that meet, and a name of 64 characters.
 func TestNames(t *testing.T) {
-	t.Parallel()
 	long := "pm-with-a-name-of-sixty-four.characters.example.for-a-long-while"
 	if len(long) != 64 {
 		t.Fatalf("the long name has %d characters", len(long))
 	}
-	s := tell(t, testenv.Config{Hosts: []string{"DB-1.rex", "db-2", "db.2", long}})
-	primary := s.primary()
-	s.start(s.lab.Hosts()...)
-	s.awaitRight(patience, primary)
-	for _, host := range s.lab.Hosts() {
-		s.t.Logf("%s: %s", host, s.slot(host))
-	}
-	standbys := s.others(primary)
-	s.chapter("another host's settings", func(s *story) { s.othersSettings(primary, standbys[0], standbys[1]) })
+	on(t, debian13Only, everywhere, testenv.Config{Hosts: []string{"DB-1.rex", "db-2", "db.2", long}}, func(s *story) {
+		primary := s.primary()
+		s.start(s.lab.Hosts()...)
+		s.awaitRight(patience, primary)
+		for _, host := range s.lab.Hosts() {
+			s.t.Logf("%s: %s", host, s.slot(host))
+		}
+		standbys := s.others(primary)
+		s.chapter("another host's settings", func(s *story) { s.othersSettings(primary, standbys[0], standbys[1]) })
+	})
 }
 
 // othersSettings runs pgrex on a standby with the settings file of another one. It must not touch what the other needs: its slot
@@ -263,9 +261,7 @@ func (s *story) othersSettings(primary, host, other string) {
 	s.stop(host)
 	_, err := s.lab.Exec(s.ctx, host, "sh", "-c", "mkdir -p /run/pgrex-other && echo 'node: "+other+"' >/run/pgrex-other/pgrex.yaml")
 	s.must(err)
-	s.must(s.lab.Enable(s.ctx, host, testenv.Service{
-		Name: "pgrex", User: "postgres", Group: "haclient", Argv: []string{pgrex, "run", "--config", "/run/pgrex-other/pgrex.yaml"},
-	}))
+	s.startAs(host, "--config", "/run/pgrex-other/pgrex.yaml")
 	s.awaitCondition(host, model.CodeNodeDiffers)
 	out, status := s.command(host, "apply", "--config", "/run/pgrex-other/pgrex.yaml")
 	if status != 0 || !strings.Contains(out, "no steps") || !strings.Contains(out, string(model.CodeNodeDiffers)) {

@@ -8,45 +8,71 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/pgrex/pgrex/testenv"
 )
 
 // TestRejoin: hosts that do not come back by themselves are brought back with one command, each in the cheapest way.
 func TestRejoin(t *testing.T) {
-	t.Parallel()
-	s := tell(t, testenv.Config{
-		Hosts: []string{"pm01", "pm02", "pm03"}, Properties: map[string]string{"no-quorum-policy": "freeze"},
-	})
-	old := s.primary()
-	s.start(s.lab.Hosts()...)
-	s.awaitRight(patience, old)
-	for _, host := range s.lab.Hosts() {
-		s.mark(host)
-	}
-	away := s.others(old)[1]
-	s.chapter("nothing to do", func(s *story) {
-		if out, status := s.command(away, "rejoin", "--yes"); status != 0 || !strings.Contains(out, "nothing to do") {
-			s.t.Errorf("on a host that streams, %d: %s", status, out)
+	on(t, ownLayout, ownLayout, threeHosts(), func(s *story) {
+		old := s.primary()
+		s.start(s.lab.Hosts()...)
+		s.awaitRight(patience, old)
+		for _, host := range s.lab.Hosts() {
+			s.mark(host)
 		}
-		if out, status := s.command(old, "rejoin", "--yes"); status != 1 {
-			s.t.Errorf("on the primary, %d: %s", status, out)
-		}
+		away := s.others(old)[1]
+		s.chapter("nothing to do", func(s *story) {
+			if out, status := s.command(away, "rejoin", "--yes"); status != 0 || !strings.Contains(out, "nothing to do") {
+				s.t.Errorf("on a host that streams, %d: %s", status, out)
+			}
+			if out, status := s.command(old, "rejoin", "--yes"); status != 1 {
+				s.t.Errorf("on the primary, %d: %s", status, out)
+			}
+		})
+		s.chapter("start", func(s *story) {
+			s.lockedOut(old, away)
+			s.comesBack(old, away, "start")
+			s.neverCopied(away)
+		})
+		s.chapter("copy", func(s *story) { s.rejoinByCopy(old, away) })
+		s.chapter("rewind", func(s *story) {
+			s.diverge(old, 1)
+			s.comesBack(s.primary(), old, "rewind")
+			s.neverCopied(old)
+		})
 	})
-	s.chapter("start", func(s *story) { s.rejoinByStart(old, away) })
-	s.chapter("copy", func(s *story) { s.rejoinByCopy(old, away) })
-	s.chapter("half rewound", func(s *story) { s.halfRewound(old) })
-	s.chapter("rewind", func(s *story) { s.rejoinByRewind(s.primary()) })
-	next := s.primary()
-	s.chapter("rewind that cannot be", func(s *story) {
-		s.diverge(next, 60)
-		out, status := s.rejoin(next, "--yes")
-		if status != 0 || !strings.Contains(out, "a copy is left") {
-			s.t.Errorf("it does not go on with a copy: %d", status)
+}
+
+// TestRejoinKilled: rejoin is killed with SIGKILL at every step, and the next one goes on from there; and ways that end early.
+func TestRejoinKilled(t *testing.T) {
+	on(t, debian13Only, ownLayout, threeHosts(), func(s *story) {
+		old := s.primary()
+		s.start(s.lab.Hosts()...)
+		s.awaitRight(patience, old)
+		for _, host := range s.lab.Hosts() {
+			s.mark(host)
 		}
-		s.awaitRight(patience, s.primary())
+		away := s.others(old)[1]
+		s.chapter("start", func(s *story) {
+			s.lockedOut(old, away)
+			s.killedEverywhere(old, away, "start", "")
+			s.neverCopied(away)
+		})
+		s.chapter("half rewound", func(s *story) { s.halfRewound(old) })
+		if !long() {
+			return // the rest takes three minutes
+		}
+		s.chapter("rewind", func(s *story) { s.rejoinByRewind(s.primary()) })
+		next := s.primary()
+		s.chapter("rewind that cannot be", func(s *story) {
+			s.diverge(next, 60)
+			out, status := s.rejoin(next, "--yes")
+			if status != 0 || !strings.Contains(out, "a copy is left") {
+				s.t.Errorf("it does not go on with a copy: %d", status)
+			}
+			s.awaitRight(patience, s.primary())
+		})
+		s.chapter("rewind too late", func(s *story) { s.rewindTooLate(s.primary()) })
 	})
-	s.chapter("rewind too late", func(s *story) { s.rewindTooLate(s.primary()) })
 }
 
 // operate runs one of pgrex's operations on a host, and gives what it printed and its exit status.
@@ -89,14 +115,13 @@ func (s *story) comesBack(primary, host, method string) {
 	s.awaitRight(patience, primary)
 }
 
-// rejoinByStart: a lock keeps a host from starting whose data are a part of the primary's, and a ban, as a switchover leaves it.
-func (s *story) rejoinByStart(primary, host string) {
+// lockedOut: a lock keeps a host from starting whose data are a part of the primary's, and a ban, as a switchover leaves it.
+func (s *story) lockedOut(primary, host string) {
+	s.t.Helper()
 	s.stopWithLock(host)
 	_, err := s.lab.Exec(s.ctx, host, "crm_resource", "--ban", "--resource", "msPostgresql", "--node", host)
 	s.must(err)
 	s.load(primary, 100<<20)
-	s.killedEverywhere(primary, host, "start", "")
-	s.neverCopied(host)
 }
 
 // stopWithLock stops a host's database, in Pacemaker's standby mode, and leaves the agent's lock.
@@ -104,7 +129,7 @@ func (s *story) stopWithLock(host string) {
 	s.t.Helper()
 	s.must(s.lab.Standby(s.ctx, host))
 	s.awaitStopped(host)
-	s.asOwner(host, "touch /var/lib/pgsql/tmp/PGSQL.lock")
+	s.asOwner(host, "touch "+s.at.Lock)
 }
 
 // asOwner runs a shell script as the database's owner.
@@ -118,7 +143,7 @@ func (s *story) asOwner(host, script string) string {
 // pinBudget writes an operator's own budget into postgresql.conf: pgrex takes its own out of postgresql.auto.conf for it.
 func (s *story) pinBudget(host, value string) {
 	s.t.Helper()
-	_, err := s.lab.Exec(s.ctx, host, "sh", "-c", "echo max_slot_wal_keep_size = "+value+" >>"+dataDir+"/postgresql.conf")
+	_, err := s.lab.Exec(s.ctx, host, "sh", "-c", "echo max_slot_wal_keep_size = "+value+" >>"+s.at.Config)
 	s.must(err)
 	s.sql(host, "SELECT pg_reload_conf()")
 	s.await(patience, "the budget on "+host+" is "+value, func() (bool, string) {
@@ -130,7 +155,7 @@ func (s *story) pinBudget(host, value string) {
 // unpinBudget takes it out again, so that pgrex sets its own.
 func (s *story) unpinBudget(host string) {
 	s.t.Helper()
-	_, err := s.lab.Exec(s.ctx, host, "sed", "-i", "/^max_slot_wal_keep_size/d", dataDir+"/postgresql.conf")
+	_, err := s.lab.Exec(s.ctx, host, "sed", "-i", "/^max_slot_wal_keep_size/d", s.at.Config)
 	s.must(err)
 	s.sql(host, "SELECT pg_reload_conf()")
 	s.await(patience, "pgrex has set the budget on "+host, func() (bool, string) {
@@ -170,7 +195,7 @@ func (s *story) rejoinByCopy(primary, host string) {
 		s.t.Fatalf("an archive that there is not: %d", status)
 	}
 	s.comesBack(primary, host, "copy")
-	if mark := s.asOwner(host, "cat "+dataDir+"/copied_never"); mark != primary { // the primary's own
+	if mark := s.asOwner(host, "cat "+s.at.Data+"/copied_never"); mark != primary { // the primary's own
 		s.t.Errorf("the data folder is marked %q", mark)
 	}
 	s.nothingOfRejoinLeft(host)
@@ -211,28 +236,28 @@ func (s *story) diverge(old string, megabytes int) {
 // copy is killed at every step.
 func (s *story) halfRewound(old string) {
 	s.diverge(old, 1)
-	s.asOwner(old, "echo '# of "+old+"' >>"+dataDir+"/postgresql.conf")
+	s.asOwner(old, "echo '# of "+old+"' >>"+s.at.Config)
 	if !s.killedAt(old, `^pg_rewind from pm0[0-9]$`) {
 		s.t.Fatal("there is no pg_rewind")
 	}
-	s.asOwner(old, "test -d "+dataDir+".pgrex-rewind")
+	s.asOwner(old, "test -d "+s.at.Data+".pgrex-rewind")
 	s.must(s.lab.Unstandby(s.ctx, old)) // the agent's lock alone keeps it from starting
 	s.killedEverywhere(s.primary(), old, "copy", "", "--max-rate", "8M")
-	s.asOwner(old, "grep '# of "+old+"' "+dataDir+"/postgresql.conf")
+	s.asOwner(old, "grep '# of "+old+"' "+s.at.Config)
 }
 
 // rejoinByRewind: data that have parted, with pg_wal elsewhere. Rejoin is killed at every step but pg_rewind itself, after which
 // only a copy is left, and the one before, which takes no time, so that the kill could come too late.
 func (s *story) rejoinByRewind(old string) {
 	s.diverge(old, 1)
-	s.asOwner(old, "cd "+dataDir+"; echo '# rewound on "+old+"' >>postgresql.conf; mv pg_wal ../wal; ln -s ../wal pg_wal")
-	folder := s.asOwner(old, "stat -c %i "+dataDir) // a copy is another one
+	s.asOwner(old, "cd "+s.at.Data+"; echo '# rewound on "+old+"' >>postgresql.conf; mv pg_wal ../wal; ln -s ../wal pg_wal")
+	folder := s.asOwner(old, "stat -c %i "+s.at.Data) // a copy is another one
 	s.killedEverywhere(s.primary(), old, "rewind", `^(there is the WAL .*|pg_rewind from pm0[0-9])$`)
-	if now := s.asOwner(old, "stat -c %i "+dataDir); now != folder {
+	if now := s.asOwner(old, "stat -c %i "+s.at.Data); now != folder {
 		s.t.Errorf("it came back by a copy: its data folder is %s, and was %s", now, folder)
 	}
-	s.asOwner(old, "grep '# rewound on "+old+"' "+dataDir+"/postgresql.conf")
-	s.asOwner(old, "test -L "+dataDir+"/pg_wal")
+	s.asOwner(old, "grep '# rewound on "+old+"' "+s.at.Config)
+	s.asOwner(old, "test -L "+s.at.Data+"/pg_wal")
 }
 
 // rewindTooLate: data that have parted, and the primary has lost the WAL since. The ladder knows it before anything is begun.

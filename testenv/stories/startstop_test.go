@@ -12,54 +12,54 @@ const lockFile = "/var/lib/pgsql/tmp/PGSQL.lock"
 
 // TestStartAndStop: hosts are stopped and started one by one and all together; who has stale data does not start first.
 func TestStartAndStop(t *testing.T) {
-	t.Parallel()
-	s := tell(t, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}})
-	primary := s.primary()
-	standbys := s.others(primary)
-	s.start(s.lab.Hosts()...)
-	s.awaitRight(patience, primary)
-	for _, host := range s.lab.Hosts() {
-		s.mark(host)
-	}
-	s.chapter("what runs is started, and the primary goes last", func(s *story) {
+	on(t, debian13Only, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}}, func(s *story) {
+		primary := s.primary()
+		standbys := s.others(primary)
+		s.start(s.lab.Hosts()...)
+		s.awaitRight(patience, primary)
 		for _, host := range s.lab.Hosts() {
-			s.says(host, 0, "it is so already", "start", "--yes")
+			s.mark(host)
 		}
-		s.says(primary, 1, "type pgrex switchover first", "stop", "--yes")
-		s.says(primary, 2, standbys[0]+" takes over", "stop", "--force", "--dry-run")
-		s.says(standbys[0], 1, "there is no terminal", "stop")
-		s.says(standbys[0], 64, "", "stop", "now")
-	})
-	s.chapter("a standby", func(s *story) {
-		s.says(standbys[0], 2, "--name standby --update=true", "stop", "--dry-run")
-		s.says(standbys[0], 0, "is stopped", "stop", "--yes")
-		s.says(standbys[0], 0, "it is so already", "stop", "--yes")
-		s.load(primary, 200<<20)
-		_, err := s.lab.Exec(s.ctx, standbys[0], "touch", lockFile) // what it has is proven by the primary: the lock may go
-		s.must(err)
-		s.says(standbys[0], 2, "remove "+lockFile, "start", "--dry-run")
-		s.says(standbys[0], 0, "is started", "start", "--yes")
-		if ok, seen := s.streams(primary, standbys[0]); !ok {
-			s.t.Errorf("it does not stream: %s", seen)
-		}
-		s.neverCopied(standbys[0])
-	})
-	s.chapter("interrupted", func(s *story) { s.stopInterrupted(primary, standbys[0]) })
-	s.chapter("all of them, and the newest first", func(s *story) { s.stopAll(primary, standbys) })
-	s.chapter("failover, and a host whose data parted", func(s *story) {
-		s.says(primary, 0, "is stopped", "stop", "--force", "--yes")
-		s.await(patience, "another primary", func() (bool, string) {
-			now, err := s.lab.Primary(s.ctx)
-			return err == nil && now != primary, fmt.Sprint(now, err)
+		s.chapter("what runs is started, and the primary goes last", func(s *story) {
+			for _, host := range s.lab.Hosts() {
+				s.says(host, 0, "it is so already", "start", "--yes")
+			}
+			s.says(primary, 1, "type pgrex switchover first", "stop", "--yes")
+			s.says(primary, 2, standbys[0]+" takes over", "stop", "--force", "--dry-run")
+			s.says(standbys[0], 1, "there is no terminal", "stop")
+			s.says(standbys[0], 64, "", "stop", "now")
 		})
-		s.awaitPrimary(s.primary())
-		out, status := s.operate(primary, "start", "--dry-run")
-		switch { // whether it had written what no standby has is chance
-		case status == 2 && strings.Contains(out, "which this host can follow"):
-		case status == 1 && strings.Contains(out, "type pgrex rejoin here"):
-		default:
-			s.t.Errorf("start after a failover ends with %d", status)
-		}
+		s.chapter("a standby", func(s *story) {
+			s.says(standbys[0], 2, "--name standby --update=true", "stop", "--dry-run")
+			s.says(standbys[0], 0, "is stopped", "stop", "--yes")
+			s.says(standbys[0], 0, "it is so already", "stop", "--yes")
+			s.load(primary, 200<<20)
+			_, err := s.lab.Exec(s.ctx, standbys[0], "touch", lockFile) // what it has is proven by the primary: the lock may go
+			s.must(err)
+			s.says(standbys[0], 2, "remove "+lockFile, "start", "--dry-run")
+			s.says(standbys[0], 0, "is started", "start", "--yes")
+			if ok, seen := s.streams(primary, standbys[0]); !ok {
+				s.t.Errorf("it does not stream: %s", seen)
+			}
+			s.neverCopied(standbys[0])
+		})
+		s.chapter("interrupted", func(s *story) { s.stopInterrupted(primary, standbys[0]) })
+		s.chapter("all of them, and the newest first", func(s *story) { s.stopAll(primary, standbys) })
+		s.chapter("failover, and a host whose data parted", func(s *story) {
+			s.says(primary, 0, "is stopped", "stop", "--force", "--yes")
+			s.await(patience, "another primary", func() (bool, string) {
+				now, err := s.lab.Primary(s.ctx)
+				return err == nil && now != primary, fmt.Sprint(now, err)
+			})
+			s.awaitPrimary(s.primary())
+			out, status := s.operate(primary, "start", "--dry-run")
+			switch { // whether it had written what no standby has is chance
+			case status == 2 && strings.Contains(out, "which this host can follow"):
+			case status == 1 && strings.Contains(out, "type pgrex rejoin here"):
+			default:
+				s.t.Errorf("start after a failover ends with %d", status)
+			}
+		})
 	})
 }
 

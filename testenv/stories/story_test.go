@@ -22,8 +22,15 @@ import (
 	"github.com/pgrex/pgrex/testenv"
 )
 
-// pgrex is the program under test, built with the race detector.
-var pgrex string
+const (
+	// pgrex is the program under test on a lab host, built with the race detector.
+	pgrex = "/usr/local/bin/pgrex"
+	// unitFile is its unit on a lab host, as README says.
+	unitFile = "/etc/systemd/system/pgrex.service"
+)
+
+// built is the program under test on this machine.
+var built string
 
 func TestMain(m *testing.M) {
 	testenv.Main() // a host of the lab is this binary, run again
@@ -37,12 +44,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
-	if err := os.Chmod(folder, 0o755); err != nil { // the daemon runs as postgres
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	pgrex = filepath.Join(folder, "pgrex")
-	build := exec.Command("go", "build", "-race", "-o", pgrex, "github.com/pgrex/pgrex/cmd/pgrex")
+	built = filepath.Join(folder, "pgrex")
+	build := exec.Command("go", "build", "-race", "-o", built, "github.com/pgrex/pgrex/cmd/pgrex")
 	build.Stdout, build.Stderr = os.Stdout, os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build pgrex:", err)
@@ -54,11 +57,54 @@ func run(m *testing.M) int {
 // patience bounds what Pacemaker needs for a start, a failover or a fencing on a busy machine.
 const patience = 120 * time.Second
 
+// monitor is how often the agent looks at the primary in a story: more often than PG-REX's 9 s, since most of a story's time is
+// spent waiting for it. hack/demo and 'rexlab up' have PG-REX's own.
+const monitor = 3 * time.Second
+
+// place is what the hosts of a story are.
+type place struct{ system, layout string }
+
+func (p place) String() string { return p.system + "-" + p.layout }
+
+var (
+	debian13       = place{"debian13", testenv.LayoutPGREX}
+	debian12       = place{"debian12", testenv.LayoutPGREX}
+	debian13Debian = place{"debian13", testenv.LayoutDebian}
+	debian12Debian = place{"debian12", testenv.LayoutDebian}
+
+	debian13Only = []place{debian13}
+	// everywhere is where the daemon keeps its promise.
+	everywhere = []place{debian13, debian12, debian13Debian, debian12Debian}
+	// ownLayout is where the operations work: with configuration outside of the data folder they do not yet.
+	ownLayout = []place{debian13, debian12}
+)
+
+// on tells a story in the places that are named, and with --long in all where it holds.
+func on(t *testing.T, named, all []place, config testenv.Config, story func(s *story)) {
+	t.Helper()
+	if os.Getenv("PGREX_NO_LAB") != "" {
+		t.Skip("PGREX_NO_LAB is set: the stories need the lab, and the lab needs root")
+	}
+	if long() {
+		named = all
+	}
+	t.Parallel()
+	for _, at := range named {
+		t.Run(at.String(), func(t *testing.T) {
+			t.Parallel()
+			config.System, config.Layout = at.system, at.layout
+			story(tell(t, config))
+		})
+	}
+}
+
 // story is one cluster with the tools to tell a story on it.
 type story struct {
-	t   *testing.T
-	lab *testenv.Lab
-	ctx context.Context
+	t     *testing.T
+	lab   *testenv.Lab
+	at    testenv.Paths
+	ctx   context.Context
+	begin time.Time
 }
 
 // long tells whether the stories are told at length: hack/test --long sets PGREX_LONG.
@@ -72,32 +118,53 @@ func inLong(t *testing.T) {
 	}
 }
 
-// tell boots a lab for a story; it is down when the test ends.
+// tell boots a lab for a story, with pgrex on every host, not started; it is down when the test ends.
 func tell(t *testing.T, config testenv.Config) *story {
 	t.Helper()
-	if os.Getenv("PGREX_NO_LAB") != "" {
-		t.Skip("PGREX_NO_LAB is set: the stories need the lab, and the lab needs root")
-	}
 	config.Dir = t.TempDir()
 	config.Output = logWriter{t}
+	if config.Monitor == 0 {
+		config.Monitor = monitor
+	}
 	begin := time.Now()
 	lab, err := testenv.Up(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &story{t: t, lab: lab, ctx: t.Context()}
+	s := &story{t: t, lab: lab, at: lab.Paths(), ctx: t.Context(), begin: begin}
 	t.Cleanup(func() {
-		if t.Failed() {
-			s.dumpLogs()
-		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
+		s.noRaces(ctx)
+		if t.Failed() {
+			s.dump(ctx)
+		}
 		if err := lab.Down(ctx); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Logf("%d hosts up in %s", len(lab.Hosts()), time.Since(begin).Round(time.Second))
+	for _, host := range lab.Hosts() {
+		s.install(host)
+	}
 	return s
+}
+
+// install puts pgrex and its unit on a host as README says.
+func (s *story) install(host string) {
+	s.t.Helper()
+	s.must(s.lab.CopyIn(s.ctx, host, built, pgrex, 0o755))
+	s.must(s.lab.CopyIn(s.ctx, host, "../../hack/systemd/pgrex.service", unitFile, 0o644))
+}
+
+// noRaces fails the story if the race detector has found something in a daemon.
+func (s *story) noRaces(ctx context.Context) {
+	for _, host := range s.lab.Hosts() {
+		said, err := s.lab.Journal(ctx, host, "pgrex", s.begin, "--output=cat")
+		if err != nil || strings.Contains(said, "DATA RACE") {
+			s.t.Errorf("the journal of pgrex on %s tells of a data race, or cannot be read: %v", host, err)
+		}
+	}
 }
 
 type logWriter struct{ t *testing.T }
@@ -112,7 +179,7 @@ func (s *story) chapter(name string, f func(s *story)) {
 	s.t.Helper()
 	ok := s.t.Run(name, func(t *testing.T) {
 		begin := time.Now()
-		f(&story{t: t, lab: s.lab, ctx: t.Context()})
+		f(&story{t: t, lab: s.lab, at: s.at, ctx: t.Context(), begin: s.begin})
 		t.Logf("told in %s", time.Since(begin).Round(100*time.Millisecond))
 	})
 	if !ok {
@@ -120,26 +187,24 @@ func (s *story) chapter(name string, f func(s *story)) {
 	}
 }
 
-// dumpLogs shows what the hosts have said last, and the cluster as it is.
-func (s *story) dumpLogs() {
+// dump shows what the hosts have said since the story began, and the cluster as it is, so that one reading is enough.
+func (s *story) dump(ctx context.Context) {
 	for _, host := range s.lab.Hosts() {
-		s.t.Logf("pgrex on %s:\n%s", host, tail(s.lab.ServiceLog(host, "pgrex"), 60))
-		log, err := s.lab.Log(host, "pacemaker")
-		if err != nil {
-			log = err.Error()
-		}
-		s.t.Logf("Pacemaker on %s:\n%s", host, tail(strings.Join(notable.FindAllString(log, -1), "\n"), 60))
+		said, err := s.lab.Journal(ctx, host, "", s.begin, "--output=short-precise")
+		s.t.Logf("the journal of %s: %v\n%s", host, err, sessions.ReplaceAllString(said, ""))
+		log, err := s.lab.Log(host, "postgresql")
+		s.t.Logf("PostgreSQL on %s: %v\n%s", host, err, tail(log, 200))
 	}
 	for _, host := range s.lab.Hosts() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		out, err := s.lab.Exec(ctx, host, "sh", "-c", "date; crm_mon -1Afn; stonith_admin --history '*' --verbose")
+		limited, cancel := context.WithTimeout(ctx, 10*time.Second)
+		out, err := s.lab.Exec(limited, host, "sh", "-c", "date; crm_mon -1Afn; stonith_admin --history '*' --verbose; cibadmin --query")
 		cancel()
 		s.t.Logf("the cluster as %s sees it: %v\n%s", host, err, out)
 	}
 }
 
-// notable are the lines of Pacemaker's log that tell what it does.
-var notable = regexp.MustCompile(`(?m)^.*(error|warning|notice|pgsql\(|schedulerd).*$`)
+// sessions are the lines that the agent's runuser leaves in the journal, several at each monitor.
+var sessions = regexp.MustCompile(`(?m)^.*(pam_unix|\(to postgres\)).*\n`)
 
 func tail(text string, most int) string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
@@ -171,19 +236,30 @@ func (s *story) await(within time.Duration, what string, condition func() (bool,
 	}
 }
 
-// start runs the daemon on hosts, as the unit does: user postgres, group haclient.
+// start runs the daemon on hosts, under its unit, now and at every boot.
 func (s *story) start(hosts ...string) {
 	s.t.Helper()
 	for _, host := range hosts {
-		s.must(s.lab.Enable(s.ctx, host, testenv.Service{
-			Name: "pgrex", User: "postgres", Group: "haclient", Argv: []string{pgrex, "run"},
-		}))
+		s.startAs(host)
 	}
+}
+
+// startAs is start with further arguments on one host, as a drop-in gives them.
+func (s *story) startAs(host string, arguments ...string) {
+	s.t.Helper()
+	dropIn := ""
+	if len(arguments) > 0 {
+		dropIn = "[Service]\nExecStart=\nExecStart=" + pgrex + " run " + strings.Join(arguments, " ") + "\n"
+	}
+	s.must(s.lab.WriteFile(s.ctx, host, unitFile+".d/story.conf", dropIn, 0o644))
+	_, err := s.lab.Exec(s.ctx, host, "sh", "-ec", "systemctl daemon-reload; systemctl --quiet enable --now pgrex")
+	s.must(err)
 }
 
 func (s *story) stop(host string) {
 	s.t.Helper()
-	s.must(s.lab.Disable(s.ctx, host, "pgrex"))
+	_, err := s.lab.Exec(s.ctx, host, "systemctl", "--quiet", "disable", "--now", "pgrex")
+	s.must(err)
 }
 
 // command runs pgrex on a host as the daemon's user and gives what it prints and its exit status.
@@ -232,7 +308,7 @@ func (s *story) awaitCondition(host string, code model.Code) {
 	})
 }
 
-const interruptLog = "/var/lib/pgsql/interrupted.log"
+const interruptLog = "/tmp/interrupted.log"
 
 // stepDone finds the line that says that a step is done.
 func stepDone(number int) string { return fmt.Sprintf(`^%d\. .*s)$`, number) }
@@ -402,21 +478,19 @@ func (s *story) awaitStopped(host string) {
 // mark leaves a file in a host's data folder, which no copy of another host would have.
 func (s *story) mark(host string) {
 	s.t.Helper()
-	_, err := s.lab.ExecAs(s.ctx, "postgres", "postgres", host, "sh", "-c", "hostname >"+dataDir+"/copied_never")
+	_, err := s.lab.ExecAs(s.ctx, "postgres", "postgres", host, "sh", "-c", "hostname >"+s.at.Data+"/copied_never")
 	s.must(err)
 }
 
 // neverCopied proves that the host's data folder is still the one that was marked.
 func (s *story) neverCopied(host string) {
 	s.t.Helper()
-	out, err := s.lab.Exec(s.ctx, host, "cat", dataDir+"/copied_never")
+	out, err := s.lab.Exec(s.ctx, host, "cat", s.at.Data+"/copied_never")
 	s.must(err)
 	if strings.TrimSpace(out) != host {
 		s.t.Fatalf("%s: the data folder is marked %q: it has been copied", host, out)
 	}
 }
-
-const dataDir = "/var/lib/pgsql/data"
 
 // load writes WAL on the primary and then makes it recycle what it may.
 func (s *story) load(primary string, bytes int64) {

@@ -13,37 +13,37 @@ import (
 
 // TestSwitchoverOfTwo: a pair that replicates synchronously changes its primary there and back, under load; in long five times.
 func TestSwitchoverOfTwo(t *testing.T) {
-	t.Parallel()
 	times := 1
 	if long() {
 		times = 5
 	}
-	s := tell(t, testenv.Config{Hosts: []string{"pm01", "pm02"}})
-	s.prepareSwitchover()
-	s.startLoad()
-	for range times {
-		s.switchover("pm01", "pm02")
-		s.switchover("pm02", "pm01", "--to", "pm01")
-	}
-	s.endLoad()
+	on(t, ownLayout, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02"}}, func(s *story) {
+		s.prepareSwitchover()
+		s.startLoad()
+		for range times {
+			s.switchover("pm01", "pm02")
+			s.switchover("pm02", "pm01", "--to", "pm01")
+		}
+		s.endLoad()
+	})
 }
 
 // TestSwitchoverOfThree: what it refuses, what an interrupt leaves, and once around under load, where the agent promotes any
 // standby that has all (async).
 func TestSwitchoverOfThree(t *testing.T) {
 	inLong(t)
-	t.Parallel()
-	s := tell(t, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, RepMode: "async"})
-	s.prepareSwitchover()
-	s.chapter("refused", func(s *story) { s.switchoverRefused("pm01", "pm02", "pm03") })
-	s.startLoad()
-	s.chapter("interrupted", func(s *story) { s.switchoverInterrupted("pm01", "pm03") })
-	s.chapter("around", func(s *story) {
-		s.switchover("pm01", "pm02", "--to", "pm02")
-		s.switchover("pm02", "pm03", "--to", "PM03")
-		s.switchover("pm03", "pm01")
+	on(t, debian13Only, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, RepMode: "async"}, func(s *story) {
+		s.prepareSwitchover()
+		s.chapter("refused", func(s *story) { s.switchoverRefused("pm01", "pm02", "pm03") })
+		s.startLoad()
+		s.chapter("interrupted", func(s *story) { s.switchoverInterrupted("pm01", "pm03") })
+		s.chapter("around", func(s *story) {
+			s.switchover("pm01", "pm02", "--to", "pm02")
+			s.switchover("pm02", "pm03", "--to", "PM03")
+			s.switchover("pm03", "pm01")
+		})
+		s.endLoad()
 	})
-	s.endLoad()
 }
 
 func (s *story) prepareSwitchover() {
@@ -78,7 +78,7 @@ func (s *story) switchover(from, to string, arguments ...string) {
 	for _, host := range s.lab.Hosts() {
 		s.neverCopied(host)
 	}
-	if log, err := s.lab.Exec(s.ctx, from, "sh", "-c", "ls -d "+dataDir+".* 2>/dev/null || true"); err != nil || log != "" {
+	if log, err := s.lab.Exec(s.ctx, from, "sh", "-c", "ls -d "+s.at.Data+".* 2>/dev/null || true"); err != nil || log != "" {
 		s.t.Errorf("this is left on %s: %s (%v)", from, log, err)
 	}
 }
@@ -216,14 +216,16 @@ func (s *story) awaitPromotable(primary, host string, arguments ...string) {
 
 // A writer gives each row a number of its own, and notes it once the commit is acknowledged. A connection that ends leaves
 // one row in doubt, whose number is not used again.
-const writer = `attempt=0
+const writer = `#!/bin/sh
+attempt=0
 while :; do
 	attempt=$((attempt + 1))
-	seq -f "INSERT INTO ledger SELECT $0, $attempt::bigint * 10000000 + %.0f FROM pg_sleep(0.02) RETURNING id;" 1 9999999 |
+	seq -f "INSERT INTO ledger SELECT $1, $attempt::bigint * 10000000 + %.0f FROM pg_sleep(0.02) RETURNING id;" 1 9999999 |
 		psql -XAtq -v ON_ERROR_STOP=1 'host=` + testenv.VIP + ` user=postgres dbname=postgres connect_timeout=2 tcp_user_timeout=3000 passfile=/var/lib/pgsql/.pgpass' \
-			2>/dev/null | sed -u "s/^/$0,/" >>/var/lib/pgsql/acknowledged.$0
+			2>/dev/null | sed -u "s/^/$1,/" >>/var/lib/pgsql/acknowledged.$1
 	sleep 0.5
-done`
+done
+`
 
 const writers = 3
 
@@ -232,10 +234,12 @@ func (s *story) startLoad() {
 	s.t.Helper()
 	_, err := s.lab.VIPSQL(s.ctx, "CREATE TABLE ledger (writer int, id bigint, payload text DEFAULT repeat('x', 200), PRIMARY KEY (writer, id))")
 	s.must(err)
+	s.must(s.lab.WriteFile(s.ctx, s.loadHost(), "/usr/local/bin/writer", writer, 0o755))
+	s.must(s.lab.WriteFile(s.ctx, s.loadHost(), "/etc/systemd/system/writer@.service",
+		"[Service]\nUser=postgres\nExecStart=/usr/local/bin/writer %i\n", 0o644))
 	for n := range writers {
-		s.must(s.lab.Enable(s.ctx, s.loadHost(), testenv.Service{
-			Name: fmt.Sprintf("writer%d", n), User: "postgres", Group: "postgres", Argv: []string{"sh", "-c", writer, fmt.Sprint(n)},
-		}))
+		_, err := s.lab.Exec(s.ctx, s.loadHost(), "systemctl", "start", fmt.Sprintf("writer@%d", n))
+		s.must(err)
 	}
 	s.awaitAcknowledged()
 }
@@ -259,7 +263,8 @@ func (s *story) endLoad() {
 	s.t.Helper()
 	s.awaitAcknowledged()
 	for n := range writers {
-		s.must(s.lab.Disable(s.ctx, s.loadHost(), fmt.Sprintf("writer%d", n)))
+		_, err := s.lab.Exec(s.ctx, s.loadHost(), "systemctl", "stop", fmt.Sprintf("writer@%d", n))
+		s.must(err)
 	}
 	_, err := s.lab.ExecAs(s.ctx, "postgres", "postgres", s.loadHost(), "sh", "-c",
 		`psql -XAtq -v ON_ERROR_STOP=1 'host=`+testenv.VIP+` user=postgres dbname=postgres passfile=/var/lib/pgsql/.pgpass' -c 'CREATE TABLE acknowledged (writer int, id bigint)' &&

@@ -1,8 +1,6 @@
 package stories
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -12,25 +10,25 @@ import (
 // TestRejoinInTrouble: WAL that only the archive has, disks that are too small or become full, and a network that is cut.
 func TestRejoinInTrouble(t *testing.T) {
 	inLong(t)
-	t.Parallel()
-	s := tell(t, testenv.Config{
+	on(t, debian13Only, ownLayout, testenv.Config{
 		NoFencing: true,
 		PostgreSQL: map[string]string{
 			"archive_mode": "on", "archive_command": "mkdir -p " + archiveDir + " && cp %p " + archiveDir + "/%f",
 		},
+	}, func(s *story) {
+		primary := s.primary()
+		s.start(s.lab.Hosts()...)
+		s.awaitRight(patience, primary)
+		host := s.others(primary)[0]
+		s.mark(host)
+		s.chapter("archive", func(s *story) { s.rejoinByArchive(primary, host) })
+		s.stopWithLock(host)
+		s.ownDisks(host)
+		s.must(s.lab.Unstandby(s.ctx, host))
+		s.chapter("disk full", func(s *story) { s.diskFull(host) })
+		s.chapter("network cut", func(s *story) { s.networkCut(primary, host) })
+		s.chapter("pg_wal elsewhere", func(s *story) { s.copyWithWAL(primary, host) })
 	})
-	primary := s.primary()
-	s.start(s.lab.Hosts()...)
-	s.awaitRight(patience, primary)
-	host := s.others(primary)[0]
-	s.mark(host)
-	s.chapter("archive", func(s *story) { s.rejoinByArchive(primary, host) })
-	s.stopWithLock(host)
-	s.ownDisks(host)
-	s.must(s.lab.Unstandby(s.ctx, host))
-	s.chapter("disk full", func(s *story) { s.diskFull(host) })
-	s.chapter("network cut", func(s *story) { s.networkCut(primary, host) })
-	s.chapter("pg_wal elsewhere", func(s *story) { s.copyWithWAL(primary, host) })
 }
 
 // rejoinByArchive: the primary has lost the WAL that the host needs, and the archive has it, at last whole.
@@ -43,23 +41,20 @@ func (s *story) rejoinByArchive(primary, host string) {
 		out := s.ask(primary, "SELECT last_archived_wal FROM pg_stat_archiver")
 		return out >= s.ask(primary, "SELECT pg_walfile_name('"+s.ask(primary, "SELECT pg_current_wal_lsn()")+"'::pg_lsn - 16777216)"), out
 	})
-	files, err := filepath.Glob(filepath.Join(s.lab.HostDir(primary), "pgsql/archive/*"))
-	s.must(err)
-	from := s.asOwner(host, "ls "+dataDir+"/pg_wal | grep -E '^[0-9A-F]{24}$' | tail -n 1")
+	from := s.asOwner(host, "ls "+s.at.Data+"/pg_wal | grep -E '^[0-9A-F]{24}$' | tail -n 1")
 	s.asOwner(host, "mkdir "+archiveDir)
 	missing := ""
-	for _, file := range files {
-		text, err := os.ReadFile(file)
+	for _, name := range s.archive(primary) {
+		text, err := s.lab.Exec(s.ctx, primary, "cat", archiveDir+"/"+name)
 		s.must(err)
-		name := filepath.Base(file)
-		target := filepath.Join(s.lab.HostDir(host), "pgsql/archive", name)
+		target := archiveDir + "/" + name
 		if missing == "" && name > from && !strings.Contains(name, ".") {
 			missing = name
 			target += ".away"
 		}
-		s.must(os.WriteFile(target, text, 0o600))
+		s.must(s.lab.WriteFile(s.ctx, host, target, text, 0o600))
 	}
-	_, err = s.lab.Exec(s.ctx, host, "chown", "-R", "postgres:postgres", archiveDir)
+	_, err := s.lab.Exec(s.ctx, host, "chown", "-R", "postgres:postgres", archiveDir)
 	s.must(err)
 	if out, status := s.rejoin(host, "--method", "archive", "--yes"); status != 1 || !strings.Contains(out, missing+" is not in the WAL archive") {
 		s.t.Fatalf("an archive without %s: %d", missing, status)
@@ -75,9 +70,9 @@ func (s *story) rejoinByArchive(primary, host string) {
 func (s *story) ownDisks(host string) {
 	_, err := s.lab.Exec(s.ctx, host, "sh", "-ec", `mkdir /var/lib/pgnew /var/lib/pgwal
 mount -t tmpfs -o size=600m,mode=755 tmpfs /var/lib/pgwal
-mv `+dataDir+`/pg_wal /var/lib/pgwal/pg
-ln -s /var/lib/pgwal/pg `+dataDir+`/pg_wal
-chown -h postgres:postgres /var/lib/pgwal `+dataDir+`/pg_wal
+mv `+s.at.Data+`/pg_wal /var/lib/pgwal/pg
+ln -s /var/lib/pgwal/pg `+s.at.Data+`/pg_wal
+chown -h postgres:postgres /var/lib/pgwal `+s.at.Data+`/pg_wal
 mount -t tmpfs -o size=300m,mode=700 tmpfs /var/lib/pgnew
 cp -a /var/lib/pgsql/. /var/lib/pgnew
 mount --move /var/lib/pgnew /var/lib/pgsql`)
@@ -160,7 +155,7 @@ func (s *story) copyWithWAL(primary, host string) {
 		if out, status := s.rejoin(host, "--yes", "--method", "copy"); status != 0 {
 			s.t.Fatalf("rejoin ends with %d: %s", status, out)
 		}
-		if got := s.asOwner(host, "readlink "+dataDir+"/pg_wal; ls -d /var/lib/pgwal/*"); got != leads+"\n"+leads {
+		if got := s.asOwner(host, "readlink "+s.at.Data+"/pg_wal; ls -d /var/lib/pgwal/*"); got != leads+"\n"+leads {
 			s.t.Errorf("pg_wal leads to, and there is: %s", got)
 		}
 		s.awaitRight(patience, primary)
