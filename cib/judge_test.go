@@ -30,7 +30,7 @@ const older, newest = "Debian 12", "Debian 13"
 
 func systems(t testing.TB) []system {
 	t.Helper()
-	folder := cmp.Or(os.Getenv("PGREX_PACEMAKER_TOOLS"), "/var/cache/pgrex-test/debian13/tools")
+	folder := cmp.Or(os.Getenv("PGREX_PACEMAKER_TOOLS"), "/var/cache/pgrex-test/debian13-tools")
 	if _, err := os.Stat(filepath.Join(folder, "crm_mon")); err != nil {
 		t.Fatalf("%v; run hack/debian13, which makes it", err)
 	}

@@ -86,7 +86,7 @@ func TestLab(t *testing.T) {
 		{"hosts are apart", testApart}, {"nothing reaches the machine", testMachine}, {"commands", testCommands}, {"data", testData},
 		{"units", testUnits},
 		{"load", testLoad}, {"failover and rewind", testFailover}, {"copy", testCopy}, {"power", testPower},
-		{"standby mode", testStandby}, {"fencing", testFencing},
+		{"standby mode", testStandby},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.test(tool{t, lab, kept}) }) {
 			t.FailNow()
@@ -350,34 +350,66 @@ func testStandby(t tool) {
 	t.must(t.lab.WaitStreaming(ctx, "a"))
 }
 
-// testFencing: a host without network is powered off by the other one, and so is one whose primary hangs.
-func testFencing(t tool) {
-	ctx, begin := t.Context(), time.Now()
-	off := func(host string) func(context.Context) (bool, error) {
-		return func(ctx context.Context) (bool, error) {
-			state, err := t.lab.state(ctx, host)
-			return err == nil && !state.On, err
+// TestFencing: a host without network is powered off by the other one, and in long so is one whose primary hangs; on hosts laid
+// out otherwise, and with pg_wal on its own file system.
+func TestFencing(t *testing.T) {
+	t.Parallel()
+	lab := bootLab(t, Config{
+		System: "debian12", Layout: LayoutDebian, Hosts: []string{"a", "b"}, Monitor: 3 * time.Second, WALBytes: minWALBytes,
+	})
+	tool := tool{t, lab, ""}
+	for _, host := range lab.Hosts() {
+		tool.awaitRunning(host)
+		if got := tool.exec(host, "stat", "--file-system", "--format=%T", lab.Paths().Data+"/pg_wal/"); got != "tmpfs" {
+			t.Errorf("pg_wal of %s is on %s", host, got)
 		}
 	}
-	t.must(t.lab.Cut(ctx, "a"))
-	t.timed("fencing of a host without network", t.lab.WaitFor(ctx, "the fencing of a", off("a")), begin)
-	t.must(t.lab.Heal(ctx, "a"))
-	t.must(t.lab.On(ctx, "a"))
-	t.must(t.lab.WaitStreaming(ctx, "a"))
-	t.must(t.lab.WaitFor(ctx, "a as a standby that can take over", func(ctx context.Context) (bool, error) {
-		status, err := t.lab.Status(ctx)
-		return err == nil && status.Hosts[0].Status == "HS:sync", err
+	if got := tool.sql("a", "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_replication USING (pid); SHOW config_file"); got != "t\n"+lab.Paths().Config {
+		t.Errorf("TLS to the standby, and the configuration: %q", got)
+	}
+	tool.fenceCut()
+	if os.Getenv("PGREX_LONG") != "" {
+		tool.fenceFrozen()
+	}
+}
+
+// awaitOff waits until a host has lost its power.
+func (t tool) awaitOff(host string) {
+	t.Helper()
+	t.must(t.lab.WaitFor(t.Context(), "the fencing of "+host, func(ctx context.Context) (bool, error) {
+		state, err := t.lab.state(ctx, host)
+		return err == nil && !state.On, err
 	}))
-	t.must(t.lab.Freeze(ctx, "b"))
+}
+
+func (t tool) fenceCut() {
+	ctx, begin := t.Context(), time.Now()
+	t.must(t.lab.WaitStreaming(ctx, "b"))
+	t.must(t.lab.Cut(ctx, "b"))
+	t.awaitOff("b")
+	t.timed("fencing of a host without network", nil, begin)
+	t.must(t.lab.Heal(ctx, "b"))
+	t.must(t.lab.On(ctx, "b"))
+	t.must(t.lab.WaitStreaming(ctx, "b"))
+}
+
+func (t tool) fenceFrozen() {
+	ctx := t.Context()
+	t.must(t.lab.WaitFor(ctx, "b as a standby that can take over", func(ctx context.Context) (bool, error) {
+		status, err := t.lab.Status(ctx)
+		return err == nil && status.Hosts[1].Status == "HS:sync", err
+	}))
+	t.must(t.lab.Freeze(ctx, "a"))
 	limited, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	if _, err := t.lab.SQL(limited, "b", "SELECT 1"); err == nil {
+	if _, err := t.lab.SQL(limited, "a", "SELECT 1"); err == nil {
 		t.Error("a frozen server answers")
 	}
-	t.must(t.lab.Thaw(ctx, "b"))
-	t.sql("b", "SELECT 1")
-	begin = time.Now()
-	t.must(t.lab.Freeze(ctx, "b"))
-	t.timed("fencing of a frozen primary", t.lab.WaitFor(ctx, "the fencing of b", off("b")), begin)
-	t.timed("failover from a frozen primary", t.lab.WaitPrimary(ctx, "a"), begin)
+	t.must(t.lab.Thaw(ctx, "a"))
+	t.sql("a", "SELECT 1")
+	begin := time.Now()
+	t.must(t.lab.Freeze(ctx, "a"))
+	t.awaitOff("a")
+	t.timed("fencing of a frozen primary", nil, begin)
+	t.timed("failover from a frozen primary", t.lab.WaitPrimary(ctx, "b"), begin)
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) addLook(root *cobra.Command) {
-	root.AddCommand(a.statusCommand(), a.execCommand(), a.sqlCommand(), a.logsCommand())
+	root.AddCommand(a.statusCommand(), a.execCommand(), a.sqlCommand(), a.logsCommand(), a.putCommand())
 }
 
 func (a *app) statusCommand() *cobra.Command {
