@@ -1,7 +1,8 @@
-# Sourced by hack/test and hack/demo: the Debian packages that the lab and the tests need, and how to get them.
+# Sourced by the scripts beside it: the Debian packages that the lab and the tests need of this machine, and how to get them. What
+# the lab's hosts need is in their systems' roots.
 
-lab_packages="pacemaker corosync pacemaker-cli-utils resource-agents crmsh iproute2 postgresql-15"
-test_packages="$lab_packages systemd gcc libc6-dev"
+lab_packages="debootstrap debian-archive-keyring util-linux"
+test_packages="$lab_packages pacemaker pacemaker-cli-utils resource-agents postgresql-15 systemd gcc libc6-dev"
 
 # missing_packages PACKAGE...: prints those that are not installed.
 missing_packages() {

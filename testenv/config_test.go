@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"cmp"
 	"encoding/xml"
 	"io"
 	"os"
@@ -49,11 +50,11 @@ func TestConfigIsChecked(t *testing.T) {
 	}
 }
 
-// TestCIBIsValid has Pacemaker judge the configuration of labs of all kinds.
+// TestCIBIsValid has each system's Pacemaker judge the configuration of labs of all kinds.
 func TestCIBIsValid(t *testing.T) {
-	tool, err := exec.LookPath("crm_verify")
-	if err != nil {
-		t.Fatalf("%v; install pacemaker-cli-utils", err)
+	tools := map[string]string{
+		"debian12": "/usr/sbin/crm_verify",
+		"debian13": filepath.Join(cmp.Or(os.Getenv("PGREX_PACEMAKER_TOOLS"), "/var/cache/pgrex-test/debian13-tools"), "crm_verify"),
 	}
 	for name, c := range map[string]Config{
 		"three hosts":     {},
@@ -73,7 +74,7 @@ func TestCIBIsValid(t *testing.T) {
 			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if out, err := exec.CommandContext(t.Context(), tool, "--verbose", "--xml-file", path).CombinedOutput(); err != nil {
+			if out, err := exec.CommandContext(t.Context(), tools[c.System], "--verbose", "--xml-file", path).CombinedOutput(); err != nil {
 				t.Errorf("%v: %s", err, out)
 			}
 			if has := strings.Contains(text, "replication_slot_name"); has != (c.Slots != "") {

@@ -178,23 +178,23 @@ func (c Config) cib() string {
 `, nvpairs("fence", map[string]string{"pcmk_host_list": strings.Join(c.Hosts, " ")}))
 	}
 	meta := map[string]string{"clone-max": strconv.Itoa(len(c.Hosts)), "clone-node-max": "1", "notify": "true", "priority": "1"}
-	element, promoted := "clone", "Promoted"
+	element, promoted, schema := "clone", "Promoted", "pacemaker-4.0"
 	if c.system().Suite == "bookworm" { // as PG-REX wrote it for Pacemaker 2.1; Pacemaker 3 no longer reads it
-		element, promoted = "master", "Master"
+		element, promoted, schema = "master", "Master", "pacemaker-3.7"
 		meta["master-max"], meta["master-node-max"] = "1", "1"
 	} else {
 		meta["promotable"], meta["promoted-max"], meta["promoted-node-max"] = "true", "1", "1"
 	}
 	return strings.NewReplacer(
 		"{properties}", nvpairs("cib-bootstrap-options", c.properties()), "{nodes}", nodes.String(), "{vip}", VIP,
-		"{element}", element, "{promoted}", promoted, "{meta}", nvpairs(clone+"-meta_attributes", meta),
+		"{schema}", schema, "{element}", element, "{promoted}", promoted, "{meta}", nvpairs(clone+"-meta_attributes", meta),
 		"{parameters}", nvpairs("pgsql-instance_attributes", c.agentParameters()),
 		"{primary-monitor}", c.Monitor.String(), "{standby-monitor}", (c.Monitor + time.Second).String(),
 		"{on-demote}", onFail["demote"], "{on-stop}", onFail["stop"], "{fence}", fence.String(),
 	).Replace(cibText)
 }
 
-const cibText = `<cib crm_feature_set="3.16.1" validate-with="pacemaker-3.7" admin_epoch="0" epoch="1" num_updates="0">
+const cibText = `<cib crm_feature_set="3.16.1" validate-with="{schema}" admin_epoch="0" epoch="1" num_updates="0">
 <configuration>
 <crm_config><cluster_property_set id="cib-bootstrap-options">
 {properties}</cluster_property_set></crm_config>

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -307,6 +308,9 @@ func runRootScript(ctx context.Context, out io.Writer, logPath string, env []str
 		return err
 	}
 	defer func() { _ = log.Close() }()
+	// The signal at a parent's death comes when the thread that forked ends, which this one does not while it is locked.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private",
 		"bash", "-c", rootScript)
 	cmd.Env = append(env, baseEnv...)

@@ -29,17 +29,20 @@ func TestSumOfRoot(t *testing.T) {
 	if again := sum(); again != last {
 		t.Fatalf("two sums of the same root: %s and %s", last, again)
 	}
-	for what, change := range map[string]func() error{
-		"a file's size":    func() error { return os.WriteFile(path, []byte("nobody"), 0o600) },
-		"a file's mode":    func() error { return os.Chmod(path, 0o644) },
-		"another file":     func() error { return os.WriteFile(path+"-", nil, 0o600) },
-		"a link":           func() error { return os.Symlink("passwd", filepath.Join(root, "etc", "link")) },
-		"a file that went": func() error { return os.Remove(path) },
+	for _, c := range []struct {
+		what   string
+		change func() error
+	}{
+		{"a file's size", func() error { return os.WriteFile(path, []byte("nobody"), 0o600) }},
+		{"a file's mode", func() error { return os.Chmod(path, 0o400) }},
+		{"another file", func() error { return os.WriteFile(path+"-", nil, 0o600) }},
+		{"a link", func() error { return os.Symlink("passwd", filepath.Join(root, "etc", "link")) }},
+		{"a file that went", func() error { return os.Remove(path) }},
 	} {
-		must(change())
+		must(c.change())
 		now := sum()
 		if now == last {
-			t.Errorf("%s is not noticed", what)
+			t.Errorf("%s is not noticed", c.what)
 		}
 		last = now
 	}
