@@ -157,7 +157,7 @@ func (l *Lab) WaitFor(ctx context.Context, what string, condition func(context.C
 		ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
 		defer cancel()
 	}
-	return poll(ctx, 200*time.Millisecond, what, condition)
+	return poll(ctx, 300*time.Millisecond, what, condition)
 }
 
 // WaitPrimary waits until a host is the primary and takes writes.
@@ -213,7 +213,7 @@ func (l *Lab) writable(ctx context.Context) (bool, error) {
 }
 
 func (l *Lab) awaitMembers(ctx context.Context) error {
-	return poll(ctx, 100*time.Millisecond, "all hosts as members of the cluster", func(ctx context.Context) (bool, error) {
+	return poll(ctx, 200*time.Millisecond, "all hosts as members of the cluster", func(ctx context.Context) (bool, error) {
 		m, host, err := l.view(ctx)
 		if err != nil {
 			return false, err
@@ -232,14 +232,14 @@ func (l *Lab) awaitMembers(ctx context.Context) error {
 }
 
 func (l *Lab) awaitPromoted(ctx context.Context) error {
-	return poll(ctx, 100*time.Millisecond, l.config.Hosts[0]+" as the primary", func(ctx context.Context) (bool, error) {
+	return poll(ctx, 200*time.Millisecond, l.config.Hosts[0]+" as the primary", func(ctx context.Context) (bool, error) {
 		host, err := l.Primary(ctx)
 		return err == nil && host == l.config.Hosts[0], err
 	})
 }
 
 func (l *Lab) awaitWritable(ctx context.Context) error {
-	return poll(ctx, 100*time.Millisecond, "writes through the virtual IP", l.writable)
+	return poll(ctx, 200*time.Millisecond, "writes through the virtual IP", l.writable)
 }
 
 // awaitStandbys waits until every standby streams and the agent would promote one of them.

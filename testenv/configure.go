@@ -46,6 +46,9 @@ func (c Config) makeHost(index int, password string) error {
 		{"/var/lib/pacemaker/cib/cib.xml", c.cib(), "hacluster", "haclient", 0o600},
 		// The owner's password is for reaching the primary through the virtual IP only.
 		{at.Pass, "*:*:*:" + repUser + ":" + password + "\n*:*:*:" + dba + ":" + password + "\n", dba, dba, 0o600},
+		// Newer than /usr: else systemd takes the packages for updated, and builds caches at the first boot.
+		{"/etc/.updated", "", "root", "root", 0o644},
+		{"/var/.updated", "", "root", "root", 0o644},
 	} {
 		upper.file(f)
 	}

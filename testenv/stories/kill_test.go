@@ -112,9 +112,7 @@ func (s *story) killedEverywhere(primary, host, method, but string, arguments ..
 	if out, status := s.rejoin(host, "--yes"); status != 0 {
 		s.t.Fatalf("at last rejoin ends with %d: %s", status, out)
 	}
-	if ok, seen := s.streams(primary, host); !ok {
-		s.t.Fatalf("rejoin says that it is back, but: %s", seen)
-	}
+	s.awaitStreams(primary, host)
 	s.nothingOfRejoinLeft(host)
 	s.awaitRight(patience, primary)
 }

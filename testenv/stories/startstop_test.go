@@ -38,9 +38,7 @@ func TestStartAndStop(t *testing.T) {
 			s.must(err)
 			s.says(standbys[0], 2, "remove "+lockFile, "start", "--dry-run")
 			s.says(standbys[0], 0, "is started", "start", "--yes")
-			if ok, seen := s.streams(primary, standbys[0]); !ok {
-				s.t.Errorf("it does not stream: %s", seen)
-			}
+			s.awaitStreams(primary, standbys[0])
 			s.neverCopied(standbys[0])
 		})
 		s.chapter("interrupted", func(s *story) { s.stopInterrupted(primary, standbys[0]) })
@@ -74,6 +72,7 @@ func (s *story) says(host string, status int, text string, arguments ...string) 
 
 // stopInterrupted: Ctrl-C while the stop is under way. The standby streams again.
 func (s *story) stopInterrupted(primary, host string) {
+	s.awaitUnpromoted(host) // it was started just now, which takes Pacemaker a little longer than PostgreSQL
 	err := s.interrupt(host, "INT", stepDone(3), "stop")
 	out := s.interruptedOutput(host)
 	s.must(err)
@@ -139,9 +138,7 @@ func (s *story) stopAll(primary string, standbys []string) {
 	}
 	for _, host := range standbys {
 		s.says(host, 0, "is started", "start", "--yes")
-		if ok, seen := s.streams(primary, host); !ok {
-			s.t.Errorf("%s does not stream: %s", host, seen)
-		}
+		s.awaitStreams(primary, host)
 		s.neverCopied(host)
 	}
 	s.awaitRight(patience, primary)

@@ -218,12 +218,13 @@ func (s *story) must(err error) {
 	}
 }
 
-// await waits for a condition. What was last seen is in the failure.
+// await waits for a condition. What was last seen is in the failure. It looks ever less often, up to twice a second: most looks ask
+// Pacemaker, and the hosts need the processors more.
 func (s *story) await(within time.Duration, what string, condition func() (bool, string)) time.Duration {
 	s.t.Helper()
 	begin := time.Now()
 	seen := ""
-	for {
+	for pause := 100 * time.Millisecond; ; pause = min(pause*6/5, 500*time.Millisecond) {
 		ok, now := condition()
 		if ok {
 			return time.Since(begin)
@@ -232,7 +233,7 @@ func (s *story) await(within time.Duration, what string, condition func() (bool,
 		if time.Since(begin) > within {
 			s.t.Fatalf("not within %s: %s; last seen: %s", within, what, seen)
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(pause)
 	}
 }
 
@@ -461,14 +462,26 @@ func (s *story) awaitSuccessor(standbys ...string) {
 // awaitStopped waits until Pacemaker has stopped the database on a host, and has nothing more to do there.
 func (s *story) awaitStopped(host string) {
 	s.t.Helper()
-	s.await(patience, "Pacemaker has stopped the database on "+host, func() (bool, string) {
+	s.awaitHost(host, "stopped", func(h testenv.HostStatus) bool { return h.Role == "stopped" && h.Status == "STOP" })
+}
+
+// awaitUnpromoted waits until Pacemaker has started the database on a host.
+func (s *story) awaitUnpromoted(host string) {
+	s.t.Helper()
+	s.awaitHost(host, "unpromoted", func(h testenv.HostStatus) bool { return h.Role == "unpromoted" })
+}
+
+// awaitHost waits until a host is what Pacemaker should have made of it.
+func (s *story) awaitHost(host, what string, is func(testenv.HostStatus) bool) {
+	s.t.Helper()
+	s.await(patience, "the database on "+host+" is "+what, func() (bool, string) {
 		status, err := s.lab.Status(s.ctx)
 		if err != nil {
 			return false, err.Error()
 		}
 		for _, h := range status.Hosts {
 			if h.Name == host {
-				return h.Role == "stopped" && h.Status == "STOP", h.Role + " " + h.Status
+				return is(h), h.Role + " " + h.Status
 			}
 		}
 		return false, "no such host"

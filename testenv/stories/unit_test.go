@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/testenv"
 )
 
@@ -25,7 +26,7 @@ func TestUnit(t *testing.T) {
 		s.chapter("it hangs", func(s *story) { s.daemonHangs(standby) })
 		s.chapter("its sandbox", func(s *story) { s.sandbox(standby) })
 		s.chapter("Pacemaker and corosync are restarted", func(s *story) { s.clusterRestarts(primary, standby) })
-		s.chapter("its journal", func(s *story) { s.journalled(standby) })
+		s.chapter("its journal", func(s *story) { s.journalled(primary) })
 		s.awaitRight(patience, primary)
 	})
 }
@@ -205,10 +206,8 @@ func (s *story) clusterRestarts(primary, host string) {
 	s.onRoot(host, "systemctl restart pacemaker")
 	s.awaitRight(patience, primary)
 	s.onRoot(host, "systemctl stop corosync") // and Pacemaker, which needs it
-	s.await(patience, "pgrex says that it cannot read the CIB", func() (bool, string) {
-		status, err := s.status(host)
-		return err == nil && !status.Healthy, fmt.Sprint(status.Summary, err)
-	})
+	s.awaitCondition(host, model.CodeServerDown)
+	s.awaitCondition(primary, model.CodeNotAttached)
 	s.onRoot(host, "systemctl start pacemaker")
 	s.awaitRight(patience, primary)
 	if now := s.show(host, "MainPID"); now != pid {
