@@ -3,6 +3,7 @@ package testenv
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -107,6 +108,7 @@ func testApart(t tool) {
 		if got := t.exec(host, "cat", "/proc/1/comm"); got != "systemd" {
 			t.Errorf("PID 1 of %s is %q", host, got)
 		}
+		t.ownNamespaces(host)
 		t.awaitRunning(host)
 		for _, dir := range folders {
 			t.exec(host, "sh", "-c", "echo "+host+" >"+dir+"/rexlab-test")
@@ -120,6 +122,22 @@ func testApart(t tool) {
 			if _, err := os.Stat(machine + "/rexlab-test"); err == nil {
 				t.Errorf("%s of the machine was changed", machine)
 			}
+		}
+	}
+}
+
+// ownNamespaces: a host shares none with the machine but the users'.
+func (t tool) ownNamespaces(host string) {
+	t.Helper()
+	state, err := t.lab.state(t.Context(), host)
+	t.must(err)
+	for _, kind := range []string{"mnt", "uts", "ipc", "pid", "net", "cgroup"} {
+		own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", state.Process.PID, kind))
+		t.must(err)
+		machine, err := os.Readlink("/proc/self/ns/" + kind)
+		t.must(err)
+		if own == machine {
+			t.Errorf("%s has the machine's %s namespace", host, kind)
 		}
 	}
 }

@@ -6,25 +6,23 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
 
-// traces are the namespaces of a lab's processes, of its switch and of its own mounts, which must be gone with it.
+// traces are what a lab has on the machine while it is up, which must be gone with it.
 type traces struct {
-	dir        string
-	namespaces map[string]bool
-	processes  []Process
+	dir       string
+	server    Process
+	processes []Process // the server, and the hosts' PID 1
 }
-
-var namespaceLink = regexp.MustCompile(`^(mnt|uts|ipc|pid|net|cgroup):\[\d+\]$`)
 
 // tracesOf looks at a lab that runs in a folder.
 func tracesOf(t *testing.T, dir string) traces {
@@ -33,61 +31,32 @@ func tracesOf(t *testing.T, dir string) traces {
 	if err := readJSON(filepath.Join(dir, stateName), &state); err != nil {
 		t.Fatal(err)
 	}
-	tr := traces{dir: dir, namespaces: map[string]bool{}, processes: []Process{state.Server}}
-	tr.processes = slices.AppendSeq(tr.processes, maps.Values(state.Hosts))
-	mine := map[string]bool{}
-	for _, link := range namespacesOf("self") {
-		mine[link] = true
-	}
+	tr := traces{dir: dir, server: state.Server}
+	tr.processes = append(slices.Collect(maps.Values(state.Hosts)), state.Server)
 	for _, p := range tr.processes {
-		for _, link := range namespacesOf(fmt.Sprint(p.PID)) {
-			if !mine[link] {
-				tr.namespaces[link] = true
-			}
+		if p.PID == 0 {
+			continue // not there yet
 		}
-	}
-	if want := len(state.Hosts)*6 + 2; len(tr.namespaces) != want {
-		t.Fatalf("the lab has the namespaces %v, not %d", tr.namespaces, want)
+		if mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", p.PID)); err == nil && p == tr.server && !bytes.Contains(mounts, []byte(dir)) {
+			t.Errorf("the lab process mounts nothing in %s, so a mount that is left would not be found", dir)
+		}
 	}
 	return tr
 }
 
-// namespacesOf are the namespaces that a process is in or holds open.
-func namespacesOf(pid string) []string {
-	var found []string
-	for _, folder := range []string{"ns", "fd"} {
-		links, _ := filepath.Glob(filepath.Join("/proc", pid, folder, "*"))
-		for _, l := range links {
-			if target, err := os.Readlink(l); err == nil && namespaceLink.MatchString(target) {
-				found = append(found, target)
-			}
-		}
-	}
-	return found
-}
-
-// gone waits until the kernel has cleaned up, and says what is left. Processes that start from now on do not count: the
-// kernel gives a namespace's number to the next one that is made, which may be another lab's.
+// gone waits until the kernel has cleaned up, and says what is left.
 func (tr traces) gone(t *testing.T) {
 	t.Helper()
-	now := bootTicks(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	err := poll(ctx, 20*time.Millisecond, "the end of everything that the lab made", func(context.Context) (bool, error) {
+	err := poll(ctx, 50*time.Millisecond, "the end of everything that the lab made", func(context.Context) (bool, error) {
 		for _, p := range tr.processes {
 			if p.Alive() {
 				return false, fmt.Errorf("process %d lives", p.PID)
 			}
 		}
-		if err := tr.held(now); err != nil {
+		if err := tr.held(); err != nil {
 			return false, err
-		}
-		mounts, err := os.ReadFile("/proc/self/mountinfo")
-		if err != nil {
-			return false, err
-		}
-		if bytes.Contains(mounts, []byte(tr.dir)) || bytes.Contains(mounts, []byte("rexlab")) {
-			return false, fmt.Errorf("a mount is left: %s", mounts)
 		}
 		links, err := os.ReadFile("/proc/net/dev")
 		if err != nil {
@@ -103,46 +72,30 @@ func (tr traces) gone(t *testing.T) {
 	}
 	SweepCgroups() // as every command does
 	for _, mounted := range cgroupMounts() {
-		if _, err := os.Stat(labCgroup(mounted, tr.processes[0])); err == nil {
+		if _, err := os.Stat(labCgroup(mounted, tr.server)); err == nil {
 			t.Errorf("its cgroups are left in %s", mounted)
 		}
 	}
 }
 
-// held tells which process of before a moment is in one of the lab's namespaces, or holds one open.
-func (tr traces) held(before uint64) error {
-	pids, err := filepath.Glob("/proc/[0-9]*")
+// held tells which process is in one of the lab's cgroups, where all of its hosts' are, or in a mount namespace with one of its
+// mounts.
+func (tr traces) held() error {
+	folders, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return err
 	}
-	for _, folder := range pids {
-		pid, _ := strconv.Atoi(filepath.Base(folder)) // digits only, as globbed
-		p, err := processOf(pid)
-		if err != nil || p.Start > before {
-			continue
+	cgroup := []byte(filepath.Base(labCgroup("", tr.server)) + "/")
+	for _, folder := range folders {
+		command, _ := os.ReadFile(filepath.Join(folder, "cmdline")) // what has ended by now has nothing
+		if in, err := os.ReadFile(filepath.Join(folder, "cgroup")); err == nil && bytes.Contains(in, cgroup) {
+			return fmt.Errorf("%s (%q) is in %s", folder, command, in)
 		}
-		for _, link := range namespacesOf(filepath.Base(folder)) {
-			if tr.namespaces[link] {
-				command, _ := os.ReadFile(filepath.Join(folder, "cmdline"))
-				return fmt.Errorf("process %d (%q) holds %s", pid, command, link)
-			}
+		if mounts, err := os.ReadFile(filepath.Join(folder, "mountinfo")); err == nil && bytes.Contains(mounts, []byte(tr.dir+"/")) {
+			return fmt.Errorf("%s (%q) has a mount of the lab", folder, command)
 		}
 	}
 	return nil
-}
-
-// bootTicks is the time since the machine's boot in the clock ticks of /proc/PID/stat, of which there are 100 in a second.
-func bootTicks(t *testing.T) uint64 {
-	t.Helper()
-	text, err := os.ReadFile("/proc/uptime")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var seconds float64
-	if _, err := fmt.Sscan(string(text), &seconds); err != nil {
-		t.Fatal(err)
-	}
-	return uint64(seconds * 100)
 }
 
 // bootUntil boots two hosts in another process until a stage is done.
@@ -214,7 +167,7 @@ func TestKilledLab(t *testing.T) {
 	if _, err := Up(t.Context(), Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), "a lab is up") {
 		t.Errorf("a second lab in the folder of one that is up: %v", err)
 	}
-	if err := tr.processes[0].kill(); err != nil {
+	if err := tr.server.kill(); err != nil {
 		t.Fatal(err)
 	}
 	tr.gone(t)
@@ -234,6 +187,40 @@ func TestKilledLab(t *testing.T) {
 	tr.gone(t)
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("the folder is left: %v", err)
+	}
+}
+
+// TestKilledAnytime: whenever the lab process is killed, or the one that boots it, nothing is left but files and empty cgroups, and
+// Remove removes the files.
+func TestKilledAnytime(t *testing.T) {
+	t.Parallel()
+	needLab(t)
+	times := 4
+	if os.Getenv("PGREX_LONG") != "" {
+		times = 40
+	}
+	for range times {
+		dir := filepath.Join(t.TempDir(), "lab")
+		cmd := bootUntil(t, dir, "hosts of")
+		moment := time.Duration(rand.Int64N(int64(6 * time.Second)))
+		<-time.After(moment)
+		tr, whose := tracesOf(t, dir), "the process that boots it"
+		if rand.IntN(2) == 0 {
+			whose = "the lab process"
+			if err := tr.server.kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Logf("after %s: killed is %s", moment.Round(time.Millisecond), whose)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		tr.gone(t)
+		if err := Remove(t.Context(), dir); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("the folder is left: %v", err)
+		}
 	}
 }
 

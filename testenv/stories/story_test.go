@@ -79,7 +79,8 @@ var (
 	ownLayout = []place{debian13, debian12}
 )
 
-// on tells a story in the places that are named, and with --long in all where it holds.
+// on tells a story in the places that are named, and with --long in all where it holds. PGREX_PLACES names others for a single run,
+// such as "debian12-pgrex debian13-debian".
 func on(t *testing.T, named, all []place, config testenv.Config, story func(s *story)) {
 	t.Helper()
 	if os.Getenv("PGREX_NO_LAB") != "" {
@@ -87,6 +88,9 @@ func on(t *testing.T, named, all []place, config testenv.Config, story func(s *s
 	}
 	if long() {
 		named = all
+	}
+	if only := os.Getenv("PGREX_PLACES"); only != "" {
+		named = slices.DeleteFunc(slices.Clone(everywhere), func(p place) bool { return !slices.Contains(strings.Fields(only), p.String()) })
 	}
 	t.Parallel()
 	for _, at := range named {
