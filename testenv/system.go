@@ -243,7 +243,7 @@ func (s System) makeAlone(ctx context.Context, out io.Writer) error {
 	if err := unix.Statfs(rootsDir, &disk); err != nil {
 		return err
 	}
-	if free := disk.Bavail * uint64(disk.Bsize); free < rootSpace { //nolint:gosec // a block's size is positive
+	if free := disk.Bavail * uint64(disk.Bsize); free < rootSpace {
 		return fmt.Errorf("%s has %d MiB left, and a root takes %d MiB: make room", rootsDir, free>>20, rootSpace>>20)
 	}
 	mirror, err := packageSource(ctx)
@@ -283,7 +283,7 @@ func packageSource(ctx context.Context) (string, error) {
 		return "", errors.New("debootstrap is missing; install it: apt-get install --no-install-recommends debootstrap")
 	}
 	if _, err := os.Stat(keyring); err != nil {
-		return "", fmt.Errorf("Debian's keys are missing: %w; install them: apt-get install debian-archive-keyring", err)
+		return "", fmt.Errorf("the keys of Debian are missing: %w; install them: apt-get install debian-archive-keyring", err)
 	}
 	out, err := runGroup(ctx, nil, baseEnv, []string{"sh", "-c", ask})
 	if err == nil && out == "" { // apt has no lists yet
@@ -313,7 +313,7 @@ func runRootScript(ctx context.Context, out io.Writer, logPath string, env []str
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private",
 		"bash", "-c", rootScript)
-	cmd.Env = append(env, baseEnv...)
+	cmd.Env = slices.Concat(env, baseEnv)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = log

@@ -87,7 +87,9 @@ func newJournalHandler(out io.Writer, options *slog.HandlerOptions) slog.Handler
 	return journalHandler{mu: &sync.Mutex{}, out: out, line: line, text: slog.NewTextHandler(line, options)}
 }
 
-func (h journalHandler) Enabled(ctx context.Context, level slog.Level) bool { return h.text.Enabled(ctx, level) }
+func (h journalHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.text.Enabled(ctx, level)
+}
 
 func (h journalHandler) Handle(ctx context.Context, record slog.Record) error {
 	h.mu.Lock()

@@ -46,14 +46,14 @@ func runIn(t *testing.T, arguments ...string) (string, error) {
 func TestUsage(t *testing.T) {
 	var failed failure
 	for _, wrong := range []string{
-		"dance", "up pm01", "up --data much", "crash", "crash a b", "exec a", "sql a", "load a --wal x", "copy a --off", "service a b",
-		"service a b --stop -- true",
+		"dance", "up pm01", "up --data much", "crash", "crash a b", "exec a", "sql a", "load a --wal x", "copy a --off", "put a b",
+		"systems make debian11", "systems b", "up --monitor often",
 	} {
 		if _, err := runIn(t, strings.Fields(wrong)...); err == nil || errors.As(err, &failed) {
 			t.Errorf("rexlab %s: %v is no error of usage", wrong, err)
 		}
 	}
-	for _, fails := range []string{"status", "down", "crash a", "exec a -- true", "sql a x", "logs a", "rewind a", "service a b -- true"} {
+	for _, fails := range []string{"status", "down", "crash a", "exec a -- true", "sql a x", "logs a", "rewind a", "put a b /c", "up --system debian11", "up --layout redhat", "up --monitor 10ms"} {
 		if _, err := runIn(t, strings.Fields(fails)...); !errors.As(err, &failed) {
 			t.Errorf("rexlab %s: %v is an error of usage", fails, err)
 		}
