@@ -1,8 +1,8 @@
 # Sourced by the scripts beside it: the Debian packages that the lab and the tests need of this machine, and how to get them. What
 # the lab's hosts need is in their systems' roots.
 
-lab_packages="debootstrap debian-archive-keyring util-linux"
-test_packages="$lab_packages pacemaker pacemaker-cli-utils resource-agents postgresql-15 systemd gcc libc6-dev"
+lab_packages="debootstrap debian-archive-keyring util-linux systemd"
+test_packages="$lab_packages pacemaker pacemaker-cli-utils resource-agents postgresql-15 gcc libc6-dev"
 
 # missing_packages PACKAGE...: prints those that are not installed.
 missing_packages() {
@@ -28,9 +28,10 @@ install_packages() {
 		policy=/usr/sbin/policy-rc.d
 		cluster=/etc/postgresql-common/createcluster.d/pgrex.conf
 		trap 'rm -f "$cluster"; [ -z "${made:-}" ] || rm -f "$policy"' EXIT
-		if [ ! -e "$policy" ]; then
+		# Ours, if another run was killed.
+		if [ ! -e "$policy" ] || grep -q 'for the tests of pgrex' "$policy"; then
 			made=1
-			printf '#!/bin/sh\nexit 101\n' >"$policy"
+			printf '#!/bin/sh\n# for the tests of pgrex: nothing is started while packages are installed\nexit 101\n' >"$policy"
 			chmod 755 "$policy"
 		fi
 		mkdir -p "${cluster%/*}"

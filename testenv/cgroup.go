@@ -20,13 +20,18 @@ const cgroupName = "cgroup"
 // cgroupPrefix begins the names of the labs' cgroups; the process and the time of its start follow.
 const cgroupPrefix = "rexlab-"
 
-// mountCgroups mounts the cgroups for the lab process.
+// mountCgroups gives the lab process the cgroups: those of the machine, if it has mounted them, since a mount of our own could
+// change the options that all of them share.
 func mountCgroups(dir string) error {
 	target := filepath.Join(dir, cgroupName)
 	if err := os.Mkdir(target, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := unix.Mount("cgroup2", target, "cgroup2", noExtras, ""); err != nil {
+	source, kind, flags := "cgroup2", "cgroup2", uintptr(noExtras)
+	if found := cgroupMounts(); len(found) > 0 {
+		source, kind, flags = found[0], "", unix.MS_BIND
+	}
+	if err := unix.Mount(source, target, kind, flags, ""); err != nil {
 		return fmt.Errorf("mount the cgroups (the kernel must have cgroup v2): %w", err)
 	}
 	return nil
@@ -88,8 +93,7 @@ func parseProcess(pid, start string) (Process, error) {
 	return Process{PID: n, Start: begun}, err
 }
 
-// SweepCgroups removes what killed labs have left of cgroups on this machine. They hold no process and cost nothing; whoever
-// runs a lab's command removes them.
+// SweepCgroups removes the empty cgroups that killed labs have left on this machine.
 func SweepCgroups() {
 	if os.Geteuid() != 0 {
 		return

@@ -181,7 +181,11 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, append(text, '\n'), 0o600)
+	// Whole or not at all: on a full disk, too.
+	if err := os.WriteFile(path+".new", append(text, '\n'), 0o600); err != nil {
+		return errors.Join(err, os.Remove(path+".new"))
+	}
+	return os.Rename(path+".new", path)
 }
 
 func readJSON(path string, v any) error {

@@ -18,7 +18,11 @@ import (
 func (c Config) makeHost(index int, password string) error {
 	dir := hostDir(c.Dir, index)
 	for _, name := range []string{upperName, workName, rootName} {
-		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil { //nolint:gosec // the upper folder becomes the host's /
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return err
+		}
+		if err := os.Chmod(path, 0o755); err != nil { //nolint:gosec // the upper folder's mode is that of the host's /
 			return err
 		}
 	}

@@ -25,6 +25,7 @@ type HostState struct {
 	Name    string  `json:"name"`
 	Address string  `json:"address"`
 	On      bool    `json:"on"`
+	Ready   bool    `json:"ready"`   // its systemd takes orders
 	Cut     bool    `json:"cut"`     // no network
 	Process Process `json:"process"` // PID 1, as the machine sees it
 }
@@ -56,7 +57,7 @@ func outcome(err error) string {
 func (l *labProcess) states() []HostState {
 	var states []HostState
 	for _, h := range l.hosts {
-		s := HostState{Name: h.name, Address: address(h.index), Cut: h.cut.Load()}
+		s := HostState{Name: h.name, Address: address(h.index), Cut: h.cut.Load(), Ready: h.ready.Load()}
 		if p := h.process.Load(); p != nil {
 			s.On, s.Process = true, *p
 		}

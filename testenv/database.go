@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -90,19 +91,21 @@ if echo "$out" | grep -E 'ERROR:|FATAL:|PANIC:' >&2; then exit 1; fi`},
 // copyDatabase gives every other host the first one's database. The server has been shut down, so a copy of its files
 // is what pg_basebackup would give.
 func (l *Lab) copyDatabase(ctx context.Context) error {
-	roots := map[string]string{}
+	pids, roots := map[string]string{}, map[string]string{}
 	for _, host := range l.config.Hosts {
 		state, err := l.state(ctx, host)
 		if err != nil {
 			return err
 		}
+		pids[host] = strconv.Itoa(state.Process.PID)
 		roots[host] = fmt.Sprintf("/proc/%d/root", state.Process.PID)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, host := range l.config.Hosts[1:] {
 		group.Go(func() error {
 			for _, dir := range l.config.copied() {
-				argv := []string{"cp", "-a", "--no-target-directory", roots[l.config.Hosts[0]] + dir, roots[host] + dir}
+				// In the host's process namespace, so that it ends with the host.
+				argv := []string{"nsenter", "--target", pids[host], "--pid", "--", "cp", "-a", "--no-target-directory", roots[l.config.Hosts[0]] + dir, roots[host] + dir}
 				if _, err := runGroup(ctx, nil, baseEnv, argv); err != nil {
 					return fmt.Errorf("copy the database to %s: %w", host, err)
 				}

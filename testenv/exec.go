@@ -71,13 +71,16 @@ func (l *Lab) Command(ctx context.Context, host string, argv ...string) ([]strin
 	if !state.On {
 		return nil, nil, fmt.Errorf("%s has no power: 'rexlab on %s' gives it", host, host)
 	}
+	if !state.Ready {
+		return nil, nil, fmt.Errorf("%s is being booted", host)
+	}
 	var denied []string
 	for _, c := range deniedCapabilities {
 		denied = append(denied, "-"+c.name)
 	}
 	command := []string{"/usr/bin/nsenter", "--target", strconv.Itoa(state.Process.PID),
 		"--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", "--",
-		"setpriv", "--bounding-set=" + strings.Join(denied, ","), "--"}
+		"setpriv", "--inh-caps=-all", "--bounding-set=" + strings.Join(denied, ","), "--"}
 	return append(command, argv...), append([]string{"HOME=/root", "USER=root", "LOGNAME=root"}, baseEnv...), nil
 }
 
@@ -114,7 +117,7 @@ func (l *Lab) WriteFile(ctx context.Context, host, target, text string, mode os.
 // install writes a file beside its name first, so that a program that runs can be replaced.
 func (l *Lab) install(ctx context.Context, host string, from io.Reader, target string, mode os.FileMode) error {
 	command, env, err := l.Command(ctx, host, "sh", "-ec",
-		`mkdir -p "$(dirname "$1")"; rm -f "$1.new"; cat >"$1.new"; chmod "$2" "$1.new"; mv "$1.new" "$1"`, "sh", target, fmt.Sprintf("%o", mode))
+		`umask 022; mkdir -p "$(dirname "$1")"; rm -f "$1.new"; cat >"$1.new"; chmod "$2" "$1.new"; mv "$1.new" "$1"`, "sh", target, fmt.Sprintf("%o", mode))
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func (t *tree) parents(path string) {
 		}
 		info, err := os.Stat(t.system.Root() + path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil
+			return os.Chmod(t.dir+path, 0o755) //nolint:gosec // whatever the umask
 		}
 		if err != nil {
 			return err

@@ -61,6 +61,9 @@ func becomeSystem(from io.Reader) error {
 	if err := h.mountAll(); err != nil {
 		return err
 	}
+	if err := inheritNoCapability(); err != nil {
+		return err
+	}
 	for _, c := range deniedCapabilities {
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c.number, 0, 0, 0); err != nil {
 			return fmt.Errorf("drop %s: %w", c.name, err)
@@ -81,6 +84,20 @@ var deniedCapabilities = []struct {
 	{"sys_module", unix.CAP_SYS_MODULE},
 	{"sys_rawio", unix.CAP_SYS_RAWIO},
 	{"sys_boot", unix.CAP_SYS_BOOT},
+}
+
+// inheritNoCapability sees that a program gets no more than the bounding set leaves: what is inheritable it would get beside.
+func inheritNoCapability() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("read the capabilities: %w", err)
+	}
+	data[0].Inheritable, data[1].Inheritable = 0, 0
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		return fmt.Errorf("inherit no capability: %w", err)
+	}
+	return nil
 }
 
 // network brings up the link that the lab process has put into this namespace.
@@ -148,7 +165,8 @@ func (h hostSpec) mountAll() error {
 	}
 	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", h.Root, upperName, workName)
 	if err := unix.Mount("overlay", rootName, "overlay", unix.MS_NODEV, options); err != nil {
-		return fmt.Errorf("mount an overlay over %s: %w (the kernel must have overlayfs)", h.Root, err)
+		return fmt.Errorf("mount an overlay over %s in %s: %w (the kernel must have overlayfs, and the lab's folder must lie on a disk, "+
+			"not on an overlay itself)", h.Root, own, err)
 	}
 	if err := os.Chdir(rootName); err != nil {
 		return err
@@ -191,7 +209,7 @@ func (h hostSpec) mountKernel() error {
 	// What is bound before proc/sys becomes read-only stays as it is.
 	mounts = append(mounts, mount{"proc/sys", "proc/sys", "", unix.MS_BIND, ""}, mount{"proc/sys/net", "proc/sys/net", "", unix.MS_BIND, ""},
 		mount{"", "proc/sys", "", readOnly, ""})
-	for _, name := range []string{"bus", "fs", "irq"} {
+	for _, name := range []string{"acpi", "bus", "fs", "irq", "scsi"} {
 		if _, err := os.Stat("/proc/" + name); err == nil {
 			mounts = append(mounts, mount{"proc/" + name, "proc/" + name, "", unix.MS_BIND, ""}, mount{"", "proc/" + name, "", readOnly, ""})
 		}

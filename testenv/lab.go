@@ -35,6 +35,9 @@ func Open(dir string) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := ownFolder(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
 	var state labState
 	if err := readJSON(filepath.Join(dir, stateName), &state); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
@@ -90,8 +93,8 @@ func (l *Lab) Off(ctx context.Context, host string) error {
 	return l.order(ctx, order{Verb: "off", Host: host})
 }
 
-// On gives a host power: corosync and Pacemaker are started, and its services. It does not wait for the cluster to take
-// it in. It does wait until the others have noticed that the host was gone and have fenced it, if they will: a shot that
+// On gives a host power: its systemd starts, and what is enabled there, corosync and Pacemaker first of all. It does not wait for
+// the cluster to take it in. It does wait until the others have noticed that the host was gone and have fenced it, if they will: a shot that
 // is still due would hit the host that has just been booted, and fenced hosts stay off.
 func (l *Lab) On(ctx context.Context, host string) error {
 	state, err := l.state(ctx, host)
@@ -150,6 +153,11 @@ func (l *Lab) down(ctx context.Context) error {
 	if err := l.stop(ctx); err != nil {
 		return err
 	}
+	lock, err := lockDir(l.dir) // not while somebody boots another lab there
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
 	return removeFolder(l.dir)
 }
 
@@ -188,7 +196,7 @@ func removeFiles(dir string) (madeDir bool, err error) {
 		return false, fmt.Errorf("%s is no lab's folder: %w", dir, err)
 	}
 	// The state is the last to go: while it is there the next up knows whose files these are.
-	for _, name := range []string{"hosts", cgroupName, programName, configName, socketName, logName, stateName + ".new", stateName} {
+	for _, name := range []string{"hosts", cgroupName, programName, configName, socketName, logName, configName + ".new", stateName + ".new", stateName} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			return false, fmt.Errorf("remove the lab's files: %w", err)
 		}
@@ -249,6 +257,9 @@ func Remove(ctx context.Context, dir string) error {
 	}
 	if l, err := Open(dir); err == nil {
 		return l.Down(ctx)
+	}
+	if err := ownFolder(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	found, err := remains(dir)
 	if err != nil {

@@ -42,7 +42,7 @@ func bootLab(t *testing.T, config Config) *Lab {
 type tool struct {
 	*testing.T
 	lab  *Lab
-	kept string // an old file of the machine's /tmp
+	kept string // a file of the machine's /tmp
 }
 
 func (t tool) must(err error) {
@@ -75,7 +75,12 @@ func (t tool) timed(what string, err error, begin time.Time) {
 // TestLab goes through what a lab can do, on two hosts.
 func TestLab(t *testing.T) {
 	t.Parallel()
-	kept := filepath.Join(t.TempDir(), "old") // systemd-tmpfiles would remove it
+	folder, err := os.MkdirTemp("/tmp", "rexlab-test") // which systemd-tmpfiles would empty
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	kept := filepath.Join(folder, "kept")
 	if err := os.WriteFile(kept, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +161,7 @@ func testMachine(t tool) {
 	for _, c := range []struct{ what, script string }{
 		{"a kernel setting", "echo 1 >/proc/sys/kernel/panic"},
 		{"the machine's devices", "echo add >/sys/class/net/lo/uevent"},
-		{"the clock", "date --set @1000000000"},
+		{"the clock", "date --set @$(date +%s)"},
 		{"the power", "systemctl reboot --force --force"},
 		{"another kernel setting", "sysctl --write kernel.sysrq=1"},
 	} {

@@ -71,7 +71,7 @@ func (l *Lab) Journal(ctx context.Context, host, unit string, since time.Time, o
 	if err != nil {
 		return "", err
 	}
-	if state.On {
+	if state.Ready {
 		return l.Exec(ctx, host, argv...)
 	}
 	dir := filepath.Join(hostDir(l.dir, index), upperName, "var/log/journal")

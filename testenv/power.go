@@ -26,6 +26,7 @@ type hostPower struct {
 	cmd     *exec.Cmd
 	ended   chan struct{} // closed when PID 1 and all in its namespace has ended
 	process atomic.Pointer[Process]
+	ready   atomic.Bool // its root is its own, and systemd takes orders
 	cut     atomic.Bool
 }
 
@@ -81,6 +82,7 @@ func (h *hostPower) boot() error {
 	h.cmd, h.ended = cmd, make(chan struct{})
 	go func(ended chan struct{}) {
 		_ = cmd.Wait()
+		h.ready.Store(false)
 		h.process.Store(nil)
 		close(ended)
 	}(h.ended)
@@ -97,7 +99,11 @@ func (h *hostPower) boot() error {
 	if err != nil || len(problem) > 0 {
 		return errors.Join(err, errors.New(string(problem)))
 	}
-	return h.awaitSystemd()
+	if err := h.awaitSystemd(); err != nil {
+		return err
+	}
+	h.ready.Store(true)
+	return nil
 }
 
 // prepare gives the process what it cannot take for itself.
@@ -138,8 +144,7 @@ func (h *hostPower) awaitSystemd() error {
 	private := fmt.Sprintf("/proc/%d/root/run/systemd/private", h.cmd.Process.Pid)
 	return poll(ctx, 10*time.Millisecond, "the systemd of "+h.name, func(context.Context) (bool, error) {
 		if !h.running() {
-			cancel()
-			return false, errors.New("it has ended")
+			return false, final{errors.New("it has ended")}
 		}
 		_, err := os.Stat(private)
 		return err == nil, err
@@ -165,6 +170,9 @@ func (h *hostPower) off() error {
 	return h.cut0()
 }
 
+// endLimit bounds the end of a host whose PID 1 is killed. What a host needs for it is milliseconds.
+const endLimit = 10 * time.Second
+
 func (h *hostPower) cut0() error {
 	if h.cmd == nil {
 		return nil
@@ -178,12 +186,19 @@ func (h *hostPower) cut0() error {
 			return fmt.Errorf("cut the power of %s: %w", h.name, err)
 		}
 	}
-	<-h.ended
-	h.cmd = nil
-	if err := h.lab.wire.unplug(h.index); err != nil {
-		return err
+	select {
+	case <-h.ended:
+	case <-time.After(endLimit):
+		// The kernel waits for whoever entered the host from outside, such as a command that was stopped with Ctrl-Z.
+		return fmt.Errorf("%s has no power, but a process that was run in it from outside has not ended within %s", h.name, endLimit)
 	}
-	return errors.Join(removeCgroups(h.cgroup()), h.lab.writeState())
+	h.cmd = nil
+	h.ready.Store(false)
+	h.process.Store(nil)
+	if err := h.lab.writeState(); err != nil { // the power is off all the same
+		fmt.Fprintln(os.Stderr, err)
+	}
+	return errors.Join(h.lab.wire.unplug(h.index), removeCgroups(h.cgroup()))
 }
 
 // setCut takes the host's network away or gives it back. It stays so across a power cut, as a pulled cable does.

@@ -80,7 +80,12 @@ func (p Process) awaitEnd(ctx context.Context) error {
 	})
 }
 
-// poll looks until the condition holds. At the deadline the error says what was awaited and the last thing seen: the
+// final is an error after which a condition can no longer come to hold.
+type final struct{ error }
+
+func (f final) Unwrap() error { return f.error }
+
+// poll looks until the condition holds, or can no longer. At the deadline the error says what was awaited and the last thing seen: the
 // condition's error, which otherwise says no more than "not yet".
 func poll(ctx context.Context, every time.Duration, what string, condition func(context.Context) (bool, error)) error {
 	begin := time.Now()
@@ -89,6 +94,9 @@ func poll(ctx context.Context, every time.Duration, what string, condition func(
 		ok, err := condition(ctx)
 		if ok {
 			return nil
+		}
+		if end := (final{}); errors.As(err, &end) {
+			return fmt.Errorf("%s: %w", what, end.error)
 		}
 		if err != nil && ctx.Err() == nil {
 			seen = err

@@ -61,7 +61,7 @@ func TestPollSaysWhatItSaw(t *testing.T) {
 
 // TestDeadlineKillsTheGroup: a command's children end with it.
 func TestDeadlineKillsTheGroup(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	_, err := runGroup(ctx, nil, baseEnv, []string{"sh", "-c", "sleep 100 & echo $! >" + pidFile + "; echo waits >&2; wait"})

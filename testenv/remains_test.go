@@ -71,6 +71,11 @@ func (tr traces) gone(t *testing.T) {
 		t.Fatal(err)
 	}
 	SweepCgroups() // as every command does
+	tr.noCgroups(t)
+}
+
+func (tr traces) noCgroups(t *testing.T) {
+	t.Helper()
 	for _, mounted := range cgroupMounts() {
 		if _, err := os.Stat(labCgroup(mounted, tr.server)); err == nil {
 			t.Errorf("its cgroups are left in %s", mounted)
@@ -246,6 +251,7 @@ func TestDetach(t *testing.T) {
 	if err := Remove(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
+	tr.noCgroups(t) // nobody had to sweep
 	tr.gone(t)
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
 		t.Errorf("left: %v, %v", entries, err)

@@ -1,6 +1,8 @@
 # Makes the root of one system: a minimal Debian, and the packages of a database host. The lab runs it in mount and process
 # namespaces of their own, with ROOT, SUITE, MIRROR, KEYRING and PACKAGES in its environment. Lines that begin with > are progress.
 set -euo pipefail
+umask 022
+chmod 755 "$ROOT"
 
 echo "> debootstrap of $SUITE"
 debootstrap --variant=minbase --keyring="$KEYRING" "$SUITE" "$ROOT" "$MIRROR"
@@ -62,4 +64,6 @@ if [ "$SUITE" = bookworm ]; then
 	END
 	chmod 755 "$ROOT/usr/sbin/crm_attribute"
 fi
+# Whatever a set-user-id program has to do in a host, root can do there; and these would be there for everybody on the machine.
+find "$ROOT" -xdev -type f -perm /6000 -exec chmod a-s {} +
 umount "$ROOT/proc" "$ROOT/run"

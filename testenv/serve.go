@@ -45,13 +45,13 @@ func serve() error {
 	if err := readJSON(filepath.Join(dir, configName), &l.config); err != nil {
 		return err
 	}
-	if l.root, err = l.config.system().take(unix.LOCK_SH | unix.LOCK_NB); err != nil {
-		return err
-	}
 	if err := l.prepareCgroups(); err != nil {
 		return err
 	}
 	defer func() { _ = removeCgroups(l.cgroup) }()
+	if l.root, err = l.config.system().take(unix.LOCK_SH | unix.LOCK_NB); err != nil {
+		return err
+	}
 	if l.wire, err = newEthernet(); err != nil {
 		return err
 	}
@@ -72,8 +72,9 @@ func serve() error {
 
 // prepareCgroups mounts the cgroups, removes what killed labs have left of them, and makes this lab's.
 func (l *labProcess) prepareCgroups() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make the mounts private: %w", err)
+	// What the machine unmounts goes here, too, and nothing that is mounted here is seen there.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("make the mounts the lab's own: %w", err)
 	}
 	if err := mountCgroups(l.dir); err != nil {
 		return err
@@ -119,6 +120,18 @@ func lockDir(dir string) (*os.File, error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("%s: %w", dir, errLabUp)
+	}
+	// Whoever had the lock may have removed the folder with it: then this one locks nothing.
+	held, err := lock.Stat()
+	if err == nil {
+		var now os.FileInfo
+		if now, err = os.Stat(filepath.Join(dir, lockName)); err == nil && !os.SameFile(held, now) {
+			err = errors.New("it was removed just now; try again")
+		}
+	}
+	if err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
 	return lock, nil
 }
@@ -215,8 +228,5 @@ func (l *labProcess) writeState() error {
 			state.Hosts[h.name] = *p
 		}
 	}
-	if err := writeJSON(path+".new", state); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return writeJSON(path, state)
 }

@@ -130,7 +130,7 @@ func sumOfRoot(root string) (string, error) {
 
 // take holds the system's root for as long as the file is open: together with others who only use it, or alone.
 func (s System) take(how int) (*os.File, error) {
-	if err := os.MkdirAll(rootsDir, 0o755); err != nil { //nolint:gosec // hosts' users must get through it
+	if err := os.MkdirAll(rootsDir, 0o755); err != nil { //nolint:gosec // everybody may run the tools of a root
 		return nil, err
 	}
 	if err := ownFolder(rootsDir); err != nil {
@@ -167,47 +167,65 @@ func (s System) Make(ctx context.Context, out io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("making a system's root needs root's rights")
 	}
-	if err := s.awaitMade(ctx, out); err != nil {
-		return err
-	}
-	lock, err := s.take(unix.LOCK_SH | unix.LOCK_NB)
+	lock, err := s.hold(ctx, out)
 	if err != nil {
 		return err
 	}
-	why := s.Check()
-	_ = lock.Close()
-	if why == nil {
-		return nil
-	}
-	if lock, err = s.take(unix.LOCK_EX | unix.LOCK_NB); err != nil {
-		return fmt.Errorf("the root of %s must be made again, for %w: %w", s.Name, why, err)
-	}
-	defer func() { _ = lock.Close() }()
-	begin := time.Now()
-	fmt.Fprintf(out, "making the root of %s in %s: %v\n", s.Name, s.Root(), why)
-	if err := s.makeAlone(ctx, out); err != nil {
-		return fmt.Errorf("make the root of %s: %w", s.Name, err)
-	}
-	fmt.Fprintf(out, "the root of %s is made in %s\n", s.Name, time.Since(begin).Round(time.Second))
-	return nil
+	return lock.Close()
 }
 
-// awaitMade waits while another program makes the root: it alone has the root then.
-func (s System) awaitMade(ctx context.Context, out io.Writer) error {
-	limited, cancel := context.WithTimeout(ctx, 10*time.Minute)
+// makeLimit bounds the making of a root, and the waiting for another program that makes it.
+const makeLimit = 15 * time.Minute
+
+// hold gives a root that is whole, and stays so until the file is closed; it makes the root where that is needed.
+func (s System) hold(ctx context.Context, out io.Writer) (*os.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, makeLimit)
 	defer cancel()
-	said := false
-	return poll(limited, 200*time.Millisecond, "the root of "+s.Name, func(context.Context) (bool, error) {
-		lock, err := s.take(unix.LOCK_SH | unix.LOCK_NB)
-		if err == nil {
-			return true, lock.Close()
+	said := ""
+	say := func(what string) {
+		if what != said {
+			said = what
+			fmt.Fprintln(out, what)
 		}
-		if !said {
-			said = true
-			fmt.Fprintf(out, "waiting for another program that makes the root of %s\n", s.Name)
+	}
+	var lock *os.File
+	tries := 0
+	err := poll(ctx, 200*time.Millisecond, "the root of "+s.Name, func(ctx context.Context) (bool, error) {
+		var err error
+		lock, err = s.take(unix.LOCK_SH | unix.LOCK_NB)
+		if errors.Is(err, errRootUsed) { // alone by another
+			say("waiting for another program that makes the root of " + s.Name)
+			return false, err
 		}
-		return false, err
+		if err != nil {
+			return false, final{err}
+		}
+		why := s.Check()
+		if why == nil {
+			return true, nil
+		}
+		_ = lock.Close()
+		alone, err := s.take(unix.LOCK_EX | unix.LOCK_NB)
+		if errors.Is(err, errRootUsed) {
+			// By another one that has just looked, or by a lab, which does not end so soon.
+			if tries++; tries > 25 {
+				return false, final{fmt.Errorf("the root of %s must be made again, because %w; end the labs that use it", s.Name, why)}
+			}
+			return false, err
+		}
+		if err != nil {
+			return false, final{err}
+		}
+		defer func() { _ = alone.Close() }()
+		if s.Check() == nil {
+			return false, nil // made by another one meanwhile: take it at the next look
+		}
+		if err := s.make(ctx, out, why); err != nil {
+			return false, final{fmt.Errorf("make the root of %s: %w", s.Name, err)}
+		}
+		return false, nil
 	})
+	return lock, err
 }
 
 // Remove removes the system's root, if no lab uses it.
@@ -234,8 +252,10 @@ func (s System) clear() error {
 	return nil
 }
 
-// makeAlone makes the root. The caller has its lock, and so nobody uses what is there.
-func (s System) makeAlone(ctx context.Context, out io.Writer) error {
+// make makes the root. The caller has it alone, and so nobody uses what is there.
+func (s System) make(ctx context.Context, out io.Writer, why error) error {
+	begin := time.Now()
+	fmt.Fprintf(out, "making the root of %s in %s: %v\n", s.Name, s.Root(), why)
 	if err := s.clear(); err != nil {
 		return err
 	}
@@ -251,7 +271,7 @@ func (s System) makeAlone(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	fresh := s.Root() + ".new"
-	if err := os.Mkdir(fresh, 0o755); err != nil { //nolint:gosec // it becomes the hosts' /
+	if err := os.Mkdir(fresh, 0o700); err != nil {
 		return err
 	}
 	err = runRootScript(ctx, out, s.Root()+".log", []string{
@@ -269,7 +289,11 @@ func (s System) makeAlone(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	// Written last: a root without it is made again.
-	return os.WriteFile(s.sealName(), []byte(s.recipe()+" "+sum+"\n"), 0o600)
+	if err := os.WriteFile(s.sealName(), []byte(s.recipe()+" "+sum+"\n"), 0o600); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "the root of %s is made in %s\n", s.Name, time.Since(begin).Round(time.Second))
+	return nil
 }
 
 // keyring holds the keys that Debian signs its packages with.
@@ -301,6 +325,14 @@ func packageSource(ctx context.Context) (string, error) {
 	return mirror, nil
 }
 
+// proxies are the caller's settings by which packages are reached.
+func proxies() []string {
+	return slices.DeleteFunc(os.Environ(), func(setting string) bool {
+		name, _, _ := strings.Cut(setting, "=")
+		return !slices.Contains([]string{"http_proxy", "https_proxy", "no_proxy"}, strings.ToLower(name))
+	})
+}
+
 // runRootScript runs the script in namespaces of its own: what it mounts, and every process that it leaves, ends with it.
 func runRootScript(ctx context.Context, out io.Writer, logPath string, env []string) error {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
@@ -313,7 +345,7 @@ func runRootScript(ctx context.Context, out io.Writer, logPath string, env []str
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private",
 		"bash", "-c", rootScript)
-	cmd.Env = slices.Concat(env, baseEnv)
+	cmd.Env = slices.Concat(env, baseEnv, proxies())
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = log

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestSumOfRoot: whatever changes in a root, a file, a mode, an owner or a name, changes its checksum.
+// TestSumOfRoot: whatever changes in a root, a size, a mode or a name, changes its checksum.
 func TestSumOfRoot(t *testing.T) {
 	root := t.TempDir()
 	path := filepath.Join(root, "etc", "passwd")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -29,9 +30,14 @@ func Up(ctx context.Context, config Config) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := config.system().Make(ctx, config.Output); err != nil {
+	if err := config.enoughMemory(); err != nil {
 		return nil, err
 	}
+	root, err := config.system().hold(ctx, config.Output)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }() // the lab process holds it by then
 	if _, ok := ctx.Deadline(); !ok {
 		limit := bootLimit + time.Duration(config.DataBytes>>20)*time.Second // 1 MB/s at the worst
 		var cancel context.CancelFunc
@@ -52,6 +58,25 @@ func Up(ctx context.Context, config Config) (*Lab, error) {
 		return nil, errors.Join(fmt.Errorf("the boot was interrupted: %w", context.Cause(ctx)), lab.Down(end))
 	}
 	return nil, errors.Join(fmt.Errorf("%w; the logs are kept in %s", err, config.Dir), lab.stop(end))
+}
+
+// enoughMemory refuses file systems for WAL that this machine cannot hold: they are in its memory.
+func (c Config) enoughMemory() error {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(text)) {
+		var kilobytes int64
+		if _, err := fmt.Sscanf(line, "MemAvailable: %d kB", &kilobytes); err != nil {
+			continue
+		}
+		if wanted := c.WALBytes * int64(len(c.Hosts)); wanted > kilobytes<<10 {
+			return fmt.Errorf("file systems for the WAL of %d hosts take %d MiB of memory, and this machine has %d MiB available",
+				len(c.Hosts), wanted>>20, kilobytes>>10)
+		}
+	}
+	return nil
 }
 
 // boot is one run of Up.
@@ -78,7 +103,10 @@ func (b *boot) run(ctx context.Context) (*Lab, error) {
 		return nil, err
 	}
 	if err := b.startServer(ctx); err != nil {
-		return nil, err
+		if b.lab == nil {
+			err = errors.Join(err, removeFolder(b.config.Dir))
+		}
+		return b.lab, err
 	}
 	c := b.config
 	b.sayf("%d hosts of %s: %s; layout %s; monitors every %s and %s", len(c.Hosts), c.System, c.system().Summary(), c.Layout,
@@ -215,8 +243,8 @@ func (b *boot) startServer(ctx context.Context) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = reader, log, log
 	cmd.ExtraFiles = []*os.File{b.lock}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid:       true,                // Ctrl-C is for the caller, who takes the lab down in order
-		Unshareflags: syscall.CLONE_NEWNS, // what it mounts for its hosts ends with it
+		Setsid:     true,                // Ctrl-C is for the caller, who takes the lab down in order
+		Cloneflags: syscall.CLONE_NEWNS, // what it mounts for its hosts ends with it
 	}
 	if err := cmd.Start(); err != nil {
 		return errors.Join(err, writer.Close())
@@ -225,7 +253,7 @@ func (b *boot) startServer(ctx context.Context) error {
 	go func() { ended <- cmd.Wait() }()
 	server, err := processOf(cmd.Process.Pid)
 	if err != nil {
-		return err
+		return errors.Join(err, cmd.Process.Kill(), writer.Close())
 	}
 	b.lab = &Lab{dir: dir, config: b.config, lifeline: writer, server: server}
 	if err := b.lab.connect(); err != nil {
@@ -236,20 +264,14 @@ func (b *boot) startServer(ctx context.Context) error {
 	err = poll(limited, 5*time.Millisecond, "the lab process", func(ctx context.Context) (bool, error) {
 		select {
 		case err := <-ended:
-			cancel()
 			text, _ := os.ReadFile(filepath.Join(dir, logName))
-			return false, fmt.Errorf("it has ended (%w): %s", err, text)
+			return false, final{fmt.Errorf("it has ended (%w): %s", err, text)}
 		default:
 		}
 		_, err := b.lab.control.hosts(ctx)
 		return err == nil, err
 	})
-	if err != nil {
-		_ = cmd.Process.Kill()
-		b.lab.close()
-		return err
-	}
-	return nil
+	return err
 }
 
 // power gives all hosts power at once.

@@ -62,7 +62,7 @@ What an earlier lab in the same folder has left is removed, and said. Ctrl-C tak
 	f.StringVar(&config.Slots, "slots", "", "the agent's replication_slot_name (default: unset, as PG-REX has it)")
 	f.StringVar(&config.RepMode, "rep-mode", "sync", "the agent's rep_mode: sync or async")
 	f.StringVar(&data, "data", "0", "fill the database with about this much, such as 500MB")
-	f.StringVar(&wal, "wal", "0", "give each host's pg_wal a file system of its own, of that size, such as 512MB")
+	f.StringVar(&wal, "wal", "0", "give each host's pg_wal a file system of its own in memory, of that size, such as 512MB")
 	f.BoolVar(&config.NoFencing, "no-fencing", false, "stonith-enabled=false")
 	f.StringToStringVar(&config.Properties, "property", nil, "a cluster property, NAME=VALUE; may be given again")
 	f.StringToStringVar(&config.PostgreSQL, "setting", nil, "a PostgreSQL setting, NAME=VALUE; may be given again")

@@ -133,17 +133,20 @@ func tell(t *testing.T, config testenv.Config) *story {
 	begin := time.Now()
 	lab, err := testenv.Up(t.Context(), config)
 	if err != nil {
+		dumpFolder(t, config.Dir)
 		t.Fatal(err)
 	}
 	s := &story{t: t, lab: lab, at: lab.Paths(), ctx: t.Context(), begin: begin}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		s.noRaces(ctx)
 		if t.Failed() {
 			s.dump(ctx)
 		}
-		if err := lab.Down(ctx); err != nil {
+		ending, end := context.WithTimeout(context.Background(), time.Minute)
+		defer end()
+		if err := lab.Down(ending); err != nil {
 			t.Error(err)
 		}
 	})
@@ -205,6 +208,15 @@ func (s *story) dump(ctx context.Context) {
 		cancel()
 		s.t.Logf("the cluster as %s sees it: %v\n%s", host, err, out)
 	}
+}
+
+// dumpFolder shows what a lab that did not boot has left in its folder: its own log, the consoles and the journals.
+func dumpFolder(t *testing.T, dir string) {
+	t.Helper()
+	const show = `for file in "$1"/*.log "$1"/hosts/*/*.log; do echo "$file:"; cat "$file"; done
+for journal in "$1"/hosts/*/upper/var/log/journal; do echo "$journal:"; journalctl --no-pager --directory "$journal"; done`
+	out, err := exec.Command("sh", "-c", show, "sh", dir).CombinedOutput()
+	t.Logf("the lab has not booted: %v\n%s", err, sessions.ReplaceAllString(string(out), ""))
 }
 
 // sessions are the lines that the agent's runuser leaves in the journal, several at each monitor.
