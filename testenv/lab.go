@@ -153,7 +153,15 @@ func (l *Lab) down(ctx context.Context) error {
 	if err := l.stop(ctx); err != nil {
 		return err
 	}
-	lock, err := lockDir(l.dir) // not while somebody boots another lab there
+	// Not while somebody boots another lab there. A process that is being started here just now may have a copy of the ended
+	// lab's lock until it runs its program.
+	var lock *os.File
+	limited, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := poll(limited, 20*time.Millisecond, "the lock of "+l.dir, func(context.Context) (ok bool, err error) {
+		lock, err = lockDir(l.dir)
+		return err == nil, err
+	})
 	if err != nil {
 		return err
 	}
