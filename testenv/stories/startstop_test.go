@@ -8,8 +8,6 @@ import (
 	"github.com/pgrex/pgrex/testenv"
 )
 
-const lockFile = "/var/lib/pgsql/tmp/PGSQL.lock"
-
 // TestStartAndStop: hosts are stopped and started one by one and all together; who has stale data does not start first.
 func TestStartAndStop(t *testing.T) {
 	on(t, debian13Only, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}}, func(s *story) {
@@ -34,9 +32,9 @@ func TestStartAndStop(t *testing.T) {
 			s.says(standbys[0], 0, "is stopped", "stop", "--yes")
 			s.says(standbys[0], 0, "it is so already", "stop", "--yes")
 			s.load(primary, 200<<20)
-			_, err := s.lab.Exec(s.ctx, standbys[0], "touch", lockFile) // what it has is proven by the primary: the lock may go
+			_, err := s.lab.Exec(s.ctx, standbys[0], "touch", s.at.Lock) // what it has is proven by the primary: the lock may go
 			s.must(err)
-			s.says(standbys[0], 2, "remove "+lockFile, "start", "--dry-run")
+			s.says(standbys[0], 2, "remove "+s.at.Lock, "start", "--dry-run")
 			s.says(standbys[0], 0, "is started", "start", "--yes")
 			s.awaitStreams(primary, standbys[0])
 			s.neverCopied(standbys[0])
@@ -90,7 +88,7 @@ func (s *story) startInterrupted(host string) {
 		s.must(err)
 		for _, h := range status.Hosts {
 			if h.Name == host {
-				_, err := s.lab.Exec(s.ctx, host, "test", "-e", lockFile)
+				_, err := s.lab.Exec(s.ctx, host, "test", "-e", s.at.Lock)
 				return fmt.Sprintf("%s, data %s, locked: %t", h.Status, h.DataStatus, err == nil)
 			}
 		}
@@ -124,13 +122,13 @@ func (s *story) stopAll(primary string, standbys []string) {
 	}
 	s.says(standbys[0], 1, primary+" has the newest data", "start", "--yes")
 	s.says(standbys[0], 2, "what only others have is lost", "start", "--force", "--dry-run")
-	_, err = s.lab.Exec(s.ctx, primary, "touch", lockFile)
+	_, err = s.lab.Exec(s.ctx, primary, "touch", s.at.Lock)
 	s.must(err)
-	s.says(primary, 1, lockFile+" is there", "start", "--yes")
+	s.says(primary, 1, s.at.Lock+" is there", "start", "--yes")
 	for _, host := range []string{primary, standbys[0]} {
 		s.startInterrupted(host)
 	}
-	_, err = s.lab.Exec(s.ctx, primary, "rm", lockFile)
+	_, err = s.lab.Exec(s.ctx, primary, "rm", s.at.Lock)
 	s.must(err)
 	s.says(primary, 0, "is started", "start", "--yes")
 	if got := s.sql(primary, "SELECT written FROM last"); got != "1" {

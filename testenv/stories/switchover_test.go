@@ -221,8 +221,8 @@ attempt=0
 while :; do
 	attempt=$((attempt + 1))
 	seq -f "INSERT INTO ledger SELECT $1, $attempt::bigint * 10000000 + %.0f FROM pg_sleep(0.02) RETURNING id;" 1 9999999 |
-		psql -XAtq -v ON_ERROR_STOP=1 'host=` + testenv.VIP + ` user=postgres dbname=postgres connect_timeout=2 tcp_user_timeout=3000 passfile=/var/lib/pgsql/.pgpass' \
-			2>/dev/null | sed -u "s/^/$1,/" >>/var/lib/pgsql/acknowledged.$1
+		psql -XAtq -v ON_ERROR_STOP=1 'host=` + testenv.VIP + ` user=postgres dbname=postgres connect_timeout=2 tcp_user_timeout=3000' \
+			2>/dev/null | sed -u "s/^/$1,/" >>~/acknowledged.$1
 	sleep 0.5
 done
 `
@@ -267,9 +267,9 @@ func (s *story) endLoad() {
 		s.must(err)
 	}
 	_, err := s.lab.ExecAs(s.ctx, "postgres", "postgres", s.loadHost(), "sh", "-c",
-		`psql -XAtq -v ON_ERROR_STOP=1 'host=`+testenv.VIP+` user=postgres dbname=postgres passfile=/var/lib/pgsql/.pgpass' -c 'CREATE TABLE acknowledged (writer int, id bigint)' &&
-grep -hE '^[0-9]+,[0-9]{8,}$' /var/lib/pgsql/acknowledged.* |
-psql -XAtq -v ON_ERROR_STOP=1 'host=`+testenv.VIP+` user=postgres dbname=postgres passfile=/var/lib/pgsql/.pgpass' -c "COPY acknowledged FROM STDIN (FORMAT csv)"`)
+		`psql -XAtq -v ON_ERROR_STOP=1 'host=`+testenv.VIP+` user=postgres dbname=postgres' -c 'CREATE TABLE acknowledged (writer int, id bigint)' &&
+grep -hE '^[0-9]+,[0-9]{8,}$' ~/acknowledged.* |
+psql -XAtq -v ON_ERROR_STOP=1 'host=`+testenv.VIP+` user=postgres dbname=postgres' -c "COPY acknowledged FROM STDIN (FORMAT csv)"`)
 	s.must(err)
 	const sum = "SELECT count(*) || ' rows, checksum ' || coalesce(sum(hashtextextended(writer || ':' || id, 0)), 0) FROM acknowledged"
 	primary := s.primary()
