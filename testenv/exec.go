@@ -23,7 +23,7 @@ var baseEnv = []string{
 	"LANG=C.UTF-8", "LC_ALL=C.UTF-8",
 }
 
-// Exec runs a command as root in a host and gives its standard output, also when it fails. The error then carries its
+// Exec runs a command as root in a host and returns its standard output, even if it fails. The error then carries its
 // standard error and wraps the *exec.ExitError. At the deadline the whole process group is killed.
 func (l *Lab) Exec(ctx context.Context, host string, argv ...string) (string, error) {
 	return named(host, argv)(l.run(ctx, host, "", argv))
@@ -69,7 +69,7 @@ func (l *Lab) Command(ctx context.Context, host string, argv ...string) ([]strin
 		return nil, nil, err
 	}
 	if !state.On {
-		return nil, nil, fmt.Errorf("%s has no power: 'rexlab on %s' gives it", host, host)
+		return nil, nil, fmt.Errorf("%s has no power: run 'rexlab on %s'", host, host)
 	}
 	if !state.Ready {
 		return nil, nil, fmt.Errorf("%s is being booted", host)

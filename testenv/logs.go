@@ -33,7 +33,7 @@ func (l *Lab) LogPath(host, name string) (string, error) {
 	}
 	path, ok := fileLogs[name]
 	if !ok {
-		return "", fmt.Errorf("no log %q in a file; a unit's is in the journal", name)
+		return "", fmt.Errorf("%q has no log file: units log to the journal", name)
 	}
 	return filepath.Join(dir, upperName, path), nil
 }
@@ -60,7 +60,7 @@ func (l *Lab) Journal(ctx context.Context, host, unit string, since time.Time, o
 	argv := append([]string{"journalctl", "--no-pager", "--quiet"}, options...)
 	if unit != "" {
 		if !unitName.MatchString(unit) {
-			return "", fmt.Errorf("%q is no unit", unit)
+			return "", fmt.Errorf("%q is not a unit name", unit)
 		}
 		argv = append(argv, "--unit", unit)
 	}

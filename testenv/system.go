@@ -94,11 +94,11 @@ func (s System) Check() error {
 	}
 	recipe, sum, _ := strings.Cut(strings.TrimSpace(string(seal)), " ")
 	if recipe != s.recipe() {
-		return errors.New("it was made of another list of packages")
+		return errors.New("another version of rexlab made it")
 	}
 	now, err := sumOfRoot(s.Root())
 	if err != nil || now != sum {
-		return errors.New("its files are not those that it was made of")
+		return errors.New("its files have changed since it was made")
 	}
 	return nil
 }
@@ -165,7 +165,7 @@ func (s System) Used() bool {
 // Make makes the system's root unless it is there and whole. Progress goes to out.
 func (s System) Make(ctx context.Context, out io.Writer) error {
 	if os.Geteuid() != 0 {
-		return errors.New("making a system's root needs root's rights")
+		return errors.New("only root can make a system: run this as root")
 	}
 	lock, err := s.hold(ctx, out)
 	if err != nil {
@@ -177,7 +177,7 @@ func (s System) Make(ctx context.Context, out io.Writer) error {
 // makeLimit bounds the making of a root, and the waiting for another program that makes it.
 const makeLimit = 15 * time.Minute
 
-// hold gives a root that is whole, and stays so until the file is closed; it makes the root where that is needed.
+// hold returns a lock on a whole root: the root stays whole until the file is closed. It makes the root if needed.
 func (s System) hold(ctx context.Context, out io.Writer) (*os.File, error) {
 	ctx, cancel := context.WithTimeout(ctx, makeLimit)
 	defer cancel()
@@ -209,7 +209,7 @@ func (s System) hold(ctx context.Context, out io.Writer) (*os.File, error) {
 		if errors.Is(err, errRootUsed) {
 			// By another one that has just looked, or by a lab, which does not end so soon.
 			if tries++; tries > 25 {
-				return false, final{fmt.Errorf("the root of %s must be made again, because %w; end the labs that use it", s.Name, why)}
+				return false, final{fmt.Errorf("end the labs of %s first: the root must be made again, because %w", s.Name, why)}
 			}
 			return false, err
 		}
@@ -221,7 +221,7 @@ func (s System) hold(ctx context.Context, out io.Writer) (*os.File, error) {
 			return false, nil // made by another one meanwhile: take it at the next look
 		}
 		if err := s.make(ctx, out, why); err != nil {
-			return false, final{fmt.Errorf("make the root of %s: %w", s.Name, err)}
+			return false, final{fmt.Errorf("it could not be made: %w", err)}
 		}
 		return false, nil
 	})
@@ -307,7 +307,7 @@ func packageSource(ctx context.Context) (string, error) {
 		return "", errors.New("debootstrap is missing; install it: apt-get install --no-install-recommends debootstrap")
 	}
 	if _, err := os.Stat(keyring); err != nil {
-		return "", fmt.Errorf("the keys of Debian are missing: %w; install them: apt-get install debian-archive-keyring", err)
+		return "", fmt.Errorf("the archive keyring of Debian is missing: %w; run apt-get install debian-archive-keyring", err)
 	}
 	out, err := runGroup(ctx, nil, baseEnv, []string{"sh", "-c", ask})
 	if err == nil && out == "" { // apt has no lists yet
@@ -320,7 +320,7 @@ func packageSource(ctx context.Context) (string, error) {
 	}
 	mirror, _, _ := strings.Cut(out, "\n")
 	if mirror == "" {
-		return "", errors.New("apt knows no source of Debian's own packages: this machine must be a Debian that has one")
+		return "", errors.New("apt has no source of Debian's own packages: add one; the lab needs a Debian machine")
 	}
 	return mirror, nil
 }

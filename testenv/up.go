@@ -72,7 +72,7 @@ func (c Config) enoughMemory() error {
 			continue
 		}
 		if wanted := c.WALBytes * int64(len(c.Hosts)); wanted > kilobytes<<10 {
-			return fmt.Errorf("file systems for the WAL of %d hosts take %d MiB of memory, and this machine has %d MiB available",
+			return fmt.Errorf("the WAL file systems of %d hosts need %d MiB of memory; this machine has %d MiB available",
 				len(c.Hosts), wanted>>20, kilobytes>>10)
 		}
 	}
@@ -109,7 +109,7 @@ func (b *boot) run(ctx context.Context) (*Lab, error) {
 		return b.lab, err
 	}
 	c := b.config
-	b.sayf("%d hosts of %s: %s; layout %s; monitors every %s and %s", len(c.Hosts), c.System, c.system().Summary(), c.Layout,
+	b.sayf("%d hosts of %s: %s; layout %s; monitor every %s (standbys %s)", len(c.Hosts), c.System, c.system().Summary(), c.Layout,
 		c.Monitor, c.Monitor+time.Second)
 	for _, stage := range []struct {
 		do   func(context.Context) error
@@ -184,7 +184,7 @@ func ownFolder(dir string) error {
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !info.IsDir() || !ok || stat.Uid != 0 || info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s must be a folder of root that nobody else may write", dir)
+		return fmt.Errorf("%s must be a folder that belongs to root and that only root can write to", dir)
 	}
 	return nil
 }

@@ -38,8 +38,8 @@ failed after some time, cannot stop it, and has the host fenced.`, (*testenv.Lab
 		a.hostCommand(group, "off", "Cut a host's power",
 			"Kills everything in a host at once. What it had written to its disk stays.", (*testenv.Lab).Off),
 		a.hostCommand(group, "on", "Give a host power",
-			`Boots a host: its systemd starts, and what is enabled there, such as corosync and Pacemaker. It does not wait until the cluster has taken it in, but
-before the boot it waits until the others have noticed that the host was gone, and have fenced it if they will.`,
+			`Boots a host: systemd starts its enabled units, such as corosync and Pacemaker. It does not wait for these, but
+before the boot it waits up to a minute until the other hosts have noticed its loss, and have fenced it if need be.`,
 			(*testenv.Lab).On),
 		a.hostCommand(group, "cut", "Cut a host's network",
 			"Takes a host's network away, until 'rexlab heal'. With fencing on, the others power it off.", (*testenv.Lab).Cut),

@@ -26,12 +26,12 @@ func (a *app) upCommand() *cobra.Command {
 		Long: `Boots the hosts, makes the database, copies it to the standbys, configures the cluster, and waits until the first
 host is promoted, writes go through the virtual IP and every standby streams. Each stage prints a line with the time.
 
-A host is a whole system: an overlay over the root of a Debian, with systemd as its PID 1, and corosync, Pacemaker and PostgreSQL
-as that release has them. The first time the root is made (see 'rexlab systems').
+Each host is a whole Debian over its system's root (overlayfs), with systemd as PID 1. Its corosync, Pacemaker and
+PostgreSQL are that release's. The first 'up' of a system makes its root (see 'rexlab systems').
 
 Fencing is on and real: a host that the others lose is powered off, and stays off until 'rexlab on'.
 
-What an earlier lab in the same folder has left is removed, and said. Ctrl-C takes everything down again.`,
+It reports and removes what an earlier lab left in the same folder. Ctrl-C takes everything down again.`,
 		Example: `  rexlab up
   rexlab up --system debian12 --monitor 3s
   rexlab up --layout debian
@@ -58,7 +58,7 @@ What an earlier lab in the same folder has left is removed, and said. Ctrl-C tak
 	f.StringVar(&config.Layout, "layout", testenv.LayoutPGREX,
 		"where PostgreSQL's files lie: pgrex (all in /var/lib/pgsql/data) or debian (as Debian's packages have it, with TLS)")
 	f.DurationVar(&config.Monitor, "monitor", 9*time.Second,
-		"how often the agent looks at the primary, and a second later at standbys; the default is PG-REX's own")
+		"the agent's monitor interval on the primary (PG-REX has 9s); on standbys it is 1s longer")
 	f.StringVar(&config.Slots, "slots", "", "the agent's replication_slot_name (default: unset, as PG-REX has it)")
 	f.StringVar(&config.RepMode, "rep-mode", "sync", "the agent's rep_mode: sync or async")
 	f.StringVar(&data, "data", "0", "fill the database with about this much, such as 500MB")

@@ -21,9 +21,9 @@ func (a *app) logsCommand() *cobra.Command {
 		Use:     "logs HOST [LOG...]",
 		GroupID: "look",
 		Short:   "Print a host's logs",
-		Long: `Prints a host's logs. LOG is postgresql, pacemaker or corosync, which write files of their own; console, what was said before
-systemd ran; journal; or a unit's name, for its part of the journal. Without LOG the files and the journal are printed, each line with
-its log's name in front. It works without power, too.`,
+		Long: `Prints a host's logs. LOG is postgresql, pacemaker or corosync for a log file; console for the output before
+systemd started; journal for all units; or a unit's name. Without LOG it prints the files and the journal, each line with
+the log's name in front. The host may be off.`,
 		Example: `  rexlab logs pm01 | grep FATAL
   rexlab logs pm01 postgresql
   rexlab logs pm01 pgrex
@@ -33,7 +33,9 @@ its log's name in front. It works without power, too.`,
 		RunE: a.withLab(func(ctx context.Context, lab *testenv.Lab, arguments []string) error {
 			host, names := arguments[0], arguments[1:]
 			if len(names) == 0 {
-				names = append(slices.Clone(testenv.LogNames), journal)
+				if names = slices.Clone(testenv.LogNames); !path {
+					names = append(names, journal)
+				}
 			}
 			for _, name := range names {
 				if path {

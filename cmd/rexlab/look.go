@@ -67,8 +67,8 @@ func (a *app) execCommand() *cobra.Command {
 		Use:     "exec HOST -- COMMAND [ARGUMENT...]",
 		GroupID: "look",
 		Short:   "Run a command in a host, as root",
-		Long: `Runs a command in a host, as root, with this terminal. The exit status is the command's. A host is a system of its own: what
-is written there stays with it when its power goes, but for /run, /tmp and /dev.`,
+		Long: `Runs a command in a host, as root, with this terminal. The exit status is the command's. What it
+writes in the host survives a power cut, except in /run, /tmp and /dev.`,
 		Example: `  rexlab exec pm01 -- crm_mon -1A
   rexlab exec pm01 -- systemctl status pacemaker
   rexlab exec pm01 -- journalctl --unit corosync

@@ -14,7 +14,7 @@ func (a *app) putCommand() *cobra.Command {
 		Use:     "put HOST FILE PATH",
 		GroupID: "look",
 		Short:   "Copy a file of this machine into a host",
-		Long:    "Copies a file of this machine to a path in a host, as root's and with the file's mode. A program that runs there is replaced.",
+		Long:    "Copies a file of this machine into a host: owned by root, with the same mode. PATH may be a running program.",
 		Example: `  rexlab put pm01 bin/pgrex /usr/local/bin/pgrex
   rexlab put pm01 hack/systemd/pgrex.service /etc/systemd/system/pgrex.service`,
 		Args: cobra.ExactArgs(3),

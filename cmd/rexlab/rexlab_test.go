@@ -63,7 +63,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// TestHelp: every command says what it does, and shows how.
+// TestHelp: every command says what it does, and its example, if it has one, shows a call.
 func TestHelp(t *testing.T) {
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {

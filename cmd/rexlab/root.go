@@ -23,7 +23,7 @@ func rootCommand() *cobra.Command {
 own corosync, Pacemaker and PostgreSQL, and the distribution's own ocf:heartbeat:pgsql agent: whatever an operator does on a
 cluster can be rehearsed here, and whatever breaks there can be broken here.
 
-Nothing outside of the lab's folder is changed, and nothing of it is left after 'rexlab down'; the systems' roots stay, see
+A lab changes only its own folder and /var/cache/rexlab. 'rexlab down' removes the lab, not the systems' roots: see
 'rexlab systems'.`,
 		Example: `  rexlab up
   rexlab status

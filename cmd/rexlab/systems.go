@@ -26,9 +26,9 @@ func systemsCommand() *cobra.Command {
 		Use:     "systems",
 		GroupID: "lab",
 		Short:   "List, make and remove the systems that hosts can be",
-		Long: `Lists the systems that hosts can be, and what each brings. A system's root is made by debootstrap from this machine's own
-package source, kept in /var/cache/rexlab, and shared by all labs, which never write to it. 'rexlab up' makes one that is missing,
-was changed, or was made of another list of packages; it takes about 40 s.`,
+		Long: `Lists the systems that hosts can be, with their versions. debootstrap makes a system's root from this machine's
+package source in /var/cache/rexlab. All labs share it; none writes to it. 'rexlab up' makes a root that is missing,
+was changed, or was made by another version of rexlab. That takes about 45 s.`,
 		Example: `  rexlab systems
   rexlab systems make debian12
   rexlab systems remove debian12`,
@@ -83,7 +83,7 @@ func listSystems(out io.Writer) error {
 		return failure{errors.New("the systems' roots belong to root: run 'rexlab systems' as root")}
 	}
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "SYSTEM\tROOT\tSTATE\tIT HAS")
+	fmt.Fprintln(w, "SYSTEM\tROOT\tSTATE\tVERSIONS")
 	for _, s := range testenv.Systems() {
 		state, has := "whole", s.Summary()
 		if err := s.Check(); err != nil {

@@ -91,6 +91,9 @@ func on(t *testing.T, named, all []place, config testenv.Config, story func(s *s
 	}
 	if only := os.Getenv("PGREX_PLACES"); only != "" {
 		named = slices.DeleteFunc(slices.Clone(everywhere), func(p place) bool { return !slices.Contains(strings.Fields(only), p.String()) })
+		if len(named) != len(strings.Fields(only)) {
+			t.Fatalf("PGREX_PLACES=%q: the places are %s", only, everywhere)
+		}
 	}
 	t.Parallel()
 	for _, at := range named {
@@ -111,7 +114,7 @@ type story struct {
 	begin time.Time
 }
 
-// long tells whether the stories are told at length: hack/test --long sets PGREX_LONG.
+// long reports whether the stories run at length: hack/test --long sets PGREX_LONG.
 func long() bool { return os.Getenv("PGREX_LONG") != "" }
 
 // inLong leaves a story for hack/test --long.
@@ -279,7 +282,7 @@ func (s *story) stop(host string) {
 	s.must(err)
 }
 
-// command runs pgrex on a host as the daemon's user and gives what it prints and its exit status.
+// command runs pgrex on a host as the daemon's user and returns its output and exit status.
 func (s *story) command(host string, arguments ...string) (output string, status int) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
@@ -383,7 +386,7 @@ func (s *story) slotUnder(prefix, host string) string {
 	return model.SlotNames(prefix, members)[strings.ToLower(host)]
 }
 
-// reserved tells whether a host holds a reserved slot of each name.
+// reserved reports whether a host holds a reserved slot of each name.
 func (s *story) reserved(host string, slots ...string) (bool, string) {
 	out := s.ask(host, "SELECT slot_name, restart_lsn IS NOT NULL AND wal_status <> 'lost' FROM pg_replication_slots ORDER BY 1")
 	for _, name := range slots {
@@ -394,7 +397,7 @@ func (s *story) reserved(host string, slots ...string) (bool, string) {
 	return true, out
 }
 
-// streams tells whether the primary has the host attached, streaming, through the host's own slot.
+// streams reports whether the primary has the host attached, streaming, through the host's own slot.
 func (s *story) streams(primary, host string) (bool, string) {
 	out := s.ask(primary, fmt.Sprintf("SELECT s.slot_name, r.application_name, r.state FROM pg_stat_replication r "+
 		"LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE r.application_name = '%s'", application(host)))

@@ -47,7 +47,7 @@ func (s *story) onRoot(host, script string) string {
 	return strings.TrimSpace(out)
 }
 
-// override writes a drop-in of the daemon's unit, "" for none, and starts the daemon anew without waiting for it.
+// override writes a drop-in for the daemon's unit ("" empties it), and restarts the daemon without waiting for it.
 func (s *story) override(host, text string) {
 	s.t.Helper()
 	s.must(s.lab.WriteFile(s.ctx, host, unitFile+".d/story.conf", text, 0o644))
