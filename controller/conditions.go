@@ -17,8 +17,9 @@ type Condition struct {
 	complete bool      // a complete plan has found it
 }
 
-// conditions remembers which findings hold, to log each once when it begins, when its severity changes, and when it ends. What a
-// complete plan has found only another one can end: one that says nothing but that the primary does not answer does not.
+// conditions remembers which findings hold, to log each once when it begins, when its severity changes, and when it
+// ends. What a complete plan has found only another one can end: one that says nothing but that the primary does not
+// answer does not.
 type conditions struct {
 	log    logr.Logger
 	held   []Condition

@@ -13,15 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cgroupName is where the lab process mounts the kernel's cgroups: in its folder, in its own mount namespace, so that it does
-// not matter how the machine has them.
+// cgroupName is where the lab process mounts the kernel's cgroups: in its folder, in its own mount namespace, so that
+// it does not matter how the machine has them.
 const cgroupName = "cgroup"
 
 // cgroupPrefix begins the names of the labs' cgroups; the process and the time of its start follow.
 const cgroupPrefix = "rexlab-"
 
-// mountCgroups gives the lab process the cgroups: those of the machine, if it has mounted them, since a mount of our own could
-// change the options that all of them share.
+// mountCgroups gives the lab process the cgroups: those of the machine, if it has mounted them, since a mount of our
+// own could change the options that all of them share.
 func mountCgroups(dir string) error {
 	target := filepath.Join(dir, cgroupName)
 	if err := os.Mkdir(target, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {

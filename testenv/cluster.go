@@ -149,8 +149,8 @@ func (l *Lab) Primary(ctx context.Context) (string, error) {
 	return primaries[0], nil
 }
 
-// WaitFor polls until the condition holds. The error that comes with false only says why not yet; at the deadline the last
-// one is in the error, beside what was awaited. Without a deadline it waits two minutes.
+// WaitFor polls until the condition holds. The error that comes with false only says why not yet; at the deadline the
+// last one is in the error, beside what was awaited. Without a deadline it waits two minutes.
 func (l *Lab) WaitFor(ctx context.Context, what string, condition func(context.Context) (bool, error)) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc

@@ -41,8 +41,8 @@ type Config struct {
 	System string `json:"system"`
 	// Layout says where PostgreSQL's files lie: LayoutPGREX (the default) or LayoutDebian.
 	Layout string `json:"layout"`
-	// Monitor is how often the agent looks at the primary, in whole seconds; at a standby it looks a second later. Default: 9 s,
-	// PG-REX's own.
+	// Monitor is how often the agent looks at the primary, in whole seconds; at a standby it looks a second later.
+	// Default: 9 s, PG-REX's own.
 	Monitor time.Duration `json:"monitor"`
 	// Slots is the agent's replication_slot_name; empty leaves it unset, as PG-REX does.
 	Slots string `json:"slots,omitempty"`

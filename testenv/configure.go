@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// makeHost writes everything that a host has of its own before its first boot, but the database: files over its system's.
+// makeHost writes everything that a host has of its own before its first boot, but the database: files over its
+// system's.
 func (c Config) makeHost(index int, password string) error {
 	dir := hostDir(c.Dir, index)
 	for _, name := range []string{upperName, workName, rootName} {
@@ -76,8 +77,8 @@ func (c Config) passwd() (string, error) {
 	return strings.Replace(string(text), ":"+home+":", ":"+c.paths().Home+":", 1), err
 }
 
-// corosyncUnit: corosync asks for realtime scheduling on a real host; several hosts share few processors here, and a late token
-// means fencing.
+// corosyncUnit: corosync asks for realtime scheduling on a real host; several hosts share few processors here, and a
+// late token means fencing.
 const corosyncUnit = "[Service]\nNice=-15\n"
 
 // fenceAgent is what Pacemaker runs as stonith:fence_rexlab.

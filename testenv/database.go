@@ -105,7 +105,10 @@ func (l *Lab) copyDatabase(ctx context.Context) error {
 		group.Go(func() error {
 			for _, dir := range l.config.copied() {
 				// In the host's process namespace, so that it ends with the host.
-				argv := []string{"nsenter", "--target", pids[host], "--pid", "--", "cp", "-a", "--no-target-directory", roots[l.config.Hosts[0]] + dir, roots[host] + dir}
+				argv := []string{
+					"nsenter", "--target", pids[host], "--pid", "--",
+					"cp", "-a", "--no-target-directory", roots[l.config.Hosts[0]] + dir, roots[host] + dir,
+				}
 				if _, err := runGroup(ctx, nil, baseEnv, argv); err != nil {
 					return fmt.Errorf("copy the database to %s: %w", host, err)
 				}

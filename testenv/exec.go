@@ -61,8 +61,8 @@ func (l *Lab) asUser(user, group string, argv []string) ([]string, error) {
 		"env", "HOME=" + home, "USER=" + user, "LOGNAME=" + user}, argv...), nil
 }
 
-// Command is how to run a command in a host from outside: for a caller that wants its own terminal or pipes. It has no right
-// that the host's own processes do not have.
+// Command is how to run a command in a host from outside: for a caller that wants its own terminal or pipes. It has no
+// right that the host's own processes do not have.
 func (l *Lab) Command(ctx context.Context, host string, argv ...string) ([]string, []string, error) {
 	state, err := l.state(ctx, host)
 	if err != nil {

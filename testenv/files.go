@@ -8,7 +8,8 @@ import (
 	"syscall"
 )
 
-// tree writes what a host has of its own, over the files of its system. After an error it does nothing more, and keeps it.
+// tree writes what a host has of its own, over the files of its system. After an error it does nothing more, and keeps
+// it.
 type tree struct {
 	dir    string // the host's own files
 	system System

@@ -29,8 +29,8 @@ const (
 	answerFD = 4 // an error is written here; it is closed without one when systemd starts
 )
 
-// hostMain makes a system of this process, which is the first in its namespaces, and then becomes its systemd. It returns only
-// when that fails.
+// hostMain makes a system of this process, which is the first in its namespaces, and then becomes its systemd. It
+// returns only when that fails.
 func hostMain() error {
 	unix.CloseOnExec(specFD)
 	unix.CloseOnExec(answerFD)
@@ -86,7 +86,8 @@ var deniedCapabilities = []struct {
 	{"sys_boot", unix.CAP_SYS_BOOT},
 }
 
-// inheritNoCapability sees that a program gets no more than the bounding set leaves: what is inheritable it would get beside.
+// inheritNoCapability sees that a program gets no more than the bounding set leaves: what is inheritable it would get
+// beside.
 func inheritNoCapability() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -135,7 +136,8 @@ const (
 	consoleName = "console.log" // what was said before systemd ran
 )
 
-// fenceSocket and labProgram are how a host's fence agent reaches the lab: power does not run over the network that can be cut.
+// fenceSocket and labProgram are how a host's fence agent reaches the lab: power does not run over the network that
+// can be cut.
 const (
 	fenceSocket = "/run/rexlab/control.sock"
 	labProgram  = "/run/rexlab/lab"
@@ -153,8 +155,8 @@ const (
 	readOnly = unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY
 )
 
-// mountAll makes the host's file system and moves into it. Everything that systemd or a program in the host could reach the
-// machine by is closed here, before any of them runs: systemd-tmpfiles, for one, empties /tmp.
+// mountAll makes the host's file system and moves into it. Everything that systemd or a program in the host could
+// reach the machine by is closed here, before any of them runs: systemd-tmpfiles, for one, empties /tmp.
 func (h hostSpec) mountAll() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make the mounts private: %w", err)
@@ -195,8 +197,8 @@ func mountEach(mounts []mount) error {
 	return nil
 }
 
-// mountKernel mounts the kernel's own file systems. What is not the host's alone in them is read-only or masked: a panic of
-// pacemakerd writes to sysrq-trigger, which would boot the machine again.
+// mountKernel mounts the kernel's own file systems. What is not the host's alone in them is read-only or masked: a
+// panic of pacemakerd writes to sysrq-trigger, which would boot the machine again.
 func (h hostSpec) mountKernel() error {
 	mounts := []mount{
 		{"proc", "proc", "proc", noExtras, ""},

@@ -87,15 +87,16 @@ func (l *Lab) order(ctx context.Context, o order) error {
 	return l.control.order(ctx, o)
 }
 
-// Off cuts a host's power: everything in it is gone when Off returns. What PostgreSQL wrote stays, as the machine's page
-// cache outlives the host.
+// Off cuts a host's power: everything in it is gone when Off returns. What PostgreSQL wrote stays, as the machine's
+// page cache outlives the host.
 func (l *Lab) Off(ctx context.Context, host string) error {
 	return l.order(ctx, order{Verb: "off", Host: host})
 }
 
-// On gives a host power: its systemd starts, and what is enabled there, corosync and Pacemaker first of all. It does not wait for
-// the cluster to take it in. It does wait until the others have noticed that the host was gone and have fenced it, if they will: a shot that
-// is still due would hit the host that has just been booted, and fenced hosts stay off.
+// On gives a host power: its systemd starts, and what is enabled there, corosync and Pacemaker first of all. It does
+// not wait for the cluster to take it in. It does wait until the others have noticed that the host was gone and have
+// fenced it, if they will: a shot that is still due would hit the host that has just been booted, and fenced hosts
+// stay off.
 func (l *Lab) On(ctx context.Context, host string) error {
 	state, err := l.state(ctx, host)
 	if err != nil {
@@ -153,8 +154,8 @@ func (l *Lab) down(ctx context.Context) error {
 	if err := l.stop(ctx); err != nil {
 		return err
 	}
-	// Not while somebody boots another lab there. A process that is being started here just now may have a copy of the ended
-	// lab's lock until it runs its program.
+	// Not while somebody boots another lab there. A process that is being started here just now may have a copy of the
+	// ended lab's lock until it runs its program.
 	var lock *os.File
 	limited, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -204,7 +205,9 @@ func removeFiles(dir string) (madeDir bool, err error) {
 		return false, fmt.Errorf("%s is no lab's folder: %w", dir, err)
 	}
 	// The state is the last to go: while it is there the next up knows whose files these are.
-	for _, name := range []string{"hosts", cgroupName, programName, configName, socketName, logName, configName + ".new", stateName + ".new", stateName} {
+	for _, name := range []string{
+		"hosts", cgroupName, programName, configName, configName + ".new", socketName, logName, stateName + ".new", stateName,
+	} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			return false, fmt.Errorf("remove the lab's files: %w", err)
 		}
@@ -230,8 +233,8 @@ func removeFolder(dir string) error {
 	return nil
 }
 
-// remains tells what a lab has left in a folder; "" for a folder that is empty or not there yet. A folder that holds what
-// no lab made is an error.
+// remains tells what a lab has left in a folder; "" for a folder that is empty or not there yet. A folder that holds
+// what no lab made is an error.
 func remains(dir string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -373,8 +373,8 @@ func testStandby(t tool) {
 	t.must(t.lab.WaitStreaming(ctx, "a"))
 }
 
-// TestFencing: a host without network is powered off by the other one, and in long so is one whose primary hangs; on hosts laid
-// out otherwise, and with pg_wal on its own file system.
+// TestFencing: a host without network is powered off by the other one, and in long so is one whose primary hangs; on
+// hosts laid out otherwise, and with pg_wal on its own file system.
 func TestFencing(t *testing.T) {
 	t.Parallel()
 	lab := bootLab(t, Config{

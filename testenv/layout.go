@@ -10,8 +10,8 @@ import (
 const (
 	// LayoutPGREX is PG-REX's own: data and configuration in one folder of /var/lib/pgsql.
 	LayoutPGREX = "pgrex"
-	// LayoutDebian is that of Debian's packages: configuration in /etc/postgresql, which the agent's "config" names, data in
-	// /var/lib/postgresql, TLS with the key that belongs to the group ssl-cert.
+	// LayoutDebian is that of Debian's packages: configuration in /etc/postgresql, which the agent's "config" names, data
+	// in /var/lib/postgresql, TLS with the key that belongs to the group ssl-cert.
 	LayoutDebian = "debian"
 )
 

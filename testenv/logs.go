@@ -20,8 +20,8 @@ var fileLogs = map[string]string{
 // LogNames are the names of a host's logs in files. Everything else is in the journal.
 var LogNames = []string{"console", "corosync", "pacemaker", "postgresql"}
 
-// LogPath is where one of a host's logs in files lies on the machine: console (what was said before systemd ran), corosync,
-// pacemaker or postgresql.
+// LogPath is where one of a host's logs in files lies on the machine: console (what was said before systemd ran),
+// corosync, pacemaker or postgresql.
 func (l *Lab) LogPath(host, name string) (string, error) {
 	index, err := l.config.index(host)
 	if err != nil {
@@ -50,8 +50,8 @@ func (l *Lab) Log(host, name string) (string, error) {
 
 var unitName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.@_-]*$`)
 
-// Journal is what a unit of a host has said since a moment; "" is every unit, the zero time the beginning. It can be read without
-// power, too. Options are journalctl's.
+// Journal is what a unit of a host has said since a moment; "" is every unit, the zero time the beginning. It can be
+// read without power, too. Options are journalctl's.
 func (l *Lab) Journal(ctx context.Context, host, unit string, since time.Time, options ...string) (string, error) {
 	index, err := l.config.index(host)
 	if err != nil {

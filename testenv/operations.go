@@ -29,8 +29,8 @@ func (l *Lab) Crash(ctx context.Context, host string) error {
 	return l.withPostmaster(ctx, host, "kill PostgreSQL", `kill -KILL "$pid"`)
 }
 
-// Freeze stops a host's PostgreSQL, all its processes, with SIGSTOP: it keeps its connections and answers nothing. After
-// a while Pacemaker finds it failed, cannot stop it, and has the host fenced.
+// Freeze stops a host's PostgreSQL, all its processes, with SIGSTOP: it keeps its connections and answers nothing.
+// After a while Pacemaker finds it failed, cannot stop it, and has the host fenced.
 func (l *Lab) Freeze(ctx context.Context, host string) error {
 	return l.withPostmaster(ctx, host, "freeze PostgreSQL", `kill -STOP "$pid"; for c in $(children); do kill -STOP "$c"; done`)
 }

@@ -46,8 +46,8 @@ func (h *hostPower) on() error {
 	return nil
 }
 
-// boot starts the host's first process in its namespaces, gives it its cgroup and its link, and waits until it has become a
-// systemd that takes orders.
+// boot starts the host's first process in its namespaces, gives it its cgroup and its link, and waits until it has
+// become a systemd that takes orders.
 func (h *hostPower) boot() error {
 	console, err := openLog(filepath.Join(hostDir(h.lab.dir, h.index), consoleName))
 	if err != nil {

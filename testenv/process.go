@@ -85,8 +85,8 @@ type final struct{ error }
 
 func (f final) Unwrap() error { return f.error }
 
-// poll looks until the condition holds, or can no longer. At the deadline the error says what was awaited and the last thing seen: the
-// condition's error, which otherwise says no more than "not yet".
+// poll looks until the condition holds, or can no longer. At the deadline the error says what was awaited and the last
+// thing seen: the condition's error, which otherwise says no more than "not yet".
 func poll(ctx context.Context, every time.Duration, what string, condition func(context.Context) (bool, error)) error {
 	begin := time.Now()
 	var seen error

@@ -33,13 +33,9 @@ func tracesOf(t *testing.T, dir string) traces {
 	}
 	tr := traces{dir: dir, server: state.Server}
 	tr.processes = append(slices.Collect(maps.Values(state.Hosts)), state.Server)
-	for _, p := range tr.processes {
-		if p.PID == 0 {
-			continue // not there yet
-		}
-		if mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", p.PID)); err == nil && p == tr.server && !bytes.Contains(mounts, []byte(dir)) {
-			t.Errorf("the lab process mounts nothing in %s, so a mount that is left would not be found", dir)
-		}
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", tr.server.PID))
+	if err == nil && !bytes.Contains(mounts, []byte(dir)) {
+		t.Errorf("the lab process mounts nothing in %s, so a mount that is left would not be found", dir)
 	}
 	return tr
 }
@@ -83,8 +79,8 @@ func (tr traces) noCgroups(t *testing.T) {
 	}
 }
 
-// held tells which process is in one of the lab's cgroups, where all of its hosts' are, or in a mount namespace with one of its
-// mounts.
+// held tells which process is in one of the lab's cgroups, where all of its hosts' are, or in a mount namespace with
+// one of its mounts.
 func (tr traces) held() error {
 	folders, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -195,8 +191,8 @@ func TestKilledLab(t *testing.T) {
 	}
 }
 
-// TestKilledAnytime: whenever the lab process is killed, or the one that boots it, nothing is left but files and empty cgroups, and
-// Remove removes the files.
+// TestKilledAnytime: whenever the lab process is killed, or the one that boots it, nothing is left but files and empty
+// cgroups, and Remove removes the files.
 func TestKilledAnytime(t *testing.T) {
 	t.Parallel()
 	needLab(t)

@@ -91,8 +91,8 @@ func (l *labProcess) prepareCgroups() error {
 	return os.Mkdir(l.cgroup, 0o755) //nolint:gosec // as the kernel makes them
 }
 
-// mountWAL mounts a file system for WAL, if the lab has one. It is mounted for the lab process and its hosts only, so that it
-// outlives a host and ends with the lab.
+// mountWAL mounts a file system for WAL, if the lab has one. It is mounted for the lab process and its hosts only, so
+// that it outlives a host and ends with the lab.
 func (c Config) mountWAL(target string) error {
 	if c.WALBytes == 0 {
 		return nil

@@ -85,8 +85,8 @@ func (s System) recipe() string {
 // sealName is a file beside a root with the recipe that it was made by, and a checksum over its files.
 func (s System) sealName() string { return s.Root() + ".seal" }
 
-// Check reports what is wrong with the system's root: that there is none, that it was made by another list of packages, or
-// that its files are not those that it was made of.
+// Check reports what is wrong with the system's root: that there is none, that it was made by another list of
+// packages, or that its files are not those that it was made of.
 func (s System) Check() error {
 	seal, err := os.ReadFile(s.sealName())
 	if err != nil {
@@ -103,7 +103,8 @@ func (s System) Check() error {
 	return nil
 }
 
-// sumOfRoot is a checksum over the names, modes, owners, sizes and times of a folder's files: what they hold is not read.
+// sumOfRoot is a checksum over the names, modes, owners, sizes and times of a folder's files: what they hold is not
+// read.
 func sumOfRoot(root string) (string, error) {
 	sum := sha256.New()
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -333,7 +334,8 @@ func proxies() []string {
 	})
 }
 
-// runRootScript runs the script in namespaces of its own: what it mounts, and every process that it leaves, ends with it.
+// runRootScript runs the script in namespaces of its own: what it mounts, and every process that it leaves, ends with
+// it.
 func runRootScript(ctx context.Context, out io.Writer, logPath string, env []string) error {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 const bootLimit = 5 * time.Minute
 
 // Up boots a lab and waits until its first host is promoted, writes go through the virtual IP and every other host
-// streams. The lab ends with the calling process unless Detach is called. A boot that fails leaves the logs; one that was
-// cancelled leaves nothing.
+// streams. The lab ends with the calling process unless Detach is called. A boot that fails leaves the logs; one that
+// was cancelled leaves nothing.
 func Up(ctx context.Context, config Config) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("the lab needs root: it makes namespaces, mounts and network links; run it as root")

@@ -16,8 +16,8 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// newLogHandler writes the daemon's log to standard error: as lines with a time and a level, or, if that is the journal, with a
-// priority that journalctl knows and without the time, which the journal adds.
+// newLogHandler writes the daemon's log to standard error: as lines with a time and a level, or, if that is the
+// journal, with a priority that journalctl knows and without the time, which the journal adds.
 func newLogHandler(level slog.Level) slog.Handler {
 	options := &slog.HandlerOptions{Level: level}
 	if !toJournal(os.Stderr, os.Getenv("JOURNAL_STREAM")) {
@@ -26,8 +26,8 @@ func newLogHandler(level slog.Level) slog.Handler {
 	return newJournalHandler(os.Stderr, options)
 }
 
-// toJournal reports whether a file is the stream that systemd connected to the journal: $JOURNAL_STREAM names its device and
-// inode (systemd.exec(5)).
+// toJournal reports whether a file is the stream that systemd connected to the journal: $JOURNAL_STREAM names its
+// device and inode (systemd.exec(5)).
 func toJournal(file *os.File, stream string) bool {
 	var stat syscall.Stat_t
 	if stream == "" || syscall.Fstat(int(file.Fd()), &stat) != nil {

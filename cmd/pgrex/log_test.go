@@ -38,7 +38,8 @@ func TestJournalLines(t *testing.T) {
 	}
 }
 
-// TestToJournal: only the very stream that systemd names is the journal; its variable is inherited by what is redirected, too.
+// TestToJournal: only the very stream that systemd names is the journal; its variable is inherited by what is
+// redirected, too.
 func TestToJournal(t *testing.T) {
 	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
 	if err != nil {

@@ -53,7 +53,10 @@ func TestUsage(t *testing.T) {
 			t.Errorf("rexlab %s: %v is no error of usage", wrong, err)
 		}
 	}
-	for _, fails := range []string{"status", "down", "crash a", "exec a -- true", "sql a x", "logs a", "rewind a", "put a b /c", "up --system debian11", "up --layout redhat", "up --monitor 10ms"} {
+	for _, fails := range []string{
+		"status", "down", "crash a", "exec a -- true", "sql a x", "logs a", "rewind a", "put a b /c", "up --system debian11",
+		"up --layout redhat", "up --monitor 10ms",
+	} {
 		if _, err := runIn(t, strings.Fields(fails)...); !errors.As(err, &failed) {
 			t.Errorf("rexlab %s: %v is an error of usage", fails, err)
 		}

@@ -19,8 +19,8 @@ const (
 	walDisk = 512 << 20 // each host's file system for WAL
 )
 
-// TestNoDiskFillsUp: a standby stays away under steady load until the budget ends. The primary never stops taking writes,
-// nobody but that standby loses its slot, it is said in time, and after rejoin all is well again.
+// TestNoDiskFillsUp: a standby stays away under steady load until the budget ends. The primary never stops taking
+// writes, nobody but that standby loses its slot, it is said in time, and after rejoin all is well again.
 func TestNoDiskFillsUp(t *testing.T) {
 	on(t, debian13Only, ownLayout, testenv.Config{
 		Hosts: []string{"pm01", "pm02", "pm03"}, WALBytes: walDisk, Properties: map[string]string{"no-quorum-policy": "freeze"},
@@ -168,8 +168,8 @@ func (s *story) flood(primary string, away []string, leave func()) *flood {
 	return f
 }
 
-// floodEvery is how often a megabyte of WAL is written, at most: between two looks of pgrex, which are ten seconds apart, less
-// than lies between its warnings, which are 15 % of the budget apart.
+// floodEvery is how often a megabyte of WAL is written, at most: between two looks of pgrex, which are ten seconds
+// apart, less than lies between its warnings, which are 15 % of the budget apart.
 const floodEvery = 400 * time.Millisecond
 
 // write commits a row with each megabyte of WAL.
@@ -199,7 +199,8 @@ func (f *flood) write(ctx context.Context) {
 	}
 }
 
-// look takes what there is to see on the hosts that run: what they foretell first, so that the loss behind it is seen, too.
+// look takes what there is to see on the hosts that run: what they foretell first, so that the loss behind it is seen,
+// too.
 func (f *flood) look() {
 	now := time.Since(f.begin)
 	running := slices.DeleteFunc(f.lab.Hosts(), func(host string) bool { return slices.Contains(f.away, host) })
@@ -228,8 +229,9 @@ func (f *flood) look() {
 	}
 }
 
-// lookAtSlots notes those that are lost. A standby's pgrex makes a lost slot anew at once where the primary still has the
-// WAL: then it begins after what the primary holds. The primary is asked last, since the standbys' slots follow its own.
+// lookAtSlots notes those that are lost. A standby's pgrex makes a lost slot anew at once where the primary still has
+// the WAL: then it begins after what the primary holds. The primary is asked last, since the standbys' slots follow
+// its own.
 func (f *flood) lookAtSlots(running []string, now time.Duration) {
 	begins := map[string]model.LSN{}
 	standbys := slices.DeleteFunc(slices.Clone(running), func(host string) bool { return host == f.primary })
@@ -289,7 +291,8 @@ func (f *flood) keptWriting(budget int64) {
 	if f.failed != nil || f.acks == 0 {
 		f.t.Errorf("of %d writes one failed: %v", f.acks, f.failed)
 	}
-	// Beyond the budget a disk has at most what is written until the next checkpoint has ended, and what is kept for later.
+	// Beyond the budget a disk has at most what is written until the next checkpoint has ended, and what is kept for
+	// later.
 	most := budget + 128<<20 + 64<<20
 	for host, used := range f.highest {
 		if used > most {
@@ -326,8 +329,9 @@ func (f *flood) warned(host string) {
 		(lost - f.said[order[1]]).Round(100*time.Millisecond), (lost - last).Round(100*time.Millisecond))
 }
 
-// forecastTurned proves that a candidate's forecast for a host was stream at first and turned to copy, not before WAL for it
-// was lost there or on the primary: with the same budget either may come first, by when its next checkpoint ends.
+// forecastTurned proves that a candidate's forecast for a host was stream at first and turned to copy, not before WAL
+// for it was lost there or on the primary: with the same budget either may come first, by when its next checkpoint
+// ends.
 func (f *flood) forecastTurned(candidate, host string) {
 	f.t.Helper()
 	f.await(patience, candidate+" forecasts a copy for "+host, func() (bool, string) {

@@ -23,8 +23,8 @@ func threeHosts() testenv.Config {
 	return testenv.Config{Properties: map[string]string{"no-quorum-policy": "freeze"}}
 }
 
-// TestHostsComeBack is the seed's story, and the core of all: slots appear, a standby is away across a failover, and the old
-// primary comes back by pg_rewind. None needs a copy.
+// TestHostsComeBack is the seed's story, and the core of all: slots appear, a standby is away across a failover, and
+// the old primary comes back by pg_rewind. None needs a copy.
 func TestHostsComeBack(t *testing.T) {
 	on(t, []place{debian13, debian12, debian13Debian}, everywhere, threeHosts(), func(s *story) {
 		pm01 := s.primary()

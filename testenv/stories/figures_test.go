@@ -12,8 +12,8 @@ import (
 	"github.com/pgrex/pgrex/testenv"
 )
 
-// TestRejoinFigures measures, on databases of different sizes, what each way back takes and what comes over the network.
-// The first two ways do not grow with the database. It takes long, and is told when PGREX_LONG is set.
+// TestRejoinFigures measures, on databases of different sizes, what each way back takes and what comes over the
+// network. The first two ways do not grow with the database. It takes long, and is told when PGREX_LONG is set.
 func TestRejoinFigures(t *testing.T) {
 	inLong(t)
 	if os.Getenv("PGREX_NO_LAB") != "" {

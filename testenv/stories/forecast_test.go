@@ -8,13 +8,12 @@ import (
 
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/model"
-	"github.com/pgrex/pgrex/testenv"
 )
 
-// TestForecast: every host tells of every host, and how each would come back; what was foretold before a failover is what
-// happens after it.
+// TestForecast: every host tells of every host, and how each would come back; what was foretold before a failover is
+// what happens after it.
 func TestForecast(t *testing.T) {
-	on(t, debian13Only, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, Properties: map[string]string{"no-quorum-policy": "freeze"}}, func(s *story) {
+	on(t, debian13Only, everywhere, threeHosts(), func(s *story) {
 		old := s.primary()
 		rest := s.others(old)
 		next, other := rest[0], rest[1]

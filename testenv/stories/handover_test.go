@@ -91,7 +91,8 @@ func (s *story) senders(primary string) string {
 		"ON s.active_pid = r.pid WHERE r.state = 'streaming' AND s.slot_name = 'rex_' || r.application_name")
 }
 
-// undisturbed does something while the primary is written to, and sees the same walsenders all the time, and no restart.
+// undisturbed does something while the primary is written to, and sees the same walsenders all the time, and no
+// restart.
 func (s *story) undisturbed(primary string, do func()) {
 	s.t.Helper()
 	started := func() (all string) {

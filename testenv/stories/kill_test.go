@@ -26,7 +26,8 @@ type watched struct {
 	status  int // when it has ended
 }
 
-// watchRejoin runs rejoin on a host, and kills it and what it started, with SIGKILL, as soon as until is true after a line.
+// watchRejoin runs rejoin on a host, and kills it and what it started, with SIGKILL, as soon as until is true after a
+// line.
 func (s *story) watchRejoin(host string, until func(w *watched, line string) bool, arguments ...string) *watched {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Minute)
@@ -90,8 +91,9 @@ func (s *story) killedAt(host, step string, arguments ...string) bool {
 	return found
 }
 
-// killedEverywhere kills rejoin at each step of its plan, one attempt after the other, so that each goes on from what the
-// last has left, and lets the last attempt through. The way that the first would go is given; but says where not to kill.
+// killedEverywhere kills rejoin at each step of its plan, one attempt after the other, so that each goes on from what
+// the last has left, and lets the last attempt through. The way that the first would go is given; but says where not
+// to kill.
 func (s *story) killedEverywhere(primary, host, method, but string, arguments ...string) {
 	s.t.Helper()
 	plan, status := s.rejoin(host, "--dry-run")

@@ -253,8 +253,8 @@ func TestNames(t *testing.T) {
 	})
 }
 
-// othersSettings runs pgrex on a standby with the settings file of another one. It must not touch what the other needs: its slot
-// here, and the setting by which this host would stream through it.
+// othersSettings runs pgrex on a standby with the settings file of another one. It must not touch what the other
+// needs: its slot here, and the setting by which this host would stream through it.
 func (s *story) othersSettings(primary, host, other string) {
 	const query = "SELECT string_agg(slot_name, ' ' ORDER BY slot_name), current_setting('primary_slot_name') FROM pg_replication_slots"
 	before := s.sql(host, query)

@@ -14,11 +14,7 @@ import (
 func TestRejoin(t *testing.T) {
 	on(t, ownLayout, ownLayout, threeHosts(), func(s *story) {
 		old := s.primary()
-		s.start(s.lab.Hosts()...)
-		s.awaitRight(patience, old)
-		for _, host := range s.lab.Hosts() {
-			s.mark(host)
-		}
+		s.settle(old)
 		away := s.others(old)[1]
 		s.chapter("nothing to do", func(s *story) {
 			if out, status := s.command(away, "rejoin", "--yes"); status != 0 || !strings.Contains(out, "nothing to do") {
@@ -45,15 +41,12 @@ func TestRejoin(t *testing.T) {
 	})
 }
 
-// TestRejoinKilled: rejoin is killed with SIGKILL at every step, and the next one goes on from there; and ways that end early.
+// TestRejoinKilled: rejoin is killed with SIGKILL at every step, and the next one goes on from there; and ways that
+// end early.
 func TestRejoinKilled(t *testing.T) {
 	on(t, debian13Only, ownLayout, threeHosts(), func(s *story) {
 		old := s.primary()
-		s.start(s.lab.Hosts()...)
-		s.awaitRight(patience, old)
-		for _, host := range s.lab.Hosts() {
-			s.mark(host)
-		}
+		s.settle(old)
 		away := s.others(old)[1]
 		s.chapter("start", func(s *story) {
 			s.lockedOut(old, away)
@@ -116,7 +109,8 @@ func (s *story) comesBack(primary, host, method string) {
 	s.awaitRight(patience, primary)
 }
 
-// lockedOut: a lock keeps a host from starting whose data are a part of the primary's, and a ban, as a switchover leaves it.
+// lockedOut: a lock keeps a host from starting whose data are a part of the primary's, and a ban, as a switchover
+// leaves it.
 func (s *story) lockedOut(primary, host string) {
 	s.t.Helper()
 	s.stopWithLock(host)
@@ -141,7 +135,8 @@ func (s *story) asOwner(host, script string) string {
 	return strings.TrimSpace(out)
 }
 
-// pinBudget writes an operator's own budget into postgresql.conf: pgrex takes its own out of postgresql.auto.conf for it.
+// pinBudget writes an operator's own budget into postgresql.conf: pgrex takes its own out of postgresql.auto.conf for
+// it.
 func (s *story) pinBudget(host, value string) {
 	s.t.Helper()
 	_, err := s.lab.Exec(s.ctx, host, "sh", "-c", "echo max_slot_wal_keep_size = "+value+" >>"+s.at.Config)
@@ -233,8 +228,8 @@ func (s *story) diverge(old string, megabytes int) {
 	})
 }
 
-// halfRewound: what a killed pg_rewind leaves is never started, and is replaced by a copy, with the host's own files. The
-// copy is killed at every step.
+// halfRewound: what a killed pg_rewind leaves is never started, and is replaced by a copy, with the host's own files.
+// The copy is killed at every step.
 func (s *story) halfRewound(old string) {
 	s.diverge(old, 1)
 	s.asOwner(old, "echo '# of "+old+"' >>"+s.at.Config)
@@ -247,8 +242,8 @@ func (s *story) halfRewound(old string) {
 	s.asOwner(old, "grep '# of "+old+"' "+s.at.Config)
 }
 
-// rejoinByRewind: data that have parted, with pg_wal elsewhere. Rejoin is killed at every step but pg_rewind itself, after which
-// only a copy is left, and the one before, which takes no time, so that the kill could come too late.
+// rejoinByRewind: data that have parted, with pg_wal elsewhere. Rejoin is killed at every step but pg_rewind itself,
+// after which only a copy is left, and the one before, which takes no time, so that the kill could come too late.
 func (s *story) rejoinByRewind(old string) {
 	s.diverge(old, 1)
 	s.asOwner(old, "cd "+s.at.Data+"; echo '# rewound on "+old+"' >>postgresql.conf; mv pg_wal ../wal; ln -s ../wal pg_wal")
@@ -261,7 +256,8 @@ func (s *story) rejoinByRewind(old string) {
 	s.asOwner(old, "test -L "+s.at.Data+"/pg_wal")
 }
 
-// rewindTooLate: data that have parted, and the primary has lost the WAL since. The ladder knows it before anything is begun.
+// rewindTooLate: data that have parted, and the primary has lost the WAL since. The ladder knows it before anything is
+// begun.
 func (s *story) rewindTooLate(old string) {
 	s.diverge(old, 1)
 	primary := s.primary()

@@ -13,11 +13,7 @@ func TestStartAndStop(t *testing.T) {
 	on(t, debian13Only, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}}, func(s *story) {
 		primary := s.primary()
 		standbys := s.others(primary)
-		s.start(s.lab.Hosts()...)
-		s.awaitRight(patience, primary)
-		for _, host := range s.lab.Hosts() {
-			s.mark(host)
-		}
+		s.settle(primary)
 		s.chapter("what runs is started, and the primary goes last", func(s *story) {
 			for _, host := range s.lab.Hosts() {
 				s.says(host, 0, "it is so already", "start", "--yes")
@@ -80,7 +76,8 @@ func (s *story) stopInterrupted(primary, host string) {
 	s.awaitStreams(primary, host)
 }
 
-// startInterrupted: Ctrl-C once Pacemaker may start the database of a host that must not be the first. All is as it was.
+// startInterrupted: Ctrl-C once Pacemaker may start the database of a host that must not be the first. All is as it
+// was.
 func (s *story) startInterrupted(host string) {
 	s.t.Helper()
 	found := func() string {
@@ -103,8 +100,8 @@ func (s *story) startInterrupted(host string) {
 	}
 }
 
-// stopAll stops every host, the primary last, and starts them again. The first to start has to be the one that ended last:
-// another was away while that one was written to.
+// stopAll stops every host, the primary last, and starts them again. The first to start has to be the one that ended
+// last: another was away while that one was written to.
 func (s *story) stopAll(primary string, standbys []string) {
 	for _, host := range standbys {
 		s.says(host, 0, "is stopped", "stop", "--yes")

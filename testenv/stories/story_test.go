@@ -57,8 +57,8 @@ func run(m *testing.M) int {
 // patience bounds what Pacemaker needs for a start, a failover or a fencing on a busy machine.
 const patience = 120 * time.Second
 
-// monitor is how often the agent looks at the primary in a story: more often than PG-REX's 9 s, since most of a story's time is
-// spent waiting for it. hack/demo and 'rexlab up' have PG-REX's own.
+// monitor is how often the agent looks at the primary in a story: more often than PG-REX's 9 s, since most of a
+// story's time is spent waiting for it. hack/demo and 'rexlab up' have PG-REX's own.
 const monitor = 3 * time.Second
 
 // place is what the hosts of a story are.
@@ -79,8 +79,8 @@ var (
 	ownLayout = []place{debian13, debian12}
 )
 
-// on tells a story in the places that are named, and with --long in all where it holds. PGREX_PLACES names others for a single run,
-// such as "debian12-pgrex debian13-debian".
+// on tells a story in the places that are named, and with --long in all where it holds. PGREX_PLACES names others for
+// a single run, such as "debian12-pgrex debian13-debian".
 func on(t *testing.T, named, all []place, config testenv.Config, story func(s *story)) {
 	t.Helper()
 	if os.Getenv("PGREX_NO_LAB") != "" {
@@ -237,8 +237,8 @@ func (s *story) must(err error) {
 	}
 }
 
-// await waits for a condition. What was last seen is in the failure. It looks ever less often, up to twice a second: most looks ask
-// Pacemaker, and the hosts need the processors more.
+// await waits for a condition. What was last seen is in the failure. It looks ever less often, up to twice a second:
+// most looks ask Pacemaker, and the hosts need the processors more.
 func (s *story) await(within time.Duration, what string, condition func() (bool, string)) time.Duration {
 	s.t.Helper()
 	begin := time.Now()
@@ -274,6 +274,16 @@ func (s *story) startAs(host string, arguments ...string) {
 	s.must(s.lab.WriteFile(s.ctx, host, unitFile+".d/story.conf", dropIn, 0o644))
 	_, err := s.lab.Exec(s.ctx, host, "sh", "-ec", "systemctl daemon-reload; systemctl --quiet enable --now pgrex")
 	s.must(err)
+}
+
+// settle starts the daemon on every host, waits until all is right, and marks the data folders.
+func (s *story) settle(primary string) {
+	s.t.Helper()
+	s.start(s.lab.Hosts()...)
+	s.awaitRight(patience, primary)
+	for _, host := range s.lab.Hosts() {
+		s.mark(host)
+	}
 }
 
 func (s *story) stop(host string) {
@@ -466,8 +476,9 @@ func (s *story) awaitPrimary(host string) time.Duration {
 	})
 }
 
-// awaitSuccessor waits until the agent says, at a monitor, that one of these standbys may be promoted. It lets one at a time be
-// synchronous: after that one has gone, or just after a failover, nobody may, and a primary lost then has no successor.
+// awaitSuccessor waits until the agent says, at a monitor, that one of these standbys may be promoted. It lets one at
+// a time be synchronous: after that one has gone, or just after a failover, nobody may, and a primary lost then has no
+// successor.
 func (s *story) awaitSuccessor(standbys ...string) {
 	s.t.Helper()
 	s.await(patience, "one of "+strings.Join(standbys, ", ")+" may be promoted", func() (bool, string) {

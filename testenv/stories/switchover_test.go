@@ -11,7 +11,8 @@ import (
 	"github.com/pgrex/pgrex/testenv"
 )
 
-// TestSwitchoverOfTwo: a pair that replicates synchronously changes its primary there and back, under load; in long five times.
+// TestSwitchoverOfTwo: a pair that replicates synchronously changes its primary there and back, under load; in long
+// five times.
 func TestSwitchoverOfTwo(t *testing.T) {
 	times := 1
 	if long() {
@@ -28,8 +29,8 @@ func TestSwitchoverOfTwo(t *testing.T) {
 	})
 }
 
-// TestSwitchoverOfThree: what it refuses, what an interrupt leaves, and once around under load, where the agent promotes any
-// standby that has all (async).
+// TestSwitchoverOfThree: what it refuses, what an interrupt leaves, and once around under load, where the agent
+// promotes any standby that has all (async).
 func TestSwitchoverOfThree(t *testing.T) {
 	inLong(t)
 	on(t, debian13Only, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, RepMode: "async"}, func(s *story) {
@@ -58,8 +59,8 @@ func (s *story) prepareSwitchover() {
 
 var writeGap = regexp.MustCompile(`write gap: ([0-9]+) ms`)
 
-// switchover makes another host the primary, and sees that nobody was copied or rewound, that all stream through their own
-// slots, and that nothing is left in the CIB.
+// switchover makes another host the primary, and sees that nobody was copied or rewound, that all stream through their
+// own slots, and that nothing is left in the CIB.
 func (s *story) switchover(from, to string, arguments ...string) {
 	s.t.Helper()
 	s.awaitPromotable(from, to, arguments...)
@@ -159,8 +160,8 @@ func (s *story) refusedForItsTarget(primary, target string, refused func(host, w
 	s.awaitStreams(primary, target)
 }
 
-// switchoverInterrupted: Ctrl-C while PostgreSQL is being shut down, and the target hangs. This host is the primary again, and
-// nobody was promoted.
+// switchoverInterrupted: Ctrl-C while PostgreSQL is being shut down, and the target hangs. This host is the primary
+// again, and nobody was promoted.
 func (s *story) switchoverInterrupted(primary, target string) {
 	timeline := s.sql(primary, "SELECT timeline_id FROM pg_control_checkpoint()")
 	done := make(chan error)
@@ -205,7 +206,8 @@ func (s *story) switchoverInterrupted(primary, target string) {
 	}
 }
 
-// awaitPromotable waits until nothing speaks against a host any more: the agent says at its monitors only who may be promoted.
+// awaitPromotable waits until nothing speaks against a host any more: the agent says at its monitors only who may be
+// promoted.
 func (s *story) awaitPromotable(primary, host string, arguments ...string) {
 	s.t.Helper()
 	s.await(patience, host+" can be the primary", func() (bool, string) {
@@ -214,8 +216,8 @@ func (s *story) awaitPromotable(primary, host string, arguments ...string) {
 	})
 }
 
-// A writer gives each row a number of its own, and notes it once the commit is acknowledged. A connection that ends leaves
-// one row in doubt, whose number is not used again.
+// A writer gives each row a number of its own, and notes it once the commit is acknowledged. A connection that ends
+// leaves one row in doubt, whose number is not used again.
 const writer = `#!/bin/sh
 attempt=0
 while :; do

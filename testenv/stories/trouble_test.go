@@ -7,7 +7,8 @@ import (
 	"github.com/pgrex/pgrex/testenv"
 )
 
-// TestRejoinInTrouble: WAL that only the archive has, disks that are too small or become full, and a network that is cut.
+// TestRejoinInTrouble: WAL that only the archive has, disks that are too small or become full, and a network that is
+// cut.
 func TestRejoinInTrouble(t *testing.T) {
 	inLong(t)
 	on(t, debian13Only, ownLayout, testenv.Config{
@@ -85,8 +86,8 @@ func (s *story) fill(host, folder string) {
 	s.must(err)
 }
 
-// failsAtCopy lets a copy fail once it is under way, and sees that nothing of the old data is destroyed, the room is given
-// back, and Pacemaker is as found.
+// failsAtCopy lets a copy fail once it is under way, and sees that nothing of the old data is destroyed, the room is
+// given back, and Pacemaker is as found.
 func (s *story) failsAtCopy(host, because string, happens func()) {
 	s.t.Helper()
 	begun := false
