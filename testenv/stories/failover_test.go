@@ -38,26 +38,32 @@ func TestHostsComeBack(t *testing.T) {
 	})
 }
 
-// TestThreeHosts: what else can happen to the slots of three hosts.
-func TestThreeHosts(t *testing.T) {
+// TestSlotsAreKept: slots cost nothing while nothing is written, move with the WAL, and are made again; a standby that
+// is a copy of another one takes its own.
+func TestSlotsAreKept(t *testing.T) {
 	on(t, debian13Only, everywhere, threeHosts(), func(s *story) {
 		pm01 := s.primary()
 		pm02, pm03 := s.others(pm01)[0], s.others(pm01)[1]
 		s.chapter("idle", func(s *story) { s.slotsAppear(pm01); s.idleCostsNothing() })
-		for _, host := range s.lab.Hosts() {
-			s.mark(host)
-		}
 		s.chapter("a copied standby", func(s *story) { s.copiedStandby(pm01, pm02, pm03) })
-		s.mark(pm03) // that did copy it
 		s.chapter("slots move", func(s *story) { s.slotsMove(pm01) })
 		s.chapter("dropped by hand", func(s *story) { s.droppedByHand(pm01, pm03) })
+	})
+}
+
+// TestDoubts: a standby that was away comes back, and nothing is dropped while there is any doubt.
+func TestDoubts(t *testing.T) {
+	on(t, debian13Only, everywhere, threeHosts(), func(s *story) {
+		pm01 := s.primary()
+		pm02, pm03 := s.others(pm01)[0], s.others(pm01)[1]
+		s.settle(pm01)
 		s.chapter("a standby is away", func(s *story) { s.standbyAway(pm01, pm03) })
 		s.chapter("doubts", func(s *story) { s.doubts(pm01, pm03) })
 		s.chapter("no quorum", func(s *story) { s.noQuorum(pm01, pm02, pm03) })
 	})
 }
 
-// slotsAppear is E1's first half.
+// slotsAppear starts pgrex everywhere and waits until all slots are there and in use.
 func (s *story) slotsAppear(primary string) {
 	s.start(s.lab.Hosts()...)
 	took := s.awaitRight(10*time.Second, primary)
@@ -113,7 +119,7 @@ func (s *story) idleCostsNothing() {
 	}
 }
 
-// copiedStandby is E12: pm03 is a copy of pm02, so that it comes up with primary_slot_name of pm02.
+// copiedStandby: pm03 is a copy of pm02, so that it comes up with primary_slot_name of pm02.
 func (s *story) copiedStandby(primary, source, copied string) {
 	owner := func() string {
 		return s.sql(primary, fmt.Sprintf("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '%s'", s.slot(source)))
@@ -158,7 +164,7 @@ func (s *story) lastDone(host, kind string) time.Time {
 	return time.Unix(seconds, micros*1000)
 }
 
-// slotsMove is E7: under load the slots on every standby hold no more than two checkpoints' worth.
+// slotsMove: under load the slots on every standby hold no more than two checkpoints' worth.
 func (s *story) slotsMove(primary string) {
 	most := map[string]int64{}
 	first := map[string]string{}
@@ -191,7 +197,7 @@ func (s *story) slotsMove(primary string) {
 	}
 }
 
-// droppedByHand is E2.
+// droppedByHand: a slot that somebody drops is made again.
 func (s *story) droppedByHand(primary, absent string) {
 	s.must(s.lab.Off(s.ctx, absent))
 	drop := fmt.Sprintf("SELECT pg_drop_replication_slot('%s')", s.slot(absent))
@@ -207,7 +213,7 @@ func (s *story) droppedByHand(primary, absent string) {
 	s.awaitStreams(primary, absent)
 }
 
-// standbyAway is E3.
+// standbyAway: a standby is off while far more is written than PostgreSQL keeps by itself.
 func (s *story) standbyAway(primary, absent string) {
 	s.must(s.lab.Off(s.ctx, absent))
 	s.load(primary, 20*walKeepSize)
@@ -218,7 +224,7 @@ func (s *story) standbyAway(primary, absent string) {
 	s.t.Logf("%s streams again %s after it was switched on, without a copy", absent, took.Round(100*time.Millisecond))
 }
 
-// standbyAwayAcrossFailover is E5.
+// standbyAwayAcrossFailover: another host is promoted while a standby is off.
 func (s *story) standbyAwayAcrossFailover(old, next, absent string) {
 	s.awaitRight(patience, old)
 	s.must(s.lab.Off(s.ctx, absent))
@@ -238,7 +244,7 @@ func (s *story) standbyAwayAcrossFailover(old, next, absent string) {
 	s.t.Logf("%s streams from %s %s after it was switched on, without a copy", absent, next, took.Round(100*time.Millisecond))
 }
 
-// oldPrimaryBack is E6: the old primary needs pg_rewind, and pg_rewind finds what it needs.
+// oldPrimaryBack: the old primary needs pg_rewind, and pg_rewind finds what it needs.
 func (s *story) oldPrimaryBack(old, primary string) {
 	s.load(primary, 10*walKeepSize)
 	s.t.Logf("%s keeps %s in pg_wal, %s of it for %s", primary, model.FormatBytes(uint64(s.walHeld(primary))),
@@ -250,7 +256,7 @@ func (s *story) oldPrimaryBack(old, primary string) {
 	s.awaitRight(patience, primary)
 }
 
-// doubts is E9: what forbids anything destructive is said, and holds a drop that is due until it ends.
+// doubts: what forbids anything destructive is said, and holds a drop that is due until it ends.
 func (s *story) doubts(primary, standby string) {
 	for _, doubt := range []struct {
 		code       model.Code
@@ -311,7 +317,7 @@ func (s *story) awaitDropped(host string) {
 	})
 }
 
-// noQuorum is the rest of E9: the primary is cut off from everybody, and the cluster is told to freeze.
+// noQuorum: the primary is cut off from everybody, and the cluster is told to freeze.
 func (s *story) noQuorum(primary string, others ...string) {
 	for _, host := range others {
 		s.must(s.lab.Cut(s.ctx, host))

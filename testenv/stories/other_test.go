@@ -43,7 +43,7 @@ func (s *story) steps(document string) []string {
 	return steps
 }
 
-// reviewBeforeChange is E10.
+// reviewBeforeChange: the dry run, plan and apply say the same, on the host and from its snapshot elsewhere.
 func (s *story) reviewBeforeChange(primary, standby string) {
 	// A budget of its own: the room on this machine's disk changes from one look to the next.
 	_, err := s.lab.Exec(s.ctx, primary, "crm_resource", "--resource", "pgsql", "--meta", "--set-parameter", model.MetaWALBudget, "--parameter-value", "1GB")
@@ -124,7 +124,7 @@ func (s *story) samePlanElsewhere(host string) {
 	}
 }
 
-// bothStop is E4.
+// bothStop: the standby stops, then the primary, and they start the other way round.
 func (s *story) bothStop(primary, standby string) {
 	for _, host := range s.lab.Hosts() {
 		s.mark(host)
@@ -144,7 +144,7 @@ func (s *story) bothStop(primary, standby string) {
 	s.awaitRight(patience, primary)
 }
 
-// TestAgentSlots is E8: the agent names the slots.
+// TestAgentSlots: the agent names the slots.
 func TestAgentSlots(t *testing.T) {
 	on(t, debian13Only, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, Slots: "rex"}, func(s *story) {
 		primary := s.primary()
@@ -235,7 +235,7 @@ func (s *story) handOver(primary, standby string) {
 	}
 }
 
-// TestNames is E11: names that fold, names that meet, and a name of 64 characters.
+// TestNames: names that fold, names that meet, and a name of 64 characters.
 func TestNames(t *testing.T) {
 	long := "pm-with-a-name-of-sixty-four.characters.example.for-a-long-while"
 	if len(long) != 64 {
