@@ -180,12 +180,12 @@ func (l *labProcess) listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("control socket in %s: %w", l.dir, err)
 	}
+	if err := l.writeState(); err != nil { // before anybody gets an answer
+		return err
+	}
 	server := &http.Server{Handler: l.routes(), ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
-	if err := l.writeState(); err != nil {
-		return err
-	}
 	fmt.Fprintln(os.Stderr, time.Now().Format("15:04:05.000"), "the lab takes orders")
 	select {
 	case err = <-failed:
