@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -191,28 +192,37 @@ func TestKilledLab(t *testing.T) {
 	}
 }
 
-// TestKilledAnytime: whenever the lab process is killed, or the one that boots it, nothing is left but files and empty
+// TestKilledAnytime: whenever the lab process is ended, or the one that boots it, nothing is left but files and empty
 // cgroups, and Remove removes the files.
 func TestKilledAnytime(t *testing.T) {
 	t.Parallel()
 	needLab(t)
-	times := 4
+	times := 6
 	if os.Getenv("PGREX_LONG") != "" {
 		times = 40
 	}
-	for range times {
+	for i := range times {
 		dir := filepath.Join(t.TempDir(), "lab")
 		cmd := bootUntil(t, dir, "hosts of")
 		moment := time.Duration(rand.Int64N(int64(6 * time.Second)))
 		<-time.After(moment)
-		tr, whose := tracesOf(t, dir), "the process that boots it"
-		if rand.IntN(2) == 0 {
-			whose = "the lab process"
+		tr := tracesOf(t, dir)
+		end := []string{"SIGKILL of its parent", "SIGKILL of the lab process", "SIGTERM of the lab process"}[i%3]
+		switch {
+		case strings.HasPrefix(end, "SIGTERM"):
+			if err := syscall.Kill(tr.server.PID, syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if err := tr.server.awaitEnd(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			tr.noCgroups(t) // nobody had to sweep
+		case strings.HasSuffix(end, "lab process"):
 			if err := tr.server.kill(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		t.Logf("after %s: killed is %s", moment.Round(time.Millisecond), whose)
+		t.Logf("after %s: %s", moment.Round(time.Millisecond), end)
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		tr.gone(t)
