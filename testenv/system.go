@@ -119,8 +119,8 @@ func sumOfRoot(root string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), err
 }
 
-// Versions says which releases of Pacemaker and PostgreSQL the root holds, as its packages are named.
-func (s System) Versions() map[string]string {
+// versions says which releases of Pacemaker and PostgreSQL the root holds, as its packages are named.
+func (s System) versions() map[string]string {
 	file, err := os.Open(filepath.Join(s.Root(), "var/lib/dpkg/status"))
 	if err != nil {
 		return nil
@@ -140,7 +140,7 @@ func (s System) Versions() map[string]string {
 
 // Summary names the releases that matter, in one line.
 func (s System) Summary() string {
-	versions := s.Versions()
+	versions := s.versions()
 	upstream := func(name string) string {
 		_, version, found := strings.Cut(versions[name], ":")
 		if !found {
