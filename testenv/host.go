@@ -255,7 +255,14 @@ func (h hostSpec) mountDevices() error {
 	return mountEach(mounts)
 }
 
-// mountLab puts the lab's own things into the host: what the fence agent needs, and the disk for pg_wal.
+// bootID is a random number in the form of the kernel's.
+func bootID() string {
+	id := machineID()
+	return fmt.Sprintf("%s-%s-%s-%s-%s\n", id[:8], id[8:12], id[12:16], id[16:20], id[20:])
+}
+
+// mountLab puts the lab's own things into the host: what the fence agent needs, the number of this boot, and the disk
+// for pg_wal.
 func (h hostSpec) mountLab() error {
 	mounts := []mount{
 		{filepath.Join(h.Lab, programName), labProgram[1:], "", unix.MS_BIND, ""},
@@ -266,6 +273,11 @@ func (h hostSpec) mountLab() error {
 			return err
 		}
 	}
+	// The kernel's is the machine's, and the same at every boot of a host: journalctl could not tell these apart.
+	if err := os.WriteFile("run/rexlab/boot_id", []byte(bootID()), 0o444); err != nil { //nolint:gosec // as the kernel's is
+		return err
+	}
+	mounts = append(mounts, mount{"run/rexlab/boot_id", "proc/sys/kernel/random/boot_id", "", unix.MS_BIND, ""})
 	if h.WAL != "" {
 		mounts = append(mounts, mount{filepath.Join(hostDir(h.Lab, h.Index), walName), h.WAL[1:], "", unix.MS_BIND, ""})
 	}

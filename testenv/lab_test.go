@@ -348,6 +348,9 @@ func testPower(t tool) {
 	begin := time.Now()
 	t.timed("power on", t.lab.On(ctx, "a"), begin)
 	t.awaitTicks("a", 3)
+	if boots := t.exec("a", "journalctl", "--list-boots", "--quiet"); strings.Count(boots, "\n") != 1 {
+		t.Errorf("the journal tells of these boots, not of two:\n%s", boots)
+	}
 	if got := t.exec("a", "sh", "-c", "cat /etc/mine; ls /tmp/passing || true"); got != "mine" {
 		t.Errorf("after a power cut a has %q", got)
 	}
