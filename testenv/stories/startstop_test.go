@@ -104,6 +104,7 @@ func (s *story) startInterrupted(host string) {
 // last: another was away while that one was written to.
 func (s *story) stopAll(primary string, standbys []string) {
 	for _, host := range standbys {
+		s.awaitUnpromoted(host) // one was started just now: a stop refuses while Pacemaker's view of the host changes
 		s.says(host, 0, "is stopped", "stop", "--yes")
 	}
 	s.sql(primary, "CREATE TABLE last AS SELECT 1 AS written")
