@@ -35,7 +35,8 @@ func (c *conditions) update(plan model.Plan, now time.Time) {
 		if i := slices.IndexFunc(known, sameAs(f)); i >= 0 {
 			condition.Since, condition.complete = known[i].Since, known[i].complete || plan.Complete
 			if was := known[i].Severity; was != f.Severity {
-				c.log.Info("condition changed", keyCode, f.Code, KeySeverity, f.Severity, keyWas, was, keySubject, f.Subject, keyText, f.Text)
+				c.log.Info("condition changed", keyCode, f.Code, KeySeverity, f.Severity, keyWas, was,
+					keySubject, f.Subject, keyText, f.Text)
 			}
 		} else {
 			c.log.Info("condition began", keyCode, f.Code, KeySeverity, f.Severity, keySubject, f.Subject, keyText, f.Text)

@@ -93,7 +93,7 @@ func (l *Lab) CommandAs(ctx context.Context, user, group, host string, argv ...s
 	return l.Command(ctx, host, as...)
 }
 
-// CopyIn gives a host a file of this machine, as root's and with a mode.
+// CopyIn copies a file of this machine into a host, owned by root and with a mode.
 func (l *Lab) CopyIn(ctx context.Context, host, source, target string, mode os.FileMode) error {
 	from, err := os.Open(source)
 	if err != nil {
@@ -106,7 +106,7 @@ func (l *Lab) CopyIn(ctx context.Context, host, source, target string, mode os.F
 	return nil
 }
 
-// WriteFile gives a host a file with a text, as root's and with a mode.
+// WriteFile writes a file in a host, owned by root and with a mode.
 func (l *Lab) WriteFile(ctx context.Context, host, target, text string, mode os.FileMode) error {
 	if err := l.install(ctx, host, strings.NewReader(text), target, mode); err != nil {
 		return fmt.Errorf("write %s on %s: %w", target, host, err)
@@ -117,7 +117,8 @@ func (l *Lab) WriteFile(ctx context.Context, host, target, text string, mode os.
 // install writes a file beside its name first, so that a program that runs can be replaced.
 func (l *Lab) install(ctx context.Context, host string, from io.Reader, target string, mode os.FileMode) error {
 	command, env, err := l.Command(ctx, host, "sh", "-ec",
-		`umask 022; mkdir -p "$(dirname "$1")"; rm -f "$1.new"; cat >"$1.new"; chmod "$2" "$1.new"; mv "$1.new" "$1"`, "sh", target, fmt.Sprintf("%o", mode))
+		`umask 022; mkdir -p "$(dirname "$1")"; rm -f "$1.new"; cat >"$1.new"; chmod "$2" "$1.new"; mv "$1.new" "$1"`,
+		"sh", target, fmt.Sprintf("%o", mode))
 	if err != nil {
 		return err
 	}
@@ -167,7 +168,10 @@ func runGroup(ctx context.Context, stdin io.Reader, env, command []string) (stri
 
 // psql runs SQL, given on standard input, as the database's owner.
 func (l *Lab) psql(ctx context.Context, host, conninfo, sql string) (string, error) {
-	argv, err := l.asUser(dba, dba, []string{"PGPASSFILE=" + l.Paths().Pass, l.Paths().Bin + "/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", conninfo})
+	at := l.Paths()
+	argv, err := l.asUser(dba, dba, []string{
+		"PGPASSFILE=" + at.Pass, at.Bin + "/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", conninfo,
+	})
 	if err != nil {
 		return "", err
 	}

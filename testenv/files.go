@@ -67,7 +67,7 @@ func (t *tree) parents(path string) {
 	})
 }
 
-// own gives a path its owner and mode.
+// own sets the owner and mode of a path.
 func (t *tree) own(path, owner, group string, mode os.FileMode) {
 	t.do(func() error {
 		account, _, err := t.system.user(owner)

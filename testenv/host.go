@@ -209,11 +209,14 @@ func (h hostSpec) mountKernel() error {
 		mounts = append(mounts, mount{"/dev/null", "proc/sysrq-trigger", "", unix.MS_BIND, ""})
 	}
 	// What is bound before proc/sys becomes read-only stays as it is.
-	mounts = append(mounts, mount{"proc/sys", "proc/sys", "", unix.MS_BIND, ""}, mount{"proc/sys/net", "proc/sys/net", "", unix.MS_BIND, ""},
+	mounts = append(mounts,
+		mount{"proc/sys", "proc/sys", "", unix.MS_BIND, ""},
+		mount{"proc/sys/net", "proc/sys/net", "", unix.MS_BIND, ""},
 		mount{"", "proc/sys", "", readOnly, ""})
 	for _, name := range []string{"acpi", "bus", "fs", "irq", "scsi"} {
 		if _, err := os.Stat("/proc/" + name); err == nil {
-			mounts = append(mounts, mount{"proc/" + name, "proc/" + name, "", unix.MS_BIND, ""}, mount{"", "proc/" + name, "", readOnly, ""})
+			place := "proc/" + name
+			mounts = append(mounts, mount{place, place, "", unix.MS_BIND, ""}, mount{"", place, "", readOnly, ""})
 		}
 	}
 	return mountEach(mounts)

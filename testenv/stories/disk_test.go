@@ -229,7 +229,7 @@ func (f *flood) look() {
 	}
 }
 
-// lookAtSlots notes those that are lost. A standby's pgrex makes a lost slot anew at once where the primary still has
+// lookAtSlots notes those that are lost. A standby's pgrex makes a lost slot again at once where the primary still has
 // the WAL: then it begins after what the primary holds. The primary is asked last, since the standbys' slots follow
 // its own.
 func (f *flood) lookAtSlots(running []string, now time.Duration) {

@@ -264,7 +264,7 @@ func (s *story) start(hosts ...string) {
 	}
 }
 
-// startAs is start with further arguments on one host, as a drop-in gives them.
+// startAs is start with further arguments on one host, set by a drop-in.
 func (s *story) startAs(host string, arguments ...string) {
 	s.t.Helper()
 	dropIn := ""
