@@ -19,8 +19,10 @@ func applyCommand() *cobra.Command {
 		Long: `Looks at this host once, prints the plan as 'pgrex plan' does, carries it out, and exits. It may run beside the
 daemon: each step checks again, as it is done, that what it was planned on still holds.
 
-Exit status: 0 all steps done or none needed, 1 a step failed or no plan could be made.`,
-		Args: cobra.NoArgs,
+Exit status: 0 all steps done or none needed, 1 a step failed or no plan could be made,
+64 wrong usage.`,
+		Example: "  pgrex plan && echo 'nothing to do' || pgrex apply",
+		Args:    cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command) error {
 			if err := s.load(cmd); err != nil {
 				return err

@@ -37,6 +37,7 @@ one that was taken on a standby leaves none there: name it with --backup. Histor
 Run it on the host that has the folder, as the user that runs PostgreSQL, and not while a backup is being taken.
 
 Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run something would be done, 64 wrong usage.`,
+		Example: "  pgrex archive prune --dry-run\n  pgrex archive prune --keep-backups 2 --move /archive/old",
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case len(args) > 0:

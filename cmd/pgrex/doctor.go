@@ -22,8 +22,9 @@ func doctorCommand() *cobra.Command {
 		Long: `Looks at this host's PostgreSQL and at the cluster, and says what would keep a host from coming back without a copy
 or let a slot fill a disk one day, with what to set instead. It changes nothing. docs/findings.md explains each code.
 
-Exit status: 0 nothing to mend, 3 something to mend (a warning or worse), 1 it could not look.`,
-		Args: cobra.NoArgs,
+Exit status: 0 nothing to mend, 3 something to mend (a warning or worse), 1 it could not look, 64 wrong usage.`,
+		Example: "  pgrex doctor\n  pgrex doctor -o json",
+		Args:    cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command) error {
 			if err := s.load(cmd); err != nil {
 				return err

@@ -32,6 +32,7 @@ func handover(name, short, long string, make func(*operation.Handover, context.C
 Run it on the primary. When a step fails, or it is interrupted, before maintenance-mode is left, what was done is undone.
 
 Exit status: 0 it is so, 1 it could not be done, 2 in a dry run something would be done, 64 wrong usage.`,
+		Example: "  pgrex " + name + " --dry-run\n  pgrex " + name,
 		RunE: runE(func(cmd *cobra.Command) error {
 			if err := s.load(cmd); err != nil {
 				return err

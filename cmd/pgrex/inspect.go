@@ -52,7 +52,7 @@ func inspectCommand() *cobra.Command {
 		Long: `Reads a CIB, from a file, from standard input (--cib -), or from the running cluster, and prints the nodes and every
 promotable clone with its role on each node.
 
-Exit status: 0 printed, 1 the CIB could not be read.`,
+Exit status: 0 printed, 1 the CIB could not be read, 64 wrong usage.`,
 		Example: "  pgrex inspect --cib /var/lib/pacemaker/cib/cib.xml\n  cibadmin -Q | pgrex inspect --cib - -o json",
 		Args:    cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command) error {

@@ -9,9 +9,6 @@ import (
 	"syscall"
 )
 
-// version is set by the build.
-var version = "0.1.0-dev"
-
 // Exit statuses, as in sysexits.h where it has one.
 const (
 	exitError    = 1

@@ -23,7 +23,8 @@ func pausing(name string, paused bool, short, long string) *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use: name, Short: short, Args: cobra.NoArgs,
-		Long: long + "\n\nExit status: 0 it is so, 1 it could not be done, 2 in a dry run something would be done.",
+		Long:    long + "\n\nExit status: 0 it is so, 1 it could not be done, 2 in a dry run something would be done, 64 wrong usage.",
+		Example: "  pgrex " + name + " --dry-run\n  pgrex " + name,
 		RunE: runE(func(cmd *cobra.Command) error {
 			if err := s.load(cmd); err != nil {
 				return err

@@ -25,7 +25,7 @@ func planCommand() *cobra.Command {
 		Long: `Prints the steps that 'pgrex run' would do on this host now, why, and what else is worth knowing. With
 --snapshot it plans for the host and moment of a snapshot, on any machine.
 
-Exit status: 0 nothing to do, 2 something to do, 1 no plan could be made.`,
+Exit status: 0 nothing to do, 2 something to do, 1 no plan could be made, 64 wrong usage.`,
 		Example: "  pgrex plan\n  pgrex plan --snapshot pm01.json -o json",
 		Args:    cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command) error {

@@ -17,6 +17,11 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
+// methods are what --method takes.
+var methods = []string{
+	"auto", string(reconcile.MethodStart), string(reconcile.MethodArchive), string(reconcile.MethodRewind), string(reconcile.MethodCopy),
+}
+
 func rejoinCommand() *cobra.Command {
 	s := newSettings()
 	var method, rate string
@@ -34,11 +39,12 @@ Interrupted or killed anywhere, it can be run again.
 Run it on the host that is to come back, as the user that runs PostgreSQL.
 
 Exit status: 0 the host streams, 1 it does not, 2 in a dry run something would be done, 64 wrong usage.`,
+		Example: "  pgrex rejoin --dry-run\n  pgrex rejoin\n  pgrex rejoin --method copy --max-rate 50M",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return fmt.Errorf("unknown argument %q", args[0])
 			}
-			if !slices.Contains([]string{"auto", "start", "archive", "rewind", "copy"}, method) {
+			if !slices.Contains(methods, method) {
 				return fmt.Errorf("--method %q: it is auto, start, archive, rewind or copy", method)
 			}
 			var err error

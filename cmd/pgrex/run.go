@@ -22,7 +22,8 @@ func runCommand() *cobra.Command {
 primary_slot_name what they should be. PostgreSQL or Pacemaker being down is waited for.
 
 With --dry-run nothing is changed: what would be done is logged, and shown by 'pgrex status'.
-Exit status: 0 when ended by SIGTERM or SIGINT, 1 when it could not start.`,
+
+Exit status: 0 when ended by SIGTERM or SIGINT, 1 when it could not start, 64 wrong usage.`,
 		Example: "  pgrex run --dry-run",
 		Args:    cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command) error {

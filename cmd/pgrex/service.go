@@ -52,6 +52,7 @@ func service(name, short, done, long string, make func(*operation.Service, conte
 Run it on the host in question, as the user that runs PostgreSQL.
 
 Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run something would be done, 64 wrong usage.`,
+		Example: "  pgrex " + name + " --dry-run\n  pgrex " + name,
 		RunE: runE(func(cmd *cobra.Command) error {
 			if err := s.load(cmd); err != nil {
 				return err

@@ -19,7 +19,7 @@ func snapshotCommand() *cobra.Command {
 		Long: `Looks at this host once and writes what was seen, so that 'pgrex plan --snapshot FILE' gives the same plan on
 another machine: for review, and for reports. It holds no password and no data.
 
-Exit status: 0 written, 1 not.`,
+Exit status: 0 written, 1 not, 64 wrong usage.`,
 		Example: "  pgrex snapshot --file pm01.json",
 		Args:    cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command) error {

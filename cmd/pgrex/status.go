@@ -29,7 +29,7 @@ what is to be done, and the conditions that hold, since when. docs/status.md exp
 
   -o wide  adds the agent's own attributes, this host's slots and disk, and why each forecast is as it is
 
-Exit status: 0 healthy, 3 degraded, 1 no daemon answers.`,
+Exit status: 0 healthy, 3 degraded, 1 no daemon answers, 64 wrong usage.`,
 		Example: "  pgrex status --watch\n  pgrex status -o json",
 		Args:    cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command) error {

@@ -26,7 +26,8 @@ database back, all is as it was: PostgreSQL is the primary here. Later the messa
 
 Exit status: 0 the other host is the primary and this one streams from it, 1 it is not so, 2 in a dry run something would be done,
 64 wrong usage.`,
-		Args: cobra.NoArgs,
+		Example: "  pgrex switchover --dry-run\n  pgrex switchover --to pm02",
+		Args:    cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command) error {
 			if err := s.load(cmd); err != nil {
 				return err

@@ -6,12 +6,22 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller"
 )
+
+// version is the one that Go has stamped into the program: that of the tag, or else v0.0.0 with time and id of the commit.
+var version = func() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}()
 
 func versionCommand() *cobra.Command {
 	s := newSettings()
@@ -21,8 +31,9 @@ func versionCommand() *cobra.Command {
 		Long: `Prints the version of pgrex, then those of Pacemaker's tools, of the package with the database's resource agent, and of
 PostgreSQL. One that cannot be found out is "unknown": the last two need a running cluster, or CIB_file.
 
-Exit status: 0.`,
-		Args: cobra.NoArgs,
+Exit status: 0, 64 wrong usage.`,
+		Example: "  pgrex version",
+		Args:    cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command) error {
 			_ = s.load(cmd) // what the settings are wrong about is not known
 			out := cmd.OutOrStdout()

@@ -24,7 +24,7 @@ func whatIfCommand() *cobra.Command {
 time: at the usual rate and at the highest minute of the last 24 hours, whether the WAL budget and the disk last, and
 which budget would. Ask the primary: a standby knows its own disk and budget only.
 
-Exit status: 0 also when the budget does not last, 1 when it cannot be told.`,
+Exit status: 0 also when the budget does not last, 1 when it cannot be told, 64 wrong usage.`,
 		Example: "  pgrex what-if --down pm03 --for 3h",
 		Args:    cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command) error {

@@ -89,7 +89,8 @@ func (a *app) downCommand() *cobra.Command {
 		Short:   "End the lab and remove everything that it made",
 		Long: `Ends the lab's processes, and with them its namespaces, mounts and links, and removes its folder with the databases
 and logs. It also removes what a lab that has crashed left behind.`,
-		Args: cobra.NoArgs,
+		Example: "  rexlab down",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if os.Geteuid() != 0 {
 				return failure{errors.New("the lab belongs to root: run 'rexlab down' as root")}

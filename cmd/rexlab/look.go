@@ -23,6 +23,7 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:     "status",
 		GroupID: "look",
 		Short:   "Show the hosts: power, network, and what Pacemaker says",
+		Example: "  rexlab status",
 		Args:    cobra.NoArgs,
 		RunE: a.withLab(func(ctx context.Context, lab *testenv.Lab, _ []string) error {
 			status, err := lab.Status(ctx)

@@ -15,8 +15,8 @@ func (a *app) putCommand() *cobra.Command {
 		GroupID: "look",
 		Short:   "Copy a file of this machine into a host",
 		Long:    "Copies a file of this machine into a host: owned by root, with the same mode. PATH may be a running program.",
-		Example: `  rexlab put pm01 bin/pgrex /usr/local/bin/pgrex
-  rexlab put pm01 hack/systemd/pgrex.service /etc/systemd/system/pgrex.service`,
+		Example: `  rexlab put pm01 bin/pgrex /usr/bin/pgrex
+  rexlab put pm01 hack/systemd/pgrex.service /usr/lib/systemd/system/pgrex.service`,
 		Args: cobra.ExactArgs(3),
 		ValidArgsFunction: func(cmd *cobra.Command, arguments []string, word string) ([]string, cobra.ShellCompDirective) {
 			if len(arguments) == 1 {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cmd/manual"
 	"github.com/pgrex/pgrex/testenv"
 )
 
@@ -46,6 +47,7 @@ A lab changes only its own folder and /var/cache/rexlab. 'rexlab down' removes t
 	a.addLook(root)
 	a.addBreak(root)
 	a.addBack(root)
+	root.AddCommand(manual.Manual{Title: "rexlab", ExitStatus: "0 done, 1 it could not be done, 64 wrong usage."}.Command())
 	return root
 }
 

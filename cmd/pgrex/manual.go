@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/pgrex/pgrex/cmd/manual"
+)
+
+// manualOf are the manual pages: those of the commands, and pgrex.yaml(5).
+var manualOf = manual.Manual{
+	Title: "pgrex",
+	Files: `**/etc/pgrex/pgrex.yaml**
+: What differs from host to host: pgrex.yaml(5). It need not exist. What holds for the cluster is in the CIB, as meta
+attributes of the database's clone: /usr/share/doc/pgrex/README.md.
+
+**/run/pgrex/pgrex.sock**
+: The daemon's socket, which **pgrex status** and **pgrex what-if** ask.
+
+**/usr/share/doc/pgrex**
+: The documentation. docs/findings.md explains every finding, docs/operations.md every operation.
+`,
+	Pages: func() ([]manual.Page, error) { return []manual.Page{settingsPage()}, nil },
+}
+
+// settingsPage is pgrex.yaml(5).
+func settingsPage() manual.Page {
+	var b strings.Builder
+	b.WriteString(`# NAME
+pgrex.yaml \- what pgrex needs to know of its host
+
+# DESCRIPTION
+**/etc/pgrex/pgrex.yaml** has what differs from host to host. All of it has a default, and the file may be missing. Each key is a
+flag of **pgrex run**, too, which wins over the file; those that are flags of other commands hold for these as well. A key that is
+not known, or a value that does not fit, is an error that names its line, and pgrex does not start. Restart it after a change:
+
+    systemctl restart pgrex
+
+Another file is named with **--config**. The user that pgrex runs as must be able to read it. It holds no secret: pgrex logs in to
+PostgreSQL as the agent does, and to other hosts with what primary\_conninfo says.
+
+# KEYS
+`)
+	for _, f := range settingsFlags() {
+		fmt.Fprintf(&b, "**%s**: %s\n: %s\n\n", f.Name, f.Value.Type(), manual.Describe(f, f.Usage))
+	}
+	b.WriteString(`# EXAMPLES
+    node: pm01
+    log-level: debug
+
+# SEE ALSO
+**pgrex(1)**, **pgrex-run(1)**
+`)
+	return manual.Page{Name: "pgrex.yaml", Section: "5", Markdown: b.String()}
+}
+
+// settingsFlags are the flags that are keys of pgrex.yaml, in the file's order.
+func settingsFlags() (flags []*pflag.Flag) {
+	set := pflag.NewFlagSet("", pflag.ContinueOnError)
+	set.SortFlags = false
+	s := newSettings()
+	s.observeFlags(set)
+	s.daemonFlags(set)
+	set.VisitAll(func(f *pflag.Flag) {
+		if f.Name != "config" {
+			flags = append(flags, f)
+		}
+	})
+	return flags
+}
