@@ -24,9 +24,10 @@ import (
 
 const (
 	// pgrex is the program under test on a lab host, built with the race detector.
-	pgrex = "/usr/local/bin/pgrex"
-	// unitFile is its unit on a lab host, as README says.
-	unitFile = "/etc/systemd/system/pgrex.service"
+	pgrex = "/usr/bin/pgrex"
+	// unitFile is its unit on a lab host, and dropIn what a story changes of it.
+	unitFile = "/usr/lib/systemd/system/pgrex.service"
+	dropIn   = "/etc/systemd/system/pgrex.service.d/story.conf"
 )
 
 // built is the program under test on this machine.
@@ -160,7 +161,7 @@ func tell(t *testing.T, config testenv.Config) *story {
 	return s
 }
 
-// install puts pgrex and its unit on a host as README says.
+// install puts pgrex and its unit on a host, where its package has them: TestPackage tells of that.
 func (s *story) install(host string) {
 	s.t.Helper()
 	s.must(s.lab.CopyIn(s.ctx, host, built, pgrex, 0o755))
@@ -267,11 +268,11 @@ func (s *story) start(hosts ...string) {
 // startAs is start with further arguments on one host, set by a drop-in.
 func (s *story) startAs(host string, arguments ...string) {
 	s.t.Helper()
-	dropIn := ""
+	change := ""
 	if len(arguments) > 0 {
-		dropIn = "[Service]\nExecStart=\nExecStart=" + pgrex + " run " + strings.Join(arguments, " ") + "\n"
+		change = "[Service]\nExecStart=\nExecStart=" + pgrex + " run " + strings.Join(arguments, " ") + "\n"
 	}
-	s.must(s.lab.WriteFile(s.ctx, host, unitFile+".d/story.conf", dropIn, 0o644))
+	s.must(s.lab.WriteFile(s.ctx, host, dropIn, change, 0o644))
 	_, err := s.lab.Exec(s.ctx, host, "sh", "-ec", "systemctl daemon-reload; systemctl --quiet enable --now pgrex")
 	s.must(err)
 }

@@ -51,7 +51,7 @@ func (s *story) onRoot(host, script string) string {
 // override writes a drop-in for the daemon's unit ("" empties it), and restarts the daemon without waiting for it.
 func (s *story) override(host, text string) {
 	s.t.Helper()
-	s.must(s.lab.WriteFile(s.ctx, host, unitFile+".d/story.conf", text, 0o644))
+	s.must(s.lab.WriteFile(s.ctx, host, dropIn, text, 0o644))
 	s.onRoot(host, "systemctl daemon-reload; systemctl --no-block restart pgrex")
 }
 
