@@ -25,7 +25,7 @@ Run it as the user that runs PostgreSQL, with the group haclient (pgrex.service 
 	root.AddCommand(runCommand(), planCommand(), applyCommand(), snapshotCommand(), inspectCommand(), statusCommand(), whatIfCommand(),
 		rejoinCommand(), switchoverCommand(), startCommand(), stopCommand(), archiveCommand(), pauseCommand(), resumeCommand(),
 		doctorCommand(), adoptCommand(), releaseCommand(),
-		versionCommand(), manualOf.Command())
+		versionCommand(), supportCommand(), manualOf.Command())
 	complete(root)
 	return root
 }

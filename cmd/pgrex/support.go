@@ -1,0 +1,268 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+const (
+	unit = "pgrex.service"
+	// partLimit is how long one command may take, and partBytes how much it may print: a host in trouble is slow.
+	partLimit = 30 * time.Second
+	partBytes = 32 << 20
+)
+
+func supportCommand() *cobra.Command {
+	s := newSettings()
+	var file string
+	cmd := &cobra.Command{
+		Use:   "support",
+		Short: "Collect what a helper needs to know into one archive",
+		Long: `Writes one archive: versions, a snapshot, the status, what doctor says, the last lines of the daemon's journal, its unit
+with every drop-in, and pgrex.yaml. What looks like a secret is replaced by ***. The names and addresses of hosts are in it,
+and what the snapshot tells of the cluster: look through it before you hand it on. It changes nothing.
+
+Run it as root, which may read the journal: what asks PostgreSQL and Pacemaker is run as the unit's user. As any other user it
+collects what that one may see. What could not be had is named in the archive, and why.
+
+Exit status: 0 all is in it, 3 something is missing, 1 it could not be written, 64 wrong usage.`,
+		Example: "  pgrex support\n  pgrex support --file /tmp/pm01.tar.gz",
+		Args:    cobra.NoArgs,
+		RunE:    runE(func(cmd *cobra.Command) error { return support(cmd, s, file) }),
+	}
+	s.observeFlags(cmd.Flags())
+	cmd.Flags().StringVar(&s.Socket, "socket", s.Socket, "unix socket of the daemon")
+	cmd.Flags().StringVarP(&file, "file", "f", "", "the archive; it must not be there (default: pgrex-support-HOST-TIME.tar.gz here)")
+	return cmd
+}
+
+// part is a file of the archive: what a command prints.
+type part struct {
+	file    string
+	answers []int // exit statuses, beside 0, with which the command has told what it was asked
+	command []string
+}
+
+func support(cmd *cobra.Command, s *settings, file string) error {
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	given, err := givenFlags(cmd)
+	if err != nil {
+		return err
+	}
+	problem := s.load(cmd) // with wrong settings the host needs help all the more
+	settingsFile, err := filepath.Abs(s.Config)
+	if err != nil {
+		return err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	name := "pgrex-support-" + cmp.Or(s.Node, host) + "-" + time.Now().UTC().Format("20060102T150405Z")
+	archive, err := create(cmp.Or(file, name+".tar.gz"))
+	if err != nil {
+		return err
+	}
+	defer archive.discard()
+	var missing []string
+	if problem != nil {
+		missing = append(missing, "settings: "+redact(oneLine(problem)))
+	}
+	for _, p := range parts(ownerCommand(cmd.Context(), program), given, settingsFile) {
+		text, err := collect(cmd.Context(), p)
+		if cmd.Context().Err() != nil {
+			return cmd.Context().Err()
+		}
+		if err != nil {
+			missing = append(missing, p.file+": "+redact(oneLine(err)))
+		}
+		archive.add(name+"/"+p.file, text)
+	}
+	slices.Sort(missing)
+	archive.add(name+"/missing.txt", strings.Join(append(missing, ""), "\n"))
+	if err := archive.finish(); err != nil {
+		return err
+	}
+	for _, m := range missing {
+		fmt.Fprintln(cmd.OutOrStdout(), "missing: "+m)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s: look through it before you hand it on; it has the names and addresses of hosts\n", archive.path)
+	if len(missing) > 0 {
+		return statusError(exitDegraded)
+	}
+	return nil
+}
+
+// parts are what the archive has. The commands of pgrex's own are run as the owner of the database, with the flags given.
+func parts(pgrex []string, given map[string]string, settingsFile string) []part {
+	own := func(file string, answers []int, flags []string, arguments ...string) part {
+		command := slices.Concat(pgrex, arguments)
+		for _, name := range flags {
+			if value, ok := given[name]; ok {
+				command = append(command, "--"+name+"="+value)
+			}
+		}
+		return part{file, answers, command}
+	}
+	look := []string{"config", "node", "resource", "pg-socket-dir", "pg-port", "pg-user", "pg-database"}
+	daemon := []string{"config", "socket"}
+	degraded := []int{exitDegraded}
+	return []part{
+		own("version.txt", nil, look, "version"),
+		own("snapshot.json", nil, look, "snapshot"),
+		own("status.json", degraded, daemon, "status", "--output", "json"),
+		own("status.txt", degraded, daemon, "status", "--output", "wide"),
+		own("doctor.json", degraded, look, "doctor", "--output", "json"),
+		{"journal.txt", nil, []string{"journalctl", "--no-pager", "--quiet", "--output=short-iso-precise", "--lines=5000", "--unit=" + unit}},
+		{"unit.txt", nil, []string{"systemctl", "--no-pager", "cat", unit}},
+		{"unit-state.txt", []int{exitDegraded}, []string{"systemctl", "--no-pager", "--lines=0", "status", unit}}, // 3: it does not run
+		{"pgrex.yaml", nil, []string{"cat", settingsFile}},
+		{"system.txt", nil, []string{"cat", "/etc/os-release", "/proc/version"}},
+	}
+}
+
+// givenFlags are the flags of the command line, with the paths of files whole: commands are run in another folder.
+func givenFlags(cmd *cobra.Command) (map[string]string, error) {
+	given := map[string]string{}
+	for _, name := range []string{"config", "socket", "node", "resource", "pg-socket-dir", "pg-port", "pg-user", "pg-database"} {
+		f := cmd.Flag(name)
+		if !f.Changed {
+			continue
+		}
+		value := f.Value.String()
+		if name == "config" || name == "socket" {
+			path, err := filepath.Abs(value)
+			if err != nil {
+				return nil, err
+			}
+			value = path
+		}
+		given[name] = value
+	}
+	return given, nil
+}
+
+// ownerCommand begins a command of pgrex's own: as root it is run as the user and group of the daemon's unit.
+func ownerCommand(ctx context.Context, program string) []string {
+	if os.Geteuid() != 0 {
+		return []string{program}
+	}
+	unitOf := func(property, otherwise string) string {
+		said, err := collect(ctx, part{command: []string{"systemctl", "show", "--value", "--property=" + property, unit}})
+		if err != nil {
+			said = "" // no systemd, or no unit
+		}
+		return cmp.Or(strings.TrimSpace(said), otherwise)
+	}
+	return []string{"runuser", "-u", unitOf("User", "postgres"), "-g", unitOf("Group", "haclient"), "--", program}
+}
+
+// collect runs a part's command, and gives what it printed without what looks like a secret.
+func collect(ctx context.Context, p part) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, partLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, p.command[0], p.command[1:]...)
+	cmd.Dir, cmd.WaitDelay = "/", time.Second
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	stdout, stderr := &bounded{limit: partBytes}, &bounded{limit: 64 << 10}
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	err := cmd.Run()
+	text := redact(stdout.String())
+	if strings.HasSuffix(p.file, ".json") {
+		text = redactJSON(stdout.String())
+	}
+	switch exit, ok := errors.AsType[*exec.ExitError](err); {
+	case ctx.Err() != nil:
+		return text, fmt.Errorf("%s: not done within %s", strings.Join(p.command, " "), partLimit)
+	case ok && slices.Contains(p.answers, exit.ExitCode()):
+		err = nil
+	case err != nil:
+		return text, fmt.Errorf("%s: %w: %s", strings.Join(p.command, " "), err, stderr)
+	}
+	if stdout.Len() == 0 {
+		return text, fmt.Errorf("%s: it says nothing: %s", strings.Join(p.command, " "), cmp.Or(stderr.String(), "root may see more"))
+	}
+	return text, err
+}
+
+// bounded keeps what is written first.
+type bounded struct {
+	bytes.Buffer
+	limit int
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	b.Buffer.Write(p[:min(len(p), max(0, b.limit-b.Len()))])
+	return len(p), nil
+}
+
+// archive is a tar file that appears under its name when it is whole.
+type archive struct {
+	path string
+	file *os.File
+	zip  *gzip.Writer
+	tar  *tar.Writer
+	err  error
+}
+
+// create begins an archive, for its owner only. It is never written over a file.
+func create(path string) (*archive, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return nil, fmt.Errorf("%s is there already: name another file with --file", path)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // 0600
+	if err != nil {
+		return nil, fmt.Errorf("write the archive: %w; name another place with --file", err)
+	}
+	a := &archive{path: path, file: f, zip: gzip.NewWriter(f)}
+	a.tar = tar.NewWriter(a.zip)
+	return a, nil
+}
+
+func (a *archive) add(name, text string) {
+	if a.err == nil {
+		a.err = a.tar.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: int64(len(text)), ModTime: time.Now().Truncate(time.Second)})
+	}
+	if a.err == nil {
+		_, a.err = io.WriteString(a.tar, text)
+	}
+}
+
+// finish gives the archive its name.
+func (a *archive) finish() error {
+	err := errors.Join(a.err, a.tar.Close(), a.zip.Close(), a.file.Close())
+	if err == nil {
+		err = os.Rename(a.file.Name(), a.path)
+	}
+	if err != nil {
+		return fmt.Errorf("write the archive: %w", err)
+	}
+	return nil
+}
+
+// discard removes what there is of an archive that is not finished.
+func (a *archive) discard() {
+	_ = a.file.Close() // after finish it is closed
+	_ = os.Remove(a.file.Name())
+}
