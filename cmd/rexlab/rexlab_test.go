@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -80,7 +81,7 @@ func TestHelp(t *testing.T) {
 			t.Errorf("the example of %s shows no call", cmd.CommandPath())
 		}
 		for _, c := range cmd.Commands() {
-			if c.GroupID == "" && c.Name() != "help" {
+			if c.GroupID == "" && c.Name() != "help" && !c.Hidden {
 				t.Errorf("%s is in no group", c.CommandPath())
 			}
 			walk(c)
@@ -89,5 +90,19 @@ func TestHelp(t *testing.T) {
 	walk(rootCommand())
 	if out, err := runIn(t); err != nil || !strings.Contains(out, "rexlab up") {
 		t.Errorf("without arguments: %q, %v", out, err)
+	}
+}
+
+// TestManual: every command has its page.
+func TestManual(t *testing.T) {
+	folder := t.TempDir()
+	if _, err := runIn(t, "manual", folder); err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range []string{"rexlab.1", "rexlab-up.1", "rexlab-systems-make.1", "rexlab-crash.1"} {
+		text, err := os.ReadFile(filepath.Join(folder, page))
+		if err != nil || !strings.Contains(string(text), ".SH EXAMPLES") {
+			t.Errorf("%s: %v: %s", page, err, text)
+		}
 	}
 }

@@ -70,6 +70,7 @@ func TestPackage(t *testing.T) {
 			s.onRoot(standby, "systemctl --quiet enable --now pgrex")
 			s.awaitRight(patience, primary)
 		})
+		s.chapter("done without", func(s *story) { s.doneWithout(primary, standby) })
 	})
 }
 
@@ -200,6 +201,29 @@ func (s *story) removed(host string) {
 	s.onRoot(host, "test -e /etc/pgrex/pgrex.yaml; test ! -e /usr/bin/pgrex; test ! -e /run/pgrex")
 	if _, err := s.lab.Exec(s.ctx, host, "pidof", "pgrex"); err == nil {
 		s.t.Error("the daemon still runs")
+	}
+}
+
+// doneWithout is how docs/packages.md leaves pgrex and its slots: nothing holds WAL any more, and the standby streams.
+func (s *story) doneWithout(primary, standby string) {
+	if out, status := s.command(primary, "pause"); status != 0 {
+		s.t.Fatalf("pause ends with %d: %s", status, out)
+	}
+	for _, host := range []string{standby, primary} {
+		s.onRoot(host, "DEBIAN_FRONTEND=noninteractive apt-get purge --yes pgrex >/dev/null 2>&1")
+	}
+	s.sql(standby, "ALTER SYSTEM RESET primary_slot_name")
+	s.sql(standby, "SELECT pg_reload_conf()")
+	s.await(patience, standby+" streams without a slot", func() (bool, string) {
+		out := s.ask(primary, "SELECT count(*) FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid "+
+			"WHERE r.application_name = '"+application(standby)+"' AND r.state = 'streaming' AND s.slot_name IS NULL")
+		return out == "1", out
+	})
+	for _, host := range []string{standby, primary} {
+		s.sql(host, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'pgrex\_%' AND NOT active`)
+		if left := s.sql(host, "SELECT count(*) FROM pg_replication_slots"); left != "0" {
+			s.t.Errorf("%s slots are left on %s", left, host)
+		}
 	}
 }
 
