@@ -421,10 +421,10 @@ func TestTarget(t *testing.T) {
 		want       Target
 		err        string
 	}{
-		{map[string]string{"socketdir": "/run/pg", "pgport": "5433", "pgdba": "pg"}, Target{}, Target{"/run/pg", 5433, "pg", "postgres"}, ""},
-		{map[string]string{"socketdir": "/run/pg", "start_opt": "-c x=y -p 5434"}, Target{}, Target{"/run/pg", 5434, "postgres", "postgres"}, ""},
-		{map[string]string{"socketdir": "/run/pg", "start_opt": "-p5434"}, Target{Port: 1, User: "u", Database: "d", SocketDir: "/s"}, Target{"/s", 1, "u", "d"}, ""},
-		{map[string]string{"socketdir": "/run/pg"}, Target{}, Target{"/run/pg", 5432, "postgres", "postgres"}, ""},
+		{map[string]string{"socketdir": "/run/pg", "pgport": "5433", "pgdba": "pg"}, Target{}, Target{"/var/lib/pgsql/data", "/run/pg", 5433, "pg", "postgres"}, ""},
+		{map[string]string{"socketdir": "/run/pg", "start_opt": "-c x=y -p 5434"}, Target{}, Target{"/var/lib/pgsql/data", "/run/pg", 5434, "postgres", "postgres"}, ""},
+		{map[string]string{"socketdir": "/run/pg", "start_opt": "-p5434"}, Target{Port: 1, User: "u", Database: "d", DataDir: "/d", SocketDir: "/s"}, Target{"/d", "/s", 1, "u", "d"}, ""},
+		{map[string]string{"socketdir": "/run/pg", "pgdata": "/data"}, Target{}, Target{"/data", "/run/pg", 5432, "postgres", "postgres"}, ""},
 		{map[string]string{"pgport": "many"}, Target{}, Target{}, `the agent's port "many" is no port number: put pgport right, or use --pg-port`},
 	} {
 		got, err := targetOf(model.Clone{Parameters: test.parameters}, test.override)

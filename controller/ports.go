@@ -44,6 +44,7 @@ type Server interface {
 
 // Target is where the local server is, and as whom to connect.
 type Target struct {
+	DataDir   string // of the server that has to listen at the socket
 	SocketDir string
 	Port      uint16
 	User      string

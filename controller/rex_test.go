@@ -60,9 +60,9 @@ func (r *rex) add(name string, server *pgserver.Server) {
 	h := &host{Server: server, rex: r, name: name}
 	h.observer = &controller.Observer{
 		Node: name, Clusters: r, Attributes: r,
-		Override: controller.Target{SocketDir: server.Dir, Port: server.Port},
+		Override: controller.Target{DataDir: server.Dir + "/data", SocketDir: server.Dir, Port: server.Port},
 		Connect: func(t controller.Target) controller.Server {
-			return postgres.NewServer(postgres.Config{SocketDir: t.SocketDir, Port: t.Port, User: t.User, Database: t.Database})
+			return postgres.NewServer(postgres.Config{DataDir: t.DataDir, SocketDir: t.SocketDir, Port: t.Port, User: t.User, Database: t.Database})
 		},
 	}
 	r.t.Cleanup(h.observer.Close)

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 const (
 	defaultPort = 5432
 	defaultUser = "postgres"
+	// Where the agent's own default is.
+	defaultDataDir = "/var/lib/pgsql/data"
 	// A kept connection to template1 would make CREATE DATABASE fail.
 	defaultDatabase = "postgres"
 )
@@ -36,6 +39,9 @@ func targetOf(clone model.Clone, override Target) (Target, error) {
 	}
 	if t.SocketDir == "" {
 		t.SocketDir = findSocketDir(t.Port)
+	}
+	if t.DataDir == "" {
+		t.DataDir = cmp.Or(clone.Parameters["pgdata"], defaultDataDir)
 	}
 	if t.User == "" {
 		t.User = defaultUser

@@ -25,7 +25,7 @@ var completions = map[string]cobra.CompletionFunc{
 	"give-up":   names(members),
 	"method":    cobra.FixedCompletions(methods, cobra.ShellCompDirectiveNoFileComp),
 	"log-level": cobra.FixedCompletions([]string{"info", "debug"}, cobra.ShellCompDirectiveNoFileComp),
-	"archive":   folders, "move": folders, "backup": folders, "pg-socket-dir": folders, "cib-dir": folders,
+	"archive":   folders, "move": folders, "backup": folders, "pg-data": folders, "pg-socket-dir": folders, "cib-dir": folders,
 }
 
 // complete lets a shell complete what the commands take: no arguments, and flags.

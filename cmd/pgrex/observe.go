@@ -20,10 +20,10 @@ func (s *settings) observer() *controller.Observer {
 	return &controller.Observer{
 		Node:     s.Node,
 		Resource: s.Resource,
-		Override: controller.Target{SocketDir: s.PGSocketDir, Port: s.PGPort, User: s.PGUser, Database: s.PGDatabase},
+		Override: controller.Target{DataDir: s.PGData, SocketDir: s.PGSocketDir, Port: s.PGPort, User: s.PGUser, Database: s.PGDatabase},
 		Clusters: pacemaker, Pacemaker: pacemaker, Attributes: pacemaker,
 		Connect: func(t controller.Target) controller.Server {
-			return postgres.NewServer(postgres.Config{SocketDir: t.SocketDir, Port: t.Port, User: t.User, Database: t.Database})
+			return postgres.NewServer(postgres.Config{DataDir: t.DataDir, SocketDir: t.SocketDir, Port: t.Port, User: t.User, Database: t.Database})
 		},
 	}
 }

@@ -28,6 +28,7 @@ type settings struct {
 	Resource     string        `yaml:"resource"`
 	Socket       string        `yaml:"socket"`
 	CIBDir       string        `yaml:"cib-dir"`
+	PGData       string        `yaml:"pg-data"`
 	PGSocketDir  string        `yaml:"pg-socket-dir"`
 	PGPort       uint16        `yaml:"pg-port"`
 	PGUser       string        `yaml:"pg-user"`
@@ -49,6 +50,7 @@ func (s *settings) observeFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.Config, "config", s.Config, "file with settings; the default one may be missing")
 	f.StringVar(&s.Node, "node", "", "this host's node name in the cluster (default: the host name)")
 	f.StringVar(&s.Resource, "resource", "", "id of the database's clone or primitive, when there are several")
+	f.StringVar(&s.PGData, "pg-data", "", "data folder of the server that has to answer at the socket (default: the agent's pgdata)")
 	f.StringVar(&s.PGSocketDir, "pg-socket-dir", "", "folder of PostgreSQL's socket (default: the agent's socketdir)")
 	f.Uint16Var(&s.PGPort, "pg-port", 0, "PostgreSQL's port (default: the agent's pgport)")
 	f.StringVar(&s.PGUser, "pg-user", "", "user to connect as (default: the agent's pgdba)")

@@ -121,7 +121,7 @@ func parts(pgrex []string, given map[string]string, settingsFile string) []part 
 		}
 		return part{file, answers, command}
 	}
-	look := []string{"config", "node", "resource", "pg-socket-dir", "pg-port", "pg-user", "pg-database"}
+	look := []string{"config", "node", "resource", "pg-data", "pg-socket-dir", "pg-port", "pg-user", "pg-database"}
 	daemon := []string{"config", "socket"}
 	degraded := []int{exitDegraded}
 	return []part{
@@ -141,7 +141,7 @@ func parts(pgrex []string, given map[string]string, settingsFile string) []part 
 // givenFlags are the flags of the command line, with the paths of files whole: commands are run in another folder.
 func givenFlags(cmd *cobra.Command) (map[string]string, error) {
 	given := map[string]string{}
-	for _, name := range []string{"config", "socket", "node", "resource", "pg-socket-dir", "pg-port", "pg-user", "pg-database"} {
+	for _, name := range []string{"config", "socket", "node", "resource", "pg-data", "pg-socket-dir", "pg-port", "pg-user", "pg-database"} {
 		f := cmd.Flag(name)
 		if !f.Changed {
 			continue

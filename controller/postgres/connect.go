@@ -63,6 +63,7 @@ func (s *Server) connectConfig() (*pgx.ConnConfig, error) {
 	}
 	config.Fallbacks = nil
 	config.ConnectTimeout = connectTimeout
+	config.DialFunc = s.dialProven
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	config.RuntimeParams = map[string]string{
 		"application_name":                    applicationName,
@@ -119,7 +120,10 @@ func (s *Server) socket() string {
 // notConnected says in one line why nobody is let in.
 func (s *Server) notConnected(err error) string {
 	pgErr, isServers := errors.AsType[*pgconn.PgError](err)
+	stranger, isStranger := errors.AsType[strangerError](err)
 	switch {
+	case isStranger:
+		return stranger.Error()
 	case isServers && refused(pgErr):
 		return fmt.Sprintf("%s: run pgrex as the operating system's user %s, and let pg_hba.conf let it in over the socket",
 			serverError{pgErr}, s.config.User)
@@ -144,9 +148,13 @@ func (s *Server) notUp(err error) (model.Instance, error) {
 	_, connecting := errors.AsType[connectError](err)
 	i := model.Instance{State: model.ServerUnreachable, Problem: s.notConnected(err), Slots: []model.Slot{}}
 	pgErr, isServers := errors.AsType[*pgconn.PgError](err)
+	stranger, isStranger := errors.AsType[strangerError](err)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return model.Instance{}, err
+	case isStranger && stranger.down:
+		i.State = model.ServerDown
+	case isStranger:
 	case isServers && pgErr.Code == codeCannotConnectNow && !shuttingDown(pgErr):
 		i.State = model.ServerStarting
 	case isServers && (pgErr.Code == codeCannotConnectNow || pgErr.Code == codeAdminShutdown || pgErr.Code == codeCrashShutdown):

@@ -15,7 +15,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // adapter is the package's view of a server.
 func adapter(t *testing.T, s *pgserver.Server) *postgres.Server {
 	t.Helper()
-	a := postgres.NewServer(postgres.Config{SocketDir: s.Dir, Port: s.Port, User: "postgres", Database: "postgres"})
+	a := postgres.NewServer(postgres.Config{DataDir: s.Dir + "/data", SocketDir: s.Dir, Port: s.Port, User: "postgres", Database: "postgres"})
 	t.Cleanup(a.Close)
 	return a
 }

@@ -13,6 +13,7 @@ import (
 // Config says where the local server is, and as whom to connect.
 type Config struct {
 	SocketDir string // folder of the unix socket
+	DataDir   string // the data folder of the server that has to listen there; "" to take whoever does, in tests
 	Port      uint16
 	User      string
 	Database  string
