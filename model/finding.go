@@ -47,6 +47,7 @@ const (
 	CodeSlotLagging       Code = "SlotLagging"
 	CodeBudgetNearlySpent Code = "BudgetNearlySpent"
 	CodeBudgetSpent       Code = "BudgetSpent"
+	CodeBudgetWaits       Code = "BudgetWaits"
 	CodeBudgetPinned      Code = "BudgetPinned"
 	CodeDiskNearlyFull    Code = "DiskNearlyFull"
 	CodeWALSpaceShort     Code = "WALSpaceShort"

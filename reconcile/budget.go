@@ -2,8 +2,10 @@ package reconcile
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/pgrex/pgrex/model"
 )
@@ -73,9 +75,10 @@ func (v *view) pinned() {
 
 // fitBudget sets the budget where it differs enough from what it should be. Raising it harms nobody, as long as it fits.
 // Lowering it may have PostgreSQL give slots up at the next checkpoint, or soon: while they hold nearly as much as the policy
-// grants, or more, a budget that the disk can give is left, and one that it cannot give is lowered to the most that it can.
-// What they hold is what is left when this plan's other steps are done: where one has failed, a lower budget that none would
-// feel must wait; not so where the disk cannot give the present one.
+// grants, or more, a budget that the disk can give is left, and one that it cannot give, or no budget at all, is lowered to
+// the most that it can, with room to spare where what is held leaves any. That protects the disk, so that it is done in
+// doubt, too. What slots hold is what is left when this plan's other steps are done: where one has failed, a lower budget that
+// none would feel must wait; not so where the disk cannot give the present one.
 func (v *view) fitBudget() {
 	now := v.Instance.Budget.MaxSlotWALKeepSize
 	usual, most, floor := v.wantedBudget()
@@ -87,15 +90,26 @@ func (v *view) fitBudget() {
 	if heldBack && !fits {
 		target = most
 	}
+	slack := now / hysteresis
+	if held > uint64(target)*model.MiB && !fits {
+		target, slack = max(floor, ceiling-ceiling%v.segmentMegabytes()), 0
+	}
 	off := max(target-now, now-target)
-	near := now >= floor && (off*hysteresis <= now || fits && off <= v.segmentMegabytes()) // WAL comes in whole segments
+	near := now >= floor && (off <= slack || fits && off <= v.segmentMegabytes()) // WAL comes in whole segments
 	raises := now >= 0 && target > now
 	switch {
 	case near || target == now, !raises && fits && heldBack, raises && target > ceiling:
-	case raises, v.mayDestroy:
+	case now < 0 && held > uint64(target)*model.MiB && !v.diskEnds():
+		v.say(model.CodeBudgetWaits, model.Critical, model.MetaWALBudget, "no budget is set yet: the most that the disk can give, %s, would cost %s; bring "+
+			"their owners back, drop a slot, or make room; when less than half of max_wal_size is free, it is set all the same",
+			model.FormatMegabytes(target), v.costs(target))
+	case raises, v.mayDestroy, !fits:
 		why := model.MetaWALBudget + "=" + v.Policy.WALBudget.String()
 		if target != int64(v.Policy.WALBudget.Bytes/model.MiB) {
 			why += ", and the file system of pg_wal has about " + model.FormatMegabytes(v.even(v.room())) + " for WAL, free or in use by it"
+		}
+		if costs := v.costs(target); costs != "" {
+			why += "; the disk cannot give what is held, so that this costs " + costs
 		}
 		v.setBudget(target, !raises && (fits || now < 0) && held <= uint64(target)*model.MiB, why)
 	}
@@ -161,9 +175,35 @@ func (v *view) segmentMegabytes() int64 {
 	return int64(min(max(v.Instance.WALSegmentSize/model.MiB, 1), model.MiB))
 }
 
-// held is how many bytes of WAL the slot that holds most holds when this plan is done, ours or not: a budget is for all.
-// PostgreSQL counts whole segments.
-func (v *view) held() uint64 {
+// diskEnds reports whether less is free than PostgreSQL may write before a lower budget has an effect: it gives slots up at the end
+// of a checkpoint, and begins one when about half of max_wal_size is written.
+func (v *view) diskEnds() bool {
+	return int64(v.Instance.WALSpace.Free/model.MiB) < v.Instance.Budget.MaxWALSize/2
+}
+
+// costs names the slots that hold more than a budget in MB, with what they hold; "" for none.
+func (v *view) costs(budget int64) string {
+	var texts []string
+	holds := v.heldBySlot()
+	for _, name := range slices.Sorted(maps.Keys(holds)) {
+		if holds[name] > uint64(budget)*model.MiB {
+			texts = append(texts, fmt.Sprintf("slot %s (%s)", name, model.FormatBytes(holds[name])))
+		}
+	}
+	return strings.Join(texts, ", ")
+}
+
+// held is how many bytes of WAL the slot that holds most holds when this plan is done.
+func (v *view) held() (most uint64) {
+	for _, bytes := range v.heldBySlot() {
+		most = max(most, bytes)
+	}
+	return most
+}
+
+// heldBySlot is how many bytes of WAL each slot holds when this plan is done, ours or not: a budget is for all. PostgreSQL counts
+// whole segments.
+func (v *view) heldBySlot() map[string]uint64 {
 	from := map[string]model.LSN{}
 	for _, s := range v.slots {
 		if s.Reserved() {
@@ -183,9 +223,9 @@ func (v *view) held() uint64 {
 		case model.ReleaseXMin, model.TouchSlot, model.SetPrimarySlotName, model.SetWALBudget, model.PublishAttribute: // hold what they held
 		}
 	}
-	var most uint64
-	for _, l := range from {
-		most = max(most, l.BytesTo(v.Instance.End())+v.Instance.WALSegmentSize)
+	holds := map[string]uint64{}
+	for name, l := range from {
+		holds[name] = l.BytesTo(v.Instance.End()) + v.Instance.WALSegmentSize
 	}
-	return most
+	return holds
 }

@@ -48,6 +48,9 @@ func (w Who) Plan() model.Plan {
 	}
 	v.slots = slices.SortedFunc(slices.Values(w.Instance.Slots), func(a, b model.Slot) int { return strings.Compare(a.Name, b.Name) })
 	if w.Standing == model.Standby && !v.upstreamUsable() {
+		if w.Upstream == nil || w.Upstream.SystemID == w.Instance.SystemID {
+			v.budget() // protects the disk, whoever the primary is
+		}
 		return v.plan(w.Standing)
 	}
 	v.mayDestroy = v.nothingForbids(w.Standing)

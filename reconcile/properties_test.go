@@ -338,8 +338,8 @@ func (w *judge) doubtDestroysNothing() {
 	c.Clones = []model.Clone{clone}
 	in.Cluster = &c
 	for _, s := range w.replan(in).Steps {
-		if b, ok := s.(model.SetWALBudget); ok && (b.Reset || b.From < 0 || b.To >= 0 && b.To < b.From) {
-			w.t.Fatalf("in doubt (%s) it lowers the budget: %s", doubt, s.Text())
+		if b, ok := s.(model.SetWALBudget); ok && (b.Reset || b.To >= 0 && b.To < b.From && fits(in.Instance, b.From)) {
+			w.t.Fatalf("in doubt (%s) it lowers a budget that the disk can give: %s", doubt, s.Text())
 		}
 		switch s.(type) {
 		case model.AdvanceSlot, model.ReleaseXMin, model.ResetSlot, model.DropSlot:
@@ -373,8 +373,12 @@ func (w *judge) budgetIsSound() {
 			w.t.Fatalf("%s, but PostgreSQL needs %d MB to run", s.Text(), floor)
 		case s.To+i.Budget.MaxWALSize > room && s.To > floor:
 			w.t.Fatalf("%s, and %d MB for a checkpoint, but the disk has %d MB for WAL", s.Text(), i.Budget.MaxWALSize, room)
-		case s.From >= floor && max(s.From-s.To, s.To-s.From)*10 <= s.From:
+		case s.From >= floor && max(s.From-s.To, s.To-s.From)*10 <= s.From && (fits(i, s.From) || held(now.Instance) <= uint64(s.To)<<20/10*9):
 			w.t.Fatalf("%s is not worth a write", s.Text())
+		case (s.From < 0 || s.To < s.From) && held(now.Instance) > uint64(s.To)<<20 && s.To > floor && s.To+segment+i.Budget.MaxWALSize <= room:
+			w.t.Fatalf("%s costs a slot what the disk can give", s.Text())
+		case s.From < 0 && held(now.Instance) > uint64(s.To)<<20 && int64(i.WALSpace.Free>>20) >= i.Budget.MaxWALSize/2:
+			w.t.Fatalf("%s is the first budget, and costs a slot, though the disk does not end", s.Text())
 		case s.From >= 0 && s.To > s.From && s.To+i.Budget.MaxWALSize > room:
 			w.t.Fatalf("%s, and %d MB for a checkpoint, but the disk has %d MB for WAL", s.Text(), i.Budget.MaxWALSize, room)
 		case s.From > s.To && s.From+i.Budget.MaxWALSize <= room && held(now.Instance) > uint64(s.To)<<20/4*3:
@@ -383,6 +387,11 @@ func (w *judge) budgetIsSound() {
 			w.t.Fatalf("%s, lossless: %t, while slots hold %d bytes", s.Text(), s.Lossless, held(now.Instance))
 		}
 	}
+}
+
+// fits reports whether the disk can give a budget in MB.
+func fits(i model.Instance, budget int64) bool {
+	return i.WALSpace == nil || budget >= 0 && budget+i.Budget.MaxWALSize <= int64((i.WALSpace.Free+i.WALSpace.WAL)>>20)
 }
 
 // held is the most that a slot holds, in bytes. PostgreSQL keeps whole segments: one more is sure to be enough.

@@ -22,6 +22,7 @@ type Paths struct {
 	Data    string // the data folder
 	Config  string // postgresql.conf
 	HBA     string // pg_hba.conf
+	Socket  string // the folder of PostgreSQL's socket
 	Agent   string // the agent's tmpdir
 	Lock    string // PGSQL.lock, in it
 	Pass    string // .pgpass
@@ -34,7 +35,7 @@ func (l *Lab) Paths() Paths { return l.config.paths() }
 
 func (c Config) paths() Paths {
 	major := c.system().PostgreSQL
-	p := Paths{Bin: "/usr/lib/postgresql/" + major + "/bin", Home: "/var/lib/pgsql"}
+	p := Paths{Bin: "/usr/lib/postgresql/" + major + "/bin", Home: "/var/lib/pgsql", Socket: socketDir}
 	p.Data = p.Home + "/data"
 	p.Config, p.HBA = p.Data+"/postgresql.conf", p.Data+"/pg_hba.conf"
 	if c.Layout == LayoutDebian {

@@ -15,13 +15,13 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Page is a manual page that is not a command's.
+// Page is a manual page.
 type Page struct {
 	Name, Section string // such as "pgrex.yaml" and "5"
-	Markdown      string // as go-md2man takes it, without the head
+	Markdown      string // as go-md2man takes it, without the title line
 }
 
-// Manual is what a program's manual has beside its commands' own help.
+// Manual is what a program's manual has besides its commands' own help.
 type Manual struct {
 	Title      string
 	Files      string // Markdown, at the end of the program's own page

@@ -28,7 +28,7 @@ var completions = map[string]cobra.CompletionFunc{
 	"archive":   folders, "move": folders, "backup": folders, "pg-data": folders, "pg-socket-dir": folders, "cib-dir": folders,
 }
 
-// complete lets a shell complete what the commands take: no arguments, and flags.
+// complete lets a shell complete the values of flags, and offer no files as arguments.
 func complete(cmd *cobra.Command) {
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -37,7 +37,7 @@ func complete(cmd *cobra.Command) {
 			offer = cobra.FixedCompletions(choice.choices, cobra.ShellCompDirectiveNoFileComp)
 		}
 		if offer != nil {
-			_ = cmd.RegisterFlagCompletionFunc(f.Name, offer) // fails for a name that is no flag only
+			_ = cmd.RegisterFlagCompletionFunc(f.Name, offer) // fails only for a name that is no flag
 		}
 	})
 	for _, c := range cmd.Commands() {

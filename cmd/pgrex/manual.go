@@ -13,7 +13,7 @@ import (
 var manualOf = manual.Manual{
 	Title: "pgrex",
 	Files: `**/etc/pgrex/pgrex.yaml**
-: What differs from host to host: pgrex.yaml(5). It need not exist. What holds for the cluster is in the CIB, as meta
+: Settings of this host: pgrex.yaml(5). The file may be missing. What holds for the cluster is in the CIB, as meta
 attributes of the database's clone: /usr/share/doc/pgrex/README.md.
 
 **/run/pgrex/pgrex.sock**
@@ -29,16 +29,16 @@ attributes of the database's clone: /usr/share/doc/pgrex/README.md.
 func settingsPage() manual.Page {
 	var b strings.Builder
 	b.WriteString(`# NAME
-pgrex.yaml \- what pgrex needs to know of its host
+pgrex.yaml \- settings of pgrex on this host
 
 # DESCRIPTION
-**/etc/pgrex/pgrex.yaml** has what differs from host to host. All of it has a default, and the file may be missing. Each key is a
-flag of **pgrex run**, too, which wins over the file; those that are flags of other commands hold for these as well. A key that is
-not known, or a value that does not fit, is an error that names its line, and pgrex does not start. Restart it after a change:
+**/etc/pgrex/pgrex.yaml** has what differs from host to host. Every key has a default, and the file may be missing. Each key is
+also a flag of **pgrex run**; the flag overrides the file. Other commands with a flag of that name use the key, too. An unknown
+key or a wrong value is an error that names its line, and pgrex does not start. Restart the daemon after a change:
 
     systemctl restart pgrex
 
-Another file is named with **--config**. The user that pgrex runs as must be able to read it. It holds no secret: pgrex logs in to
+**--config** names another file. pgrex's user must be able to read the file. The file holds no secret: pgrex logs in to
 PostgreSQL as the agent does, and to other hosts with what primary\_conninfo says.
 
 # KEYS

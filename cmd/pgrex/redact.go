@@ -32,8 +32,8 @@ var secrets = []*regexp.Regexp{
 	regexp.MustCompile(`(-----BEGIN [A-Z ]*PRIVATE KEY-----)[\s\S]*?-----END [A-Z ]*KEY-----`), // PEM
 }
 
-// environment is a unit's line that sets variables, and variable one of them. All their values are hidden, but those of plain
-// matters.
+// environment matches a unit's line that sets variables; variable and quotedVariable match one of these. Every value is
+// hidden, except those of plainVariables.
 var (
 	environment    = regexp.MustCompile(`(?m)^\s*Environment=(?:.*\\\n)*.*$`)
 	variable       = regexp.MustCompile(`["']?(\w+)=(?:\\.|[^"'\s\\]|"[^"]*"|'[^']*')*`)
@@ -64,7 +64,8 @@ func redactVariable(assignment string) string {
 	return name + "=" + hidden
 }
 
-// redactJSON is a document without what looks like a secret, in its strings and by its keys. What is no document is a text.
+// redactJSON returns a JSON document with everything hidden that looks like a secret, by its key or in its text. Anything
+// that is not JSON is redacted as plain text.
 func redactJSON(text string) string {
 	var document any
 	decoder := json.NewDecoder(strings.NewReader(text))

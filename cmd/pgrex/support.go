@@ -31,29 +31,30 @@ func supportCommand() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:   "support",
-		Short: "Collect what a helper needs to know into one archive",
+		Short: "Collect diagnostics of this host into one archive",
 		Long: `Writes one archive: versions, a snapshot, the status, what doctor says, the last lines of the daemon's journal, its unit
-with every drop-in, and pgrex.yaml. What looks like a secret is replaced by ***. The names and addresses of hosts are in it,
-and what the snapshot tells of the cluster: look through it before you hand it on. It changes nothing.
+with every drop-in and its state, pgrex.yaml, and the system's release. Whatever looks like a secret is replaced by ***. The
+archive has names and addresses of hosts, and the cluster's configuration: look through it before you hand it on. The command
+changes nothing.
 
-Run it as root, which may read the journal: what asks PostgreSQL and Pacemaker is run as the unit's user. As any other user it
-collects what that one may see. What could not be had is named in the archive, and why.
+Run it as root, which may read the journal; the commands that ask PostgreSQL and Pacemaker are run as the unit's user. Any other
+user gets only what that user may read. missing.txt in the archive says what is missing, and why.
 
-Exit status: 0 all is in it, 3 something is missing, 1 it could not be written, 64 wrong usage.`,
+Exit status: 0 the archive has everything, 3 something is missing, 1 no archive was written, 64 wrong usage.`,
 		Example: "  pgrex support\n  pgrex support --file /tmp/pm01.tar.gz",
 		Args:    cobra.NoArgs,
 		RunE:    runE(func(cmd *cobra.Command) error { return support(cmd, s, file) }),
 	}
 	s.observeFlags(cmd.Flags())
 	cmd.Flags().StringVar(&s.Socket, "socket", s.Socket, "unix socket of the daemon")
-	cmd.Flags().StringVarP(&file, "file", "f", "", "the archive; it must not be there (default: pgrex-support-HOST-TIME.tar.gz here)")
+	cmd.Flags().StringVarP(&file, "file", "f", "", "a new file for the archive (default: pgrex-support-HOST-TIME.tar.gz here)")
 	return cmd
 }
 
 // part is a file of the archive: what a command prints.
 type part struct {
 	file    string
-	answers []int // exit statuses, beside 0, with which the command has told what it was asked
+	answers []int // exit statuses, besides 0, that are an answer and no failure
 	command []string
 }
 
@@ -138,7 +139,7 @@ func parts(pgrex []string, given map[string]string, settingsFile string) []part 
 	}
 }
 
-// givenFlags are the flags of the command line, with the paths of files whole: commands are run in another folder.
+// givenFlags are the flags of the command line. Paths are absolute, because the commands are run in another folder.
 func givenFlags(cmd *cobra.Command) (map[string]string, error) {
 	given := map[string]string{}
 	for _, name := range []string{"config", "socket", "node", "resource", "pg-data", "pg-socket-dir", "pg-port", "pg-user", "pg-database"} {
@@ -159,7 +160,7 @@ func givenFlags(cmd *cobra.Command) (map[string]string, error) {
 	return given, nil
 }
 
-// ownerCommand begins a command of pgrex's own: as root it is run as the user and group of the daemon's unit.
+// ownerCommand is how to call pgrex itself: for root, as the user and group of the daemon's unit.
 func ownerCommand(ctx context.Context, program string) []string {
 	if os.Geteuid() != 0 {
 		return []string{program}
@@ -174,7 +175,7 @@ func ownerCommand(ctx context.Context, program string) []string {
 	return []string{"runuser", "-u", unitOf("User", "postgres"), "-g", unitOf("Group", "haclient"), "--", program}
 }
 
-// collect runs a part's command, and gives what it printed without what looks like a secret.
+// collect runs a part's command, and returns its output with everything hidden that looks like a secret.
 func collect(ctx context.Context, p part) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, partLimit)
 	defer cancel()
@@ -213,7 +214,7 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// archive is a tar file that appears under its name when it is whole.
+// archive is a tar file that gets its name only when it is complete.
 type archive struct {
 	path string
 	file *os.File
@@ -222,7 +223,7 @@ type archive struct {
 	err  error
 }
 
-// create begins an archive, for its owner only. It is never written over a file.
+// create begins an archive, for its owner only, where there is no file yet.
 func create(path string) (*archive, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 	"github.com/pgrex/pgrex/controller"
 )
 
-// version is the one that Go has stamped into the program: that of the tag, or else v0.0.0 with time and id of the commit.
+// version is the one that Go has stamped into the program: that of the tag, or one of the commit's with its
+// time and id.
 var version = func() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {

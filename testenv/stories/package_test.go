@@ -177,12 +177,16 @@ func (s *story) installedAgain(primary, standby, deb string) {
 
 // handMade: a unit that was copied by hand hides the package's; the package says so.
 func (s *story) handMade(host, deb string) {
-	s.onRoot(host, "cp "+unitFile+" /etc/systemd/system/pgrex.service")
+	s.onRoot(host, "cp "+unitFile+" /etc/systemd/system/pgrex.service; systemctl daemon-reload; systemctl --quiet reenable pgrex") // as it was
 	if said := s.aptInstall(host, deb); !strings.Contains(said, "hides the package's unit") {
 		s.t.Errorf("it does not warn of /etc/systemd/system/pgrex.service: %s", said)
 	}
-	s.onRoot(host, "rm /etc/systemd/system/pgrex.service; systemctl daemon-reload; systemctl restart pgrex")
+	s.onRoot(host, "rm -f /etc/systemd/system/pgrex.service /usr/local/bin/pgrex && systemctl daemon-reload && systemctl --quiet reenable pgrex && "+
+		"systemctl restart pgrex")
 	s.awaitActive(host)
+	if link := s.onRoot(host, "readlink -e /etc/systemd/system/multi-user.target.wants/pgrex.service"); link != unitFile {
+		s.t.Errorf("enabled is %s, not the package's unit", link)
+	}
 }
 
 func (s *story) removed(host string) {
@@ -220,7 +224,7 @@ func (s *story) doneWithout(primary, standby string) {
 		return out == "1", out
 	})
 	for _, host := range []string{standby, primary} {
-		s.sql(host, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'pgrex\_%' AND NOT active`)
+		s.sql(host, "SELECT pg_drop_replication_slot('"+s.slot(s.others(host)[0])+"')")
 		if left := s.sql(host, "SELECT count(*) FROM pg_replication_slots"); left != "0" {
 			s.t.Errorf("%s slots are left on %s", left, host)
 		}
@@ -265,7 +269,7 @@ func difference(before, now string) string {
 // operations that one has begun and the other ends, and a downgrade.
 func TestUpgrade(t *testing.T) {
 	if exec.Command("git", "cat-file", "-e", formerly+"^{commit}").Run() != nil {
-		t.Skip("the history of the repository is not here, and with it the version before: nothing is told of an upgrade")
+		t.Skip("this clone has no history, so the previous version cannot be built: the upgrade is not tested")
 	}
 	on(t, debian13Only, ownLayout, threeHosts(), func(s *story) {
 		before, err := packageBefore()
