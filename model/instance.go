@@ -23,6 +23,9 @@ type Instance struct {
 	// timeline it is on (pg_control_checkpoint). WAL before Redo is not needed for crash recovery.
 	Redo         LSN    `json:"redo,omitempty"`
 	RedoTimeline uint32 `json:"redo_timeline,omitempty"`
+	// Reserves is where a slot that was made last stands, where that is beyond Redo: a checkpoint or restartpoint is under way
+	// that began there, and until it ends PostgreSQL reserves from there on.
+	Reserves LSN `json:"reserves,omitempty"`
 	// Timeline is the one that WAL is written or received on: right after a promotion it is newer than the last checkpoint's.
 	Timeline uint32 `json:"timeline,omitempty"`
 	// Current is the end of WAL: flushed on a primary, replayed on a standby. Received is what a standby has on its disk
@@ -52,6 +55,9 @@ type Instance struct {
 
 // End is the end of the WAL that is here: from there PostgreSQL counts what slots hold (KeepLogSeg).
 func (i Instance) End() LSN { return max(i.Current, i.Received) }
+
+// ReservesFrom is from where on a slot that is made now would hold WAL, for all that is known.
+func (i Instance) ReservesFrom() LSN { return max(i.Redo, i.Reserves) }
 
 // Held is how many bytes of WAL a slot holds back, none for one that holds nothing.
 func (i Instance) Held(s Slot) uint64 {

@@ -213,9 +213,9 @@ func (v *view) heldBySlot() map[string]uint64 {
 	for _, step := range slices.Concat(v.creates, v.advances, v.resets, v.drops) {
 		switch s := step.(type) {
 		case model.CreateSlot:
-			from[s.Slot] = v.Instance.Redo
+			from[s.Slot] = v.Instance.ReservesFrom()
 		case model.ResetSlot:
-			from[s.Slot] = v.Instance.Redo
+			from[s.Slot] = v.Instance.ReservesFrom()
 		case model.AdvanceSlot:
 			from[s.Slot] = s.To
 		case model.DropSlot:

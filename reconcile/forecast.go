@@ -155,7 +155,7 @@ func (v *view) holds(member string) (from model.LSN, held bool) {
 	case v.Policy.AgentSlots, !v.Policy.StandbySlots:
 		return v.Instance.Redo, false
 	case slices.ContainsFunc(slices.Concat(v.creates, v.resets), func(s model.Step) bool { return makes(s) == name }):
-		return v.Instance.Redo, true
+		return v.Instance.ReservesFrom(), true
 	case ok && s.Type == model.SlotPhysical && !s.Temporary && s.Reserved():
 		return s.RestartLSN, true
 	}

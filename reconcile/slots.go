@@ -160,7 +160,7 @@ func (v *view) need(member string) (model.LSN, bool) {
 func (v *view) advance(s model.Slot, member string, need model.LSN) bool {
 	size, redo := v.Instance.WALSegmentSize, v.Instance.Redo
 	target := min(need, redo)
-	if s.RestartLSN.Segment(size) > redo.Segment(size) {
+	if s.RestartLSN.Segment(size) > v.Instance.ReservesFrom().Segment(size) {
 		return v.reset(s, member, "BeyondRedo", fmt.Sprintf(
 			"stands at %s, but a failover may need WAL from the last restartpoint here on, %s", s.RestartLSN, redo))
 	}
@@ -206,7 +206,7 @@ func (v *view) usableSlot(name, member string) (model.Slot, bool) {
 		v.creates = append(v.creates, model.CreateSlot{
 			Slot: name, Member: member, Guard: v.guard(),
 			Reason: model.Reason{Code: "Missing", Text: fmt.Sprintf(
-				"%s has no slot here; it is reserved from %s on, the redo of the last checkpoint", member, v.Instance.Redo)},
+				"%s has no slot here; it is reserved from %s on, the redo of the last checkpoint", member, v.Instance.ReservesFrom())},
 		})
 	case s.Type != model.SlotPhysical || s.Temporary:
 		v.say(model.CodeNameCollision, model.Critical, name,

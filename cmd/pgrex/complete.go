@@ -55,8 +55,14 @@ func names(ask func(context.Context, *cobra.Command) []string) cobra.CompletionF
 		ctx, cancel := context.WithTimeout(cmd.Context(), completeLimit)
 		defer cancel()
 		before := word[:strings.LastIndex(word, ",")+1]
-		for _, name := range ask(ctx, cmd) {
-			found = append(found, before+name)
+		answer := make(chan []string, 1)
+		go func() { answer <- ask(ctx, cmd) }() // a file system may not answer at all
+		select {
+		case names := <-answer:
+			for _, name := range names {
+				found = append(found, before+name)
+			}
+		case <-ctx.Done():
 		}
 		return found, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -32,7 +32,7 @@ func main() { os.Exit(Main()) }
 
 // Main runs the command line and gives the exit status.
 func Main() int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := interruptible()
 	defer stop()
 	cmd, err := rootCommand().ExecuteContextC(ctx)
 	if err == nil {
@@ -47,4 +47,9 @@ func Main() int {
 	}
 	fmt.Fprintln(os.Stderr, "pgrex:", oneLine(err)+"; see '"+cmd.CommandPath()+" --help'")
 	return exitUsage
+}
+
+// interruptible is a context that ends when the user, or the service manager, wants an end.
+func interruptible() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 }

@@ -2,70 +2,167 @@ package main
 
 import (
 	"encoding/json"
+	"io"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/spf13/pflag"
 )
 
 // hidden stands where a secret was.
 const hidden = "***"
 
-// secretName is how the names of secrets are told.
-//
-//nolint:gosec // a pattern, no credential
-const secretName = `[\w.-]*(?i:passw(?:or)?d|passphrase|passwd|pwd|secret|token|credential|api_?key|access_?key|private_?key)[\w.-]*`
+// secretWord is what the names of secrets have in them. That hides too much rather than too little.
+var secretWord = regexp.MustCompile(`(?i)pass(?:w(?:or)?d|phrase|wd)?|pwd|secret|token|credential|auth|signature|[-_.](?:key|sig)|(?:api|access|private|shared)[-_.]?key`)
 
-// quotedValue is a value in quotes: doubled as in SQL within SQL, behind backslashes as in a quoted line, or plain.
-const quotedValue = `(?:''[^']*''|\\+["'][^"']*["']|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')`
-
-// secrets are the ways in which a text may hold one. The first group stays.
-var secrets = []*regexp.Regexp{
-	regexp.MustCompile(`((?m)^\s*(?:SetCredential|SetCredentialEncrypted)=)(?:.*\\\n)*.*`), // systemd's
-	// name=value, name: value, --name value; of a value without quotes everything up to a blank or quote
-	regexp.MustCompile(`(` + secretName + `\\*["']?\s*[=:]\s*)(?:` + quotedValue + `|[^\s"']+)`),
-	regexp.MustCompile(`(--?` + secretName + `\s+)(?:` + quotedValue + `|[^\s"']+)`),
-	regexp.MustCompile(`(` + secretName + `\s+)` + quotedValue),                                // SQL's PASSWORD 'value'
-	regexp.MustCompile(`(name="` + secretName + `"[^>]*\bvalue=)(?:"[^"]*"|'[^']*')`),          // a CIB's nvpair
-	regexp.MustCompile(`(\w://[^\s/@:]*:)\S*@`),                                                // scheme://user:value@host
-	regexp.MustCompile(`((?i:bearer|basic)\s+)[\w.~+/=-]{6,}`),                                 // Authorization: Bearer value
-	regexp.MustCompile(`((?m)^[^\s:#]+:(?:\d{1,5}|\*):[^\s:]+:[^\s:]+:)\S+`),                   // a line of a password file
-	regexp.MustCompile(`(-----BEGIN [A-Z ]*PRIVATE KEY-----)[\s\S]*?-----END [A-Z ]*KEY-----`), // PEM
+// forms are secrets that are known by their form. The first group stays.
+var forms = []*regexp.Regexp{
+	regexp.MustCompile(`(\w://)\S*@`), // scheme://user:value@host
+	regexp.MustCompile(`((?:^|\s)(?:-u|--user|sshpass -p)[ =]?)\S+`),
+	regexp.MustCompile(`((?i:\b(?:bearer|basic|token)) )[\w.~+/=-]{6,}`), // Authorization: Bearer value
+	regexp.MustCompile(`()\b(?:eyJ[\w-]+\.[\w-]+\.[\w-]*|gh[a-z]_\w{20,}|AKIA\w{12,}|SCRAM-SHA-256\$\S+|md5[0-9a-f]{32})`),
 }
 
-// environment matches a unit's line that sets variables; variable and quotedVariable match one of these. Every value is
-// hidden, except those of plainVariables.
+// nvpair is one of the CIB's, with a name and a value in any order.
 var (
-	environment    = regexp.MustCompile(`(?m)^\s*Environment=(?:.*\\\n)*.*$`)
-	variable       = regexp.MustCompile(`["']?(\w+)=(?:\\.|[^"'\s\\]|"[^"]*"|'[^']*')*`)
-	quotedVariable = regexp.MustCompile(`"(\w+)=(?:\\.|[^"\\])*"|'(\w+)=[^']*'`)
-	plainVariables = []string{"PATH", "TZ", "LANG", "LC_ALL", "CIB_file", "GODEBUG", "GOMEMLIMIT", "GOTRACEBACK"}
+	nvpair      = regexp.MustCompile(`<nvpair\b[^>]*>`)
+	nvpairValue = regexp.MustCompile(`(\bvalue=)(?:"[^"]*"|'[^']*')`)
 )
 
-// redact is a text without what looks like a secret.
+var (
+	privateKey = regexp.MustCompile(`(?s)(-----BEGIN [A-Z ]*PRIVATE KEY[A-Z ]*-----).*?(?:-----END [A-Z ]*-----|$)`)
+	// passfile is a line of a password file: everything after the fourth colon that no backslash escapes.
+	passfile = regexp.MustCompile(`^(\s*(?:\\.|[^\s:\\])+:(?:\d{1,5}|\*):(?:\\.|[^\s:\\])+:(?:\\.|[^\s:\\])+:).+`)
+)
+
+// redact returns a text with everything hidden that looks like a secret.
 func redact(text string) string {
-	text = environment.ReplaceAllStringFunc(text, func(line string) string {
-		head, variables, _ := strings.Cut(line, "=")
-		for _, form := range []*regexp.Regexp{quotedVariable, variable} {
-			variables = form.ReplaceAllStringFunc(variables, redactVariable)
+	var b strings.Builder
+	for line := range strings.Lines(privateKey.ReplaceAllString(text, "${1}"+hidden)) {
+		content := strings.TrimRight(line, "\n")
+		if _, err := netip.ParseAddr(strings.TrimSpace(content)); err != nil {
+			content = passfile.ReplaceAllString(content, "${1}"+hidden)
 		}
-		return head + "=" + variables
+		b.WriteString(redactLine(content))
+		b.WriteString(line[len(strings.TrimRight(line, "\n")):])
+	}
+	return b.String()
+}
+
+// redactLine hides the value behind each name that has a secret's word in it, and what has a secret's form.
+func redactLine(line string) string {
+	for _, form := range forms {
+		line = form.ReplaceAllString(line, "${1}"+hidden)
+	}
+	line = nvpair.ReplaceAllStringFunc(line, func(tag string) string {
+		if secretWord.MatchString(tag) {
+			return nvpairValue.ReplaceAllString(tag, "${1}"+hidden)
+		}
+		return tag
 	})
-	for _, secret := range secrets {
-		text = secret.ReplaceAllString(text, "${1}"+hidden)
+	var b strings.Builder
+	for {
+		at := secretWord.FindStringIndex(line)
+		if at == nil {
+			break
+		}
+		name := at[1] + len(line[at[1]:]) - len(strings.TrimLeftFunc(line[at[1]:], inName))
+		value := name + separator(line[name:], isOption(line, at[0]))
+		b.WriteString(line[:value])
+		if n := valueLength(line[value:]); value > name && n > 0 {
+			b.WriteString(hidden)
+			value += n
+		}
+		line = line[value:]
 	}
-	return text
+	return b.String() + line
 }
 
-func redactVariable(assignment string) string {
-	name, _, _ := strings.Cut(strings.TrimLeft(assignment, `"'`), "=")
-	if slices.Contains(plainVariables, name) {
-		return assignment
-	}
-	return name + "=" + hidden
+func inName(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-.", r)
 }
 
-// redactJSON returns a JSON document with everything hidden that looks like a secret, by its key or in its text. Anything
-// that is not JSON is redacted as plain text.
+// isOption reports whether the name around a place begins with a dash: its value may follow after a blank.
+func isOption(line string, at int) bool {
+	begin := strings.TrimRightFunc(line[:at], inName)
+	return strings.HasPrefix(line[len(begin):], "-")
+}
+
+// separatorForm is what stands between a name and its value: a sign, or a blank where the value is quoted, as in SQL.
+var (
+	separatorForm = regexp.MustCompile(`^\\*["']?[ \t]*(?:=>|:=|=|:)[ \t]*|^[ \t]+(?:[EeUu]?'|\$\w*\$)`)
+	blanks        = regexp.MustCompile(`^[ \t]+`)
+)
+
+// separator is how long the separator is at the beginning of a text; 0 where there is none.
+func separator(text string, option bool) int {
+	if at := separatorForm.FindStringIndex(text); at != nil {
+		if found := text[:at[1]]; strings.TrimSpace(found) == "" || !strings.ContainsAny(found, "=:") {
+			return len(blanks.FindString(text)) // the quote is the value's
+		}
+		return at[1]
+	}
+	if option {
+		return len(blanks.FindString(text))
+	}
+	return 0
+}
+
+// valueLength is how long the value at the beginning of a text is: up to a blank, but for those in quotes or behind a backslash.
+// Quotes may themselves be quoted, by backslashes or by doubling, and parts may be joined.
+func valueLength(text string) int {
+	i := 0
+	for i < len(text) && text[i] != ' ' && text[i] != '\t' {
+		quote := len(text[i:]) - len(strings.TrimLeft(text[i:], `\`))
+		switch c := at(text, i+quote); {
+		case c == '"' || c == '\'':
+			mark := text[i : i+quote+1]
+			if at(text, i+quote+1) == c && quote == 0 && strings.Contains(text[i+2:], mark+mark) { // ''value''
+				mark += mark
+			}
+			end := closing(text[i+len(mark):], mark)
+			i += len(mark) + end
+		case c == '$' && strings.HasPrefix(text[i:], "$"): // $tag$value$tag$
+			tag := text[i : i+1+strings.IndexByte(text[i+1:]+"$", '$')]
+			i += len(tag) + 1
+			if end := strings.Index(text[min(i, len(text)):], tag+"$"); end >= 0 {
+				i += end + len(tag) + 1
+			}
+		case quote > 0: // a backslash and what it escapes
+			i += quote + 1
+		default:
+			i++
+		}
+	}
+	return min(i, len(text))
+}
+
+func at(text string, i int) byte {
+	if i < len(text) {
+		return text[i]
+	}
+	return 0
+}
+
+// closing is where the text behind the closing mark begins; a mark that is doubled, or behind a backslash, is none.
+func closing(text, mark string) int {
+	for i := 0; i < len(text); i++ {
+		switch {
+		case strings.HasPrefix(text[i:], mark) && strings.HasPrefix(text[i+len(mark):], mark):
+			i += 2*len(mark) - 1
+		case strings.HasPrefix(text[i:], mark):
+			return i + len(mark)
+		case text[i] == '\\' && len(mark) == 1:
+			i++
+		}
+	}
+	return len(text)
+}
+
+// redactJSON returns a JSON document with everything hidden that looks like a secret in its strings, and everything
+// under a key that says so. Anything that is not one JSON document is redacted as text.
 func redactJSON(text string) string {
 	var document any
 	decoder := json.NewDecoder(strings.NewReader(text))
@@ -73,34 +170,99 @@ func redactJSON(text string) string {
 	if err := decoder.Decode(&document); err != nil {
 		return redact(text)
 	}
+	if _, err := decoder.Token(); err != io.EOF { //nolint:errorlint // Token wraps nothing
+		return redact(text)
+	}
 	var b strings.Builder
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	if err := e.Encode(redactIn(document)); err != nil {
+	if err := e.Encode(redactIn(document, false)); err != nil {
 		return redact(text)
 	}
 	return b.String()
 }
 
-var secretKey = regexp.MustCompile(`^` + secretName + `$`)
+// byHost are the keys below which the names are hosts', whatever they are called.
+var byHost = []string{"roles", "unsettled"}
 
-func redactIn(v any) any {
+func redactIn(v any, hosts bool) any {
 	switch v := v.(type) {
 	case string:
-		return redact(v)
+		lines := strings.Split(v, "\n")
+		for i, line := range lines {
+			lines[i] = redactLine(line)
+		}
+		return privateKey.ReplaceAllString(strings.Join(lines, "\n"), "${1}"+hidden)
 	case []any:
 		for i := range v {
-			v[i] = redactIn(v[i])
+			v[i] = redactIn(v[i], hosts)
 		}
 	case map[string]any:
 		for key, of := range v {
-			if text, ok := of.(string); ok && text != "" && secretKey.MatchString(key) {
+			if !hosts && of != "" && secretWord.MatchString(key) {
 				v[key] = hidden
 			} else {
-				v[key] = redactIn(of)
+				v[key] = redactIn(of, slices.Contains(byHost, key))
 			}
 		}
 	}
 	return v
+}
+
+// redactUnit returns a unit's text as 'systemctl cat' prints it, without comments but for the files' names, without values of
+// variables and credentials, and without the arguments of programs that are not pgrex's.
+func redactUnit(text string) string {
+	var b strings.Builder
+	directive := ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.HasPrefix(line, "# /") && directive == "":
+			b.WriteString(line + "\n")
+			continue
+		case strings.HasPrefix(line, "#"), strings.HasPrefix(line, ";"):
+			continue // within a directive, too
+		}
+		part, more := strings.CutSuffix(line, `\`)
+		directive += part
+		if !more {
+			b.WriteString(redactDirective(directive) + "\n")
+			directive = ""
+		}
+	}
+	return b.String() + redactDirective(directive)
+}
+
+func redactDirective(line string) string {
+	key, value, found := strings.Cut(line, "=")
+	key = strings.TrimSpace(key)
+	words := strings.Fields(value)
+	switch {
+	case !found || len(words) == 0:
+		return redactLine(line)
+	case key == "Environment", strings.HasPrefix(key, "SetCredential"):
+		return key + "=" + hidden
+	case strings.HasPrefix(key, "Exec") && strings.TrimLeft(words[0], "-@:+!|") != "/usr/bin/pgrex" && len(words) > 1:
+		return key + "=" + words[0] + " " + hidden
+	}
+	return redactLine(line)
+}
+
+// redactSettings returns a settings file without comments and what it should not have: lines of a known key stay.
+func redactSettings(text string) string {
+	var b strings.Builder
+	known := settingsFlags()
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		key, _, _ := strings.Cut(line, ":")
+		switch {
+		case line == "", strings.HasPrefix(line, "#"):
+		case slices.ContainsFunc(known, func(f *pflag.Flag) bool { return f.Name == key }):
+			b.WriteString(redactLine(line) + "\n")
+		default:
+			b.WriteString(hidden + "\n") // no line of pgrex's
+		}
+	}
+	return b.String()
 }

@@ -94,10 +94,14 @@ func (s *settings) load(cmd *cobra.Command) error {
 
 // readFile decodes the file strictly. Only the default file may be missing.
 func (s *settings) readFile(required bool) error {
-	f, err := os.Open(s.Config)
+	info, err := os.Stat(s.Config)
 	if errors.Is(err, fs.ErrNotExist) && !required {
 		return nil
 	}
+	if err == nil && info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0 { // to open a pipe could take for ever
+		return fmt.Errorf("read the settings: %s is no file", s.Config)
+	}
+	f, err := os.Open(s.Config)
 	if err != nil {
 		return fmt.Errorf("read the settings: %w", err)
 	}

@@ -2,18 +2,20 @@ package main
 
 import (
 	"archive/tar"
-	"bytes"
 	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,7 +25,7 @@ const (
 	unit = "pgrex.service"
 	// partLimit is how long one command may take, and partBytes how much it may print: a host in trouble is slow.
 	partLimit = 30 * time.Second
-	partBytes = 32 << 20
+	partBytes = 8 << 20
 )
 
 func supportCommand() *cobra.Command {
@@ -54,8 +56,11 @@ Exit status: 0 the archive has everything, 3 something is missing, 1 no archive 
 // part is a file of the archive: what a command prints.
 type part struct {
 	file    string
-	answers []int // exit statuses, besides 0, that are an answer and no failure
 	command []string
+	answers []int               // exit statuses, besides 0, that are an answer and no failure
+	redact  func(string) string // hides what looks like a secret
+	tail    bool                // of too much the end is kept
+	empty   bool                // it may say nothing
 }
 
 func support(cmd *cobra.Command, s *settings, file string) error {
@@ -76,7 +81,7 @@ func support(cmd *cobra.Command, s *settings, file string) error {
 	if err != nil {
 		host = "unknown"
 	}
-	name := "pgrex-support-" + cmp.Or(s.Node, host) + "-" + time.Now().UTC().Format("20060102T150405Z")
+	name := "pgrex-support-" + strings.Trim(notInNames.ReplaceAllString(cmp.Or(s.Node, host), "_"), ".") + "-" + time.Now().UTC().Format("20060102T150405Z")
 	archive, err := create(cmp.Or(file, name+".tar.gz"))
 	if err != nil {
 		return err
@@ -113,31 +118,40 @@ func support(cmd *cobra.Command, s *settings, file string) error {
 
 // parts are what the archive has. The commands of pgrex's own are run as the owner of the database, with the flags given.
 func parts(pgrex []string, given map[string]string, settingsFile string) []part {
-	own := func(file string, answers []int, flags []string, arguments ...string) part {
+	own := func(file string, answers []int, flags []string, redact func(string) string, arguments ...string) part {
 		command := slices.Concat(pgrex, arguments)
 		for _, name := range flags {
 			if value, ok := given[name]; ok {
 				command = append(command, "--"+name+"="+value)
 			}
 		}
-		return part{file, answers, command}
+		return part{file: file, answers: answers, redact: redact, command: command}
 	}
 	look := []string{"config", "node", "resource", "pg-data", "pg-socket-dir", "pg-port", "pg-user", "pg-database"}
 	daemon := []string{"config", "socket"}
 	degraded := []int{exitDegraded}
 	return []part{
-		own("version.txt", nil, look, "version"),
-		own("snapshot.json", nil, look, "snapshot"),
-		own("status.json", degraded, daemon, "status", "--output", "json"),
-		own("status.txt", degraded, daemon, "status", "--output", "wide"),
-		own("doctor.json", degraded, look, "doctor", "--output", "json"),
-		{"journal.txt", nil, []string{"journalctl", "--no-pager", "--quiet", "--output=short-iso-precise", "--lines=5000", "--unit=" + unit}},
-		{"unit.txt", nil, []string{"systemctl", "--no-pager", "cat", unit}},
-		{"unit-state.txt", []int{exitDegraded}, []string{"systemctl", "--no-pager", "--lines=0", "status", unit}}, // 3: it does not run
-		{"pgrex.yaml", nil, []string{"cat", settingsFile}},
-		{"system.txt", nil, []string{"cat", "/etc/os-release", "/proc/version"}},
+		own("version.txt", nil, look, redact, "version"),
+		own("snapshot.json", nil, look, redactJSON, "snapshot"),
+		own("status.json", degraded, daemon, redactJSON, "status", "--output", "json"),
+		own("status.txt", degraded, daemon, redact, "status", "--output", "wide"),
+		own("doctor.json", degraded, look, redactJSON, "doctor", "--output", "json"),
+		{file: "journal.txt", tail: true, redact: redact,
+			command: []string{"journalctl", "--no-pager", "--quiet", "--output=short-iso-precise", "--lines=5000", "--unit=" + unit}},
+		{file: "unit.txt", redact: redactUnit, command: []string{"systemctl", "--no-pager", "cat", unit}},
+		// Not 'systemctl status': that shows the command lines of processes.
+		{file: "unit-state.txt", redact: redact, command: []string{"systemctl", "show", "--property=" + unitProperties, unit}},
+		{file: "pgrex.yaml", empty: true, redact: redactSettings, command: []string{"sh", "-c", `[ ! -e "$1" ] || cat -- "$1"`, "sh", settingsFile}},
+		{file: "system.txt", redact: redact, command: []string{"cat", "/etc/os-release", "/proc/version"}},
 	}
 }
+
+// unitProperties are what is told of the unit's state.
+const unitProperties = "LoadState,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,NeedDaemonReload,MainPID,User,Group," +
+	"NRestarts,Result,ExecMainStartTimestamp,ExecMainCode,ExecMainStatus,StatusText,MemoryCurrent,MemoryPeak,CPUUsageNSec,WatchdogTimestamp"
+
+// notInNames are characters that a file's name had better not have.
+var notInNames = regexp.MustCompile(`[^\w.-]+`)
 
 // givenFlags are the flags of the command line. Paths are absolute, because the commands are run in another folder.
 func givenFlags(cmd *cobra.Command) (map[string]string, error) {
@@ -166,7 +180,7 @@ func ownerCommand(ctx context.Context, program string) []string {
 		return []string{program}
 	}
 	unitOf := func(property, otherwise string) string {
-		said, err := collect(ctx, part{command: []string{"systemctl", "show", "--value", "--property=" + property, unit}})
+		said, err := collect(ctx, part{command: []string{"systemctl", "show", "--value", "--property=" + property, unit}, redact: redact})
 		if err != nil {
 			said = "" // no systemd, or no unit
 		}
@@ -175,46 +189,65 @@ func ownerCommand(ctx context.Context, program string) []string {
 	return []string{"runuser", "-u", unitOf("User", "postgres"), "-g", unitOf("Group", "haclient"), "--", program}
 }
 
-// collect runs a part's command, and returns its output with everything hidden that looks like a secret.
+// collect runs a part's command, and returns its output with everything hidden that looks like a secret. A command that does not
+// end in time is killed with all that it started.
 func collect(ctx context.Context, p part) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, partLimit)
+	limited, cancel := context.WithTimeout(ctx, partLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, p.command[0], p.command[1:]...)
+	cmd := exec.CommandContext(limited, p.command[0], p.command[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.Dir, cmd.WaitDelay = "/", time.Second
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	stdout, stderr := &bounded{limit: partBytes}, &bounded{limit: 64 << 10}
+	stdout, stderr := &bounded{limit: partBytes, tail: p.tail}, &bounded{limit: 4 << 10}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	err := cmd.Run()
-	text := redact(stdout.String())
-	if strings.HasSuffix(p.file, ".json") {
-		text = redactJSON(stdout.String())
+	late := limited.Err() != nil
+	if ctx.Err() != nil {
+		return "", ctx.Err()
 	}
-	switch exit, ok := errors.AsType[*exec.ExitError](err); {
-	case ctx.Err() != nil:
-		return text, fmt.Errorf("%s: not done within %s", strings.Join(p.command, " "), partLimit)
-	case ok && slices.Contains(p.answers, exit.ExitCode()):
-		err = nil
-	case err != nil:
-		return text, fmt.Errorf("%s: %w: %s", strings.Join(p.command, " "), err, stderr)
+	text := p.redact(stdout.String())
+	problem := func(format string, args ...any) (string, error) {
+		return text, fmt.Errorf(strings.Join(p.command, " ")+": "+format, args...)
 	}
-	if stdout.Len() == 0 {
-		return text, fmt.Errorf("%s: it says nothing: %s", strings.Join(p.command, " "), cmp.Or(stderr.String(), "root may see more"))
+	exit, exited := errors.AsType[*exec.ExitError](err)
+	switch {
+	case late:
+		return problem("not done within %s", partLimit)
+	case err != nil && (!exited || !slices.Contains(p.answers, exit.ExitCode())):
+		return problem("%w: %s", err, stderr)
+	case stdout.cut:
+		return problem("it says more than %d bytes, which is not all here", partBytes)
+	case len(stdout.kept) == 0 && !p.empty:
+		return problem("it says nothing; root may see more: %s", stderr)
 	}
-	return text, err
+	return text, nil
 }
 
-// bounded keeps what is written first.
+// bounded keeps what is written first, or last.
 type bounded struct {
-	bytes.Buffer
+	kept  []byte
 	limit int
+	tail  bool
+	cut   bool
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	b.Buffer.Write(p[:min(len(p), max(0, b.limit-b.Len()))])
+	b.cut = b.cut || len(b.kept)+len(p) > b.limit
+	if !b.tail {
+		b.kept = append(b.kept, p[:max(0, min(len(p), b.limit-len(b.kept)))]...)
+		return len(p), nil
+	}
+	b.kept = append(b.kept, p...)
+	if len(b.kept) > 2*b.limit {
+		b.kept = append([]byte(nil), b.kept[len(b.kept)-b.limit:]...)
+	}
 	return len(p), nil
 }
 
-// archive is a tar file that gets its name only when it is complete.
+func (b *bounded) String() string { return string(b.kept[max(0, len(b.kept)-b.limit):]) }
+
+// archive is a tar file that gets its name only when it is complete. Until then it is beside that, with ".part" behind it.
 type archive struct {
 	path string
 	file *os.File
@@ -232,7 +265,10 @@ func create(path string) (*archive, error) {
 	if _, err := os.Lstat(path); err == nil {
 		return nil, fmt.Errorf("%s is there already: name another file with --file", path)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // 0600
+	f, err := os.OpenFile(path+".part", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("%s.part is there: another pgrex support writes it, or was killed; remove it then, or name another file with --file", path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("write the archive: %w; name another place with --file", err)
 	}
@@ -250,11 +286,14 @@ func (a *archive) add(name, text string) {
 	}
 }
 
-// finish gives the archive its name.
+// finish gives the archive its name. A link never takes the place of a file.
 func (a *archive) finish() error {
 	err := errors.Join(a.err, a.tar.Close(), a.zip.Close(), a.file.Close())
 	if err == nil {
-		err = os.Rename(a.file.Name(), a.path)
+		err = os.Link(a.file.Name(), a.path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) && a.err == nil {
+		err = a.rename(err) // a file system without links
 	}
 	if err != nil {
 		return fmt.Errorf("write the archive: %w", err)
@@ -262,7 +301,14 @@ func (a *archive) finish() error {
 	return nil
 }
 
-// discard removes what there is of an archive that is not finished.
+func (a *archive) rename(cause error) error {
+	if !errors.Is(cause, syscall.EPERM) && !errors.Is(cause, syscall.ENOTSUP) {
+		return cause
+	}
+	return os.Rename(a.file.Name(), a.path)
+}
+
+// discard removes the name that the archive has until it is finished.
 func (a *archive) discard() {
 	_ = a.file.Close() // after finish it is closed
 	_ = os.Remove(a.file.Name())

@@ -32,7 +32,7 @@ func (s *Server) Apply(ctx context.Context, step model.Step) error {
 func (s *Server) carryOut(ctx context.Context, step model.Step) error {
 	switch step := step.(type) {
 	case model.CreateSlot:
-		return s.one(ctx, sqlCreateSlot, step.Guard, step.Slot)
+		return s.makeSlot(ctx, sqlCreateSlot, step.Guard, step.Slot)
 	case model.ReleaseXMin:
 		return s.releaseXMin(ctx, step)
 	case model.TouchSlot:
@@ -40,7 +40,7 @@ func (s *Server) carryOut(ctx context.Context, step model.Step) error {
 	case model.AdvanceSlot:
 		return s.one(ctx, sqlAdvanceSlot, step.Guard, step.Slot, lsnOrNull(step.From), step.To.String())
 	case model.ResetSlot:
-		return s.one(ctx, sqlResetSlot, step.Guard, step.Slot, lsnOrNull(step.From))
+		return s.resetSlot(ctx, step)
 	case model.DropSlot:
 		return s.one(ctx, sqlDropSlot, step.Guard, step.Slot, lsnOrNull(step.From))
 	case model.SetPrimarySlotName:

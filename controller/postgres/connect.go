@@ -89,7 +89,7 @@ func (s *Server) disconnect() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	_ = s.conn.Close(ctx) // it is given up anyway
-	s.conn = nil
+	s.conn, s.reserves = nil, 0
 }
 
 // query runs f, which only reads, on the kept connection. A connection that turns out to be dead (the server was

@@ -23,6 +23,7 @@ type Config struct {
 type Server struct {
 	config   Config
 	conn     *pgx.Conn
+	reserves model.LSN // where the slot stands that was made last, in this server's life
 	upstream *upstream
 	space    chan spaceAnswer // of the file system that was asked and has not answered yet
 }
@@ -52,6 +53,9 @@ func (s *Server) Observe(ctx context.Context) (model.Instance, error) {
 	var instance model.Instance
 	if err := json.Unmarshal(document, &instance); err != nil {
 		return model.Instance{}, fmt.Errorf("read what PostgreSQL says of itself: %w", err)
+	}
+	if s.reserves > instance.Redo {
+		instance.Reserves = s.reserves
 	}
 	if conninfo != nil {
 		instance.ApplicationName = applicationNameIn(*conninfo)

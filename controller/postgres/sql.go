@@ -94,9 +94,12 @@ const sqlIdleSlot = `
   WHERE slot_name = $4 AND slot_type = 'physical' AND NOT temporary AND NOT active
     AND restart_lsn IS NOT DISTINCT FROM $5::pg_catalog.pg_lsn AND` + sqlGuard
 
+// sqlRedo is the redo of the last checkpoint or restartpoint that is complete.
+const sqlRedo = `(SELECT redo_lsn::text FROM pg_catalog.pg_control_checkpoint())`
+
 // A function in the select list is called for the rows that pass WHERE only.
 const (
-	sqlCreateSlot = `SELECT (pg_catalog.pg_create_physical_replication_slot($4, true)).lsn::text WHERE` + sqlGuard
+	sqlCreateSlot = `SELECT (pg_catalog.pg_create_physical_replication_slot($4, true)).lsn::text, ` + sqlRedo + ` WHERE` + sqlGuard
 
 	// The redo is compared within the statement, too: the slot must not pass it.
 	sqlAdvanceSlot = `
@@ -119,11 +122,22 @@ SELECT pg_catalog.pg_drop_replication_slot(slot_name)::text FROM slot`
 
 	// A row of "dropped" exists only once the drop is done, and the slot is made for that row. Slots are not transactional:
 	// if the create then fails, the slot is gone, and the next plan makes it.
-	// And a slot that holds WAL is made anew only where that does not let go of any.
 	sqlResetSlot = `WITH slot AS MATERIALIZED (` + sqlIdleSlot + `
-  AND (restart_lsn IS NULL OR wal_status = 'lost' OR (SELECT redo_lsn FROM pg_catalog.pg_control_checkpoint()) <= restart_lsn)),
+  AND (restart_lsn IS NULL OR wal_status = 'lost')),
 dropped AS MATERIALIZED (SELECT slot_name, pg_catalog.pg_drop_replication_slot(slot_name) FROM slot)
-SELECT (pg_catalog.pg_create_physical_replication_slot(slot_name, true)).lsn::text FROM dropped`
+SELECT (pg_catalog.pg_create_physical_replication_slot(slot_name, true)).lsn::text, ` + sqlRedo + ` FROM dropped`
+
+	// A slot that holds WAL is made anew only where that takes it further back. PostgreSQL reserves from the redo of a
+	// restartpoint as soon as that has begun, while the control file shows the one before. So a trial slot is made first: where
+	// it stands further back the slot is dropped and becomes a copy of it. It is the session's own, and goes in any case.
+	sqlResetBack = `WITH slot AS MATERIALIZED (` + sqlIdleSlot + `
+  AND wal_status <> 'lost'),
+trial AS MATERIALIZED (SELECT slot_name, '_pgrex_trial_' || pg_catalog.pg_backend_pid() AS name,
+  (pg_catalog.pg_create_physical_replication_slot('_pgrex_trial_' || pg_catalog.pg_backend_pid(), true, true)).lsn FROM slot),
+dropped AS MATERIALIZED (SELECT slot_name, name, pg_catalog.pg_drop_replication_slot(slot_name) FROM trial WHERE lsn < $5::pg_catalog.pg_lsn),
+made AS MATERIALIZED (SELECT (pg_catalog.pg_copy_physical_replication_slot(name, slot_name, false)).slot_name FROM dropped)
+SELECT trial.lsn::text, ` + sqlRedo + `, made.slot_name IS NOT NULL, pg_catalog.pg_drop_replication_slot(trial.name)
+FROM trial LEFT JOIN made ON true`
 
 	// The setting $4 as it counts, whether the command line rules it, and what postgresql.auto.conf says, to put it back.
 	sqlCheckSetting = `

@@ -27,6 +27,7 @@ func TestUnit(t *testing.T) {
 		s.chapter("it hangs", func(s *story) { s.daemonHangs(standby) })
 		s.chapter("its sandbox", func(s *story) { s.sandbox(standby) })
 		s.chapter("Pacemaker and corosync are restarted", func(s *story) { s.clusterRestarts(primary, standby) })
+		s.chapter("a stranger at the socket", func(s *story) { s.strangerServes(standby) })
 		s.chapter("its journal", func(s *story) { s.journalled(primary) })
 		s.awaitRight(patience, primary)
 	})
@@ -214,7 +215,6 @@ func (s *story) clusterRestarts(primary, host string) {
 	s.onRoot(host, "systemctl stop corosync") // and Pacemaker, which needs it
 	s.awaitCondition(host, model.CodeServerDown)
 	s.awaitCondition(primary, model.CodeNotAttached)
-	s.strangerServes(host)
 	s.onRoot(host, "systemctl start pacemaker")
 	s.awaitRight(patience, primary)
 	if now := s.show(host, "MainPID"); now != pid {
@@ -225,6 +225,8 @@ func (s *story) clusterRestarts(primary, host string) {
 // strangerServes: another server of the same user, at the place of the one that does not run, is not followed.
 func (s *story) strangerServes(host string) {
 	const folder = "/tmp/stranger"
+	s.must(s.lab.Standby(s.ctx, host))
+	s.awaitStopped(host)
 	s.asOwner(host, s.at.Bin+"/initdb --no-sync -D "+folder+" >/dev/null; "+s.at.Bin+"/pg_ctl start -w -s -l /dev/null -D "+folder+
 		" -o '-c unix_socket_directories="+s.at.Socket+" -c listen_addresses='")
 	s.await(patience, host+" says that it is a stranger", func() (bool, string) {
@@ -236,6 +238,7 @@ func (s *story) strangerServes(host string) {
 		s.t.Errorf("pgrex has made %s slots on a stranger's server", slots)
 	}
 	s.asOwner(host, s.at.Bin+"/pg_ctl stop -s -m fast -D "+folder+"; rm -r "+folder)
+	s.must(s.lab.Unstandby(s.ctx, host))
 }
 
 // journalled: each line has its priority, and no time or level of its own.
