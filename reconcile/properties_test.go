@@ -148,7 +148,7 @@ func (w *judge) touchesIdle(step model.Step, name string, slot *model.Slot) {
 }
 
 func (w *judge) letsGoOfNothing(step model.Step, name string, slot *model.Slot) {
-	redo := w.in.Instance.Redo
+	redo := w.in.Instance.ReservesFrom()
 	switch step.(type) {
 	case model.ReleaseXMin:
 		old := w.policy.XMinAge > 0 && slot.XMinAge >= w.policy.XMinAge

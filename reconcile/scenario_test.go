@@ -168,6 +168,8 @@ func (s *scenario) instance(words []string) {
 		i.SystemID = words[1]
 	case "redo":
 		i.Redo, i.RedoTimeline = s.lsn(words[1]), uint32(s.number(words[2]))
+	case "reserves":
+		i.Reserves = s.lsn(words[1])
 	case "at":
 		i.Current = s.lsn(words[1])
 	case "received":
@@ -315,7 +317,7 @@ func after(in reconcile.Input, step model.Step) reconcile.Input {
 		slots[s.Name] = s
 	}
 	fresh := func(name string) model.Slot {
-		return model.Slot{Name: name, Type: model.SlotPhysical, RestartLSN: in.Instance.Redo, WALStatus: "reserved"}
+		return model.Slot{Name: name, Type: model.SlotPhysical, RestartLSN: in.Instance.ReservesFrom(), WALStatus: "reserved"}
 	}
 	switch s := step.(type) {
 	case model.CreateSlot:

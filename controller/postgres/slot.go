@@ -37,7 +37,7 @@ func (s *Server) resetSlot(ctx context.Context, step model.ResetSlot) error {
 	if err := s.madeAt(at, redo); made {
 		return err
 	}
-	return &Error{Class: AlreadyDone, Err: fmt.Errorf("slot %s stands no further on, at %s, than one that is made now would", step.Slot, step.From)}
+	return &Error{Class: Changed, Err: fmt.Errorf("the slot stays at %s: one that is made now would stand at %s", step.From, *at)}
 }
 
 // madeAt remembers where a slot was made. Where that is further on than the plan could know, nothing else of it holds.

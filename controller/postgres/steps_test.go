@@ -119,7 +119,7 @@ func TestTrap10ResetLetsGoOfNothing(t *testing.T) {
 	server.WriteWAL(1)
 	at := slotOf(t, a, "held").RestartLSN
 	step := model.ResetSlot{Slot: "held", From: at, Guard: guard(observe(t, a))}
-	wantClass(t, a.Apply(t.Context(), step), postgres.AlreadyDone)
+	wantClass(t, a.Apply(t.Context(), step), postgres.Changed)
 	if now := slotOf(t, a, "held").RestartLSN; now != at {
 		t.Fatalf("the slot held WAL from %s on, and now from %s on", at, now)
 	}

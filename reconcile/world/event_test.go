@@ -37,7 +37,10 @@ var simple = []kind{
 	}},
 	{"stream", 14, func(w *world, h *host, arg uint32) { w.stream(h, []float64{0, 0.3, 0.9, 1}[arg%4]) }},
 	{"checkpoint", 6, func(w *world, h *host, arg uint32) {
-		if h.server != down {
+		switch {
+		case h.server == standby && h.began == (checkpoint{}) && arg%4 > 0:
+			w.beginRestartpoint(h) // the next one ends it
+		case h.server != down:
 			w.checkpoint(h, model.LSN(arg%segment))
 		}
 	}},
@@ -89,6 +92,16 @@ var simple = []kind{
 		if _, there := h.slots[name]; h.server != down && !there {
 			h.slots[name] = slot{restart: h.redo, logical: arg%4 == 0}
 			h.saveSlot(name)
+		}
+	}},
+	{"a slot is dropped by hand", 2, func(w *world, h *host, arg uint32) {
+		others := w.others(h)
+		owner := others[int(arg)%len(others)]
+		name := w.names[owner.name]
+		if s, there := h.slots[name]; there && h.server == standby && !s.logical && s.user == "" {
+			delete(h.slots, name)
+			h.saveSlot(name)
+			w.excuse(h, owner, "the holder's slot was dropped by hand")
 		}
 	}},
 	{"repair", 5, func(w *world, h *host, arg uint32) { w.repair(h, arg%2 == 0) }},

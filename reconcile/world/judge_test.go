@@ -233,7 +233,10 @@ func (w *world) advance(bytes model.LSN) {
 	}
 	w.each(func(h *host) { w.stream(h, 1) })
 	w.each(func(h *host) {
-		if h.server == standby {
+		switch {
+		case h.server == standby && h.began == (checkpoint{}) && w.count.events%3 == 0:
+			w.beginRestartpoint(h) // the next time ends it
+		case h.server == standby:
 			w.checkpoint(h, 0)
 		}
 	})

@@ -18,8 +18,10 @@ type pgrex struct {
 	cluster *model.Cluster // the CIB as it was last read: it is never older the next time
 	seen    reconcile.Input
 	plan    model.Plan
-	next    int  // of the plan's steps
-	settled bool // it has once found nothing more to do as a standby, since the host has these data
+	next    int // of the plan's steps
+	// reserves is where a slot stood that was made last, while this server runs.
+	reserves model.LSN
+	settled  bool // it has once found nothing more to do as a standby, since the host has these data
 }
 
 // observe reads the CIB, which may be late, and the local server.
@@ -102,6 +104,9 @@ func (w *world) instance(h *host) model.Instance {
 		Redo: h.redo, RedoTimeline: h.redoTimeline, Current: h.wal.end, Received: h.wal.end, WALSegmentSize: segment,
 		MaxSlots: w.maxSlots, PrimarySlotName: h.setting,
 	}
+	if h.pgrex.reserves > h.redo {
+		i.Reserves = h.pgrex.reserves
+	}
 	for _, name := range sortedNames(h.slots) {
 		s := h.slots[name]
 		slot := model.Slot{Name: name, Type: model.SlotPhysical, RestartLSN: s.restart, Active: s.user != "", WALStatus: "reserved"}
@@ -166,12 +171,24 @@ func (w *world) apply(h *host, step model.Step) bool {
 		s, ok := h.slots[name]
 		return ok && asPlanned(g) && !s.logical && s.user == "" && s.restart == from
 	}
-	reserved := slot{restart: h.redo}
+	reserved := slot{restart: h.reserves()}
+	// further reports whether a slot was made further on than pgrex could know, and has it know.
+	further := func() bool {
+		known := max(h.redo, h.pgrex.reserves)
+		h.pgrex.reserves = reserved.restart
+		if reserved.restart <= known {
+			return false
+		}
+		w.count.further++
+		return true
+	}
 	ok := false
 	switch s := step.(type) {
 	case model.CreateSlot:
 		if _, there := h.slots[s.Slot]; asPlanned(s.Guard) && !there && len(h.slots) < w.maxSlots {
-			ok, h.slots[s.Slot] = true, reserved
+			h.slots[s.Slot] = reserved
+			h.saveSlot(s.Slot)
+			ok = !further()
 		}
 	case model.AdvanceSlot:
 		if idle(s.Slot, s.From, s.Guard) && s.From <= s.To && s.To <= h.redo {
@@ -187,8 +204,15 @@ func (w *world) apply(h *host, step model.Step) bool {
 		return idle(s.Slot, s.From, s.Guard)
 	case model.ResetSlot:
 		old := h.slots[s.Slot]
-		if ok = idle(s.Slot, s.From, s.Guard) && (!old.reserved() || h.redo <= old.restart); ok {
+		switch {
+		case !idle(s.Slot, s.From, s.Guard):
+		case old.reserved() && reserved.restart >= old.restart: // the trial slot says so: nothing is done
+			further()
+			return false
+		default:
 			h.slots[s.Slot] = reserved
+			h.saveSlot(s.Slot)
+			ok = !further()
 		}
 	case model.DropSlot:
 		if ok = idle(s.Slot, s.From, s.Guard); ok {

@@ -39,7 +39,8 @@ type host struct {
 	led    bool // the server was the primary when it ran last
 
 	wal          wal
-	redo         model.LSN // of the last checkpoint or restartpoint
+	redo         model.LSN  // of the last checkpoint or restartpoint
+	began        checkpoint // whose restartpoint is under way: slots reserve from its redo on
 	redoTimeline uint32
 	slots        map[string]slot
 	saved        map[string]slot // as on disk: slots are saved at checkpoints
@@ -82,6 +83,7 @@ func (w *world) stop(h *host, clean bool) {
 		h.save()
 	}
 	h.server = down
+	h.forget()
 	w.detach(h, false)
 	for _, o := range w.hosts {
 		if o.upstream == h {
@@ -96,6 +98,7 @@ func (w *world) promote(h *host) {
 	w.detach(h, false)
 	w.timelines++
 	h.server, h.led = primary, true
+	h.forget()
 	h.wal.history = append(slices.Clone(h.wal.history), branch{w.timelines, h.wal.end})
 	w.count.promotions++
 }
@@ -131,7 +134,9 @@ func (w *world) checkpoint(h *host, bytes model.LSN) {
 		h.wal.checkpoints = append(h.wal.checkpoints, c)
 		h.redo, h.redoTimeline = c.redo, c.timeline
 	} else {
-		c := h.wal.lastCheckpointBefore(h.wal.end)
+		w.beginRestartpoint(h)
+		c := h.began
+		h.began = checkpoint{}
 		if c.redo <= h.redo {
 			return
 		}
@@ -151,6 +156,21 @@ func (w *world) checkpoint(h *host, bytes model.LSN) {
 	h.save()
 	h.wal.recycle(min(keep, h.wal.end-min(h.wal.end, w.keepSize)))
 }
+
+// beginRestartpoint begins a standby's restartpoint, which ends with the next checkpoint.
+func (w *world) beginRestartpoint(h *host) {
+	if h.server == standby && h.began == (checkpoint{}) {
+		if c := h.wal.lastCheckpointBefore(h.wal.end); c.redo > h.redo {
+			h.began = c
+		}
+	}
+}
+
+// reserves is from where on PostgreSQL reserves for a slot that is made now.
+func (h *host) reserves() model.LSN { return max(h.redo, h.began.redo) }
+
+// forget is what a server's end, and its promotion, do to a restartpoint under way, and to what pgrex knows of it.
+func (h *host) forget() { h.began, h.pgrex.reserves = checkpoint{}, 0 }
 
 // invalidate is what max_slot_wal_keep_size does: the walsender is ended, the slot is lost.
 func (w *world) invalidate(h *host, name string) {

@@ -56,7 +56,7 @@ type settings struct {
 
 // counts tell what a run has exercised.
 type counts struct {
-	events, plans, steps, changed, interruptions, promotions, switchovers, rewinds, copies, cuts, lost, misled, races, disturbances int
+	events, plans, steps, changed, interruptions, promotions, switchovers, rewinds, copies, cuts, lost, misled, races, disturbances, further int
 
 	kinds map[string]int // steps by kind
 	why   map[string]int // copies that were needed, by reason
@@ -79,6 +79,7 @@ func (c *counts) add(o counts) {
 	c.misled += o.misled
 	c.races += o.races
 	c.disturbances += o.disturbances
+	c.further += o.further
 	for k, n := range o.kinds {
 		c.kinds[k] += n
 	}
@@ -266,11 +267,12 @@ func (c counts) judge(t *testing.T) {
 		c.promotions, c.switchovers, c.rewinds, c.cuts, c.lost, c.misled)
 	t.Logf("%d events in the middle of a plan: %d steps refused, %d plans not finished; %d copies, of which needed: %s",
 		c.races, c.changed, c.interruptions, c.copies, show(c.why))
-	t.Logf("%d times an instance was unsettled", c.disturbances)
+	t.Logf("%d times an instance was unsettled; %d slots were made further on than planned, by a restartpoint under way", c.disturbances, c.further)
 	t.Logf("forecasts: %s", show(c.forecasts))
 	for what, c := range map[string]struct{ met, in int }{
 		"promotions": {c.promotions, 1}, "switchovers": {c.switchovers, 5}, "rewinds": {c.rewinds, 5}, "cuts": {c.cuts, 2},
 		"steps refused": {c.changed, 20}, "plans not finished": {c.interruptions, 20}, "lost slots": {c.lost, 5}, "unsettled instances": {c.disturbances, 1},
+		"slots made further on than planned, by a restartpoint under way": {c.further, 20},
 	} {
 		if c.met*c.in < *schedules {
 			t.Errorf("only %d %s in %d schedules, not one in %d: that proves little", c.met, what, *schedules, c.in)

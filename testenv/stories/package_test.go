@@ -144,7 +144,7 @@ func (s *story) supported(host string) {
 		s.t.Errorf("a secret is in it: %s", out)
 	}
 	s.onRoot(host, "cd /root/whole; grep -q 'step done' journal.txt; grep -q story.conf unit.txt; grep -q '\"healthy\"' status.json; "+
-		"grep -q '\"pgrex_snapshot\"' snapshot.json; grep -q Debian system.txt; grep -q 'active (running)' unit-state.txt; rm -r /root/whole*")
+		"grep -q '\"pgrex_snapshot\"' snapshot.json; grep -q Debian system.txt; grep -qx ActiveState=active unit-state.txt; rm -r /root/whole*")
 	out, status := s.command(host, "support", "--file", "/tmp/part.tar.gz")
 	if status != 3 || !strings.Contains(out, "missing: journal.txt") {
 		s.t.Errorf("as postgres it ends with %d: %s", status, out)
