@@ -25,7 +25,8 @@ func planCommand() *cobra.Command {
 		Long: `Prints the steps that 'pgrex run' would do on this host now, why, and what else is worth knowing. With
 --snapshot it plans for the host and moment of a snapshot, on any machine.
 
-Exit status: 0 nothing to do, 2 something to do, 1 no plan could be made, 64 wrong usage.`,
+Exit status: 0 nothing to do, 2 something to do, 3 nothing can be decided now (a transition, a doubt about who is the primary, a
+pause), 1 no plan could be made, 64 wrong usage.`,
 		Example: "  pgrex plan\n  pgrex plan --snapshot pm01.json -o json",
 		Args:    cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command) error {
@@ -40,16 +41,24 @@ Exit status: 0 nothing to do, 2 something to do, 1 no plan could be made, 64 wro
 			if err := printPlan(cmd.OutOrStdout(), plan, output); err != nil {
 				return err
 			}
-			if len(plan.Steps) > 0 {
-				return statusError(exitPending)
-			}
-			return nil
+			return planStatus(who, plan)
 		}),
 	}
 	s.observeFlags(cmd.Flags())
 	cmd.Flags().StringVar(&snapshot, "snapshot", "", "plan from this snapshot ('-': standard input) instead of this host")
 	outputFlag(cmd, &output, "text", "json")
 	return cmd
+}
+
+// planStatus tells a plan with something to do, and one that could not be made to its end, from one with nothing to do.
+func planStatus(who reconcile.Who, plan model.Plan) error {
+	switch {
+	case len(plan.Steps) > 0:
+		return statusError(exitPending)
+	case !plan.Complete || who.Policy.Paused:
+		return statusError(exitDegraded)
+	}
+	return nil
 }
 
 // planInput is what a plan is made from: a snapshot, or this host as it is now.

@@ -45,5 +45,13 @@ func run() int {
 	return exitUsage
 }
 
-// oneLine folds an error onto one line.
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+// oneLine folds an error onto one line. Errors that were joined stand on lines of their own.
+func oneLine(err error) string {
+	var parts []string
+	for line := range strings.Lines(err.Error()) {
+		if part := strings.Join(strings.Fields(line), " "); part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return strings.Join(parts, "; ")
+}
