@@ -103,10 +103,10 @@ func TestClientErrors(t *testing.T) {
 			text: "Pacemaker is not running: CIBADMIN --query failed with 102; start it as root with systemctl start pacemaker, or see systemctl status pacemaker " +
 				"(it says: Could not connect to the CIB: Transport endpoint is not connected Init failed, could not perform requested operations)"},
 		"not in haclient": {script: disconnected, outsider: true, kind: ErrPermission,
-			text: "no permission to use Pacemaker's tools: CIBADMIN --query failed with 102, and this user is not in the group haclient; add it, then " +
-				"start this program again (it says: Could not connect to the CIB: Transport endpoint is not connected Init failed, could not perform requested operations)"},
+			text: "no permission to use Pacemaker's tools: CIBADMIN --query failed with 102, and this program is not in the group haclient; " +
+				inGroup + " (it says: Could not connect to the CIB: Transport endpoint is not connected Init failed, could not perform requested operations)"},
 		"refused": {script: "exit 4", kind: ErrPermission,
-			text: "no permission to use Pacemaker's tools: CIBADMIN --query failed with 4; add this user to the group haclient"},
+			text: "no permission to use Pacemaker's tools: CIBADMIN --query failed with 4; " + inGroup},
 		"timed out by itself": {script: "exit 124", kind: ErrTimeout,
 			text: "no answer in time: CIBADMIN --query failed with 124; see whether Pacemaker on this host hangs or is overloaded"},
 		"bad configuration": {script: "exit 78", kind: ErrFailed,
@@ -158,7 +158,7 @@ func TestClientMayNotExecute(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := (&Client{CIBAdmin: path}).Read(t.Context())
-	checkError(t, err, ErrPermission, "no permission to use Pacemaker's tools: this user may not run "+path+" --query; add the user to the group haclient")
+	checkError(t, err, ErrPermission, "no permission to use Pacemaker's tools: this user may not run "+path+" --query; "+inGroup)
 }
 
 // monitor makes a crm_mon that tells its release as the real one does, and otherwise does what the shell text says.

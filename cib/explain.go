@@ -43,7 +43,7 @@ func explain(mayConnect func() bool, command string, r result, err error, began 
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: %s: no such program; install pacemaker-cli-utils (RPM: pacemaker-cli), or put it on PATH", ErrNotInstalled, command)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: this user may not run %s; add the user to the group %s", ErrPermission, command, clusterGroup)
+		return fmt.Errorf("%w: this user may not run %s; %s", ErrPermission, command, inGroup)
 	case err != nil && r.exit <= 0:
 		return fmt.Errorf("%w: %s: %w%s", ErrFailed, command, err, said)
 	case r.exit == 0:
@@ -53,15 +53,15 @@ func explain(mayConnect func() bool, command string, r result, err error, began 
 	case r.exit == exitTimeout:
 		return fmt.Errorf("%w: %s; see whether Pacemaker on this host hangs or is overloaded%s", ErrTimeout, failed, said)
 	case r.exit == exitInsufficientPrivileges, r.exit == exitInsufficientPrivileges2:
-		return fmt.Errorf("%w: %s; add this user to the group %s%s", ErrPermission, failed, clusterGroup, said)
+		return fmt.Errorf("%w: %s; %s%s", ErrPermission, failed, inGroup, said)
 	case r.exit != exitDisconnected && r.exit != exitProtocol:
 		return fmt.Errorf("%w: %s; crm_error --exit %d explains it%s", ErrFailed, failed, r.exit, said)
 	case mayConnect():
 		return fmt.Errorf("%w: %s; start it as root with systemctl start pacemaker, or see systemctl status pacemaker%s", ErrClusterDown, failed, said)
 	}
 	// Pacemaker hangs up on users that may not talk to it: to its tools that looks as if it were not running.
-	return fmt.Errorf("%w: %s, and this user is not in the group %s; add it, then start this program again%s",
-		ErrPermission, failed, clusterGroup, said)
+	return fmt.Errorf("%w: %s, and this program is not in the group %s; %s%s",
+		ErrPermission, failed, clusterGroup, inGroup, said)
 }
 
 // Who may talk to Pacemaker's daemons: root, the user that they run as, and the members of this group.
@@ -69,6 +69,10 @@ const (
 	clusterUser  = "hacluster"
 	clusterGroup = "haclient"
 )
+
+// inGroup is how to give this program the group. To make the database's owner its member would give it to every backend, and
+// with it the cluster, and root on all nodes, to every superuser of the database.
+const inGroup = "run it with that group alone, as pgrex.service does: runuser -u USER -g " + clusterGroup + " -- pgrex; do not make USER its member"
 
 // mayConnect reports whether this process may. In doubt it may.
 func mayConnect() bool {

@@ -156,7 +156,7 @@ func (s System) make(ctx context.Context, out io.Writer, why error) error {
 	if err := unix.Statfs(rootsDir, &disk); err != nil {
 		return err
 	}
-	if free := disk.Bavail * uint64(disk.Bsize); free < rootSpace {
+	if free := disk.Bavail * uint64(disk.Frsize); free < rootSpace {
 		return fmt.Errorf("%s has %d MiB left, and a root takes %d MiB: make room", rootsDir, free>>20, rootSpace>>20)
 	}
 	mirror, err := packageSource(ctx)

@@ -162,7 +162,7 @@ func givenFlags(cmd *cobra.Command) (map[string]string, error) {
 			continue
 		}
 		value := f.Value.String()
-		if name == "config" || name == "socket" {
+		if slices.Contains([]string{"config", "socket", "pg-data", "pg-socket-dir"}, name) {
 			path, err := filepath.Abs(value)
 			if err != nil {
 				return nil, err

@@ -92,7 +92,7 @@ func freeBytes(folder string) (uint64, error) {
 	if err := syscall.Statfs(folder, &s); err != nil {
 		return 0, fmt.Errorf("look for room in %s: %w", folder, err)
 	}
-	return s.Bavail * uint64(s.Bsize), nil
+	return s.Bavail * uint64(s.Frsize), nil
 }
 
 // room measures what there is, and what a copy needs beside its data.
