@@ -4,14 +4,21 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/pgrex/pgrex/model"
 )
 
 // SnapshotFormat is the version of the snapshot's layout. It grows with every change that an older pgrex would
 // misread.
 const SnapshotFormat = 1
 
-// Snapshot is everything that a plan is made from, as one JSON document. It holds no secret: Input has none.
+// Snapshot is everything that a plan is made from, as one JSON document. Encode leaves out what may hold a secret of others:
+// node attributes that are neither the database's nor pgrex's, and of start_opt everything but the port.
 type Snapshot struct {
 	Format int       `json:"pgrex_snapshot"`
 	Taken  time.Time `json:"taken"`
@@ -21,11 +28,52 @@ type Snapshot struct {
 // Encode writes the document, indented, with a newline at its end.
 func (s Snapshot) Encode() ([]byte, error) {
 	s.Format = SnapshotFormat
+	s.Input = withoutOthers(s.Input)
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encode snapshot: %w", err)
 	}
 	return append(data, '\n'), nil
+}
+
+// withoutOthers is an input without what is others'. It gives the same plan.
+func withoutOthers(in Input) Input {
+	if in.Cluster == nil {
+		return in
+	}
+	c := *in.Cluster
+	c.Nodes, c.Clones = slices.Clone(c.Nodes), slices.Clone(c.Clones)
+	for i, n := range c.Nodes {
+		c.Nodes[i].Permanent, c.Nodes[i].Transient = databases(c, n.Permanent), databases(c, n.Transient)
+	}
+	for i, clone := range c.Clones {
+		if options, ok := clone.Parameters["start_opt"]; ok {
+			c.Clones[i].Parameters = maps.Clone(clone.Parameters)
+			c.Clones[i].Parameters["start_opt"] = portOption.FindString(options)
+		}
+	}
+	in.Cluster = &c
+	return in
+}
+
+// portOption is the port among PostgreSQL's options.
+var portOption = regexp.MustCompile(`(?:^|\s)-p\s*['"]?[0-9]+['"]?`)
+
+// databases are the attributes that the databases' agents and pgrex set.
+func databases(c model.Cluster, attributes map[string]string) map[string]string {
+	if attributes == nil {
+		return nil
+	}
+	kept := map[string]string{}
+	for name, value := range attributes {
+		of := func(clone model.Clone) bool {
+			return strings.HasPrefix(name, clone.Primitive+"-") || name == "master-"+clone.Primitive
+		}
+		if strings.HasPrefix(name, "pgrex-") || slices.ContainsFunc(c.Clones, of) {
+			kept[name] = value
+		}
+	}
+	return kept
 }
 
 // DecodeSnapshot reads a document. It refuses formats it does not know, unknown fields, and anything behind the
