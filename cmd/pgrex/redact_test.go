@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 )
 
 // planted are the words of the secrets below; none of them may be left.
@@ -161,16 +160,15 @@ func TestRedactSettings(t *testing.T) {
 	}
 }
 
-// TestRedactLarge: a large journal takes no time to speak of.
+// TestRedactLarge: of a large journal each line is looked at.
 func TestRedactLarge(t *testing.T) {
-	line := `2026-11-29T20:00:00 pm01 pgrex[1]: msg="step done" step=AdvanceSlot text="slot pgrex_pm03 for pm03" password=geheim` + "\n"
-	begin := time.Now()
-	got := redact(strings.Repeat(line, partBytes/len(line)))
-	wantHidden(t, "large", line, got[:min(len(got), 1000)])
-	if took := time.Since(begin); took > 20*time.Second { // at the race detector's pace
-		t.Errorf("it took %s", took)
+	plain := `2026-11-29T20:00:00 pm01 pgrex[1]: msg="step done" step=AdvanceSlot text="slot pgrex_pm03 for pm03"` + "\n"
+	const secret = "cannot connect: password=geheim\n"
+	text := strings.Repeat(strings.Repeat(plain, 100)+secret, 100)
+	got := redact(text)
+	if want := strings.ReplaceAll(text, "geheim", hidden); got != want {
+		t.Errorf("%d bytes, not %d, or others", len(got), len(want))
 	}
-	t.Logf("%d bytes in %s", partBytes, time.Since(begin))
 }
 
 func FuzzRedact(f *testing.F) {
