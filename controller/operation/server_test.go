@@ -165,6 +165,10 @@ func TestMend(t *testing.T) {
 	host.Stop("fast")
 	primary.WriteWAL(100)
 	primary.SQL("SELECT pg_switch_wal()")
+	primary.Await("the WAL is archived", func() bool { // until then the primary keeps it
+		return primary.SQL("SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'") == "0"
+	})
+	primary.SQL("CHECKPOINT")
 	c := caseOf(t, host, primary)
 	if !c.Return.NeedsArchive() {
 		t.Fatalf("the primary has it: %+v", c.Return)
