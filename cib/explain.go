@@ -70,8 +70,8 @@ const (
 	clusterGroup = "haclient"
 )
 
-// inGroup is how to give this program the group. To make the database's owner its member would give it to every backend, and
-// with it the cluster, and root on all nodes, to every superuser of the database.
+// inGroup is how to give this program the group. To make the database's owner its member would give it to every
+// backend, and with it the cluster, and root on all nodes, to every superuser of the database.
 const inGroup = "run it with that group alone, as pgrex.service does: runuser -u USER -g " + clusterGroup + " -- pgrex; do not make USER its member"
 
 // mayConnect reports whether this process may. In doubt it may.

@@ -23,8 +23,8 @@ type Instance struct {
 	// timeline it is on (pg_control_checkpoint). WAL before Redo is not needed for crash recovery.
 	Redo         LSN    `json:"redo,omitempty"`
 	RedoTimeline uint32 `json:"redo_timeline,omitempty"`
-	// Reserves is where a slot that was made last stands, where that is beyond Redo: a checkpoint or restartpoint is under way
-	// that began there, and until it ends PostgreSQL reserves from there on.
+	// Reserves is where a slot that was made last stands, where that is beyond Redo: a checkpoint or restartpoint is
+	// under way that began there, and until it ends PostgreSQL reserves from there on.
 	Reserves LSN `json:"reserves,omitempty"`
 	// Timeline is the one that WAL is written or received on: right after a promotion it is newer than the last checkpoint's.
 	Timeline uint32 `json:"timeline,omitempty"`

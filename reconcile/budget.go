@@ -73,12 +73,13 @@ func (v *view) pinned() {
 	}
 }
 
-// fitBudget sets the budget where it differs enough from what it should be. Raising it harms nobody, as long as it fits.
-// Lowering it may have PostgreSQL give slots up at the next checkpoint, or soon: while they hold nearly as much as the policy
-// grants, or more, a budget that the disk can give is left, and one that it cannot give, or no budget at all, is lowered to
-// the most that it can, with room to spare where what is held leaves any. That protects the disk, so that it is done in
-// doubt, too. What slots hold is what is left when this plan's other steps are done: where one has failed, a lower budget that
-// none would feel must wait; not so where the disk cannot give the present one.
+// fitBudget sets the budget where it differs enough from what it should be. Raising it harms nobody, as long as it
+// fits. Lowering it may have PostgreSQL give slots up at the next checkpoint, or soon: while they hold nearly as much
+// as the policy grants, or more, a budget that the disk can give is left, and one that it cannot give, or no budget
+// at all, is lowered to the most that it can, with room to spare where what is held leaves any. That protects the
+// disk, so that it is done in doubt, too. What slots hold is what is left when this plan's other steps are done:
+// where one has failed, a lower budget that none would feel must wait; not so where the disk cannot give the present
+// one.
 func (v *view) fitBudget() {
 	now := v.Instance.Budget.MaxSlotWALKeepSize
 	usual, most, floor := v.wantedBudget()
@@ -175,8 +176,8 @@ func (v *view) segmentMegabytes() int64 {
 	return int64(min(max(v.Instance.WALSegmentSize/model.MiB, 1), model.MiB))
 }
 
-// diskEnds reports whether less is free than PostgreSQL may write before a lower budget has an effect: it gives slots up at the end
-// of a checkpoint, and begins one when about half of max_wal_size is written.
+// diskEnds reports whether less is free than PostgreSQL may write before a lower budget has an effect: it gives slots
+// up at the end of a checkpoint, and begins one when about half of max_wal_size is written.
 func (v *view) diskEnds() bool {
 	return int64(v.Instance.WALSpace.Free/model.MiB) < v.Instance.Budget.MaxWALSize/2
 }
@@ -201,8 +202,8 @@ func (v *view) held() (most uint64) {
 	return most
 }
 
-// heldBySlot is how many bytes of WAL each slot holds when this plan is done, ours or not: a budget is for all. PostgreSQL counts
-// whole segments.
+// heldBySlot is how many bytes of WAL each slot holds when this plan is done, ours or not: a budget is for all.
+// PostgreSQL counts whole segments.
 func (v *view) heldBySlot() map[string]uint64 {
 	from := map[string]model.LSN{}
 	for _, s := range v.slots {

@@ -17,8 +17,8 @@ import (
 // misread.
 const SnapshotFormat = 1
 
-// Snapshot is everything that a plan is made from, as one JSON document. Encode leaves out what may hold a secret of others:
-// node attributes that are neither the database's nor pgrex's, and of start_opt everything but the port.
+// Snapshot is everything that a plan is made from, as one JSON document. Encode leaves out what may hold a secret of
+// others: node attributes that are neither the database's nor pgrex's, and of start_opt everything but the port.
 type Snapshot struct {
 	Format int       `json:"pgrex_snapshot"`
 	Taken  time.Time `json:"taken"`

@@ -29,8 +29,8 @@ type Manual struct {
 	Pages      func() ([]Page, error)
 }
 
-// Command is the hidden command that writes the manual of its root into a folder. The pages' date is SOURCE_DATE_EPOCH's, if
-// that is set.
+// Command is the hidden command that writes the manual of its root into a folder. The pages' date is
+// SOURCE_DATE_EPOCH's, if that is set.
 func (m Manual) Command() *cobra.Command {
 	return &cobra.Command{
 		Use: "manual FOLDER", Short: "Write the manual pages into a folder", Args: cobra.ExactArgs(1), Hidden: true,

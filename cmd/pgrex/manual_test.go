@@ -101,8 +101,8 @@ func TestManualIncomplete(t *testing.T) {
 	}
 }
 
-// TestPackagedSettings: /etc/pgrex/pgrex.yaml as it is packaged says nothing, and with every key taken out of its comment,
-// just the defaults.
+// TestPackagedSettings: /etc/pgrex/pgrex.yaml as it is packaged says nothing, and with every key taken out of its
+// comment, just the defaults.
 func TestPackagedSettings(t *testing.T) {
 	packaged, err := os.ReadFile("../../hack/packaging/settings.yaml")
 	if err != nil {

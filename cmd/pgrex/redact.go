@@ -15,7 +15,8 @@ import (
 const hidden = "***"
 
 // secretWord is what the names of secrets have in them. That hides too much rather than too little.
-var secretWord = regexp.MustCompile(`(?i)pass(?:w(?:or)?d|phrase|wd)?|pwd|secret|token|credential|auth|signature|[-_.](?:key|sig)|(?:api|access|private|shared)[-_.]?key`)
+var secretWord = regexp.MustCompile(`(?i)pass(?:w(?:or)?d|phrase|wd)?|pwd|secret|token|credential|auth|signature|` +
+	`[-_.](?:key|sig)|(?:api|access|private|shared)[-_.]?key`)
 
 // forms are secrets that are known by their form. The first group stays.
 var forms = []*regexp.Regexp{
@@ -51,8 +52,10 @@ func redact(text string) string {
 	return b.String()
 }
 
-// hints are what a line has in lower case if anything of it is to be hidden. Most lines of a journal have nothing of that.
-var hints = []string{"pass", "pwd", "secret", "token", "credential", "auth", "sig", "key", "://", "-u", "bearer", "basic", "eyj", "gh", "akia", "scram", "md5"}
+// hints are what a line has in lower case if anything of it is to be hidden. Most lines of a journal have nothing of
+// that.
+var hints = []string{"pass", "pwd", "secret", "token", "credential", "auth", "sig", "key", "://", "-u", "bearer", "basic",
+	"eyj", "gh", "akia", "scram", "md5"}
 
 // redactLine hides the value behind each name that has a secret's word in it, and what has a secret's form.
 func redactLine(line string) string {
@@ -117,8 +120,8 @@ func separator(text string, option bool) int {
 	return 0
 }
 
-// valueLength is how long the value at the beginning of a text is: up to a blank, but for those in quotes or behind a backslash.
-// Quotes may themselves be quoted, by backslashes or by doubling, and parts may be joined.
+// valueLength is how long the value at the beginning of a text is: up to a blank, but for those in quotes or behind a
+// backslash. Quotes may themselves be quoted, by backslashes or by doubling, and parts may be joined.
 func valueLength(text string) int {
 	i := 0
 	for i < len(text) && text[i] != ' ' && text[i] != '\t' {
@@ -217,8 +220,8 @@ func redactIn(v any, hosts bool) any {
 	return v
 }
 
-// redactUnit returns a unit's text as 'systemctl cat' prints it, without comments but for the files' names, without values of
-// variables and credentials, and without the arguments of programs that are not pgrex's.
+// redactUnit returns a unit's text as 'systemctl cat' prints it, without comments but for the files' names, without
+// values of variables and credentials, and without the arguments of programs that are not pgrex's.
 func redactUnit(text string) string {
 	var b strings.Builder
 	directive := ""

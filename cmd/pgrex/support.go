@@ -81,7 +81,8 @@ func support(cmd *cobra.Command, s *settings, file string) error {
 	if err != nil {
 		host = "unknown"
 	}
-	name := "pgrex-support-" + strings.Trim(notInNames.ReplaceAllString(cmp.Or(s.Node, host), "_"), ".") + "-" + time.Now().UTC().Format("20060102T150405Z")
+	node := strings.Trim(notInNames.ReplaceAllString(cmp.Or(s.Node, host), "_"), ".")
+	name := "pgrex-support-" + node + "-" + time.Now().UTC().Format("20060102T150405Z")
 	archive, err := create(cmp.Or(file, name+".tar.gz"))
 	if err != nil {
 		return err
@@ -116,7 +117,8 @@ func support(cmd *cobra.Command, s *settings, file string) error {
 	return nil
 }
 
-// parts are what the archive has. The commands of pgrex's own are run as the owner of the database, with the flags given.
+// parts are what the archive has. The commands of pgrex's own are run as the owner of the database, with the flags
+// given.
 func parts(pgrex []string, given map[string]string, settingsFile string) []part {
 	own := func(file string, answers []int, flags []string, redact func(string) string, arguments ...string) part {
 		command := slices.Concat(pgrex, arguments)
@@ -137,18 +139,22 @@ func parts(pgrex []string, given map[string]string, settingsFile string) []part 
 		own("status.txt", degraded, daemon, redact, "status", "--output", "wide"),
 		own("doctor.json", degraded, look, redactJSON, "doctor", "--output", "json"),
 		{file: "journal.txt", tail: true, redact: redact,
-			command: []string{"journalctl", "--no-pager", "--quiet", "--output=short-iso-precise", "--lines=5000", "--unit=" + unit}},
+			command: []string{"journalctl", "--no-pager", "--quiet", "--output=short-iso-precise", "--lines=5000",
+				"--unit=" + unit}},
 		{file: "unit.txt", redact: redactUnit, command: []string{"systemctl", "--no-pager", "cat", unit}},
 		// Not 'systemctl status': that shows the command lines of processes.
-		{file: "unit-state.txt", redact: redact, command: []string{"systemctl", "show", "--property=" + unitProperties, unit}},
-		{file: "pgrex.yaml", empty: true, redact: redactSettings, command: []string{"sh", "-c", `[ ! -e "$1" ] || cat -- "$1"`, "sh", settingsFile}},
+		{file: "unit-state.txt", redact: redact,
+			command: []string{"systemctl", "show", "--property=" + unitProperties, unit}},
+		{file: "pgrex.yaml", empty: true, redact: redactSettings,
+			command: []string{"sh", "-c", `[ ! -e "$1" ] || cat -- "$1"`, "sh", settingsFile}},
 		{file: "system.txt", redact: redact, command: []string{"cat", "/etc/os-release", "/proc/version"}},
 	}
 }
 
 // unitProperties are what is told of the unit's state.
-const unitProperties = "LoadState,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,NeedDaemonReload,MainPID,User,Group," +
-	"NRestarts,Result,ExecMainStartTimestamp,ExecMainCode,ExecMainStatus,StatusText,MemoryCurrent,MemoryPeak,CPUUsageNSec,WatchdogTimestamp"
+const unitProperties = "LoadState,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,NeedDaemonReload," +
+	"MainPID,User,Group,NRestarts,Result,ExecMainStartTimestamp,ExecMainCode,ExecMainStatus,StatusText," +
+	"MemoryCurrent,MemoryPeak,CPUUsageNSec,WatchdogTimestamp"
 
 // notInNames are characters that a file's name had better not have.
 var notInNames = regexp.MustCompile(`[^\w.-]+`)
@@ -189,8 +195,8 @@ func ownerCommand(ctx context.Context, program string) []string {
 	return []string{"runuser", "-u", unitOf("User", "postgres"), "-g", unitOf("Group", "haclient"), "--", program}
 }
 
-// collect runs a part's command, and returns its output with everything hidden that looks like a secret. A command that does not
-// end in time is killed with all that it started.
+// collect runs a part's command, and returns its output with everything hidden that looks like a secret. A command
+// that does not end in time is killed with all that it started.
 func collect(ctx context.Context, p part) (string, error) {
 	limited, cancel := context.WithTimeout(ctx, partLimit)
 	defer cancel()
@@ -247,7 +253,8 @@ func (b *bounded) Write(p []byte) (int, error) {
 
 func (b *bounded) String() string { return string(b.kept[max(0, len(b.kept)-b.limit):]) }
 
-// archive is a tar file that gets its name only when it is complete. Until then it is beside that, with ".part" behind it.
+// archive is a tar file that gets its name only when it is complete. Until then it is beside that, with ".part"
+// behind it.
 type archive struct {
 	path string
 	file *os.File

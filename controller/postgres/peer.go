@@ -24,9 +24,10 @@ type strangerError struct {
 
 func (e strangerError) Error() string { return e.text }
 
-// dialProven connects to the local server's socket, and proves who listens there, before a byte is sent or read: anybody may
-// have made a socket in a folder such as /tmp. The kernel tells the process that listens, and its user (unix(7),
-// SO_PEERCRED). It has to be the one in line 1 of the data folder's postmaster.pid, and of the folder's owner.
+// dialProven connects to the local server's socket, and proves who listens there, before a byte is sent or read:
+// anybody may have made a socket in a folder such as /tmp. The kernel tells the process that listens, and its user
+// (unix(7), SO_PEERCRED). It has to be the one in line 1 of the data folder's postmaster.pid, and of the folder's
+// owner.
 func (s *Server) dialProven(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
 	if err != nil || s.config.DataDir == "" {
@@ -65,7 +66,8 @@ func (s *Server) prove(conn net.Conn) error {
 	return nil
 }
 
-// peerOf is who made the socket that a connection leads to. For a unix socket that is who called listen(2): the postmaster.
+// peerOf is who made the socket that a connection leads to. For a unix socket that is who called listen(2): the
+// postmaster.
 func peerOf(conn net.Conn) (*unix.Ucred, error) {
 	socket, ok := conn.(*net.UnixConn)
 	if !ok {

@@ -39,7 +39,8 @@ func TestStranger(t *testing.T) {
 	server.Stop("fast")
 	wantState(t, looking(data), model.ServerDown, "that has no postmaster.pid, so that it does not run")
 
-	// A postmaster.pid that names the stranger is not enough: the folder is another user's. As root, the tests' servers are.
+	// A postmaster.pid that names the stranger is not enough: the folder is another user's. As root, the tests'
+	// servers are.
 	fake := filepath.Join(dir, "data")
 	for _, forged := range []struct{ line, want string }{
 		{"", "read the first line"},

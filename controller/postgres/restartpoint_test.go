@@ -12,8 +12,8 @@ import (
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
-// TestRestartpointUnderWay: as soon as a restartpoint has begun PostgreSQL reserves from its redo on, while the control file
-// shows the one before. What a slot holds then is never let go of, and what it cannot hold is known.
+// TestRestartpointUnderWay: as soon as a restartpoint has begun PostgreSQL reserves from its redo on, while the
+// control file shows the one before. What a slot holds then is never let go of, and what it cannot hold is known.
 func TestRestartpointUnderWay(t *testing.T) {
 	t.Parallel()
 	primary := pgserver.New(t)

@@ -128,8 +128,9 @@ dropped AS MATERIALIZED (SELECT slot_name, pg_catalog.pg_drop_replication_slot(s
 SELECT (pg_catalog.pg_create_physical_replication_slot(slot_name, true)).lsn::text, ` + sqlRedo + ` FROM dropped`
 
 	// A slot that holds WAL is made anew only where that takes it further back. PostgreSQL reserves from the redo of a
-	// restartpoint as soon as that has begun, while the control file shows the one before. So a trial slot is made first: where
-	// it stands further back the slot is dropped and becomes a copy of it. It is the session's own, and goes in any case.
+	// restartpoint as soon as that has begun, while the control file shows the one before. So a trial slot is made
+	// first: where it stands further back the slot is dropped and becomes a copy of it. It is the session's own, and
+	// goes in any case.
 	sqlResetBack = `WITH slot AS MATERIALIZED (` + sqlIdleSlot + `
   AND wal_status <> 'lost'),
 trial AS MATERIALIZED (SELECT slot_name, '_pgrex_trial_' || pg_catalog.pg_backend_pid() AS name,

@@ -41,8 +41,8 @@ var (
 	packageBefore = makePackage(formerly)
 )
 
-// TestPackage: installing starts nothing, an upgrade restarts what runs, removal says which slots stay, and purging leaves
-// no file.
+// TestPackage: installing starts nothing, an upgrade restarts what runs, removal says which slots stay, and purging
+// leaves no file.
 func TestPackage(t *testing.T) {
 	on(t, []place{debian13, debian12}, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02"}}, func(s *story) {
 		now, err := packageNow()
@@ -74,8 +74,8 @@ func TestPackage(t *testing.T) {
 	})
 }
 
-// aptInstall installs a package on a host, whatever version is there, and tells what apt said. The lab's systems leave out
-// documentation, but not this package's.
+// aptInstall installs a package on a host, whatever version is there, and tells what apt said. The lab's systems
+// leave out documentation, but not this package's.
 func (s *story) aptInstall(host, deb string) string {
 	s.t.Helper()
 	target := "/root/" + filepath.Base(deb)
@@ -155,7 +155,8 @@ func (s *story) supported(host string) {
 	s.awaitActive(host)
 }
 
-// installedAgain: the daemon that runs is restarted, one that was stopped stays stopped, and the operator's settings stay.
+// installedAgain: the daemon that runs is restarted, one that was stopped stays stopped, and the operator's settings
+// stay.
 func (s *story) installedAgain(primary, standby, deb string) {
 	before := s.show(primary, "MainPID")
 	s.onRoot(primary, "echo 'log-level: debug' >>/etc/pgrex/pgrex.yaml")
@@ -238,8 +239,8 @@ func (s *story) purged(host, before string) {
 	}
 }
 
-// files are all files and folders of a host that are the system's: not those of PostgreSQL, of Pacemaker's state, of apt
-// and dpkg, nor logs.
+// files are all files and folders of a host that are the system's: not those of PostgreSQL, of Pacemaker's state, of
+// apt and dpkg, nor logs.
 func (s *story) files(host string) string {
 	s.t.Helper()
 	return s.onRoot(host, `find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /var/tmp -o -path /var/log \
@@ -265,8 +266,8 @@ func difference(before, now string) string {
 	return b.String()
 }
 
-// TestUpgrade: the version before and this one work side by side, through an upgrade host by host, failovers between them,
-// operations that one has begun and the other ends, and a downgrade.
+// TestUpgrade: the version before and this one work side by side, through an upgrade host by host, failovers between
+// them, operations that one has begun and the other ends, and a downgrade.
 func TestUpgrade(t *testing.T) {
 	if exec.Command("git", "cat-file", "-e", formerly+"^{commit}").Run() != nil {
 		t.Skip("this clone has no history, so the previous version cannot be built: the upgrade is not tested")
@@ -330,8 +331,8 @@ func TestUpgrade(t *testing.T) {
 	})
 }
 
-// changesVersion installs a version on a host while WAL is written. Nothing streams over another connection for it, no slot
-// is lost or goes back, and all is right again.
+// changesVersion installs a version on a host while WAL is written. Nothing streams over another connection for it,
+// no slot is lost or goes back, and all is right again.
 func (s *story) changesVersion(primary, host, deb string) {
 	s.t.Helper()
 	connections := "SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_replication WHERE state = 'streaming'"
