@@ -88,15 +88,18 @@ func (v *view) fitBudget() {
 	held := v.held()
 	heldBack := float64(held) > nearlySpentShare*float64(usual)*model.MiB
 	target := usual
+	costs := held > uint64(most)*model.MiB // to leave room to spare would cost a slot
+	if over := now - ceiling; costs && now >= 0 && over*hysteresis <= now {
+		fits = true // nearly: other files come and go
+	}
 	if heldBack && !fits {
 		target = most
-	}
-	slack := now / hysteresis
-	if held > uint64(target)*model.MiB && !fits {
-		target, slack = max(floor, ceiling-ceiling%v.segmentMegabytes()), 0
+		if all := ceiling - ceiling%v.segmentMegabytes(); v.heldWithin(all) > uint64(most)*model.MiB {
+			target = max(floor, all)
+		}
 	}
 	off := max(target-now, now-target)
-	near := now >= floor && (off <= slack || fits && off <= v.segmentMegabytes()) // WAL comes in whole segments
+	near := now >= floor && (off*hysteresis <= now || fits && off <= v.segmentMegabytes()) // WAL comes in whole segments
 	raises := now >= 0 && target > now
 	switch {
 	case near || target == now, !raises && fits && heldBack, raises && target > ceiling:
@@ -192,6 +195,16 @@ func (v *view) costs(budget int64) string {
 		}
 	}
 	return strings.Join(texts, ", ")
+}
+
+// heldWithin is held of the slots that a budget in MB costs nothing.
+func (v *view) heldWithin(budget int64) (most uint64) {
+	for _, bytes := range v.heldBySlot() {
+		if budget >= 0 && bytes <= uint64(budget)*model.MiB {
+			most = max(most, bytes)
+		}
+	}
+	return most
 }
 
 // held is how many bytes of WAL the slot that holds most holds when this plan is done.

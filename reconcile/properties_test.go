@@ -373,9 +373,9 @@ func (w *judge) budgetIsSound() {
 			w.t.Fatalf("%s, but PostgreSQL needs %d MB to run", s.Text(), floor)
 		case s.To+i.Budget.MaxWALSize > room && s.To > floor:
 			w.t.Fatalf("%s, and %d MB for a checkpoint, but the disk has %d MB for WAL", s.Text(), i.Budget.MaxWALSize, room)
-		case s.From >= floor && max(s.From-s.To, s.To-s.From)*10 <= s.From && (fits(i, s.From) || held(now.Instance) <= uint64(s.To)<<20/10*9):
+		case s.From >= floor && max(s.From-s.To, s.To-s.From)*10 <= s.From:
 			w.t.Fatalf("%s is not worth a write", s.Text())
-		case (s.From < 0 || s.To < s.From) && held(now.Instance) > uint64(s.To)<<20 && s.To > floor && s.To+segment+i.Budget.MaxWALSize <= room:
+		case (s.From < 0 || s.To < s.From) && s.To > floor && within(now.Instance, (room-i.Budget.MaxWALSize)/segment*segment) > uint64(s.To)<<20:
 			w.t.Fatalf("%s costs a slot what the disk can give", s.Text())
 		case s.From < 0 && held(now.Instance) > uint64(s.To)<<20 && int64(i.WALSpace.Free>>20) >= i.Budget.MaxWALSize/2:
 			w.t.Fatalf("%s is the first budget, and costs a slot, though the disk does not end", s.Text())
@@ -392,6 +392,16 @@ func (w *judge) budgetIsSound() {
 // fits reports whether the disk can give a budget in MB.
 func fits(i model.Instance, budget int64) bool {
 	return i.WALSpace == nil || budget >= 0 && budget+i.Budget.MaxWALSize <= int64((i.WALSpace.Free+i.WALSpace.WAL)>>20)
+}
+
+// within is held of the slots that a budget in MB costs nothing.
+func within(i model.Instance, budget int64) (most uint64) {
+	for _, s := range i.Slots {
+		if bytes := i.Held(s) + i.WALSegmentSize; s.Reserved() && budget >= 0 && bytes <= uint64(budget)<<20 {
+			most = max(most, bytes)
+		}
+	}
+	return most
 }
 
 // held is the most that a slot holds, in bytes. PostgreSQL keeps whole segments: one more is sure to be enough.
