@@ -112,7 +112,7 @@ func (v *view) fitBudget() {
 		if target != int64(v.Policy.WALBudget.Bytes/model.MiB) {
 			why += ", and the file system of pg_wal has about " + model.FormatMegabytes(v.even(v.room())) + " for WAL, free or in use by it"
 		}
-		if costs := v.costs(target); costs != "" {
+		if costs := v.costs(target); costs != "" && !raises {
 			why += "; the disk cannot give what is held, so that this costs " + costs
 		}
 		v.setBudget(target, !raises && (fits || now < 0) && held <= uint64(target)*model.MiB, why)
