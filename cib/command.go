@@ -96,19 +96,21 @@ func DeleteStandby(node string) Command {
 	return Command{"crm_attribute", []string{"--node", node, "--name", "standby", "--delete"}}
 }
 
-// SetAttribute sets a transient node attribute: it ends with the node's membership. Where CIB_file names a file it is
-// changed there, which attrd_updater would not do.
-func SetAttribute(node, name, value string) Command {
-	return Command{"crm_attribute", []string{"--node", node, "--lifetime", "reboot", "--name", name, "--update=" + value}}
-}
+// SetAttribute sets a transient node attribute: it ends with the node's membership. The value "" removes it. Where
+// CIB_file names a file it is changed there, which attrd_updater would not do.
+func SetAttribute(node, name, value string) Command { return nodeAttribute(node, "reboot", name, value) }
 
 // SetNodeAttribute sets a node's permanent attribute; the value "" removes it.
 func SetNodeAttribute(node, name, value string) Command {
+	return nodeAttribute(node, "forever", name, value)
+}
+
+func nodeAttribute(node, lifetime, name, value string) Command {
 	change := "--update=" + value
 	if value == "" {
 		change = "--delete"
 	}
-	return Command{"crm_attribute", []string{"--node", node, "--lifetime", "forever", "--name", name, change}}
+	return Command{"crm_attribute", []string{"--node", node, "--lifetime", lifetime, "--name", name, change}}
 }
 
 // String is the command as one types it.

@@ -44,7 +44,8 @@ func Apply(ctx context.Context, executor Executor, steps []model.Step, log logr.
 			r.Pending = append(r.Pending, steps[i:]...)
 			return r
 		}
-		if publishes(step) && slices.ContainsFunc(r.Pending, makesSlot) || makesSlot(step) && slices.ContainsFunc(r.Pending, publishes) {
+		if publishes(step) && slices.ContainsFunc(r.Pending, or(makesSlot, publishes)) ||
+			makesSlot(step) && slices.ContainsFunc(r.Pending, publishes) {
 			r.Pending = append(r.Pending, step) // what is published would not be so
 			continue
 		}
@@ -66,6 +67,10 @@ func Apply(ctx context.Context, executor Executor, steps []model.Step, log logr.
 		}
 	}
 	return r
+}
+
+func or(a, b func(model.Step) bool) func(model.Step) bool {
+	return func(step model.Step) bool { return a(step) || b(step) }
 }
 
 func publishes(step model.Step) bool {

@@ -44,7 +44,7 @@ func newWorld() *world {
 		cluster: model.Cluster{
 			Quorate: true, Version: model.Version{Epoch: 10},
 			Nodes: []model.Node{
-				{Name: "pm01", Online: true, Transient: map[string]string{"pgsql-status": "PRI", model.ForecastAttribute: "pm02=unknown"}, Permanent: map[string]string{"pgsql-data-status": "LATEST"}},
+				{Name: "pm01", Online: true, Transient: map[string]string{"pgsql-status": "PRI", model.ForecastAttribute("pgsql"): "pm02=unknown"}, Permanent: map[string]string{"pgsql-data-status": "LATEST"}},
 				{Name: "pm02", Online: true},
 			},
 			Clones: []model.Clone{{
@@ -351,8 +351,8 @@ func TestOneFailureStopsNoOtherStep(t *testing.T) {
 			t.Errorf("did %q", w.applied)
 		}
 		// The forecast waits for the slot.
-		want := []string{"CreateSlot slot pgrex_pm02 for pm02", "PublishAttribute pgrex-forecast: 'pm02=unknown' -> 'pm02=unknown,pm03=unknown'"}
-		if !slices.Equal(w.status.Planned, want) || w.tried(model.ForecastAttribute) != 0 {
+		want := []string{"CreateSlot slot pgrex_pm02 for pm02", "PublishAttribute pgrex-forecast-pgsql: 'pm02=unknown' -> 'pm02=unknown,pm03=unknown'"}
+		if !slices.Equal(w.status.Planned, want) || w.tried(model.ForecastAttribute("pgsql")) != 0 {
 			t.Errorf("still to do: %q, not %q; done: %q", w.status.Planned, want, w.applied)
 		}
 	})
@@ -361,15 +361,15 @@ func TestOneFailureStopsNoOtherStep(t *testing.T) {
 // TestTakenBackFirst: what was foretold counted on a slot that is gone. Another is made only once that is taken back.
 func TestTakenBackFirst(t *testing.T) {
 	w := newWorld()
-	w.cluster.Nodes[0].Transient[model.ForecastAttribute] = "pm02=stream"
-	w.fail[model.ForecastAttribute] = failing(postgres.Permission)
+	w.cluster.Nodes[0].Transient[model.ForecastAttribute("pgsql")] = "pm02=stream"
+	w.fail[model.ForecastAttribute("pgsql")] = failing(postgres.Permission)
 	live(t, w, false, func() {
-		if w.tried(model.ForecastAttribute) == 0 || w.tried("slot pgrex_pm02") != 0 {
+		if w.tried(model.ForecastAttribute("pgsql")) == 0 || w.tried("slot pgrex_pm02") != 0 {
 			t.Errorf("did %q", w.applied)
 		}
-		delete(w.fail, model.ForecastAttribute)
+		delete(w.fail, model.ForecastAttribute("pgsql"))
 		w.pass(longestHoldOff + 15*time.Second)
-		if node, _ := w.cluster.Node("pm01"); node.Attribute(model.ForecastAttribute) != "pm02=unknown" || len(w.instance.Slots) != 1 {
+		if node, _ := w.cluster.Node("pm01"); node.Attribute(model.ForecastAttribute("pgsql")) != "pm02=unknown" || len(w.instance.Slots) != 1 {
 			t.Errorf("did %q", w.applied)
 		}
 	})

@@ -171,7 +171,7 @@ func (h hosts) forecasts() []model.Forecast {
 		node, role := h.NodeOf(candidate), h.RoleOf(candidate)
 		text := ""
 		if node.Online && (role == model.RolePromoted || role == model.RoleUnpromoted) {
-			text = node.Attribute(model.ForecastAttribute)
+			text = h.ForecastOf(candidate)
 		}
 		for _, host := range h.Policy.Members {
 			if host == candidate {

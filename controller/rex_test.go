@@ -116,7 +116,7 @@ func (r *rex) Read(context.Context) (model.Cluster, error) {
 			if n.Transient == nil {
 				n.Transient = map[string]string{}
 			}
-			n.Transient[model.ForecastAttribute] = text
+			n.Transient[model.ForecastAttribute("pgsql")] = text
 		}
 		c.Nodes = append(c.Nodes, n)
 	}

@@ -103,11 +103,11 @@ func TestForecastOfASlotThatIsGone(t *testing.T) {
 	for i := range w.cluster.Nodes {
 		if w.cluster.Nodes[i].Name == "pm02" {
 			w.cluster.Nodes[i].Online = true
-			w.cluster.Nodes[i].Transient = map[string]string{model.ForecastAttribute: "pm01=rewind,pm03=stream"}
+			w.cluster.Nodes[i].Transient = map[string]string{model.ForecastAttribute("pgsql"): "pm01=rewind,pm03=stream"}
 		}
 	}
 	in := reconcile.Input{Node: "pm01", Cluster: &w.cluster, Instance: w.instance}
-	w.cluster.Nodes[0].Transient[model.ForecastAttribute] = "pm02=stream,pm03=stream"
+	w.cluster.Nodes[0].Transient[model.ForecastAttribute("pgsql")] = "pm02=stream,pm03=stream"
 	for name, test := range map[string]struct {
 		slots []model.UpstreamSlot
 		want  model.Way

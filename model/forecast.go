@@ -13,8 +13,12 @@ const (
 	WayUnknown Way = "unknown" // nobody can tell
 )
 
-// ForecastAttribute is the transient node attribute in which each host publishes its forecast.
-const ForecastAttribute = "pgrex-forecast"
+// FormerForecastAttribute is where pgrex published forecasts before the name carried the primitive's id: of whichever
+// database wrote last.
+const FormerForecastAttribute = "pgrex-forecast"
+
+// ForecastAttribute is the transient node attribute in which each host publishes its forecast for a database.
+func ForecastAttribute(primitive string) string { return FormerForecastAttribute + "-" + primitive }
 
 // Forecast tells how a host would come back if another one, the candidate, were promoted now; where the candidate is the
 // primary, how it comes back as things are.

@@ -95,7 +95,10 @@ func drawCluster(t *rapid.T, hosts, members []string, primary string) model.Clus
 			if n.Transient == nil {
 				n.Transient = map[string]string{}
 			}
-			n.Transient[model.ForecastAttribute] = drawForecast(t, members)
+			n.Transient[model.ForecastAttribute("pgsql")] = drawForecast(t, members)
+			if rarely(t, "by an older one, too") {
+				n.Transient[model.FormerForecastAttribute] = drawForecast(t, members)
+			}
 		}
 		c.Nodes = append(c.Nodes, n)
 	}

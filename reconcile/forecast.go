@@ -55,9 +55,20 @@ func (v *view) doubt(standing model.Standing) model.Code {
 
 // published is what a candidate's node attribute says of a host.
 func (v *view) published(candidate, host string) model.Way {
-	node := v.NodeOf(candidate)
-	return model.ForecastIn(node.Attribute(model.ForecastAttribute), host)
+	return model.ForecastIn(v.ForecastOf(candidate), host)
 }
+
+// ForecastOf is what a candidate has published; "" for nothing. Under the former name it counts where it is for sure
+// of this database. An older pgrex runs on that node then: a newer one removes it.
+func (w Who) ForecastOf(candidate string) string {
+	node := w.NodeOf(candidate)
+	if former := node.Attribute(model.FormerForecastAttribute); former != "" && w.oneDatabase() {
+		return former
+	}
+	return node.Attribute(model.ForecastAttribute(w.Clone.Primitive))
+}
+
+func (w Who) oneDatabase() bool { return len(databasesOf(*w.Cluster)) == 1 }
 
 // backToPrimary: a member that streams from here follows this host's timeline. Of one that does not, the last forecast
 // still holds as long as its slot does: it may be the primary of before, or never have had these data.
@@ -223,10 +234,10 @@ func (v *view) publication(forecasts []model.Forecast) []model.Step {
 	if len(forecasts) == 0 {
 		return nil
 	}
-	node := v.Here
-	now, want := node.Attribute(model.ForecastAttribute), model.FormatForecasts(forecasts)
+	node, name := v.Here, model.ForecastAttribute(v.Clone.Primitive)
+	now, want := node.Attribute(name), model.FormatForecasts(forecasts)
 	if now == want {
-		return nil
+		return v.withoutFormer()
 	}
 	var changes []string
 	for _, f := range forecasts {
@@ -237,8 +248,21 @@ func (v *view) publication(forecasts []model.Forecast) []model.Step {
 	if len(changes) == 0 {
 		changes = append(changes, "it names other hosts, or is not understood")
 	}
-	return []model.Step{model.PublishAttribute{
-		Node: node.Name, Name: model.ForecastAttribute, From: now, To: want,
+	return append([]model.Step{model.PublishAttribute{
+		Node: node.Name, Name: name, From: now, To: want,
 		Reason: model.Reason{Code: "Forecast", Text: strings.Join(changes, "; ")},
+	}}, v.withoutFormer()...)
+}
+
+// withoutFormer is the step that removes this host's own attribute of the former name, after the one of this name is
+// there. With several databases in the cluster it may be another's.
+func (v *view) withoutFormer() []model.Step {
+	former := v.Here.Attribute(model.FormerForecastAttribute)
+	if former == "" || !v.oneDatabase() {
+		return nil
+	}
+	return []model.Step{model.PublishAttribute{
+		Node: v.Here.Name, Name: model.FormerForecastAttribute, From: former, To: "",
+		Reason: model.Reason{Code: "FormerName", Text: "the forecast is published as " + model.ForecastAttribute(v.Clone.Primitive)},
 	}}
 }

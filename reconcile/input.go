@@ -43,18 +43,14 @@ func inputErrorf(format string, args ...any) error {
 
 // Database finds the clone that runs the database: the one resource names, or else the only one of a known agent.
 func Database(c model.Cluster, resource string) (model.Clone, error) {
-	var found []model.Clone
+	named := func(clone model.Clone) bool { return resource == "" || resource == clone.ID || resource == clone.Primitive }
 	for _, clone := range c.Clones {
-		known := slices.Contains(model.DatabaseAgents, clone.Agent)
-		switch {
-		case resource != "" && resource != clone.ID && resource != clone.Primitive:
-		case known:
-			found = append(found, clone)
-		case resource != "":
+		if resource != "" && named(clone) && !slices.Contains(model.DatabaseAgents, clone.Agent) {
 			return model.Clone{}, inputErrorf("resource %s has the agent %s, which pgrex does not know; it knows %s",
 				resource, clone.Agent, strings.Join(model.DatabaseAgents, " and "))
 		}
 	}
+	found := slices.DeleteFunc(databasesOf(c), func(clone model.Clone) bool { return !named(clone) })
 	switch {
 	case len(found) == 1:
 		return found[0], nil
@@ -67,6 +63,13 @@ func Database(c model.Cluster, resource string) (model.Clone, error) {
 	}
 	return model.Clone{}, inputErrorf("the CIB has no promotable clone of %s; promotable clones: %s",
 		strings.Join(model.DatabaseAgents, " or "), orNone(primitives(c.Clones)))
+}
+
+// databasesOf are the clones that run databases.
+func databasesOf(c model.Cluster) []model.Clone {
+	return slices.DeleteFunc(slices.Clone(c.Clones), func(clone model.Clone) bool {
+		return !slices.Contains(model.DatabaseAgents, clone.Agent)
+	})
 }
 
 func primitives(clones []model.Clone) []string {

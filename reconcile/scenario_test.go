@@ -52,7 +52,7 @@ func (s *scenario) settled() reconcile.Input {
 	}
 	for _, step := range plan.Steps {
 		if p, ok := step.(model.PublishAttribute); ok {
-			return published(s.in, p.Node, p.To)
+			return published(s.in, p.Node, p.Name, p.To)
 		}
 	}
 	return s.in
@@ -60,8 +60,9 @@ func (s *scenario) settled() reconcile.Input {
 
 // cluster reads: "HOST ROLE|ACTION STATUS DATA-STATUS [unclean|failed|blocked]", "HOST offline|maintenance", "HOST
 // joining STATUS", "epoch N", "newest N", "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta
-// NAME=VALUE", "conditional NAME", "published HOST TEXT|-", "pacemaker VERSION", "called NAME", "silent WHY",
-// "unasked WHY" (of Pacemaker's own name for this host).
+// NAME=VALUE", "conditional NAME", "published HOST TEXT|-", "formerly HOST TEXT" (under the former name), "database
+// ID" (another one), "pacemaker VERSION", "called NAME", "silent WHY", "unasked WHY" (of Pacemaker's own name for this
+// host).
 func (s *scenario) cluster(words []string) {
 	if s.in.Cluster == nil {
 		s.in.Cluster = &model.Cluster{Quorate: true, Version: model.Version{Epoch: 10}, Clones: []model.Clone{{
@@ -97,8 +98,13 @@ func (s *scenario) cluster(words []string) {
 	case "published":
 		s.forecasts = true
 		if words[2] != "-" {
-			s.in = published(s.in, words[1], words[2])
+			s.in = published(s.in, words[1], model.ForecastAttribute("pgsql"), words[2])
 		}
+	case "formerly":
+		s.in = published(s.in, words[1], model.FormerForecastAttribute, words[2])
+	case "database":
+		other := model.Clone{ID: "ms_" + words[1], Primitive: words[1], Agent: clone.Agent, Managed: true}
+		c.Clones, s.in.Resource = append(c.Clones, other), clone.Primitive
 	case "conditional":
 		clone.Conditional = append(clone.Conditional, words[1])
 	default:
@@ -293,8 +299,8 @@ func (s *scenario) lsn(text string) model.LSN {
 	return l
 }
 
-// published is the input with a host's forecast in the CIB.
-func published(in reconcile.Input, node, text string) reconcile.Input {
+// published is the input with a node's attribute in the CIB.
+func published(in reconcile.Input, node, name, text string) reconcile.Input {
 	c := *in.Cluster
 	c.Nodes = slices.Clone(c.Nodes)
 	for i, n := range c.Nodes {
@@ -303,7 +309,10 @@ func published(in reconcile.Input, node, text string) reconcile.Input {
 			if n.Transient == nil {
 				c.Nodes[i].Transient = map[string]string{}
 			}
-			c.Nodes[i].Transient[model.ForecastAttribute] = text
+			c.Nodes[i].Transient[name] = text
+			if text == "" {
+				delete(c.Nodes[i].Transient, name)
+			}
 		}
 	}
 	in.Cluster = &c
@@ -341,7 +350,7 @@ func after(in reconcile.Input, step model.Step) reconcile.Input {
 	case model.SetPrimarySlotName:
 		in.Instance.PrimarySlotName = s.To
 	case model.PublishAttribute:
-		return published(in, s.Node, s.To)
+		return published(in, s.Node, s.Name, s.To)
 	case model.SetWALBudget:
 		budget := *in.Instance.Budget
 		budget.MaxSlotWALKeepSize, budget.AutoConf = s.To, !s.Reset

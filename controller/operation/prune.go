@@ -129,7 +129,6 @@ func (n *needs) gather(ctx context.Context) error {
 // slotOnPrimary sees that the primary holds WAL for every standby: what one has whose slot holds nothing is not known. Nor is it
 // of one that is away, unless pgrex on the primary foretells that it comes back: a slot may have been made since.
 func (n *needs) slotOnPrimary() error {
-	primary := n.NodeOf(n.Primary)
 	for _, member := range n.Policy.Members {
 		if member == n.Primary || member == n.Self || slices.Contains(n.givenUp, member) {
 			continue
@@ -149,7 +148,7 @@ func (n *needs) slotOnPrimary() error {
 		if !n.runs(member) && n.Policy.Paused {
 			return fmt.Errorf("%s is away and pgrex is paused, so that what it has foretold may hold no more: type pgrex resume first", member)
 		}
-		way := model.ForecastIn(primary.Attribute(model.ForecastAttribute), member)
+		way := model.ForecastIn(n.ForecastOf(n.Primary), member)
 		if !n.runs(member) && way != model.WayStream && way != model.WayRewind {
 			return fmt.Errorf("%s is away, and pgrex on the primary %s foretells %q for it, so that it may need WAL that only the archive has: bring "+
 				"it back first, see pgrex status; if it is to be copied anyway, --give-up %[1]s", member, n.Primary, way)

@@ -89,7 +89,7 @@ func (w *world) cluster(c *cib, quorate bool) *model.Cluster {
 		n.say(h.name, &clone)
 		cluster.Nodes = append(cluster.Nodes, model.Node{
 			Name: h.name, Online: n.online, Unclean: n.unclean,
-			Transient: map[string]string{resource + "-status": n.status, model.ForecastAttribute: n.forecast},
+			Transient: map[string]string{resource + "-status": n.status, model.ForecastAttribute(resource): n.forecast},
 			Permanent: map[string]string{resource + "-data-status": n.data},
 		})
 	}

@@ -205,7 +205,7 @@ func (f *flood) look() {
 	now := time.Since(f.begin)
 	running := slices.DeleteFunc(f.lab.Hosts(), func(host string) bool { return slices.Contains(f.away, host) })
 	for _, host := range running {
-		out, err := f.lab.Exec(f.ctx, host, "attrd_updater", "--query", "--name", "pgrex-forecast", "--node", host)
+		out, err := f.lab.Exec(f.ctx, host, "attrd_updater", "--query", "--name", model.ForecastAttribute("pgsql"), "--node", host)
 		if err == nil { // there may be none yet
 			_, value, _ := strings.Cut(out, `value="`)
 			f.forecast[host], _, _ = strings.Cut(value, `"`)

@@ -68,7 +68,7 @@ func (s *story) reviewBeforeChange(primary, standby string) {
 		s.t.Fatalf("apply exits with %d", status)
 	}
 	want := []string{"CreateSlot slot " + s.slot(standby) + " for " + standby, "SetWALBudget max_slot_wal_keep_size: -1 -> 1GB",
-		"PublishAttribute pgrex-forecast: '' -> '" + standby + "=stream'"}
+		"PublishAttribute pgrex-forecast-pgsql: '' -> '" + standby + "=stream'"}
 	for command, got := range map[string][]string{"plan": s.steps(planned), "apply": s.steps(applied)} {
 		if !slices.Equal(got, want) {
 			s.t.Errorf("%s lists %q, not %q", command, got, want)
