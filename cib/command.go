@@ -98,7 +98,9 @@ func DeleteStandby(node string) Command {
 
 // SetAttribute sets a transient node attribute: it ends with the node's membership. The value "" removes it. Where
 // CIB_file names a file it is changed there, which attrd_updater would not do.
-func SetAttribute(node, name, value string) Command { return nodeAttribute(node, "reboot", name, value) }
+func SetAttribute(node, name, value string) Command {
+	return nodeAttribute(node, "reboot", name, value)
+}
 
 // SetNodeAttribute sets a node's permanent attribute; the value "" removes it.
 func SetNodeAttribute(node, name, value string) Command {

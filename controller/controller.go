@@ -44,6 +44,7 @@ type Options struct {
 	// LookEvery is how often the local server is looked at, ReadEvery how often, at least, the CIB and the upstream.
 	LookEvery, ReadEvery time.Duration
 	Version              string
+	StateDir             string // where the state is kept over a restart; "" to keep none
 	Publish              func(Status)
 	Notify               Notifier
 	Log                  logr.Logger
@@ -56,6 +57,8 @@ type Controller struct {
 	conditions conditions
 	members    *members
 	rates      rates
+	resumed    bool // whether the rates of before the start were looked at
+	keeper     keeper
 	passes     int
 
 	readAt    time.Time // when the CIB and the upstream were last read
@@ -72,7 +75,7 @@ type Controller struct {
 func New(o Options) *Controller {
 	return &Controller{
 		Options:    o,
-		conditions: conditions{log: o.Log}, members: newMembers(),
+		conditions: conditions{log: o.Log}, members: newMembers(), keeper: keeper{folder: o.StateDir},
 		holdOff: backoff.NewExponentialBackOff(
 			backoff.WithInitialInterval(firstHoldOff),
 			backoff.WithMaxInterval(longestHoldOff),
@@ -87,6 +90,7 @@ func (c *Controller) Run(ctx context.Context) {
 	c.started = time.Now()
 	defer c.Observer.Close()
 	defer c.members.running.Wait()
+	defer c.keep(true)
 	defer c.Notify.Stopping()
 	tick := time.NewTicker(c.LookEvery)
 	defer tick.Stop()
@@ -129,6 +133,7 @@ func (c *Controller) pass(ctx context.Context, read bool) {
 	made := shape(plan)
 	plan.Steps = c.act(ctx, plan)
 	c.shape = made
+	c.keep(false)
 	c.members.refresh(ctx, who, c.Observer.Server())
 	c.publish(who, plan)
 }
@@ -140,8 +145,28 @@ func (c *Controller) plan(who reconcile.Who, err error) (reconcile.Who, model.Pl
 			{Code: model.CodeNoPlan, Severity: model.Critical, Text: err.Error()},
 		}}
 	}
-	who.WALRate = c.rates.measure(who.Input, time.Now())
+	now := time.Now()
+	if system := who.Instance.SystemID; system != "" && !c.resumed {
+		c.resumed = true
+		c.rates.resume(c.Observer.Kept.Rates, system, now)
+	}
+	who.WALRate = c.rates.measure(who.Input, now)
 	return who, who.Plan()
+}
+
+// keep writes the state down, if it is due or now is the last chance.
+func (c *Controller) keep(last bool) {
+	s := c.Observer.state()
+	s.Rates = c.Observer.Kept.Rates
+	if c.resumed {
+		s.Rates = c.rates.kept(time.Now())
+	}
+	if !c.keeper.due(s) && (!last || c.keeper.folder == "" || s.Newest == (model.Version{})) {
+		return
+	}
+	if err := c.keeper.keep(s); err != nil {
+		c.Log.Error(nil, "state not kept", keyProblem, err.Error())
+	}
 }
 
 // act carries out a plan's steps, or says them in a dry run, and gives those that are still to do.

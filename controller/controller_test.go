@@ -37,6 +37,7 @@ type world struct {
 	alive      int
 	ready      bool
 	hints      chan struct{}
+	stateDir   string // kept between two lives of the daemon
 }
 
 func newWorld() *world {
@@ -159,8 +160,13 @@ func live(t *testing.T, w *world, dryRun bool, f func()) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		w.hints = make(chan struct{}, 1) // of the bubble, or its time would stand still
+		kept, err := LoadState(w.stateDir)
+		if err != nil {
+			w.log = append(w.log, err.Error())
+		}
 		c := New(Options{
-			Observer: &Observer{Node: "pm01", Clusters: w, Attributes: w, Connect: func(Target) Server { return w }},
+			Observer: &Observer{Node: "pm01", Clusters: w, Attributes: w, Connect: func(Target) Server { return w }, Kept: kept},
+			StateDir: w.stateDir,
 			Hints:    w.hints, DryRun: dryRun, LookEvery: time.Second, ReadEvery: 10 * time.Second,
 			Publish: w.publish, Notify: w,
 			Log: funcr.New(func(_, args string) { w.write(args) }, funcr.Options{}),

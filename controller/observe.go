@@ -22,6 +22,7 @@ type Observer struct {
 	Pacemaker  Pacemaker // nil where nobody is to be asked for this host's name, as in tests
 	Attributes AttributeSetter
 	Connect    Connector
+	Kept       State // of before the start
 
 	last     reconcile.Who
 	name     model.LocalName // zero before Pacemaker was asked, and again after each outage
@@ -77,8 +78,10 @@ func (o *Observer) cluster(ctx context.Context) (reconcile.Input, error) {
 		return in, err
 	}
 	in.Cluster = &cluster
-	if in.Newest.ConfigurationOlder(cluster.Version) {
-		in.Newest = cluster.Version
+	for _, seen := range []model.Version{o.Kept.newest(cluster), cluster.Version} {
+		if in.Newest.ConfigurationOlder(seen) {
+			in.Newest = seen
+		}
 	}
 	if o.Pacemaker != nil {
 		in.LocalName, in.Versions = o.askName(ctx), o.askVersions(ctx)
@@ -153,6 +156,14 @@ func (o *Observer) Apply(ctx context.Context, step model.Step) error {
 		class = postgres.Permission
 	}
 	return &postgres.Error{Class: class, Doing: s.Kind() + " " + s.Text(), Err: err}
+}
+
+// state is what is known of the cluster by now.
+func (o *Observer) state() State {
+	if o.last.Cluster == nil {
+		return State{Cluster: o.Kept.Cluster, Newest: o.Kept.Newest}
+	}
+	return State{Cluster: o.last.Cluster.Properties["cluster-name"], Newest: o.last.Newest}
 }
 
 // Server is the one last observed, nil before any was.

@@ -26,11 +26,33 @@ const (
 // was down in between, begins anew, and so does one without an answer: what came meanwhile came at no rate.
 type rates struct {
 	last       look
+	system     string // the last one known
 	since      time.Time
 	measured   time.Duration
 	sum, parts float64 // the smoothed rate is their quotient, so that it needs no time to become right
 	window     look    // bytes and seconds of the window that is not over yet
 	peaks      []peak  // in order of time
+}
+
+// kept are the rates, to go on from after a restart.
+func (r *rates) kept(now time.Time) keptRates {
+	k := keptRates{At: now, System: r.system, Since: r.since, Measured: r.measured, Sum: r.sum, Parts: r.parts}
+	for _, p := range r.peaks {
+		k.Peaks = append(k.Peaks, keptPeak{p.begin, p.rate})
+	}
+	return k
+}
+
+// resume goes on from rates that were measured on the same database, within the time that a peak counts.
+func (r *rates) resume(k keptRates, system string, now time.Time) {
+	age := now.Sub(k.At).Abs() // a clock may be set back
+	if k.System == "" || k.System != system || k.Parts <= 0 || age > peakMemory {
+		return
+	}
+	r.since, r.measured, r.sum, r.parts = k.Since, k.Measured, k.Sum, k.Parts
+	for _, p := range k.Peaks {
+		r.peaks = append(r.peaks, peak{p.Begin, p.Rate})
+	}
 }
 
 // look is where WAL ended, and when; or, for a window, how many bytes came in which time.
@@ -54,6 +76,9 @@ func (r *rates) measure(in reconcile.Input, now time.Time) model.WALRate {
 	end, known := endOfWAL(in)
 	took := now.Sub(r.last.at)
 	this := look{at: now, end: end, system: i.SystemID, inRecovery: i.InRecovery}
+	if known {
+		r.system = i.SystemID
+	}
 	switch {
 	case !known:
 		r.last = look{}

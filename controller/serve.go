@@ -106,7 +106,7 @@ func FetchStatus(ctx context.Context, path string) (Status, error) {
 		if errors.As(err, &op) {
 			err = op.Err
 		}
-		return Status{}, fmt.Errorf("no pgrex answers at %s: %w; start it with 'systemctl start pgrex', or name its --socket", path, err)
+		return Status{}, fmt.Errorf("no pgrex answers at %s: %w; start it with 'systemctl start pgrex', or name its --socket, or with several databases its --instance", path, err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {

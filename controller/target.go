@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,6 +28,9 @@ var defaultSocketDirs = []string{"/run/postgresql", "/tmp"}
 // targetOf finds the local server from the agent's parameters. What override sets wins.
 func targetOf(clone model.Clone, override Target) (Target, error) {
 	t := override
+	if err := ambiguous(clone, override); err != nil {
+		return Target{}, err
+	}
 	if t.SocketDir == "" {
 		t.SocketDir = clone.Parameters["socketdir"]
 	}
@@ -53,6 +57,26 @@ func targetOf(clone model.Clone, override Target) (Target, error) {
 		t.Database = defaultDatabase
 	}
 	return t, nil
+}
+
+// ambiguous is an error where a rule sets a parameter that tells where the server is, and nothing overrides it.
+func ambiguous(clone model.Clone, override Target) error {
+	for _, p := range []struct {
+		name, flag string
+		overridden bool
+	}{
+		{"pgdata", "pg-data", override.DataDir != ""},
+		{"socketdir", "pg-socket-dir", override.SocketDir != ""},
+		{"pgport", "pg-port", override.Port != 0},
+		{"start_opt", "pg-port", override.Port != 0 || clone.Parameters["pgport"] != ""},
+		{"pgdba", "pg-user", override.User != ""},
+	} {
+		if !p.overridden && slices.Contains(clone.Conditional, p.name) {
+			return fmt.Errorf("%s is set by a rule, which pgrex does not evaluate: set it without a rule, or use --%s, which is a key of "+
+				"the settings file, too", p.name, p.flag)
+		}
+	}
+	return nil
 }
 
 // portOf reads pgport, or a -p in start_opt, which the agent hands to the server as it is.

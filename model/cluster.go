@@ -123,9 +123,22 @@ func (l Location) ByTool() bool {
 
 // AgentParameters are the parameters of ocf:heartbeat:pgsql that pgrex uses, and the only ones it keeps.
 var AgentParameters = []string{
-	"logfile", "master_ip", "node_list", "pgctl", "pgdata", "pgdb", "pgdba", "pghost", "pgport", "psql", "rep_mode",
-	"replication_slot_name", "repuser", "socketdir", "start_opt", "tmpdir",
+	"config", "logfile", "master_ip", "node_list", "pgctl", "pgdata", "pgdb", "pgdba", "pghost", "pgport", "psql", "rep_mode",
+	paramSlotName, "repuser", ParamRestartOnPromote, "socketdir", "start_opt", "tmpdir", ParamXlogCheckCount,
 }
+
+// The agent's parameters that decide what becomes of the hosts after a promotion (pgsql_promote, have_master_right).
+const (
+	paramSlotName = "replication_slot_name"
+	// ParamRestartOnPromote: the agent restarts PostgreSQL as the primary in place of promoting it: the timeline stays.
+	ParamRestartOnPromote = "restart_on_promote"
+	// ParamXlogCheckCount is how many monitors have to see the same positions before the standby that is furthest is
+	// promoted; of 0 the agent does not wait for the other standbys' positions.
+	ParamXlogCheckCount = "xlog_check_count"
+)
+
+// DecisiveParameters are those without which nobody knows whose slots are to be where.
+var DecisiveParameters = []string{"node_list", "rep_mode", paramSlotName}
 
 // LocalName is what Pacemaker calls a host, asked on that host. The zero value says that nobody has asked.
 type LocalName struct {

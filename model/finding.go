@@ -42,6 +42,9 @@ const (
 	CodeSlotMissing       Code = "SlotMissing"
 	CodeIdleTimeout       Code = "IdleTimeout"
 	CodeSlotAwaited       Code = "SlotAwaited"
+	CodeFailoverSlotLeft  Code = "FailoverSlotLeft"
+	CodeTimelineKept      Code = "TimelineKept"
+	CodeNewestUnchecked   Code = "NewestUnchecked"
 
 	// What there is to say of the WAL that slots hold.
 	CodeSlotLagging       Code = "SlotLagging"
@@ -52,6 +55,7 @@ const (
 	CodeDiskNearlyFull    Code = "DiskNearlyFull"
 	CodeWALSpaceShort     Code = "WALSpaceShort"
 	CodeWALSpaceUnknown   Code = "WALSpaceUnknown"
+	CodeArchiveFails      Code = "ArchiveFails"
 	CodeSlotLost          Code = "SlotLost"
 	CodeXMinHeld          Code = "XminHeld"
 

@@ -39,6 +39,9 @@ type Instance struct {
 	IdleSlotTimeout float64 `json:"idle_replication_slot_timeout,omitempty"`
 	// SynchronizedStandbySlots are the slots that logical walsenders wait for (PostgreSQL 17).
 	SynchronizedStandbySlots []string `json:"synchronized_standby_slots,omitempty"`
+	// SyncReplicationSlots is true where a standby takes failover slots over from the primary (sync_replication_slots,
+	// PostgreSQL 17), for which it needs its primary_slot_name.
+	SyncReplicationSlots bool `json:"sync_replication_slots,omitempty"`
 	// ApplicationName is a standby's, as its primary_conninfo sets it; "" where that does not, or may not be read.
 	ApplicationName string `json:"application_name,omitempty"`
 	// PrimarySlotName is the effective setting, "" when unset.
@@ -51,6 +54,7 @@ type Instance struct {
 	WALSpace   *WALSpace `json:"wal_space,omitempty"`
 	Budget     *Budget   `json:"budget,omitempty"`
 	WALProblem string    `json:"wal_problem,omitempty"`
+	Archive    *Archive  `json:"archive,omitempty"` // nil where nothing is archived here
 }
 
 // End is the end of the WAL that is here: from there PostgreSQL counts what slots hold (KeepLogSeg).
@@ -91,6 +95,10 @@ type Slot struct {
 	WALStatus string `json:"wal_status,omitempty"`
 	// InvalidationReason is invalidation_reason (PostgreSQL 17), "" where there is none.
 	InvalidationReason string `json:"invalidation_reason,omitempty"`
+	// Failover and Synced are of logical slots (PostgreSQL 17): one that standbys take over, and on a standby one that
+	// was taken over.
+	Failover bool `json:"failover,omitempty"`
+	Synced   bool `json:"synced,omitempty"`
 	// Idle is for how many seconds the slot has been inactive (inactive_since, PostgreSQL 17).
 	Idle float64 `json:"idle,omitempty"`
 }
@@ -150,6 +158,8 @@ type Upstream struct {
 	Flushed    LSN  `json:"flushed"` // IDENTIFY_SYSTEM's xlogpos
 	// Slots answers for each name asked for, in order of name.
 	Slots []UpstreamSlot `json:"slots"`
+	// SynchronizedStandbySlots are the slots that logical walsenders there wait for (PostgreSQL 17).
+	SynchronizedStandbySlots []string `json:"synchronized_standby_slots,omitempty"`
 }
 
 // UpstreamSlot is the answer to READ_REPLICATION_SLOT (PostgreSQL 15).

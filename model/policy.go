@@ -48,7 +48,7 @@ var slotPrefixPattern = regexp.MustCompile(`^[a-z0-9_]+$`)
 // PolicyOf reads the policy of a clone. Every value that cannot be understood is a problem, one sentence each that
 // says what is allowed; a plan made in spite of a problem would be a guess.
 func PolicyOf(c Clone) (p Policy, problems []string) {
-	agentPrefix := c.Parameters["replication_slot_name"]
+	agentPrefix := c.Parameters[paramSlotName]
 	p = Policy{
 		SlotPrefix:   defaultSlotPrefix,
 		StandbySlots: true,

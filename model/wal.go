@@ -22,6 +22,16 @@ type WALSpace struct {
 	WAL  uint64 `json:"wal"`  // bytes in pg_wal itself
 }
 
+// Archive is how archiving goes on a server (pg_stat_archiver).
+type Archive struct {
+	Waiting uint64 `json:"waiting"` // bytes of WAL that are not archived yet, and stay in pg_wal until they are
+	// Failing is true while the last attempt has failed, with FailedWAL; the last that ended well is Since seconds ago,
+	// or there was none since the statistics began then.
+	Failing   bool    `json:"failing,omitempty"`
+	FailedWAL string  `json:"failed_wal,omitempty"`
+	Since     float64 `json:"since,omitempty"`
+}
+
 // Budget is what limits the WAL on a server: settings in MB, as they are in effect, and where the one that limits slots
 // comes from.
 type Budget struct {

@@ -103,6 +103,7 @@ func (v *view) fitBudget() {
 	raises := now >= 0 && target > now
 	switch {
 	case near || target == now, !raises && fits && heldBack, raises && target > ceiling:
+	case !raises && now >= 0 && v.stuck() > 0 && v.costs(target) != "": // the WAL would stay all the same
 	case now < 0 && held > uint64(target)*model.MiB && !v.diskEnds():
 		v.say(model.CodeBudgetWaits, model.Critical, model.MetaWALBudget, "no budget is set yet: the most that the disk can give, %s, would cost %s; bring "+
 			"their owners back, drop a slot, or make room; when less than half of max_wal_size is free, it is set all the same",
@@ -110,7 +111,7 @@ func (v *view) fitBudget() {
 	case raises, v.mayDestroy, !fits:
 		why := model.MetaWALBudget + "=" + v.Policy.WALBudget.String()
 		if target != int64(v.Policy.WALBudget.Bytes/model.MiB) {
-			why += ", and the file system of pg_wal has about " + model.FormatMegabytes(v.even(v.room())) + " for WAL, free or in use by it"
+			why += ", and the file system of pg_wal has about " + model.FormatMegabytes(v.even(v.room()-v.stuck())) + " for WAL, free or in use by it"
 		}
 		if costs := v.costs(target); costs != "" && !raises {
 			why += "; the disk cannot give what is held, so that this costs " + costs
@@ -132,8 +133,9 @@ func (v *view) wantedBudget() (usual, most, floor int64) {
 	segment := v.segmentMegabytes()
 	floor = (min(max(b.MaxWALSize, b.WALKeepSize, 1), maxSetting-segment) + segment - 1) / segment * segment
 	ceiling, _ := v.ceiling()
-	most = max(floor, v.even(ceiling-ceiling/hysteresis))
-	wish := v.room() * int64(v.Policy.WALBudget.Percent) / 100
+	free := max(0, ceiling-v.stuck())
+	most = max(floor, v.even(free-free/hysteresis))
+	wish := max(0, v.room()-v.stuck()) * int64(v.Policy.WALBudget.Percent) / 100
 	if v.Policy.WALBudget.Percent == 0 {
 		wish = int64(v.Policy.WALBudget.Bytes / model.MiB)
 		if wish > most {
@@ -153,6 +155,39 @@ func (v *view) wantedBudget() (usual, most, floor int64) {
 func (v *view) room() int64 {
 	s := v.Instance.WALSpace
 	return int64(min(s.Free/model.MiB+s.WAL/model.MiB, maxSetting))
+}
+
+// stuck is the WAL that archiving keeps here, in MB, whatever slots hold: none of it is room for them. A little always
+// waits; it counts while archiving fails, or is further behind than a checkpoint.
+func (v *view) stuck() int64 {
+	a, b := v.Instance.Archive, v.Instance.Budget
+	if a == nil || b == nil || !a.Failing && a.Waiting <= uint64(b.MaxWALSize)*model.MiB {
+		return 0
+	}
+	return int64(min(a.Waiting/model.MiB, maxSetting))
+}
+
+// archiving says that WAL is not archived.
+func (v *view) archiving() {
+	a := v.Instance.Archive
+	if a == nil || !a.Failing && v.stuck() == 0 {
+		return
+	}
+	text, severity := "archiving does not keep up", model.Warning
+	if a.Failing {
+		text = fmt.Sprintf("archive_command fails, with %s last, and nothing was archived for %s", a.FailedWAL, model.FormatSeconds(a.Since))
+	}
+	text += fmt.Sprintf(": %s of WAL wait for it and stay in pg_wal, which is no room for slots", model.FormatBytes(a.Waiting))
+	if s := v.Instance.WALSpace; s != nil {
+		text += fmt.Sprintf("; %s are free", model.FormatBytes(s.Free))
+		if left, known := model.Lasts(s.Free, v.WALRate.Usual); known {
+			text += fmt.Sprintf(", which lasts for about %s at %s/s", model.FormatSeconds(left), model.FormatBytes(uint64(v.WALRate.Usual)))
+		}
+		if v.Instance.Budget != nil && v.diskEnds() {
+			severity = model.Critical
+		}
+	}
+	v.say(model.CodeArchiveFails, severity, "archive_command", "%s; PostgreSQL stops when the disk is full: see its log for the reason, and mend it", text)
 }
 
 // ceiling is the highest budget that fits the disk, in MB: between two checkpoints PostgreSQL writes up to max_wal_size beside

@@ -15,7 +15,7 @@ type Settings map[string]string
 // DoctorSettings are the settings that Diagnose looks at.
 var DoctorSettings = []string{
 	"allow_alter_system", "data_checksums", "full_page_writes", "max_replication_slots", "max_slot_wal_keep_size", "max_wal_senders",
-	"max_wal_size", "restart_after_crash", "synchronized_standby_slots", "wal_keep_size", "wal_log_hints", "wal_sender_timeout",
+	"max_wal_size", "restart_after_crash", "wal_keep_size", "wal_log_hints", "wal_sender_timeout",
 }
 
 func (s Settings) is(name, value string) bool { return s[name] == value }
@@ -131,10 +131,11 @@ func (d *doctor) alterSystem() {
 }
 
 func (d *doctor) awaited() {
-	names := d.Names
 	for _, m := range d.Policy.Members {
-		if slices.Contains(strings.FieldsFunc(d.Settings["synchronized_standby_slots"], func(r rune) bool { return r == ',' || r == ' ' }), names[m]) {
-			d.say(model.CodeSlotAwaited, model.Info, names[m],
+		name := d.Names[m]
+		said := slices.ContainsFunc(d.findings, func(f model.Finding) bool { return f.Code == model.CodeSlotAwaited && f.Subject == name })
+		if slices.Contains(d.Instance.SynchronizedStandbySlots, name) && !said {
+			d.say(model.CodeSlotAwaited, model.Info, name,
 				"synchronized_standby_slots names it: logical replication waits while %s is away", m)
 		}
 	}

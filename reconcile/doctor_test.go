@@ -14,7 +14,7 @@ func TestDiagnose(t *testing.T) {
 	right := reconcile.Settings{
 		"allow_alter_system": "on", "data_checksums": "off", "full_page_writes": "on", "max_replication_slots": "10",
 		"max_slot_wal_keep_size": "4096", "max_wal_senders": "10", "max_wal_size": "1024", "restart_after_crash": "off",
-		"synchronized_standby_slots": "", "wal_keep_size": "1024", "wal_log_hints": "on", "wal_sender_timeout": "60000",
+		"wal_keep_size": "1024", "wal_log_hints": "on", "wal_sender_timeout": "60000",
 	}
 	for name, c := range map[string]struct {
 		settings map[string]string
@@ -31,8 +31,7 @@ func TestDiagnose(t *testing.T) {
 		"little WAL kept":        {map[string]string{"wal_keep_size": "0"}, model.CodeWALKeptShort},
 		"restarts by itself":     {map[string]string{"restart_after_crash": "on"}, model.CodeRestartAfterCrash},
 		"no ALTER SYSTEM":        {map[string]string{"allow_alter_system": "off"}, model.CodeAlterSystemOff},
-		"waited for":             {map[string]string{"synchronized_standby_slots": "other, pgrex_pm03"}, model.CodeSlotAwaited},
-		"an older server has no": {map[string]string{"allow_alter_system": "", "synchronized_standby_slots": ""}, ""},
+		"an older server has no": {map[string]string{"allow_alter_system": ""}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			settings := maps.Clone(right)
@@ -62,5 +61,19 @@ func TestDiagnoseVersions(t *testing.T) {
 		if said != clash {
 			t.Errorf("%q: %t", version, said)
 		}
+	}
+}
+
+// A slot that logical replication waits for is told of before its owner is away.
+func TestDiagnoseAwaited(t *testing.T) {
+	in := busyStandby(3)
+	in.Instance.SynchronizedStandbySlots = []string{"other", "pgrex_pm03"}
+	who, err := reconcile.Resolve(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaited := slices.DeleteFunc(reconcile.Diagnose(who, reconcile.Settings{}), func(f model.Finding) bool { return f.Code != model.CodeSlotAwaited })
+	if len(awaited) != 1 || awaited[0].Subject != "pgrex_pm03" || awaited[0].Severity != model.Info {
+		t.Errorf("%v", awaited)
 	}
 }

@@ -49,8 +49,12 @@ func drawInput(t *rapid.T) reconcile.Input {
 		}
 	}
 	in.Instance.PrimarySlotName = rapid.SampledFrom(append(ownNames, "", "other")).Draw(t, "primary_slot_name")
+	if rarely(t, "synchronized_standby_slots") {
+		in.Instance.SynchronizedStandbySlots = []string{ownNames[0], "other"}
+	}
 	if self != primary {
 		in.Upstream = drawUpstream(t, ownNames, names[strings.ToLower(primary)])
+		in.Upstream.SynchronizedStandbySlots = in.Instance.SynchronizedStandbySlots
 		if !sometimes(t, "does not stream") {
 			in.Instance.Receiver = &model.WALReceiver{Status: "streaming", SlotName: in.Instance.PrimarySlotName}
 		}
@@ -136,6 +140,11 @@ func drawWAL(t *rapid.T, i *model.Instance) {
 		MaxSlotWALKeepSize: int64(rapid.IntRange(-1, 600).Draw(t, "max_slot_wal_keep_size")),
 		MaxWALSize:         int64(rapid.IntRange(2, 64).Draw(t, "max_wal_size")), WALKeepSize: int64(rapid.IntRange(0, 64).Draw(t, "wal_keep_size")),
 		AutoConf: rapid.Bool().Draw(t, "auto.conf"), CommandLine: rarely(t, "command line"),
+	}
+	if rarely(t, "archives") {
+		i.Archive = &model.Archive{
+			Waiting: uint64(rapid.IntRange(0, 200).Draw(t, "to be archived")) << 20, Failing: rapid.Bool().Draw(t, "archiving fails"),
+		}
 	}
 	if sometimes(t, "pinned") {
 		i.Budget.Pinned, i.Budget.PinnedAt = "64MB", "/data/postgresql.conf line 9"

@@ -109,8 +109,8 @@ func (v *view) primaryBack() (model.Way, string) {
 	switch {
 	case !held:
 		return model.WayCopy, "no slot here holds WAL for it"
-	case v.Instance.NoRewind != "":
-		return model.WayCopy, "pg_rewind cannot be used: " + v.Instance.NoRewind
+	case v.noRewind() != "":
+		return model.WayCopy, "pg_rewind cannot be used: " + v.noRewind()
 	case from.Segment(size) > redo.Segment(size):
 		return model.WayUnknown, fmt.Sprintf("its slot here stands at %s, but pg_rewind may need WAL from the last restartpoint here on, %s", from, redo)
 	}
@@ -142,8 +142,24 @@ func (v *view) standbyBack(member string) (model.Way, string) {
 	return model.WayStream, fmt.Sprintf("WAL is held here from %s on, and it needs WAL from %s on", from, need)
 }
 
+// noRewind is why pg_rewind cannot take a host back to this one once it is the primary; "" if it can. Where the timeline
+// stays at a promotion, pg_rewind sees nothing that has parted.
+func (v *view) noRewind() string {
+	const name = model.ParamRestartOnPromote
+	keeps, _ := model.ParseBool(v.Clone.Parameters[name])
+	switch {
+	case v.Instance.NoRewind != "":
+		return v.Instance.NoRewind
+	case keeps:
+		return "the agent keeps the timeline at a promotion (" + name + ")"
+	case slices.Contains(v.Clone.Conditional, name):
+		return "a rule sets " + name + ", and the agent may keep the timeline at a promotion"
+	}
+	return ""
+}
+
 func (v *view) rewound(why string) (model.Way, string) {
-	if no := v.Instance.NoRewind; no != "" {
+	if no := v.noRewind(); no != "" {
 		return model.WayCopy, why + ", and pg_rewind cannot be used: " + no
 	}
 	return model.WayRewind, why

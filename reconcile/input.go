@@ -43,7 +43,9 @@ func inputErrorf(format string, args ...any) error {
 
 // Database finds the clone that runs the database: the one resource names, or else the only one of a known agent.
 func Database(c model.Cluster, resource string) (model.Clone, error) {
-	named := func(clone model.Clone) bool { return resource == "" || resource == clone.ID || resource == clone.Primitive }
+	named := func(clone model.Clone) bool {
+		return resource == "" || resource == clone.ID || resource == clone.Primitive
+	}
 	for _, clone := range c.Clones {
 		if resource != "" && named(clone) && !slices.Contains(model.DatabaseAgents, clone.Agent) {
 			return model.Clone{}, inputErrorf("resource %s has the agent %s, which pgrex does not know; it knows %s",
@@ -55,7 +57,7 @@ func Database(c model.Cluster, resource string) (model.Clone, error) {
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:
-		return model.Clone{}, inputErrorf("the CIB has %d database resources (%s): pick one with --resource",
+		return model.Clone{}, inputErrorf("the CIB has %d database resources (%s): pick one with --instance and the id of its primitive, or with --resource",
 			len(found), strings.Join(primitives(found), ", "))
 	case resource != "":
 		return model.Clone{}, inputErrorf("the CIB has no database resource %s; promotable clones: %s",

@@ -74,16 +74,31 @@ func (v *view) decide(standing model.Standing) {
 			"PostgreSQL invalidates slots that nobody uses for %.0f s: pgrex uses those of members that are away in time, but cannot "+
 				"while it is down, paused or makes no plan; max_slot_wal_keep_size limits what they hold", timeout)
 	}
+	v.promotion()
 	v.ownSlot()
 	v.orphans()
 	if standing == model.Primary {
 		v.primarySetting()
+		v.awaited()
 	} else {
 		v.standbySetting()
 	}
 	v.fitCapacity()
 	v.outlooks()
+	v.archiving()
 	v.budget()
+}
+
+// promotion says which of the agent's parameters can cost data or a copy at a failover.
+func (v *view) promotion() {
+	if keeps, _ := model.ParseBool(v.Clone.Parameters[model.ParamRestartOnPromote]); keeps {
+		v.say(model.CodeTimelineKept, model.Warning, model.ParamRestartOnPromote, "the agent restarts the new primary in place of promoting it, "+
+			"so that the timeline stays: pg_rewind then cannot take back an old primary that has written more, and it needs a copy; set it to false")
+	}
+	if v.Clone.Parameters[model.ParamXlogCheckCount] == "0" && v.Policy.RepMode == modeAsync && len(v.Policy.Members) > 2 {
+		v.say(model.CodeNewestUnchecked, model.Info, model.ParamXlogCheckCount, "at 0 the first standby that the agent looks at is promoted, though "+
+			"another one may have newer data, which are given up then; set it to 1 or more, each of which takes a monitor's interval")
+	}
 }
 
 // plan puts the steps in order: create, release, touch, advance, reset, drop, settings, attributes. Only where the new slots need

@@ -229,7 +229,7 @@ func TestDatabase(t *testing.T) {
 		{"the only one", "", "a", "", []model.Clone{drbd, a}},
 		{"picked by clone", "msB", "b", "", []model.Clone{a, b}},
 		{"picked by primitive", "b", "b", "", []model.Clone{a, b}},
-		{"two", "", "", "the CIB has 2 database resources (a (ocf:heartbeat:pgsql), b (ocf:linuxhajp:pgsql)): pick one with --resource", []model.Clone{a, b}},
+		{"two", "", "", "the CIB has 2 database resources (a (ocf:heartbeat:pgsql), b (ocf:linuxhajp:pgsql)): pick one with --instance and the id of its primitive, or with --resource", []model.Clone{a, b}},
 		{"none", "", "", "the CIB has no promotable clone of ocf:heartbeat:pgsql or ocf:linuxhajp:pgsql; promotable clones: d (ocf:linbit:drbd)", []model.Clone{drbd}},
 		{"empty", "", "", "the CIB has no promotable clone of ocf:heartbeat:pgsql or ocf:linuxhajp:pgsql; promotable clones: none", nil},
 		{"unknown name", "x", "", "the CIB has no database resource x; promotable clones: a (ocf:heartbeat:pgsql)", []model.Clone{a}},

@@ -140,11 +140,16 @@ func (w *Who) readPolicy(problems []string) bool {
 		w.say(model.CodeInvalidPolicy, model.Critical, w.Clone.ID, "%s", p)
 	}
 	for _, name := range w.Clone.Conditional {
-		if slices.Contains([]string{"node_list", "rep_mode", "replication_slot_name"}, name) || model.IsPolicy(name) {
+		const byRule = "%s is set by a rule, which pgrex does not evaluate: "
+		if slices.Contains(model.DecisiveParameters, name) || model.IsPolicy(name) {
 			problems = append(problems, name)
-			w.say(model.CodeAmbiguousParameter, model.Critical, name,
-				"%s is set by a rule, which pgrex does not evaluate: set it without a rule", name)
+			w.say(model.CodeAmbiguousParameter, model.Critical, name, byRule+"nothing is done; set it without a rule", name)
+			continue
 		}
+		if strings.HasPrefix(name, model.MetaPrefix) {
+			continue // of a later version
+		}
+		w.say(model.CodeAmbiguousParameter, model.Warning, name, byRule+"no operation is begun; set it without a rule", name)
 	}
 	if w.Policy.RepMode != "sync" && w.Policy.RepMode != "async" {
 		w.say(model.CodeNotReplicated, model.Warning, w.Clone.Primitive,

@@ -157,7 +157,7 @@ func (s *scenario) instanceOn(n model.Node, word string, marks []string) {
 }
 
 // instance reads: "host NAME", "in-recovery", "down WHY", "version N", "system ID", "redo LSN TIMELINE", "at LSN",
-// "received LSN", "no-rewind WHY", "slots N", "idle-timeout SECONDS", "synchronized SLOT...", "application_name
+// "received LSN", "no-rewind WHY", "slots N", "idle-timeout SECONDS", "synchronized SLOT...", "sync-slots", "application_name
 // NAME", what "wal" reads, "primary_slot_name NAME", "receiver SLOT", "sender HOST PID", "slot NAME LSN|- MARK...".
 func (s *scenario) instance(words []string) {
 	i := &s.in.Instance
@@ -188,7 +188,9 @@ func (s *scenario) instance(words []string) {
 		i.SynchronizedStandbySlots = words[1:]
 	case "slots":
 		i.MaxSlots = int(s.number(words[1]))
-	case "disk", "budget", "rate":
+	case "sync-slots":
+		i.SyncReplicationSlots = true
+	case "disk", "budget", "rate", "archive":
 		s.wal(words)
 	case "application_name":
 		i.ApplicationName = words[1]
@@ -206,7 +208,7 @@ func (s *scenario) instance(words []string) {
 }
 
 // wal reads "disk SIZE FREE WAL" and "budget NOW MAX-WAL-SIZE WAL-KEEP-SIZE [auto] [command-line] [pinned=VALUE]", all in MB,
-// and "rate USUAL PEAK" in bytes a second.
+// "rate USUAL PEAK" in bytes a second, and "archive WAITING [failing SEGMENT SECONDS]".
 func (s *scenario) wal(words []string) {
 	i := &s.in.Instance
 	n := func(at int) int64 { return s.number(words[at]) }
@@ -221,6 +223,11 @@ func (s *scenario) wal(words []string) {
 			if value, ok := strings.CutPrefix(mark, "pinned="); ok {
 				i.Budget.Pinned, i.Budget.PinnedAt = value, "/data/postgresql.conf line 9"
 			}
+		}
+	case "archive":
+		i.Archive = &model.Archive{Waiting: uint64(n(1)) << 20}
+		if len(words) > 2 {
+			i.Archive.Failing, i.Archive.FailedWAL, i.Archive.Since = true, words[3], float64(n(4))
 		}
 	case "rate":
 		s.in.WALRate = model.WALRate{Usual: float64(n(1)), Peak: float64(n(2)), Since: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
@@ -241,6 +248,10 @@ func (s *scenario) slot(words []string) model.Slot {
 			slot.WALStatus, slot.InvalidationReason = "lost", mark
 		case "temporary":
 			slot.Temporary = true
+		case "failover":
+			slot.Failover = true
+		case "synced":
+			slot.Synced = true
 		default:
 			if age, ok := strings.CutPrefix(mark, "xmin="); ok {
 				slot.XMin, slot.XMinAge = 700, uint32(s.number(age))
@@ -256,7 +267,8 @@ func (s *scenario) slot(words []string) model.Slot {
 	return slot
 }
 
-// upstream reads: "unreachable WHY", "system ID TIMELINE", "in-recovery", "slot NAME LSN|-|missing".
+// upstream reads: "unreachable WHY", "system ID TIMELINE", "in-recovery", "slot NAME LSN|-|missing", "synchronized
+// SLOT...".
 func (s *scenario) upstream(words []string) {
 	if words[0] == "unreachable" {
 		s.in.UpstreamProblem = strings.Join(words[1:], " ")
@@ -271,6 +283,8 @@ func (s *scenario) upstream(words []string) {
 		u.SystemID, u.Timeline = words[1], uint32(s.number(words[2]))
 	case "in-recovery":
 		u.InRecovery = true
+	case "synchronized":
+		u.SynchronizedStandbySlots = words[1:]
 	case "slot":
 		slot := model.UpstreamSlot{Name: words[1], Exists: words[2] != "missing"}
 		if slot.Exists {

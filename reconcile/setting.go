@@ -30,9 +30,14 @@ func (v *view) standbySetting() {
 	streaming := v.Instance.Receiver.Streaming()
 	switch {
 	case up.Exists && up.RestartLSN.IsValid():
-		if now != own {
+		switch {
+		case v.dependedOn(now):
+			v.say(model.CodeSlotAwaited, model.Warning, now, "this host streams through slot %s, which synchronized_standby_slots on %s names: through "+
+				"another one, logical replication there would wait for ever, so that it stays; on %[2]s type: ALTER SYSTEM SET "+
+				"synchronized_standby_slots = '%[3]s'; SELECT pg_reload_conf(); then this host goes over to %[3]s", now, v.Primary, own)
+		case now != own:
 			v.set(own, "OwnSlot", fmt.Sprintf("the primary %s holds WAL for this host in %s, from %s on", v.Primary, own, up.RestartLSN))
-		} else if !streaming || v.Instance.Receiver.SlotName != own {
+		case !streaming || v.Instance.Receiver.SlotName != own:
 			v.waiting = true
 			v.say(model.CodeNotAttached, model.Warning, v.Self,
 				"this host does not stream through its slot %s on %s yet; if this lasts, see PostgreSQL's log here", own, v.Primary)
@@ -40,12 +45,23 @@ func (v *view) standbySetting() {
 	case v.isOthersName(now):
 		v.set("", "OthersSlot", "it is another host's slot: streaming through it would let go of WAL which that host needs")
 	case now == own && up.Exists && !streaming && !v.Policy.AgentSlots:
-		v.set("", "HoldsNothing", fmt.Sprintf(
-			"the slot %s on %s is lost or holds nothing: without it this host may still stream, and then it is made anew", own, v.Primary))
+		why := fmt.Sprintf("the slot %s on %s is lost or holds nothing: without it this host may still stream, and then it is made anew", own, v.Primary)
+		if v.Instance.SyncReplicationSlots {
+			why += "; until then no failover slot is taken over here (sync_replication_slots)"
+		}
+		v.set("", "HoldsNothing", why)
 	default:
 		v.waiting = true
 		v.say(model.CodeSlotMissing, model.Warning, v.Self, "the primary %s has no reserved slot %s for this host yet", v.Primary, own)
 	}
+}
+
+// dependedOn reports whether this host streams through a slot of somebody else's making that logical replication on the
+// primary waits for.
+func (v *view) dependedOn(slot string) bool {
+	r := v.Instance.Receiver
+	return slot != "" && slot != v.Names[v.Self] && !v.isOthersName(slot) && r.Streaming() && r.SlotName == slot &&
+		slices.Contains(v.Upstream.SynchronizedStandbySlots, slot)
 }
 
 // isOthersName tells whether a slot's name is another member's and not this host's.

@@ -282,14 +282,54 @@ func (v *view) formerlyOf(name string) string {
 	return ""
 }
 
+// foreign says what there is to know of a slot of somebody else's. pgrex leaves it alone; the budget does not.
 func (v *view) foreign(s model.Slot) {
+	held := fmt.Sprintf("pgrex has nothing to do with this %s slot, which holds %s of WAL", kindOf(s), v.retained(s))
+	if budget, limited := v.Instance.Budget.Bytes(); limited {
+		held += fmt.Sprintf("; beyond %s PostgreSQL gives it up (max_slot_wal_keep_size)", model.FormatBytes(budget))
+	}
+	idle := ""
+	if !s.Active {
+		idle = "; nobody is attached to it: drop it if nobody needs it"
+	}
 	switch {
 	case s.Lost():
 		v.say(model.CodeSlotLost, model.Warning, s.Name, "PostgreSQL has invalidated this slot, which pgrex has nothing to do with: its owner may "+
 			"have to begin anew; drop it if nobody needs it")
-	case s.Reserved() && !s.Active:
-		v.say(model.CodeForeignSlot, model.Info, s.Name,
-			"pgrex has nothing to do with this slot, and nobody is attached to it; it holds %s of WAL: drop it if nobody needs it", v.retained(s))
+	case s.Synced: // the standby's own copy of a slot of the primary
+	case s.Failover && v.Instance.InRecovery:
+		v.say(model.CodeFailoverSlotLeft, model.Warning, s.Name, "this failover slot is left from when this host was the primary: it holds %s of WAL, and "+
+			"the primary's slot of this name cannot be taken over (sync_replication_slots); drop it here: SELECT pg_drop_replication_slot('%s')",
+			v.retained(s), s.Name)
+	case !s.Reserved():
+	case s.Failover:
+		v.say(model.CodeForeignSlot, model.Info, s.Name, "%s; after a failover it is there on a standby with sync_replication_slots = on only%s", held, idle)
+	case !v.Instance.InRecovery:
+		v.say(model.CodeForeignSlot, model.Info, s.Name, "%s; it is on this host only: after a failover its owner finds none%s", held, idle)
+	case !s.Active:
+		v.say(model.CodeForeignSlot, model.Info, s.Name, "%s%s", held, idle)
+	}
+}
+
+// awaited says for which slots logical replication waits on this primary (synchronized_standby_slots), and why for ever.
+func (v *view) awaited() {
+	severity := model.Warning
+	if slices.ContainsFunc(v.slots, func(s model.Slot) bool { return s.Failover }) {
+		severity = model.Critical // it waits now
+	}
+	for _, name := range v.Instance.SynchronizedStandbySlots {
+		s, ok := v.slot(name)
+		switch {
+		case v.isOwnName(name):
+			v.say(model.CodeSlotAwaited, severity, name, "synchronized_standby_slots names this host's own slot, which no primary has: logical "+
+				"replication through failover slots waits for ever; name those of the other hosts only")
+		case !ok:
+			v.say(model.CodeSlotAwaited, severity, name, "synchronized_standby_slots names a slot that is not here: logical replication through "+
+				"failover slots waits for it; take the name out, or make the slot")
+		case s.Lost() || !s.Active:
+			v.say(model.CodeSlotAwaited, severity, name, "synchronized_standby_slots names this slot, and nobody is attached to it: logical "+
+				"replication through failover slots waits until its owner is back, or the name is taken out")
+		}
 	}
 }
 

@@ -20,12 +20,14 @@ const completeLimit = 2 * time.Second
 var completions = map[string]cobra.CompletionFunc{
 	"node":      names(nodes),
 	"resource":  names(resources),
+	"instance":  names(primitives),
 	"to":        names(members),
 	"down":      names(members),
 	"give-up":   names(members),
 	"method":    cobra.FixedCompletions(methods, cobra.ShellCompDirectiveNoFileComp),
 	"log-level": cobra.FixedCompletions([]string{"info", "debug"}, cobra.ShellCompDirectiveNoFileComp),
-	"archive":   folders, "move": folders, "backup": folders, "pg-data": folders, "pg-socket-dir": folders, "cib-dir": folders,
+	"archive":   folders, "move": folders, "backup": folders, "pg-data": folders, "pg-socket-dir": folders,
+	"cib-dir": folders, "state-dir": folders,
 }
 
 // complete lets a shell complete the values of flags, and offer no files as arguments.
@@ -76,7 +78,9 @@ func members(ctx context.Context, cmd *cobra.Command) (hosts []string) {
 			*setting = f.Value.String()
 		}
 	}
+	given("instance", &s.Instance)
 	given("config", &s.Config)
+	_ = s.forInstance(cmd.Flag("config") != nil && cmd.Flag("config").Changed)
 	_ = s.readFile(false) // with wrong settings the default socket is asked
 	given("socket", &s.Socket)
 	status, err := controller.FetchStatus(ctx, s.Socket)
@@ -98,6 +102,15 @@ func nodes(ctx context.Context, _ *cobra.Command) (names []string) {
 		names = append(names, n.Name)
 	}
 	return names
+}
+
+// primitives are the databases that an instance may be for.
+func primitives(ctx context.Context, _ *cobra.Command) (ids []string) {
+	cluster, _ := (&cib.Client{}).Read(ctx) // as above
+	for _, c := range cluster.Clones {
+		ids = append(ids, c.Primitive)
+	}
+	return ids
 }
 
 // resources are the clones that may be a database.

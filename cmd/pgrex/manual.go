@@ -19,6 +19,13 @@ attributes of the database's clone: /usr/share/doc/pgrex/README.md.
 **/run/pgrex/pgrex.sock**
 : The daemon's socket, which **pgrex status** and **pgrex what-if** ask.
 
+**/var/lib/pgrex**
+: What the daemon keeps over a restart: the version of the newest CIB seen, and how fast WAL has come.
+
+**/etc/pgrex/NAME.yaml**, **/run/pgrex/NAME/pgrex.sock**, **/var/lib/pgrex/NAME**
+: The same for one of several databases of a cluster, whose primitive has the id NAME: **pgrex@NAME.service**, and
+**--instance NAME** with every command.
+
 **/usr/share/doc/pgrex**
 : The documentation. docs/findings.md explains every finding, docs/operations.md every operation.
 `,
@@ -64,7 +71,7 @@ func settingsFlags() (flags []*pflag.Flag) {
 	s.observeFlags(set)
 	s.daemonFlags(set)
 	set.VisitAll(func(f *pflag.Flag) {
-		if f.Name != "config" {
+		if f.Name != "config" && f.Name != "instance" {
 			flags = append(flags, f)
 		}
 	})

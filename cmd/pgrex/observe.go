@@ -17,7 +17,9 @@ import (
 // observer reads this host as the settings say.
 func (s *settings) observer() *controller.Observer {
 	pacemaker := &cib.Client{}
+	kept, _ := controller.LoadState(s.StateDir) // the daemon says why it cannot, and who may not read it does without
 	return &controller.Observer{
+		Kept:     kept,
 		Node:     s.Node,
 		Resource: s.Resource,
 		Override: controller.Target{DataDir: s.PGData, SocketDir: s.PGSocketDir, Port: s.PGPort, User: s.PGUser, Database: s.PGDatabase},

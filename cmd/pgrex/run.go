@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
@@ -57,10 +58,11 @@ func runDaemon(ctx context.Context, s *settings, dryRun bool) error {
 	go func() { watched <- watcher.Run(watching) }()
 
 	log.Info("pgrex starts", "version", version, "node", s.Node, "dryRun", dryRun)
+	stateDir := s.keptIn(log)
 	controller.New(controller.Options{
 		Observer: s.observer(), Hints: watcher.Hints(), DryRun: dryRun,
 		LookEvery: s.LookInterval, ReadEvery: s.ReadInterval,
-		Version: version, Publish: server.Publish, Notify: &controller.Systemd{}, Log: log,
+		StateDir: stateDir, Version: version, Publish: server.Publish, Notify: &controller.Systemd{}, Log: log,
 	}).Run(ctx)
 	stop()
 	if err := <-watched; err != nil && ctx.Err() == nil {
@@ -68,4 +70,16 @@ func runDaemon(ctx context.Context, s *settings, dryRun bool) error {
 	}
 	log.Info("pgrex ends")
 	return nil
+}
+
+// keptIn is the state folder, "" where there is none: systemd makes it.
+func (s *settings) keptIn(log logr.Logger) string {
+	if _, err := controller.LoadState(s.StateDir); err != nil {
+		log.Error(nil, "state not read", "problem", err.Error())
+	}
+	if info, err := os.Stat(s.StateDir); err != nil || !info.IsDir() {
+		log.Info("nothing is kept over a restart: the state folder is not there", "folder", s.StateDir)
+		return ""
+	}
+	return s.StateDir
 }

@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -15,18 +17,23 @@ import (
 )
 
 const (
-	defaultConfig = "/etc/pgrex/pgrex.yaml"
-	defaultSocket = "/run/pgrex/pgrex.sock"
+	configDir     = "/etc/pgrex"
+	runDir        = "/run/pgrex"
+	stateDir      = "/var/lib/pgrex"
+	configName    = "pgrex.yaml"
+	socketName    = "pgrex.sock"
 	defaultCIBDir = "/var/lib/pacemaker/cib"
 )
 
 // settings are what differs from host to host. Each is a flag, and by the same name a key of pgrex.yaml. What holds
 // for the whole cluster is in the CIB.
 type settings struct {
+	Instance     string        `yaml:"-"`
 	Config       string        `yaml:"-"`
 	Node         string        `yaml:"node"`
 	Resource     string        `yaml:"resource"`
 	Socket       string        `yaml:"socket"`
+	StateDir     string        `yaml:"state-dir"`
 	CIBDir       string        `yaml:"cib-dir"`
 	PGData       string        `yaml:"pg-data"`
 	PGSocketDir  string        `yaml:"pg-socket-dir"`
@@ -40,16 +47,18 @@ type settings struct {
 
 func newSettings() *settings {
 	return &settings{
-		Config: defaultConfig, Socket: defaultSocket, CIBDir: defaultCIBDir,
+		Config: filepath.Join(configDir, configName), Socket: filepath.Join(runDir, socketName), StateDir: stateDir,
+		CIBDir:       defaultCIBDir,
 		LookInterval: time.Second, ReadInterval: 10 * time.Second, LogLevel: "info",
 	}
 }
 
 // observeFlags are the settings of every command that looks at this host.
 func (s *settings) observeFlags(f *pflag.FlagSet) {
-	f.StringVar(&s.Config, "config", s.Config, "file with settings; the default one may be missing")
+	s.instanceFlags(f)
 	f.StringVar(&s.Node, "node", "", "this host's node name in the cluster (default: the host name)")
 	f.StringVar(&s.Resource, "resource", "", "id of the database's clone or primitive, when there are several")
+	f.StringVar(&s.StateDir, "state-dir", s.StateDir, "folder in which the daemon keeps what a restart should not forget")
 	f.StringVar(&s.PGData, "pg-data", "", "data folder of the server that has to answer at the socket (default: the agent's pgdata)")
 	f.StringVar(&s.PGSocketDir, "pg-socket-dir", "", "folder of PostgreSQL's socket (default: the agent's socketdir)")
 	f.Uint16Var(&s.PGPort, "pg-port", 0, "PostgreSQL's port (default: the agent's pgport)")
@@ -57,9 +66,25 @@ func (s *settings) observeFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.PGDatabase, "pg-database", "", `database to connect to (default "postgres")`)
 }
 
+// instanceFlags say which database of several is meant, and where its settings are.
+func (s *settings) instanceFlags(f *pflag.FlagSet) {
+	f.StringVar(&s.Instance, "instance", "", "id of the database's primitive, where the cluster has several databases")
+	f.StringVar(&s.Config, "config", s.Config, "file with settings; the default one may be missing")
+}
+
+// askFlags are the settings of commands that ask the daemon.
+func (s *settings) askFlags(f *pflag.FlagSet) {
+	s.instanceFlags(f)
+	s.socketFlag(f)
+}
+
+func (s *settings) socketFlag(f *pflag.FlagSet) {
+	f.StringVar(&s.Socket, "socket", s.Socket, "unix socket of the daemon, for 'pgrex status'")
+}
+
 // daemonFlags are the settings of the daemon alone.
 func (s *settings) daemonFlags(f *pflag.FlagSet) {
-	f.StringVar(&s.Socket, "socket", s.Socket, "unix socket for 'pgrex status'")
+	s.socketFlag(f)
 	f.StringVar(&s.CIBDir, "cib-dir", s.CIBDir, "folder that Pacemaker keeps the CIB in, watched for changes")
 	f.DurationVar(&s.LookInterval, "look-interval", s.LookInterval, "how often the local PostgreSQL is looked at")
 	f.DurationVar(&s.ReadInterval, "read-interval", s.ReadInterval, "how often the CIB and the primary are read, at least")
@@ -74,8 +99,14 @@ func (s *settings) load(cmd *cobra.Command) error {
 			given[f.Name] = f.Value.String()
 		}
 	})
+	if err := s.forInstance(given["config"] != ""); err != nil {
+		return err
+	}
 	if err := s.readFile(given["config"] != ""); err != nil {
 		return err
+	}
+	if s.Instance != "" && s.Resource != s.Instance {
+		return fmt.Errorf("%s sets resource: %s, but the instance is for %s: take it out there", s.Config, s.Resource, s.Instance)
 	}
 	for name, value := range given {
 		if err := cmd.Flags().Set(name, value); err != nil {
@@ -90,6 +121,27 @@ func (s *settings) load(cmd *cobra.Command) error {
 		s.Node = host
 	}
 	return s.check()
+}
+
+// instanceName is what can be a part of a unit's name and of a path. Ids of the CIB are of these characters.
+var instanceName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+
+// forInstance are the defaults for one database of several: nothing is shared with the others.
+func (s *settings) forInstance(configGiven bool) error {
+	name := s.Instance
+	if name == "" {
+		return nil
+	}
+	if !instanceName.MatchString(name) {
+		return fmt.Errorf("instance %q: it is the id of the database's primitive, of letters, digits, '_', '.' and '-'", name)
+	}
+	if !configGiven {
+		s.Config = filepath.Join(configDir, name+".yaml")
+	}
+	s.Resource = name
+	s.Socket = filepath.Join(runDir, name, socketName)
+	s.StateDir = filepath.Join(stateDir, name)
+	return nil
 }
 
 // readFile decodes the file strictly. Only the default file may be missing.

@@ -42,8 +42,7 @@ Exit status: 0 healthy, 3 degraded, 1 no daemon answers, 64 wrong usage.`,
 			return showStatus(cmd.Context(), screenOf(cmd.OutOrStdout()), s.Socket, output)
 		}),
 	}
-	cmd.Flags().StringVar(&s.Config, "config", s.Config, "file with settings; the default one may be missing")
-	cmd.Flags().StringVar(&s.Socket, "socket", s.Socket, "unix socket of the daemon")
+	s.askFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&watch, "watch", false, "print again every two seconds, in place on a terminal, until Ctrl-C")
 	outputFlag(cmd, &output, "table", "wide", "json")
 	return cmd

@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	unit = "pgrex.service"
+	unitName = "pgrex"
 	// partLimit is how long one command may take, and partBytes how much it may print: a host in trouble is slow.
 	partLimit = 30 * time.Second
 	partBytes = 8 << 20
@@ -48,7 +48,7 @@ Exit status: 0 the archive has everything, 3 something is missing, 1 no archive 
 		RunE:    runE(func(cmd *cobra.Command) error { return support(cmd, s, file) }),
 	}
 	s.observeFlags(cmd.Flags())
-	cmd.Flags().StringVar(&s.Socket, "socket", s.Socket, "unix socket of the daemon")
+	s.socketFlag(cmd.Flags())
 	cmd.Flags().StringVarP(&file, "file", "f", "", "a new file for the archive (default: pgrex-support-HOST-TIME.tar.gz here)")
 	return cmd
 }
@@ -92,7 +92,7 @@ func support(cmd *cobra.Command, s *settings, file string) error {
 	if problem != nil {
 		missing = append(missing, "settings: "+redact(oneLine(problem)))
 	}
-	for _, p := range parts(ownerCommand(cmd.Context(), program), given, settingsFile) {
+	for _, p := range parts(ownerCommand(cmd.Context(), program, unitOf(given["instance"])), given, settingsFile) {
 		text, err := collect(cmd.Context(), p)
 		if cmd.Context().Err() != nil {
 			return cmd.Context().Err()
@@ -129,8 +129,9 @@ func parts(pgrex []string, given map[string]string, settingsFile string) []part 
 		}
 		return part{file: file, answers: answers, redact: redact, command: command}
 	}
-	look := []string{"config", "node", "resource", "pg-data", "pg-socket-dir", "pg-port", "pg-user", "pg-database"}
-	daemon := []string{"config", "socket"}
+	unit := unitOf(given["instance"])
+	look := []string{"instance", "config", "state-dir", "node", "resource", "pg-data", "pg-socket-dir", "pg-port", "pg-user", "pg-database"}
+	daemon := []string{"instance", "config", "socket"}
 	degraded := []int{exitDegraded}
 	return []part{
 		own("version.txt", nil, look, redact, "version"),
@@ -162,13 +163,13 @@ var notInNames = regexp.MustCompile(`[^\w.-]+`)
 // givenFlags are the flags of the command line. Paths are absolute, because the commands are run in another folder.
 func givenFlags(cmd *cobra.Command) (map[string]string, error) {
 	given := map[string]string{}
-	for _, name := range []string{"config", "socket", "node", "resource", "pg-data", "pg-socket-dir", "pg-port", "pg-user", "pg-database"} {
+	for _, name := range []string{"instance", "config", "socket", "state-dir", "node", "resource", "pg-data", "pg-socket-dir", "pg-port", "pg-user", "pg-database"} {
 		f := cmd.Flag(name)
 		if !f.Changed {
 			continue
 		}
 		value := f.Value.String()
-		if slices.Contains([]string{"config", "socket", "pg-data", "pg-socket-dir"}, name) {
+		if slices.Contains([]string{"config", "socket", "state-dir", "pg-data", "pg-socket-dir"}, name) {
 			path, err := filepath.Abs(value)
 			if err != nil {
 				return nil, err
@@ -180,19 +181,27 @@ func givenFlags(cmd *cobra.Command) (map[string]string, error) {
 	return given, nil
 }
 
+// unitOf is the daemon's unit, of one of several databases or of the only one ("").
+func unitOf(instance string) string {
+	if instance == "" {
+		return unitName + ".service"
+	}
+	return unitName + "@" + instance + ".service"
+}
+
 // ownerCommand is how to call pgrex itself: for root, as the user and group of the daemon's unit.
-func ownerCommand(ctx context.Context, program string) []string {
+func ownerCommand(ctx context.Context, program, unit string) []string {
 	if os.Geteuid() != 0 {
 		return []string{program}
 	}
-	unitOf := func(property, otherwise string) string {
+	propertyOf := func(property, otherwise string) string {
 		said, err := collect(ctx, part{command: []string{"systemctl", "show", "--value", "--property=" + property, unit}, redact: redact})
 		if err != nil {
 			said = "" // no systemd, or no unit
 		}
 		return cmp.Or(strings.TrimSpace(said), otherwise)
 	}
-	return []string{"runuser", "-u", unitOf("User", "postgres"), "-g", unitOf("Group", "haclient"), "--", program}
+	return []string{"runuser", "-u", propertyOf("User", "postgres"), "-g", propertyOf("Group", "haclient"), "--", program}
 }
 
 // collect runs a part's command, and returns its output with everything hidden that looks like a secret. A command

@@ -45,8 +45,7 @@ Exit status: 0 also when the budget does not last, 1 when it cannot be told, 64 
 			return printProspect(cmd.OutOrStdout(), status, prospect)
 		}),
 	}
-	cmd.Flags().StringVar(&s.Config, "config", s.Config, "file with settings; the default one may be missing")
-	cmd.Flags().StringVar(&s.Socket, "socket", s.Socket, "unix socket of the daemon")
+	s.askFlags(cmd.Flags())
 	cmd.Flags().StringVar(&down, "down", "", "the host that is away")
 	cmd.Flags().DurationVar(&away, "for", 0, "how long, such as 90m or 3h")
 	for _, name := range []string{"down", "for"} {

@@ -16,10 +16,8 @@ import (
 // blocking are the findings with which no operation may act for this host. blockingPolicy are those with which none
 // may rely on slots.
 var (
-	blocking       = []model.Code{model.CodeClusterUnknown, model.CodeNodeDiffers}
-	blockingPolicy = []model.Code{
-		model.CodeInvalidPolicy, model.CodeAmbiguousParameter, model.CodeNotReplicated, model.CodeNotMember,
-	}
+	blocking       = []model.Code{model.CodeClusterUnknown, model.CodeNodeDiffers, model.CodeAmbiguousParameter}
+	blockingPolicy = []model.Code{model.CodeInvalidPolicy, model.CodeNotReplicated, model.CodeNotMember}
 )
 
 // demand is what an operation needs beside a cluster that says who is who.

@@ -21,10 +21,10 @@ type spaceAnswer struct {
 // was observed is good without it.
 func (s *Server) observeWAL(ctx context.Context, i *model.Instance) error {
 	var folder string
-	var document []byte
+	var document, archive []byte
 	space, budget := &model.WALSpace{}, &model.Budget{}
 	err := s.query(ctx, func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, sqlWAL).Scan(&folder, &space.WAL, &document)
+		return conn.QueryRow(ctx, sqlWAL).Scan(&folder, &space.WAL, &document, &archive)
 	})
 	if err != nil {
 		return s.unanswered(err, "read the settings of WAL")
@@ -33,6 +33,12 @@ func (s *Server) observeWAL(ctx context.Context, i *model.Instance) error {
 		return fmt.Errorf("read what limits WAL: %w", err)
 	}
 	i.Budget = budget
+	if archive != nil {
+		i.Archive = &model.Archive{}
+		if err := json.Unmarshal(archive, i.Archive); err != nil {
+			return fmt.Errorf("read how archiving goes: %w", err)
+		}
+	}
 	answer := s.fileSystem(ctx, filepath.Join(folder, "pg_wal"))
 	if answer.err != nil {
 		return fmt.Errorf("read the file system of pg_wal: %w", answer.err)

@@ -34,8 +34,9 @@ SELECT pg_catalog.jsonb_build_object(
   'primary_slot_name', pg_catalog.current_setting('primary_slot_name', true),
   'idle_replication_slot_timeout',
     extract(epoch FROM coalesce(pg_catalog.current_setting('idle_replication_slot_timeout', true), '0')::interval),
-  'synchronized_standby_slots', pg_catalog.regexp_split_to_array(
-    nullif(pg_catalog.current_setting('synchronized_standby_slots', true), ''), '\s*,\s*'),
+  'synchronized_standby_slots', pg_catalog.regexp_split_to_array(nullif(pg_catalog.lower(pg_catalog.translate(
+    pg_catalog.current_setting('synchronized_standby_slots', true), '" ', '')), ''), ','),
+  'sync_replication_slots', coalesce(pg_catalog.current_setting('sync_replication_slots', true) = 'on', false),
   'slots', (
     SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
       'name', slot.slot_name, 'type', slot.slot_type, 'temporary', slot.temporary,
@@ -43,6 +44,7 @@ SELECT pg_catalog.jsonb_build_object(
       'xmin', slot.xmin::text::bigint, 'xmin_age', pg_catalog.age(slot.xmin), 'catalog_xmin', slot.catalog_xmin::text::bigint,
       'restart_lsn', slot.restart_lsn, 'wal_status', pg_catalog.to_jsonb(slot) ->> 'wal_status',
       'invalidation_reason', pg_catalog.to_jsonb(slot) ->> 'invalidation_reason',
+      'failover', pg_catalog.to_jsonb(slot) -> 'failover', 'synced', pg_catalog.to_jsonb(slot) -> 'synced',
       'idle', extract(epoch FROM pg_catalog.now() - (pg_catalog.to_jsonb(slot) ->> 'inactive_since')::timestamptz)) ORDER BY slot.slot_name), '[]')
     FROM pg_catalog.pg_replication_slots AS slot),
   'wal_receiver', (
@@ -65,7 +67,8 @@ FROM pg_catalog.pg_control_system() AS system, pg_catalog.pg_control_checkpoint(
 
 // sqlWAL is what only a member of pg_monitor, or a superuser, may read: where the WAL is, how much there is, and what limits
 // it, the latter as the JSON form of model.Budget. pg_file_settings shows what the files say, whether it counts or not; the
-// last line of a name is the one that would.
+// last line of a name is the one that would. Last comes the JSON form of model.Archive, NULL where no archiver runs: a
+// segment waits while its .ready is there.
 const sqlWAL = `
 WITH written AS (
   SELECT setting, sourcefile, sourceline, seqno, sourcefile LIKE '%/postgresql.auto.conf' AS auto
@@ -80,7 +83,16 @@ SELECT pg_catalog.current_setting('data_directory'),
     'command_line', (SELECT source = 'command line' FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size'),
     'auto_conf', EXISTS (SELECT FROM written WHERE auto),
     'pinned', (SELECT setting FROM pinned),
-    'pinned_at', (SELECT pg_catalog.format('%s line %s', sourcefile, sourceline) FROM pinned))`
+    'pinned_at', (SELECT pg_catalog.format('%s line %s', sourcefile, sourceline) FROM pinned)),
+  CASE WHEN pg_catalog.current_setting('archive_mode') = 'always'
+    OR pg_catalog.current_setting('archive_mode') = 'on' AND NOT pg_catalog.pg_is_in_recovery()
+  THEN (SELECT pg_catalog.jsonb_build_object(
+    'waiting', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_ls_archive_statusdir() WHERE name ~ '^[0-9A-F]{24}\.ready$')
+      * pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')),
+    'failing', coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false),
+    'failed_wal', coalesce(last_failed_wal, ''),
+    'since', extract(epoch FROM pg_catalog.now() - coalesce(last_archived_time, stats_reset)))
+    FROM pg_catalog.pg_stat_archiver) END`
 
 // sqlGuard is what every step asserts: the system, the role and the timeline it was planned on ($1 to $3).
 const sqlGuard = `

@@ -51,7 +51,7 @@ func TestPackage(t *testing.T) {
 		standby := s.others(primary)[0]
 		clean := map[string]string{}
 		for _, host := range s.lab.Hosts() {
-			s.onRoot(host, "rm "+pgrex+" "+unitFile) // what stories begin with
+			s.onRoot(host, "rm "+pgrex+" "+unitFolder+"pgrex*.service") // what stories begin with
 			clean[host] = s.files(host)
 		}
 		s.chapter("installed", func(s *story) {
@@ -178,14 +178,14 @@ func (s *story) installedAgain(primary, standby, deb string) {
 
 // handMade: a unit that was copied by hand hides the package's; the package says so.
 func (s *story) handMade(host, deb string) {
-	s.onRoot(host, "cp "+unitFile+" /etc/systemd/system/pgrex.service; systemctl daemon-reload; systemctl --quiet reenable pgrex") // as it was
+	s.onRoot(host, "cp "+unitFolder+"pgrex.service /etc/systemd/system/pgrex.service; systemctl daemon-reload; systemctl --quiet reenable pgrex") // as it was
 	if said := s.aptInstall(host, deb); !strings.Contains(said, "hides the package's unit") {
 		s.t.Errorf("it does not warn of /etc/systemd/system/pgrex.service: %s", said)
 	}
 	s.onRoot(host, "rm -f /etc/systemd/system/pgrex.service /usr/local/bin/pgrex && systemctl daemon-reload && systemctl --quiet reenable pgrex && "+
 		"systemctl restart pgrex")
 	s.awaitActive(host)
-	if link := s.onRoot(host, "readlink -e /etc/systemd/system/multi-user.target.wants/pgrex.service"); link != unitFile {
+	if link := s.onRoot(host, "readlink -e /etc/systemd/system/multi-user.target.wants/pgrex.service"); link != unitFolder+"pgrex.service" {
 		s.t.Errorf("enabled is %s, not the package's unit", link)
 	}
 }

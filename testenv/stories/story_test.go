@@ -25,9 +25,9 @@ import (
 const (
 	// pgrex is the program under test on a lab host, built with the race detector.
 	pgrex = "/usr/bin/pgrex"
-	// unitFile is its unit on a lab host, and dropIn what a story changes of it.
-	unitFile = "/usr/lib/systemd/system/pgrex.service"
-	dropIn   = "/etc/systemd/system/pgrex.service.d/story.conf"
+	// unitFolder has its unit on a lab host, and dropIn is what a story changes of it.
+	unitFolder = "/usr/lib/systemd/system/"
+	dropIn     = "/etc/systemd/system/pgrex.service.d/story.conf"
 )
 
 // built is the program under test on this machine.
@@ -165,7 +165,9 @@ func tell(t *testing.T, config testenv.Config) *story {
 func (s *story) install(host string) {
 	s.t.Helper()
 	s.must(s.lab.CopyIn(s.ctx, host, built, pgrex, 0o755))
-	s.must(s.lab.CopyIn(s.ctx, host, "../../hack/systemd/pgrex.service", unitFile, 0o644))
+	for _, unit := range []string{"pgrex.service", "pgrex@.service"} {
+		s.must(s.lab.CopyIn(s.ctx, host, "../../hack/systemd/"+unit, unitFolder+unit, 0o644))
+	}
 }
 
 // noRaces fails the story if the race detector has found something in a daemon.

@@ -1,0 +1,92 @@
+package controller
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// A daemon that is started again knows the newest CIB that it has seen, and how fast WAL comes.
+func TestRestartForgetsNothing(t *testing.T) {
+	w := newWorld()
+	w.stateDir = t.TempDir()
+	live(t, w, false, func() {
+		for range 120 {
+			w.instance.Current += 1 << 20
+			w.pass(time.Second)
+		}
+		if w.status.WAL.RateUsual == nil {
+			t.Fatal("no rate is known after two minutes")
+		}
+	})
+	w.cluster.Version.Epoch = 9
+	live(t, w, false, func() {
+		if !w.holds(model.CodeCIBStale) {
+			t.Errorf("an older CIB is believed after a restart: %v", w.status.Conditions)
+		}
+		if rate := w.status.WAL.RateUsual; rate == nil || *rate < 1<<19 {
+			t.Errorf("the rate of WAL is not known after a restart: %v", rate)
+		}
+	})
+	if w.said("state not kept") > 0 {
+		t.Error("the state could not be kept")
+	}
+}
+
+func (w *world) holds(code model.Code) bool {
+	return slices.ContainsFunc(w.status.Conditions, func(c Condition) bool { return c.Code == code })
+}
+
+// Another cluster's CIBs have versions of their own, and another database's WAL comes at another rate.
+func TestStateIsOfOneClusterAndDatabase(t *testing.T) {
+	w := newWorld()
+	w.stateDir = t.TempDir()
+	w.cluster.Properties = map[string]string{"cluster-name": "rex"}
+	live(t, w, false, func() {
+		for range 60 {
+			w.instance.Current += 1 << 20
+			w.pass(time.Second)
+		}
+	})
+	w.cluster.Properties = map[string]string{"cluster-name": "other"}
+	w.cluster.Version.Epoch, w.instance.SystemID = 2, "8"
+	live(t, w, false, func() {
+		if w.holds(model.CodeCIBStale) || w.status.WAL.RateUsual != nil {
+			t.Errorf("another cluster is judged by the one before: %v, %v", w.status.Conditions, w.status.WAL.RateUsual)
+		}
+	})
+}
+
+// Half a file, one of a later version, and a folder that cannot be written are said, and stop nothing.
+func TestStateThatIsOfNoUse(t *testing.T) {
+	for name, text := range map[string]string{"half": `{"pgrex_state":1,"newest_v`, "later": `{"pgrex_state":2}`, "unknown": `{"pgrex_state":1,"x":0}`} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			w.stateDir = t.TempDir()
+			file := filepath.Join(w.stateDir, stateName)
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			live(t, w, false, func() {
+				if !w.status.Healthy || w.said("read what was known before the start") != 1 {
+					t.Errorf("%q, said %q", w.status.Summary, w.log)
+				}
+			})
+			if _, err := LoadState(w.stateDir); err != nil {
+				t.Errorf("it was not replaced: %v", err)
+			}
+		})
+	}
+	w := newWorld()
+	w.stateDir = filepath.Join(t.TempDir(), "missing")
+	live(t, w, false, func() {
+		w.pass(time.Hour)
+		if !w.status.Healthy || w.said("state not kept") != 1 {
+			t.Errorf("%q, said %d times that the state is not kept", w.status.Summary, w.said("state not kept"))
+		}
+	})
+}
