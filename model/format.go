@@ -55,20 +55,22 @@ func (p Plan) MarshalJSON() ([]byte, error) {
 	return json.Marshal(doc)
 }
 
-// String writes a plan for people to review, a line each: what is done and why, then what is found. It ends in a
-// newline.
+// String writes a plan for people to review, a line each: what is done and why, then what is found. Its values are made
+// Printable. It ends in a newline.
 func (p Plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s is %s: %s, %s\n", p.Host, p.Standing, count(len(p.Steps), "step"), count(len(p.Findings), "finding"))
+	line := func(format string, args ...any) { b.WriteString(Line(format, args...) + "\n") }
+	line("%s is %s: %s, %s", p.Host, p.Standing, count(len(p.Steps), "step"), count(len(p.Findings), "finding"))
 	for i, s := range p.Steps {
-		fmt.Fprintf(&b, "  %d. %s %s\n     because %s\n", i+1, s.Kind(), s.Text(), s.Why().Text)
+		line("  %d. %s %s", i+1, s.Kind(), s.Text())
+		line("     because %s", s.Why().Text)
 	}
 	for _, f := range p.Findings {
-		fmt.Fprintf(&b, "  %s %s", f.Severity, f.Code)
+		subject := ""
 		if f.Subject != "" {
-			fmt.Fprintf(&b, " (%s)", f.Subject)
+			subject = " (" + f.Subject + ")"
 		}
-		fmt.Fprintf(&b, ": %s\n", f.Text)
+		line("  %s %s%s: %s", f.Severity, f.Code, subject, f.Text)
 	}
 	return b.String()
 }

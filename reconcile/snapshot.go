@@ -33,7 +33,7 @@ func (s Snapshot) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode snapshot: %w", err)
 	}
-	return append(data, '\n'), nil
+	return append(model.PrintableJSON(data), '\n'), nil
 }
 
 // withoutOthers is an input without what is others'. It gives the same plan.
