@@ -23,8 +23,10 @@ func TestSystemd(t *testing.T) {
 	s.Status("primary; all is as it should be") // said once
 	s.Alive()
 	s.Status("standby")
+	s.Status("standby; UpstreamUnknown: a\nMAINPID=1\r\nWATCHDOG=trigger\u0085b\x1b[m\xff") // a text of a server's
 	s.Stopping()
-	for _, want := range []string{"READY=1", "STATUS=primary; all is as it should be", "WATCHDOG=1", "STATUS=standby", "STOPPING=1"} {
+	for _, want := range []string{"READY=1", "STATUS=primary; all is as it should be", "WATCHDOG=1", "STATUS=standby",
+		"STATUS=standby; UpstreamUnknown: a MAINPID=1  WATCHDOG=trigger b\uFFFD[m\uFFFD", "STOPPING=1"} {
 		buffer := make([]byte, 256)
 		if err := socket.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 			t.Fatal(err)
