@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pgrex/pgrex/model"
 )
 
 // rootSpace is the room that making a root takes at the most, in bytes.
@@ -148,7 +150,7 @@ func (s System) clear() error {
 // make makes the root. The caller has it alone, and so nobody uses what is there.
 func (s System) make(ctx context.Context, out io.Writer, why error) error {
 	begin := time.Now()
-	fmt.Fprintf(out, "making the root of %s in %s: %v\n", s.Name, s.Root(), why)
+	fmt.Fprintln(out, model.Line("making the root of %s in %s: %v", s.Name, s.Root(), why))
 	if err := s.clear(); err != nil {
 		return err
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/pgrex/pgrex/model"
 )
 
 // bootLimit bounds a boot whose caller set no deadline.
@@ -89,7 +91,7 @@ type boot struct {
 }
 
 func (b *boot) sayf(format string, arguments ...any) {
-	fmt.Fprintf(b.config.Output, "%6.1f s  %s\n", time.Since(b.begin).Seconds(), fmt.Sprintf(format, arguments...))
+	fmt.Fprintln(b.config.Output, model.Line("%6.1f s  ", time.Since(b.begin).Seconds())+model.Line(format, arguments...))
 }
 
 // run goes through the stages. The lab that it gives with an error has to be taken down.

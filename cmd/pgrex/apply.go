@@ -7,6 +7,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller"
 )
 
@@ -46,7 +47,7 @@ func apply(cmd *cobra.Command, s *settings, output string) error {
 	if err != nil {
 		return err
 	}
-	if err := printPlan(cmd.OutOrStdout(), plan, output); err != nil {
+	if err := printPlan(printer.Out(cmd), plan, output); err != nil {
 		return err
 	}
 	if len(plan.Steps) == 0 {

@@ -62,7 +62,9 @@ func names(ask func(context.Context, *cobra.Command) []string) cobra.CompletionF
 		select {
 		case names := <-answer:
 			for _, name := range names {
-				found = append(found, before+name)
+				if model.Printable(name) == name { // another one would have to be typed otherwise than it is shown
+					found = append(found, before+name)
+				}
 			}
 		case <-ctx.Done():
 		}

@@ -3,10 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
@@ -59,7 +59,7 @@ func diagnose(cmd *cobra.Command, s *settings, output string) error {
 		return err
 	}
 	found := diagnosisOf(who, values)
-	if err := printDiagnosis(cmd.OutOrStdout(), found, output); err != nil {
+	if err := printDiagnosis(printer.Out(cmd), found, output); err != nil {
 		return err
 	}
 	for _, f := range found.Findings {
@@ -80,16 +80,16 @@ func diagnosisOf(who reconcile.Who, settings reconcile.Settings) diagnosis {
 	return diagnosis{controller.VersionsOf(who), append([]model.Finding{}, reconcile.Diagnose(who, settings)...)}
 }
 
-func printDiagnosis(w io.Writer, d diagnosis, output string) error {
+func printDiagnosis(out *printer.Printer, d diagnosis, output string) error {
 	if output == "json" {
-		return printJSON(w, d)
+		return out.JSON(d)
 	}
-	printVersions(w, d.Versions)
+	printVersions(out, d.Versions)
 	for _, f := range d.Findings {
-		fmt.Fprintf(w, "%s %s (%s): %s\n", f.Severity, f.Code, f.Subject, f.Text)
+		out.Line("%s %s (%s): %s", f.Severity, f.Code, f.Subject, f.Text)
 	}
 	if len(d.Findings) == 0 {
-		fmt.Fprintln(w, "nothing to mend")
+		out.Line("nothing to mend")
 	}
-	return nil
+	return out.Err()
 }

@@ -2,14 +2,13 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/model"
 )
 
@@ -61,9 +60,9 @@ Exit status: 0 printed, 1 the CIB could not be read, 64 wrong usage.`,
 				return err
 			}
 			if output == "json" {
-				return printJSON(cmd.OutOrStdout(), inspectedOf(cluster))
+				return printer.Out(cmd).JSON(inspectedOf(cluster))
 			}
-			return printCluster(cmd.OutOrStdout(), inspectedOf(cluster))
+			return printCluster(printer.Out(cmd), inspectedOf(cluster))
 		}),
 	}
 	cmd.Flags().StringVar(&file, "cib", "", "CIB to read ('-': standard input) instead of the running cluster's")
@@ -106,24 +105,29 @@ func inspectedOf(c model.Cluster) inspected {
 	return out
 }
 
-func printCluster(w io.Writer, c inspected) error {
-	fmt.Fprintf(w, "CIB %d.%d.%d, quorum: %s, DC: %s%s\n\n", c.Version.AdminEpoch, c.Version.Epoch, c.Version.NumUpdates,
+func printCluster(out *printer.Printer, c inspected) error {
+	out.Line("CIB %d.%d.%d, quorum: %s, DC: %s%s", c.Version.AdminEpoch, c.Version.Epoch, c.Version.NumUpdates,
 		yesNo(c.Quorate), orDash(c.DC), when(c.Maintenance, ", in maintenance-mode"))
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "NODE\tID\tSTATE")
+	var nodes printer.Table
+	nodes.Text("NODE", "ID", "STATE")
 	for _, n := range c.Nodes {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", n.Name, n.ID, nodeState(n))
+		nodes.Text(n.Name, n.ID, nodeState(n))
 	}
+	out.Line("")
+	out.Table(nodes)
 	for _, clone := range c.Clones {
-		fmt.Fprintf(t, "\n%s\t%s\t%s%s\n", clone.ID, clone.Primitive, clone.Agent, when(!clone.Managed, " (unmanaged)"))
+		var roles printer.Table
+		roles.Text(clone.ID, clone.Primitive, clone.Agent+when(!clone.Managed, " (unmanaged)"))
 		for _, n := range c.Nodes {
 			role, why := clone.Roles[n.Name], clone.Unsettled[n.Name]
 			if role != "" || why != "" {
-				fmt.Fprintf(t, "  %s\t%s%s\n", n.Name, orDash(string(role)), when(why != "", " ("+string(why)+")"))
+				roles.Text("  "+n.Name, orDash(string(role))+when(why != "", " ("+string(why)+")"))
 			}
 		}
+		out.Line("")
+		out.Table(roles)
 	}
-	return t.Flush()
+	return out.Err()
 }
 
 func nodeState(n inspectedNode) string {

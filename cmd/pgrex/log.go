@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/model"
 )
@@ -20,10 +21,11 @@ import (
 // journal, with a priority that journalctl knows and without the time, which the journal adds.
 func newLogHandler(level slog.Level) slog.Handler {
 	options := &slog.HandlerOptions{Level: level}
+	out := printer.Errors().Writer() // slog quotes what has a line break in it, and leaves DEL as it is
 	if !toJournal(os.Stderr, os.Getenv("JOURNAL_STREAM")) {
-		return slog.NewTextHandler(os.Stderr, options)
+		return slog.NewTextHandler(out, options)
 	}
-	return newJournalHandler(os.Stderr, options)
+	return newJournalHandler(out, options)
 }
 
 // toJournal reports whether a file is the stream that systemd connected to the journal: $JOURNAL_STREAM names its

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/model"
 )
@@ -19,19 +20,22 @@ import (
 // TestJournalLines: each line carries its priority and no time; a finding's is its severity.
 func TestJournalLines(t *testing.T) {
 	var out strings.Builder
-	log := logr.FromSlogHandler(newJournalHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})).WithValues("node", "pm01")
+	lines := printer.To(&out).Writer()
+	log := logr.FromSlogHandler(newJournalHandler(lines, &slog.HandlerOptions{Level: slog.LevelDebug})).WithValues("node", "pm01")
 	log.Info("pgrex starts", "version", "1")
 	log.V(1).Info("pass")
 	log.Info("condition began", "code", "X", controller.KeySeverity, model.Warning)
 	log.Info("condition began", "code", "Y", controller.KeySeverity, model.Critical)
 	log.Info("condition began", "code", "Z", controller.KeySeverity, model.Info)
 	log.Error(errors.New("two\nlines"), "step failed")
+	log.Info("pass", "text", "a\r\n<2>msg=forged\u0085\u2028\x1b[31m\u009b\u202e", "code", "\x7f", "node\n<2>", model.Code("\u009b")) // trap 44
 	const want = `<6>msg="pgrex starts" node=pm01 version=1
 <7>msg=pass node=pm01
 <4>msg="condition began" node=pm01 code=X severity=warning
 <2>msg="condition began" node=pm01 code=Y severity=critical
 <6>msg="condition began" node=pm01 code=Z severity=info
 <3>msg="step failed" node=pm01 err="two\nlines"
+<6>msg=pass node=pm01 text="a\r\n<2>msg=forged\u0085\u2028\x1b[31m\u009b\u202e" code=` + "\uFFFD" + ` "node\n<2>"="\u009b"
 `
 	if out.String() != want {
 		t.Errorf("the lines are\n%s\nnot\n%s", out.String(), want)

@@ -7,6 +7,10 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/cmd/printer"
 )
 
 // Exit statuses, as in sysexits.h where it has one.
@@ -35,6 +39,11 @@ func Main() int {
 	ctx, stop := interruptible()
 	defer stop()
 	cmd, err := rootCommand().ExecuteContextC(ctx)
+	return exitStatus(printer.Errors(), cmd, err)
+}
+
+// exitStatus is that of a command's error, which it prints.
+func exitStatus(out *printer.Printer, cmd *cobra.Command, err error) int {
 	if err == nil {
 		return 0
 	}
@@ -42,10 +51,10 @@ func Main() int {
 		return int(status)
 	}
 	if _, ok := errors.AsType[commandError](err); ok {
-		fmt.Fprintln(os.Stderr, "pgrex:", oneLine(err))
+		out.Error("pgrex", err, "")
 		return exitError
 	}
-	fmt.Fprintln(os.Stderr, "pgrex:", oneLine(err)+"; see '"+cmd.CommandPath()+" --help'")
+	out.Error("pgrex", err, "; see '"+cmd.CommandPath()+" --help'")
 	return exitUsage
 }
 

@@ -1,10 +1,9 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller/operation"
 )
 
@@ -31,7 +30,7 @@ func pausing(name string, paused bool, short, long string) *cobra.Command {
 			}
 			o := s.observer()
 			defer o.Close()
-			report := func(line string) { fmt.Fprintln(cmd.OutOrStdout(), line) }
+			report := printer.Out(cmd).Report
 			steps, err := operation.Pause(cmd.Context(), o, paused)
 			switch {
 			case err != nil:

@@ -1,12 +1,12 @@
 package main
 
 import (
-	"fmt"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller/operation"
 )
 
@@ -20,7 +20,7 @@ func (a *asking) flags(cmd *cobra.Command) {
 
 // perform shows an operation's steps, asks, and does them. The last line is what is so then.
 func (a *asking) perform(cmd *cobra.Command, work operation.Work, done string) error {
-	report := func(line string) { fmt.Fprintln(cmd.OutOrStdout(), line) }
+	report := printer.Out(cmd).Report
 	for _, line := range work.Says {
 		report(line)
 	}

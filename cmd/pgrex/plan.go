@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -9,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
 )
@@ -38,7 +38,7 @@ pause), 1 no plan could be made, 64 wrong usage.`,
 			if err != nil {
 				return err
 			}
-			if err := printPlan(cmd.OutOrStdout(), plan, output); err != nil {
+			if err := printPlan(printer.Out(cmd), plan, output); err != nil {
 				return err
 			}
 			return planStatus(who, plan)
@@ -80,18 +80,12 @@ func planInput(cmd *cobra.Command, s *settings, snapshot string) (reconcile.Who,
 	return reconcile.Resolve(doc.Input)
 }
 
-func printPlan(w io.Writer, plan model.Plan, output string) error {
+func printPlan(out *printer.Printer, plan model.Plan, output string) error {
 	if output == "json" {
-		return printJSON(w, plan)
+		return out.JSON(plan)
 	}
-	_, err := io.WriteString(w, plan.String())
-	return err
-}
-
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	out.Lines(plan.String())
+	return out.Err()
 }
 
 // choiceFlag is a string flag that takes certain words only.

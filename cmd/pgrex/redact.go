@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/pgrex/pgrex/model"
 )
 
 // hidden stands where a secret was.
@@ -190,7 +192,7 @@ func redactJSON(text string) string {
 	if err := e.Encode(redactIn(document, false)); err != nil {
 		return redact(text)
 	}
-	return b.String()
+	return string(model.PrintableJSON([]byte(b.String())))
 }
 
 // byHost are the keys below which the names are hosts', whatever they are called.

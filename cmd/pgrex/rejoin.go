@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/reconcile"
 )
@@ -67,16 +68,16 @@ Exit status: 0 the host streams, 1 it does not, 2 in a dry run something would b
 }
 
 func rejoin(cmd *cobra.Command, s *settings, method string, maxRate uint64, dryRun, yes bool) error {
-	out := &terminal{w: cmd.OutOrStdout()}
-	report := out.report
+	out := printer.Out(cmd)
+	report := out.Report
 	o := s.observer()
 	defer o.Close()
 	r := &operation.Rejoin{
 		Observer: o, MaxRate: maxRate, DryRun: dryRun,
 		Archive: method != string(reconcile.MethodStart) && method != string(reconcile.MethodCopy), Report: report,
 	}
-	if isTerminal(out.w) {
-		r.Redraw = out.redraw
+	if out.Terminal() {
+		r.Redraw = out.Redraw
 	}
 	found, err := r.Look(cmd.Context())
 	if err != nil {
@@ -105,7 +106,7 @@ func rejoin(cmd *cobra.Command, s *settings, method string, maxRate uint64, dryR
 	}
 	err = by(rung.Method)
 	if copied, e := found.Choose(string(reconcile.MethodCopy)); errors.Is(err, operation.ErrNoRewind) && method == "auto" && e == nil {
-		report(oneLine(err))
+		report(printer.OneLine(err))
 		err = by(copied.Method)
 	}
 	if _, ok := errors.AsType[statusError](err); ok || err == nil {
@@ -171,7 +172,7 @@ func confirm(cmd *cobra.Command, yes bool) error {
 	if !isTerminal(os.Stdin) {
 		return errors.New("there is no terminal to ask at: say --yes, or --dry-run")
 	}
-	fmt.Fprint(cmd.OutOrStdout(), "do it? [y/N] ")
+	printer.Out(cmd).Ask("do it? [y/N]")
 	if !consents(cmd.Context(), cmd.InOrStdin()) {
 		return errors.New("nothing was done")
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -42,15 +41,4 @@ func runE(f func(cmd *cobra.Command) error) func(*cobra.Command, []string) error
 		}
 		return commandError{err}
 	}
-}
-
-// oneLine folds an error onto one line. Errors that were joined stand on lines of their own.
-func oneLine(err error) string {
-	var parts []string
-	for line := range strings.Lines(err.Error()) {
-		if part := strings.Join(strings.Fields(line), " "); part != "" {
-			parts = append(parts, part)
-		}
-	}
-	return strings.Join(parts, "; ")
 }

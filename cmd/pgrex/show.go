@@ -5,53 +5,37 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/model"
 )
 
 // printStatus writes a status for people.
-func printStatus(out screen, s controller.Status, wide bool) error {
-	w := &firstError{w: out.w}
-	out.w = w
-	colour := map[bool]string{true: green, false: yellow}[s.Healthy]
-	first := out.wrap(s.Node + ": " + s.Summary)
-	fmt.Fprintln(out.w, out.paint(bold, s.Node+":")+out.paint(colour, first[len(s.Node)+1:]))
-	fmt.Fprintln(out.w, out.paint(dim, out.wrap(fmt.Sprintf("pgrex %s since %s, looked %s ago, read %s ago, %d steps done",
-		s.Version, s.Started.Local().Format(time.DateTime), ago(s.Looked), ago(s.Read), s.StepsDone))))
-	fmt.Fprintln(out.w)
+func printStatus(out *printer.Printer, s controller.Status, wide bool) error {
+	colour := map[bool]printer.Colour{true: printer.Green, false: printer.Yellow}[s.Healthy]
+	out.Titled(s.Node+":", colour, "%s", s.Summary)
+	out.Wrapped(printer.Dim, "pgrex %s since %s, looked %s ago, read %s ago, %d steps done",
+		s.Version, s.Started.Local().Format(time.DateTime), ago(s.Looked), ago(s.Read), s.StepsDone)
+	out.Line("")
 	printMembers(out, s, wide)
 	printForecast(out, s)
-	fmt.Fprintf(out.w, "\nPostgreSQL here is %s%s\n", orDash(string(s.Server.State)), where(s))
+	out.Line("")
+	out.Line("PostgreSQL here is %s%s", orDash(string(s.Server.State)), where(s))
 	printConditions(out, s)
 	if wide {
-		fmt.Fprintln(out.w)
+		out.Line("")
 		printHere(out, s)
 	}
-	return w.err
+	return out.Err()
 }
 
-// firstError keeps the first error of writing, so that not every line needs to be looked after.
-type firstError struct {
-	w interface {
-		Write(p []byte) (int, error)
-	}
-	err error
-}
-
-func (f *firstError) Write(p []byte) (int, error) {
-	if f.err == nil {
-		_, f.err = f.w.Write(p)
-	}
-	return len(p), f.err
-}
-
-func printMembers(out screen, s controller.Status, wide bool) {
-	var t table
+func printMembers(out *printer.Printer, s controller.Status, wide bool) {
+	var t printer.Table
 	head := []string{"HOST", "ROLE", "TL", "LSN", "LAG", "SLOT HOLDS", "TIME LEFT"}
 	if wide {
 		head = append(head, "STATUS", "DATA STATUS")
 	}
-	t.head(head...)
+	t.Head(head...)
 	for _, m := range s.Members {
 		role, colour := roleOf(m)
 		timeline := "-"
@@ -59,32 +43,33 @@ func printMembers(out screen, s controller.Status, wide bool) {
 			timeline = fmt.Sprint(m.Timeline)
 		}
 		holds, left := slotOf(m, slotsKnown(s))
-		row := []cell{{m.Host, plain}, {role, colour}, {timeline, plain}, {lsn(m.LSN), plain}, {lagOf(m), plain}, holds, {left, plain}}
+		row := []printer.Cell{printer.Plain.In(m.Host), colour.In(role), printer.Plain.In(timeline), printer.Plain.In(lsn(m.LSN)),
+			printer.Plain.In(lagOf(m)), holds, printer.Plain.In(left)}
 		if wide {
-			row = append(row, cell{orDash(m.Status), plain}, cell{orDash(m.DataStatus), plain})
+			row = append(row, printer.Plain.In(orDash(m.Status)), printer.Plain.In(orDash(m.DataStatus)))
 		}
-		t.row(row...)
+		t.Row(row...)
 	}
-	out.print(t)
+	out.Table(t)
 	for _, m := range s.Members {
 		if m.Problem != "" {
-			fmt.Fprintln(out.w, out.paint(dim, out.wrap(m.Host+" does not tell: "+m.Problem)))
+			out.Wrapped(printer.Dim, "%s does not tell: %s", m.Host, m.Problem)
 		}
 	}
 }
 
-func roleOf(m controller.Member) (role, colour string) {
+func roleOf(m controller.Member) (role string, colour printer.Colour) {
 	switch {
 	case !m.Online:
-		return "offline", red
+		return "offline", printer.Red
 	case m.Unsettled != "":
-		return string(m.Unsettled), yellow
+		return string(m.Unsettled), printer.Yellow
 	case m.Role == model.RolePromoted:
-		return "primary", bold
+		return "primary", printer.Bold
 	case m.Role == model.RoleUnpromoted:
-		return "standby", plain
+		return "standby", printer.Plain
 	}
-	return orDash(string(m.Role)), yellow
+	return orDash(string(m.Role)), printer.Yellow
 }
 
 func lagOf(m controller.Member) string {
@@ -104,72 +89,73 @@ func slotsKnown(s controller.Status) bool {
 	})
 }
 
-func slotOf(m controller.Member, known bool) (holds cell, left string) {
+func slotOf(m controller.Member, known bool) (holds printer.Cell, left string) {
 	left = "-"
 	switch {
 	case m.Role == model.RolePromoted, !known:
-		return cell{"-", plain}, left
+		return printer.Plain.In("-"), left
 	case m.Slot == nil:
-		return cell{"no slot", yellow}, left
+		return printer.Yellow.In("no slot"), left
 	case !m.Slot.RestartLSN.IsValid():
-		return cell{"nothing", red}, left
+		return printer.Red.In("nothing"), left
 	case m.Slot.TimeLeft != nil:
 		left = model.FormatSeconds(*m.Slot.TimeLeft)
 	}
-	return cell{model.FormatBytes(m.Slot.Retained), plain}, left
+	return printer.Plain.In(model.FormatBytes(m.Slot.Retained)), left
 }
 
-var wayColours = map[model.Way]string{model.WayStream: green, model.WayRewind: yellow, model.WayCopy: red, model.WayUnknown: dim}
+var wayColours = map[model.Way]printer.Colour{
+	model.WayStream: printer.Green, model.WayRewind: printer.Yellow, model.WayCopy: printer.Red, model.WayUnknown: printer.Dim,
+}
 
 // printForecast writes the matrix: a row for each host, a column for each candidate.
-func printForecast(out screen, s controller.Status) {
+func printForecast(out *printer.Printer, s controller.Status) {
 	if len(s.Forecast) == 0 {
 		return
 	}
-	var t table
+	var t printer.Table
 	head := []string{"COMES BACK, IF PROMOTED:"}
 	for _, m := range s.Members {
 		head = append(head, m.Host)
 	}
-	t.head(head...)
+	t.Head(head...)
 	for _, host := range s.Members {
-		row := []cell{{host.Host, plain}}
+		row := []printer.Cell{printer.Plain.In(host.Host)}
 		for _, candidate := range s.Members {
-			c := cell{"-", dim}
+			c := printer.Dim.In("-")
 			for _, f := range s.Forecast {
 				if f.Host == host.Host && f.Candidate == candidate.Host {
-					c = cell{string(f.Way), wayColours[f.Way]}
+					c = wayColours[f.Way].In(string(f.Way))
 				}
 			}
 			row = append(row, c)
 		}
-		t.row(row...)
+		t.Row(row...)
 	}
-	fmt.Fprintln(out.w)
-	out.print(t)
+	out.Line("")
+	out.Table(t)
 }
 
 // printHere writes what is known of this host alone.
-func printHere(out screen, s controller.Status) {
+func printHere(out *printer.Printer, s controller.Status) {
 	if s.WAL.Size != nil && s.WAL.Free != nil && s.WAL.WAL != nil {
-		fmt.Fprintf(out.w, "WAL here: %s in a file system of %s, of which %s are free\n",
+		out.Line("WAL here: %s in a file system of %s, of which %s are free",
 			model.FormatBytes(*s.WAL.WAL), model.FormatBytes(*s.WAL.Size), model.FormatBytes(*s.WAL.Free))
 	}
 	if s.WAL.Budget != nil {
-		fmt.Fprintf(out.w, "slots may hold: %s\n", budgetText(*s.WAL.Budget))
+		out.Line("slots may hold: %s", budgetText(*s.WAL.Budget))
 	}
 	if s.WAL.RateUsual != nil && s.WAL.RatePeak != nil {
-		fmt.Fprintf(out.w, "WAL comes at: %s/s, at most %s/s\n", model.FormatBytes(uint64(*s.WAL.RateUsual)), model.FormatBytes(uint64(*s.WAL.RatePeak)))
+		out.Line("WAL comes at: %s/s, at most %s/s", model.FormatBytes(uint64(*s.WAL.RateUsual)), model.FormatBytes(uint64(*s.WAL.RatePeak)))
 	}
 	if len(s.Slots) > 0 {
-		var t table
-		t.head("SLOT HERE", "FOR", "ATTACHED", "RESTART LSN", "HOLDS", "WAL STATUS")
+		var t printer.Table
+		t.Head("SLOT HERE", "FOR", "ATTACHED", "RESTART LSN", "HOLDS", "WAL STATUS")
 		for _, l := range s.Slots {
-			t.row(cell{l.Name, plain}, cell{orDash(l.Member), plain}, cell{yesNo(l.Active), plain}, cell{lsn(l.RestartLSN), plain},
-				cell{model.FormatBytes(l.Retained), plain}, cell{orDash(l.WALStatus), plain})
+			t.Text(l.Name, orDash(l.Member), yesNo(l.Active), lsn(l.RestartLSN), model.FormatBytes(l.Retained), orDash(l.WALStatus))
 		}
-		fmt.Fprintln(out.w)
-		out.print(t)
+		out.Line("")
+		out.Table(t)
 	}
 	candidate := ""
 	for _, f := range s.Forecast {
@@ -178,9 +164,10 @@ func printHere(out screen, s controller.Status) {
 		}
 		if f.Candidate != candidate {
 			candidate = f.Candidate
-			fmt.Fprintf(out.w, "\nIf %s were promoted, or stays the primary:\n", f.Candidate)
+			out.Line("")
+			out.Line("If %s were promoted, or stays the primary:", f.Candidate)
 		}
-		fmt.Fprintln(out.w, out.wrap(fmt.Sprintf("%s: %s, because %s", f.Host, f.Way, f.Why)))
+		out.Wrapped(printer.Plain, "%s: %s, because %s", f.Host, f.Way, f.Why)
 	}
 }
 
@@ -191,24 +178,26 @@ func budgetText(bytes int64) string {
 	return model.FormatBytes(uint64(bytes))
 }
 
-var severityColours = map[model.Severity]string{model.Critical: red, model.Warning: yellow, model.Info: dim}
+var severityColours = map[model.Severity]printer.Colour{
+	model.Critical: printer.Red, model.Warning: printer.Yellow, model.Info: printer.Dim,
+}
 
 // printConditions writes what is to be done, what failed, and the conditions that hold.
-func printConditions(out screen, s controller.Status) {
+func printConditions(out *printer.Printer, s controller.Status) {
 	if len(s.Planned)+len(s.Failures)+len(s.Conditions) > 0 {
-		fmt.Fprintln(out.w)
+		out.Line("")
 	}
 	for _, step := range s.Planned {
-		fmt.Fprintln(out.w, out.wrap("to do: "+step))
+		out.Wrapped(printer.Plain, "to do: %s", step)
 	}
 	for _, f := range s.Failures {
-		fmt.Fprintln(out.w, out.paint(red, out.wrap("failed: "+f.Step+": "+f.Text)))
+		out.Wrapped(printer.Red, "failed: %s: %s", f.Step, f.Text)
 	}
 	for _, severity := range []model.Severity{model.Critical, model.Warning, model.Info} {
 		for _, c := range s.Conditions {
 			if c.Severity == severity {
-				fmt.Fprintln(out.w, out.paint(severityColours[severity], out.wrap(fmt.Sprintf("%s %s since %s: %s",
-					c.Severity, c.Code, c.Since.Local().Format(time.DateTime), c.Text))))
+				out.Wrapped(severityColours[severity], "%s %s since %s: %s",
+					c.Severity, c.Code, c.Since.Local().Format(time.DateTime), c.Text)
 			}
 		}
 	}

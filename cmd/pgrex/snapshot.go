@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/cmd/printer"
 )
 
 // snapshotMode keeps a snapshot to its owner: it tells the layout of a cluster.
@@ -35,8 +37,9 @@ Exit status: 0 written, 1 not, 64 wrong usage.`,
 				return err
 			}
 			if file == "" {
-				_, err = cmd.OutOrStdout().Write(data)
-				return err
+				out := printer.Out(cmd)
+				out.Lines(string(data))
+				return out.Err()
 			}
 			if err := os.WriteFile(file, data, snapshotMode); err != nil {
 				return fmt.Errorf("write the snapshot: %w", err)

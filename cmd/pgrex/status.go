@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller"
 )
 
@@ -39,7 +36,7 @@ Exit status: 0 healthy, 3 degraded, 1 no daemon answers, 64 wrong usage.`,
 			if watch {
 				return watchStatus(cmd, s.Socket, output)
 			}
-			return showStatus(cmd.Context(), screenOf(cmd.OutOrStdout()), s.Socket, output)
+			return showStatus(cmd.Context(), printer.Out(cmd), s.Socket, output)
 		}),
 	}
 	s.askFlags(cmd.Flags())
@@ -49,15 +46,15 @@ Exit status: 0 healthy, 3 degraded, 1 no daemon answers, 64 wrong usage.`,
 }
 
 // showStatus prints the status once; the error is the exit status of a degraded host.
-func showStatus(ctx context.Context, s screen, socket, output string) error {
+func showStatus(ctx context.Context, out *printer.Printer, socket, output string) error {
 	status, err := controller.FetchStatus(ctx, socket)
 	if err != nil {
 		return err
 	}
 	if output == "json" {
-		err = printJSON(s.w, status)
+		err = out.JSON(status)
 	} else {
-		err = printStatus(s, status, output == "wide")
+		err = printStatus(out, status, output == "wide")
 	}
 	if err == nil && !status.Healthy {
 		return statusError(exitDegraded)
@@ -70,14 +67,13 @@ func watchStatus(cmd *cobra.Command, socket, output string) error {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	for {
-		var page bytes.Buffer
-		s := screenOf(cmd.OutOrStdout())
-		s.w = &page
-		err := showStatus(cmd.Context(), s, socket, output)
+		out := printer.Out(cmd) // the window may have another size by now
+		page := out.Page()
+		err := showStatus(cmd.Context(), page, socket, output)
 		if _, degraded := errors.AsType[statusError](err); err != nil && !degraded && cmd.Context().Err() == nil {
-			fmt.Fprintln(&page, oneLine(err))
+			page.Report(printer.OneLine(err))
 		}
-		if err := redraw(cmd.OutOrStdout(), s, page.String()); err != nil {
+		if err := out.Show(page); err != nil {
 			return err
 		}
 		select {
@@ -86,20 +82,4 @@ func watchStatus(cmd *cobra.Command, socket, output string) error {
 		case <-tick.C:
 		}
 	}
-}
-
-// redraw puts a page in place of the last one; on a file or a pipe it follows that after an empty line.
-func redraw(w io.Writer, s screen, page string) error {
-	if !s.terminal {
-		_, err := io.WriteString(w, page+"\n")
-		return err
-	}
-	lines := strings.Split(strings.TrimRight(page, "\n"), "\n")
-	if room := s.height - 1; room > 1 && len(lines) > room {
-		lines = append(lines[:room-1], fmt.Sprintf("... %d more lines: make the window higher", len(lines)-room+1))
-	}
-	const home, restOfLine, restOfPage = "\x1b[H", "\x1b[K", "\x1b[J"
-	const cutLines, wrapLines = "\x1b[?7l", "\x1b[?7h" // a table that is too wide must not become higher
-	_, err := io.WriteString(w, cutLines+home+strings.Join(lines, restOfLine+"\n")+restOfLine+"\n"+restOfPage+wrapLines)
-	return err
 }

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/cmd/printer"
 )
 
 const (
@@ -90,7 +92,7 @@ func support(cmd *cobra.Command, s *settings, file string) error {
 	defer archive.discard()
 	var missing []string
 	if problem != nil {
-		missing = append(missing, "settings: "+redact(oneLine(problem)))
+		missing = append(missing, "settings: "+redact(printer.OneLine(problem)))
 	}
 	for _, p := range parts(ownerCommand(cmd.Context(), program, unitOf(given["instance"])), given, settingsFile) {
 		text, err := collect(cmd.Context(), p)
@@ -98,7 +100,7 @@ func support(cmd *cobra.Command, s *settings, file string) error {
 			return cmd.Context().Err()
 		}
 		if err != nil {
-			missing = append(missing, p.file+": "+redact(oneLine(err)))
+			missing = append(missing, p.file+": "+redact(printer.OneLine(err)))
 		}
 		archive.add(name+"/"+p.file, text)
 	}
@@ -107,10 +109,11 @@ func support(cmd *cobra.Command, s *settings, file string) error {
 	if err := archive.finish(); err != nil {
 		return err
 	}
+	out := printer.Out(cmd)
 	for _, m := range missing {
-		fmt.Fprintln(cmd.OutOrStdout(), "missing: "+m)
+		out.Line("missing: %s", m)
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "%s: look through it before you hand it on; it has the names and addresses of hosts\n", archive.path)
+	out.Line("%s: look through it before you hand it on; it has the names and addresses of hosts", archive.path)
 	if len(missing) > 0 {
 		return statusError(exitDegraded)
 	}
@@ -221,7 +224,7 @@ func collect(ctx context.Context, p part) (string, error) {
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}
-	text := p.redact(stdout.String())
+	text := printer.PrintableLines(p.redact(stdout.String()))
 	problem := func(format string, args ...any) (string, error) {
 		return text, fmt.Errorf(strings.Join(p.command, " ")+": "+format, args...)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller/operation"
 )
 
@@ -42,7 +43,7 @@ Exit status: 0 the other host is the primary and this one streams from it, 1 it 
 }
 
 func switchOver(cmd *cobra.Command, s *settings, to string, ask *asking) error {
-	report := func(line string) { fmt.Fprintln(cmd.OutOrStdout(), line) }
+	report := printer.Out(cmd).Report
 	o := s.observer()
 	defer o.Close()
 	operate := &operation.Switchover{Observer: o, To: to, Report: report}

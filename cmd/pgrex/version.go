@@ -3,14 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
-	"fmt"
-	"io"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller"
 )
 
@@ -37,10 +36,10 @@ Exit status: 0, 64 wrong usage.`,
 		Args:    cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command) error {
 			_ = s.load(cmd) // what the settings are wrong about is not known
-			out := cmd.OutOrStdout()
-			fmt.Fprintf(out, "pgrex %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			out := printer.Out(cmd)
+			out.Line("pgrex %s %s %s/%s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			printVersions(out, s.versions(cmd.Context()))
-			return nil
+			return out.Err()
 		}),
 	}
 	s.observeFlags(cmd.Flags())
@@ -59,8 +58,9 @@ func (s *settings) versions(ctx context.Context) controller.VersionStatus {
 	return controller.VersionsOf(who)
 }
 
-func printVersions(out io.Writer, v controller.VersionStatus) {
+func printVersions(out *printer.Printer, v controller.VersionStatus) {
 	const unknown = "unknown"
-	fmt.Fprintf(out, "Pacemaker %s\nresource-agents %s\nPostgreSQL %s\n",
-		cmp.Or(v.Pacemaker, unknown), cmp.Or(v.ResourceAgents, unknown), cmp.Or(v.PostgreSQL, unknown))
+	out.Line("Pacemaker %s", cmp.Or(v.Pacemaker, unknown))
+	out.Line("resource-agents %s", cmp.Or(v.ResourceAgents, unknown))
+	out.Line("PostgreSQL %s", cmp.Or(v.PostgreSQL, unknown))
 }

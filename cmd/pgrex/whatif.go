@@ -2,12 +2,12 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
@@ -40,9 +40,9 @@ Exit status: 0 also when the budget does not last, 1 when it cannot be told, 64 
 				return err
 			}
 			if output == "json" {
-				return printJSON(cmd.OutOrStdout(), prospect)
+				return printer.Out(cmd).JSON(prospect)
 			}
-			return printProspect(cmd.OutOrStdout(), status, prospect)
+			return printProspect(printer.Out(cmd), status, prospect)
 		}),
 	}
 	s.askFlags(cmd.Flags())
@@ -85,23 +85,22 @@ func whatIf(s controller.Status, down string, away time.Duration) (reconcile.Pro
 	return reconcile.WhatIf(a)
 }
 
-func printProspect(w io.Writer, s controller.Status, p reconcile.Prospect) error {
-	fmt.Fprintf(w, "If %s is away for %s, %s would hold for it:\n", p.Host, model.FormatSeconds(p.Seconds), s.Node)
-	var t table
-	t.head("", "RATE", "WAL", "BUDGET LASTS", "DISK LASTS")
+func printProspect(out *printer.Printer, s controller.Status, p reconcile.Prospect) error {
+	out.Line("If %s is away for %s, %s would hold for it:", p.Host, model.FormatSeconds(p.Seconds), s.Node)
+	var t printer.Table
+	t.Head("", "RATE", "WAL", "BUDGET LASTS", "DISK LASTS")
 	for _, h := range []struct {
 		name string
 		reconcile.Held
 	}{{"usual", p.Usual}, {"peak", p.Peak}} {
-		t.row(cell{h.name, plain}, cell{model.FormatBytes(uint64(h.Rate)) + "/s", plain}, cell{model.FormatBytes(h.Bytes), plain},
-			cell{lasts(h.BudgetLasts, h.BudgetSeconds), plain}, cell{lasts(h.DiskLasts, nil), plain})
+		t.Text(h.name, model.FormatBytes(uint64(h.Rate))+"/s", model.FormatBytes(h.Bytes), lasts(h.BudgetLasts, h.BudgetSeconds), lasts(h.DiskLasts, nil))
 	}
-	screen{w: w}.print(t)
-	fmt.Fprintf(w, "A budget that lasts at the peak rate, with a quarter to spare: %s=%s\n", model.MetaWALBudget, p.Budget)
+	out.Table(t)
+	out.Line("A budget that lasts at the peak rate, with a quarter to spare: %s=%s", model.MetaWALBudget, p.Budget)
 	if s.Role != model.Primary {
-		fmt.Fprintf(w, "These are the figures of %s, which is %s; ask the primary, too.\n", s.Node, s.Role)
+		out.Line("These are the figures of %s, which is %s; ask the primary, too.", s.Node, s.Role)
 	}
-	return nil
+	return out.Err()
 }
 
 func lasts(yes *bool, seconds *float64) string {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/testenv"
 )
 
@@ -48,7 +49,7 @@ It reports and removes what an earlier lab left in the same folder. Ctrl-C takes
 			if config.WALBytes, err = parseSize(wal); err != nil {
 				return fmt.Errorf("--wal: %w", err)
 			}
-			config.Dir, config.DataBytes, config.Output = a.dir, size, cmd.OutOrStdout()
+			config.Dir, config.DataBytes, config.Output = a.dir, size, printer.Out(cmd).Writer()
 			return up(cmd.Context(), config)
 		},
 	}

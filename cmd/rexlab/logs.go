@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -12,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/testenv"
 )
 
@@ -37,13 +36,14 @@ the log's name in front. The host may be off.`,
 					names = append(names, journal)
 				}
 			}
+			out := printer.Stdout()
 			for _, name := range names {
 				if path {
 					where, err := lab.LogPath(host, name)
 					if err != nil {
 						return err
 					}
-					fmt.Println(where)
+					out.Report(where)
 					continue
 				}
 				text, err := readLog(ctx, lab, host, name)
@@ -53,9 +53,9 @@ the log's name in front. The host may be off.`,
 				if err != nil {
 					return err
 				}
-				printLog(os.Stdout, name, text, len(names) > 1)
+				printLog(out, name, text, len(names) > 1)
 			}
-			return nil
+			return out.Err()
 		}),
 	}
 	cmd.Flags().BoolVar(&path, "path", false, "print where the logs lie on this machine")
@@ -74,11 +74,12 @@ func readLog(ctx context.Context, lab *testenv.Lab, host, name string) (string, 
 	return lab.Journal(ctx, host, name, time.Time{})
 }
 
-func printLog(w io.Writer, name, text string, label bool) {
+func printLog(out *printer.Printer, name, text string, label bool) {
+	if !label {
+		out.Lines(text)
+		return
+	}
 	for line := range strings.Lines(text) {
-		if label {
-			fmt.Fprint(w, name, ": ")
-		}
-		fmt.Fprint(w, line)
+		out.Line("%s: %s", name, strings.TrimSuffix(line, "\n"))
 	}
 }

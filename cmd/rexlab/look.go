@@ -4,13 +4,12 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"syscall"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/testenv"
 )
 
@@ -30,28 +29,27 @@ func (a *app) statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printStatus(os.Stdout, status)
+			return printStatus(printer.Stdout(), status)
 		}),
 	}
 }
 
-func printStatus(out io.Writer, status testenv.Status) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "HOST\tADDRESS\tPOWER\tNETWORK\tMEMBER\tROLE\tSTATUS\tDATA")
+func printStatus(out *printer.Printer, status testenv.Status) error {
+	var t printer.Table
+	t.Text("HOST", "ADDRESS", "POWER", "NETWORK", "MEMBER", "ROLE", "STATUS", "DATA")
 	for _, h := range status.Hosts {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.Name, h.Address, either(h.On, "on", "off"),
-			either(h.Cut, "cut", "up"), dash(h.Member), dash(h.Role), dash(h.Status), dash(h.DataStatus))
+		t.Text(h.Name, h.Address, either(h.On, "on", "off"), either(h.Cut, "cut", "up"),
+			dash(h.Member), dash(h.Role), dash(h.Status), dash(h.DataStatus))
 	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
+	out.Table(t)
+	out.Line("")
 	if status.From == "" {
-		fmt.Fprintln(out, "\nPacemaker answers on no host.")
-		return nil
+		out.Line("Pacemaker answers on no host.")
+		return out.Err()
 	}
-	fmt.Fprintf(out, "\nMEMBER to DATA: what Pacemaker says on %s, %s quorum; the DC is %s. The virtual IP is %s.\n", status.From,
+	out.Line("MEMBER to DATA: what Pacemaker says on %s, %s quorum; the DC is %s. The virtual IP is %s.", status.From,
 		either(status.Quorum, "with", "without"), dash(status.DC), testenv.VIP)
-	return nil
+	return out.Err()
 }
 
 func either(condition bool, yes, no string) string {
@@ -107,8 +105,8 @@ through the virtual IP.`,
 			if arguments[0] == "vip" {
 				run = func(ctx context.Context, _, sql string) (string, error) { return lab.VIPSQL(ctx, sql) }
 			}
-			out, err := run(ctx, arguments[0], arguments[1])
-			fmt.Print(out)
+			said, err := run(ctx, arguments[0], arguments[1])
+			printer.Stdout().Lines(said)
 			return err
 		}),
 	}

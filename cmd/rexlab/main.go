@@ -3,12 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/testenv"
 )
 
@@ -38,20 +37,9 @@ func run() int {
 	case err == nil:
 		return 0
 	case errors.As(err, &failed):
-		fmt.Fprintln(os.Stderr, "rexlab:", oneLine(err))
+		printer.Errors().Error("rexlab", err, "")
 		return exitError
 	}
-	fmt.Fprintln(os.Stderr, "rexlab:", oneLine(err)+"; see 'rexlab help'")
+	printer.Errors().Error("rexlab", err, "; see 'rexlab help'")
 	return exitUsage
-}
-
-// oneLine folds an error onto one line. Errors that were joined stand on lines of their own.
-func oneLine(err error) string {
-	var parts []string
-	for line := range strings.Lines(err.Error()) {
-		if part := strings.Join(strings.Fields(line), " "); part != "" {
-			parts = append(parts, part)
-		}
-	}
-	return strings.Join(parts, "; ")
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/testenv"
 )
 
@@ -62,7 +63,7 @@ func TestUsage(t *testing.T) {
 			t.Errorf("rexlab %s: %v is an error of usage", fails, err)
 		}
 	}
-	if _, err := runIn(t, "up", "--hosts", "a,A"); !errors.As(err, &failed) || strings.Contains(oneLine(err), "\n") {
+	if _, err := runIn(t, "up", "--hosts", "a,A"); !errors.As(err, &failed) || strings.Contains(printer.OneLine(err), "\n") {
 		t.Errorf("two hosts of one name: %v", err)
 	}
 }

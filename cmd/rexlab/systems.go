@@ -2,14 +2,12 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/testenv"
 )
 
@@ -33,11 +31,13 @@ was changed, or was made by another version of rexlab. That takes about 45 s.`,
   rexlab systems make debian12
   rexlab systems remove debian12`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return listSystems(cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return listSystems(printer.Out(cmd)) },
 	}
 	cmd.AddCommand(
 		systemCommand(cmd.GroupID, "make", "Make the roots of systems that are missing or not whole",
-			func(cmd *cobra.Command, s testenv.System) error { return s.Make(cmd.Context(), cmd.OutOrStdout()) }),
+			func(cmd *cobra.Command, s testenv.System) error {
+				return s.Make(cmd.Context(), printer.Out(cmd).Writer())
+			}),
 		systemCommand(cmd.GroupID, "remove", "Remove the roots of systems that no lab uses",
 			func(_ *cobra.Command, s testenv.System) error { return s.Remove() }),
 	)
@@ -78,12 +78,12 @@ func systemCommand(group, name, short string, do func(*cobra.Command, testenv.Sy
 	}
 }
 
-func listSystems(out io.Writer) error {
+func listSystems(out *printer.Printer) error {
 	if os.Geteuid() != 0 {
 		return failure{errors.New("the systems' roots belong to root: run 'rexlab systems' as root")}
 	}
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "SYSTEM\tROOT\tSTATE\tVERSIONS")
+	var t printer.Table
+	t.Text("SYSTEM", "ROOT", "STATE", "VERSIONS")
 	for _, s := range testenv.Systems() {
 		state, has := "whole", s.Summary()
 		if err := s.Check(); err != nil {
@@ -91,7 +91,8 @@ func listSystems(out io.Writer) error {
 		} else if s.Used() {
 			state = "in use"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Name, s.Root(), state, has)
+		t.Text(s.Name, s.Root(), state, has)
 	}
-	return w.Flush()
+	out.Table(t)
+	return out.Err()
 }

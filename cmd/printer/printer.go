@@ -1,0 +1,177 @@
+package printer
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// Printer prints on a terminal of some size, or on a file or pipe, which gets no colour and whole lines.
+type Printer struct {
+	w             io.Writer
+	err           error // the first of writing
+	terminal      bool
+	colour        bool
+	width, height int
+	drawn         bool // the cursor is behind a line to be drawn over
+}
+
+// Out prints on a command's standard output.
+func Out(cmd *cobra.Command) *Printer { return To(cmd.OutOrStdout()) }
+
+// Stdout prints on the program's standard output.
+func Stdout() *Printer { return To(os.Stdout) }
+
+// Errors prints on standard error.
+func Errors() *Printer { return To(os.Stderr) }
+
+// To prints on a stream (https://no-color.org for NO_COLOR).
+func To(w io.Writer) *Printer {
+	p := &Printer{w: w}
+	f, ok := w.(*os.File)
+	if !ok {
+		return p
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return p
+	}
+	p.terminal, p.width, p.height = true, int(size.Col), int(size.Row)
+	p.colour = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return p
+}
+
+// Err is the first error of writing.
+func (p *Printer) Err() error { return p.err }
+
+// Terminal reports whether it prints on a terminal, where lines can be drawn over.
+func (p *Printer) Terminal() bool { return p.terminal }
+
+// Line prints a line, in place of one that was to be drawn over.
+func (p *Printer) Line(format string, args ...any) { p.write(model.Line(format, args...) + "\n") }
+
+// Report prints a line as it is.
+func (p *Printer) Report(line string) { p.Line("%s", line) }
+
+// Lines prints a text whose line breaks are its own: a plan, a log, a document.
+func (p *Printer) Lines(text string) { p.write(PrintableLines(text)) }
+
+// Ask prints a question, and stays behind it.
+func (p *Printer) Ask(question string) { p.write(model.Printable(question) + " ") }
+
+// Wrapped prints a line in a colour, broken at spaces where the terminal ends.
+func (p *Printer) Wrapped(c Colour, format string, args ...any) {
+	p.write(p.paint(c, p.wrap(model.Line(format, args...))) + "\n")
+}
+
+// Titled is Wrapped with a title in front, which stands out.
+func (p *Printer) Titled(title string, c Colour, format string, args ...any) {
+	title = model.Printable(title)
+	text := p.wrap(title + " " + model.Line(format, args...))
+	p.write(p.paint(Bold, title) + p.paint(c, text[len(title):]) + "\n")
+}
+
+// JSON prints a value as an indented document.
+func (p *Printer) JSON(v any) error {
+	document, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	p.write(string(model.PrintableJSON(document)) + "\n")
+	return p.err
+}
+
+// Error prints an error of a program on one line, with what may help.
+func (p *Printer) Error(program string, err error, help string) {
+	p.Line("%s: %s%s", program, OneLine(err), help)
+}
+
+// OneLine folds an error onto one line. Errors that were joined stand on lines of their own.
+func OneLine(err error) string {
+	var parts []string
+	for line := range strings.Lines(err.Error()) {
+		if part := strings.Join(strings.Fields(model.Printable(line)), " "); part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+const eraseLine = "\r\x1b[K"
+
+// Redraw leaves a line to be drawn over, cut to the terminal's width: what is wider could not be.
+func (p *Printer) Redraw(line string) {
+	runes := []rune(model.Printable(line))
+	if p.width > 1 {
+		runes = runes[:min(len(runes), p.width-1)]
+	}
+	p.drawn = false
+	p.write(eraseLine + string(runes))
+	p.drawn = true
+}
+
+// Page is a Printer that keeps what is printed, for Show.
+func (p *Printer) Page() *Printer {
+	page := *p
+	page.w, page.err, page.drawn = &strings.Builder{}, nil, false
+	return &page
+}
+
+// Show puts a page in place of the last one; on a file or a pipe it follows that after an empty line.
+func (p *Printer) Show(page *Printer) error {
+	text := page.w.(*strings.Builder).String()
+	if !p.terminal {
+		p.write(text + "\n")
+		return p.err
+	}
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	if room := p.height - 1; room > 1 && len(lines) > room {
+		lines = append(lines[:room-1], fmt.Sprintf("... %d more lines: make the window higher", len(lines)-room+1))
+	}
+	const home, restOfLine, restOfPage = "\x1b[H", "\x1b[K", "\x1b[J"
+	const cutLines, wrapLines = "\x1b[?7l", "\x1b[?7h" // a table that is too wide must not become higher
+	p.write(cutLines + home + strings.Join(lines, restOfLine+"\n") + restOfLine + "\n" + restOfPage + wrapLines)
+	return p.err
+}
+
+// write writes what is printable, with the printer's own line breaks and colours.
+func (p *Printer) write(text string) {
+	if p.drawn {
+		text, p.drawn = eraseLine+text, false
+	}
+	if p.err == nil {
+		_, p.err = io.WriteString(p.w, text)
+	}
+}
+
+// wrap breaks a line at spaces where the terminal ends; what follows is indented.
+func (p *Printer) wrap(text string) string {
+	const indent = "  "
+	if !p.terminal || p.width < 40 {
+		return text
+	}
+	var b strings.Builder
+	column := 0
+	for i, word := range strings.Split(text, " ") {
+		length := utf8.RuneCountInString(word)
+		switch {
+		case i > 0 && column+1+length > p.width:
+			b.WriteString("\n" + indent)
+			column = len(indent)
+		case i > 0:
+			b.WriteString(" ")
+			column++
+		}
+		b.WriteString(word)
+		column += length
+	}
+	return b.String()
+}
