@@ -1,0 +1,101 @@
+package reconcile_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// TestSnapshotsOfOld: what an older pgrex wrote still loads, and gives its plan. The files are as that program wrote
+// them, with its commit in their names: of a primary and a standby on real servers, and one with every field set.
+func TestSnapshotsOfOld(t *testing.T) {
+	want := map[string][]string{
+		"7731fdf-primary.json":     nil,
+		"7731fdf-standby.json":     {"CreateSlot", "SetPrimarySlotName", "SetWALBudget", "PublishAttribute"},
+		"7731fdf-every-field.json": nil,
+	}
+	files, err := filepath.Glob("testdata/snapshots/*.json")
+	if err != nil || len(files) != len(want) {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		snapshot, err := reconcile.DecodeSnapshot(data)
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+			continue
+		}
+		if strings.HasSuffix(file, "-every-field.json") {
+			continue // that no plan can be made from
+		}
+		plan, err := reconcile.Plan(snapshot.Input)
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		var kinds []string
+		for _, s := range plan.Steps {
+			kinds = append(kinds, s.Kind())
+		}
+		if !plan.Complete || !slices.Equal(kinds, want[filepath.Base(file)]) {
+			t.Errorf("%s: another plan than then:\n%s", file, plan)
+		}
+	}
+}
+
+// TestSnapshotUnknownFields: wherever a field is that this version does not know, the snapshot is refused, and the
+// error names the field.
+func TestSnapshotUnknownFields(t *testing.T) {
+	data, err := os.ReadFile("testdata/snapshots/7731fdf-every-field.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var document any
+	if err := json.Unmarshal(data, &document); err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	eachObject("", document, func(at string, object map[string]any) {
+		object["no_such_field"] = 1
+		defer delete(object, "no_such_field")
+		changed, err := json.Marshal(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tried++
+		if _, err := reconcile.DecodeSnapshot(changed); err == nil || !strings.Contains(err.Error(), `"no_such_field"`) {
+			t.Errorf("%s: %v", at, err)
+		}
+	})
+	if tried < 10 {
+		t.Errorf("%d objects", tried)
+	}
+}
+
+// names are the objects of a snapshot whose fields are names from outside.
+var names = []string{"properties", "permanent", "transient", "parameters", "meta", "roles"}
+
+// eachObject visits the objects of a document whose fields are known.
+func eachObject(at string, v any, visit func(at string, object map[string]any)) {
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			eachObject(at, e, visit)
+		}
+	case map[string]any:
+		if slices.Contains(names, at) {
+			return
+		}
+		visit(at, v)
+		for key, e := range v {
+			eachObject(key, e, visit)
+		}
+	}
+}
