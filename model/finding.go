@@ -67,4 +67,5 @@ const (
 	CodeRestartAfterCrash Code = "RestartAfterCrash"
 	CodeAlterSystemOff    Code = "AlterSystemOff"
 	CodeVersionsClash     Code = "VersionsClash"
+	CodeOwnerInHaclient   Code = "OwnerInHaclient"
 )

@@ -12,6 +12,14 @@ import (
 // Settings are the server's settings by name, in the units of pg_settings. One that the server does not know is not there.
 type Settings map[string]string
 
+// Owner is the operating system's user who owns the data folder. Groups go by name. What could not be read is empty.
+type Owner struct {
+	Name       string
+	Group      string   // his primary group, by the system's user database
+	Groups     []string // all of his groups, by the system's user database
+	Postmaster []string // the groups of the running postmaster
+}
+
 // DoctorSettings are the settings that Diagnose looks at.
 var DoctorSettings = []string{
 	"allow_alter_system", "data_checksums", "full_page_writes", "max_replication_slots", "max_slot_wal_keep_size", "max_wal_senders",
@@ -28,10 +36,11 @@ func (s Settings) number(name string) (int, bool) {
 
 // Diagnose reports which settings of a host would stand in the way one day, and what to set instead, beside what a
 // plan finds. The order is that of the plan's findings, then of the checks.
-func Diagnose(w Who, settings Settings) []model.Finding {
+func Diagnose(w Who, settings Settings, owner Owner) []model.Finding {
 	plan := w.Plan()
-	d := doctor{w, settings, plan.Steps, plan.Findings}
-	for _, check := range []func(){d.rewind, d.capacity, d.senders, d.budget, d.kept, d.crash, d.alterSystem, d.awaited, d.versions} {
+	d := doctor{w, settings, owner, plan.Steps, plan.Findings}
+	for _, check := range []func(){d.rewind, d.capacity, d.senders, d.budget, d.kept, d.crash, d.alterSystem, d.awaited, d.versions,
+		d.haclient} {
 		check()
 	}
 	return d.findings
@@ -40,6 +49,7 @@ func Diagnose(w Who, settings Settings) []model.Finding {
 type doctor struct {
 	Who
 	Settings
+	owner    Owner
 	steps    []model.Step
 	findings []model.Finding
 }
@@ -152,5 +162,27 @@ func (d *doctor) versions() {
 		d.say(model.CodeVersionsClash, model.Info, "Pacemaker", "crm_attribute of Pacemaker %s rejects '-p -v -INFINITY', which %s uses: unless "+
 			"your distribution has fixed it, the agent's start and demote repeat it until they time out; install another release",
 			brokenPacemaker, d.Clone.Agent)
+	}
+}
+
+// haclient is the group whose members may change the CIB, and with it have any program run as root on every node
+// (Pacemaker Administration, "Cluster users and access control").
+const haclient = "haclient"
+
+// haclient: what the postmaster has, every backend has, and so whatever a superuser of the database has run.
+func (d *doctor) haclient() {
+	const risk = "whoever may run programs in the database, as every superuser may, can do anything as root on every node"
+	if name := d.owner.Name; slices.Contains(d.owner.Groups, haclient) {
+		leave := "type 'gpasswd -d " + name + " " + haclient + "'"
+		if d.owner.Group == haclient {
+			leave = "give it another primary group with 'usermod -g'"
+		}
+		d.say(model.CodeOwnerInHaclient, model.Warning, name,
+			"the user %s, as whom PostgreSQL runs, is a member of the group %s: %s; %s, and restart PostgreSQL at the next chance; pgrex has the "+
+				"group from its unit", name, haclient, risk, leave)
+	}
+	if slices.Contains(d.owner.Postmaster, haclient) {
+		d.say(model.CodeOwnerInHaclient, model.Warning, "postmaster",
+			"the running PostgreSQL has the group %s: %s; restart PostgreSQL at the next chance, once its user is no member", haclient, risk)
 	}
 }

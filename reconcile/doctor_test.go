@@ -3,6 +3,7 @@ package reconcile_test
 import (
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/pgrex/pgrex/model"
@@ -37,7 +38,7 @@ func TestDiagnose(t *testing.T) {
 			settings := maps.Clone(right)
 			maps.Copy(settings, c.settings)
 			who, err := reconcile.Resolve(busyStandby(3))
-			findings := reconcile.Diagnose(who, settings)
+			findings := reconcile.Diagnose(who, settings, reconcile.Owner{Name: "postgres", Groups: []string{"postgres", "ssl-cert"}})
 			switch {
 			case err != nil:
 				t.Error(err)
@@ -57,7 +58,7 @@ func TestDiagnoseVersions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		said := slices.ContainsFunc(reconcile.Diagnose(who, reconcile.Settings{}), func(f model.Finding) bool { return f.Code == model.CodeVersionsClash })
+		said := slices.ContainsFunc(reconcile.Diagnose(who, reconcile.Settings{}, reconcile.Owner{}), func(f model.Finding) bool { return f.Code == model.CodeVersionsClash })
 		if said != clash {
 			t.Errorf("%q: %t", version, said)
 		}
@@ -72,8 +73,44 @@ func TestDiagnoseAwaited(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	awaited := slices.DeleteFunc(reconcile.Diagnose(who, reconcile.Settings{}), func(f model.Finding) bool { return f.Code != model.CodeSlotAwaited })
+	awaited := slices.DeleteFunc(reconcile.Diagnose(who, reconcile.Settings{}, reconcile.Owner{}), func(f model.Finding) bool { return f.Code != model.CodeSlotAwaited })
 	if len(awaited) != 1 || awaited[0].Subject != "pgrex_pm03" || awaited[0].Severity != model.Info {
 		t.Errorf("%v", awaited)
+	}
+}
+
+// TestDiagnoseOwner: the group haclient is for pgrex alone, never for the database.
+func TestDiagnoseOwner(t *testing.T) {
+	for name, c := range map[string]struct {
+		owner reconcile.Owner
+		want  []string // each: what a finding says
+	}{
+		"nobody knows":      {reconcile.Owner{}, nil},
+		"no member":         {reconcile.Owner{Name: "db", Group: "db", Groups: []string{"db", "haclients"}, Postmaster: []string{"db"}}, nil},
+		"a member":          {reconcile.Owner{Name: "db", Group: "db", Groups: []string{"db", "haclient"}}, []string{"'gpasswd -d db haclient'"}},
+		"by primary group":  {reconcile.Owner{Name: "db", Group: "haclient", Groups: []string{"haclient"}}, []string{"'usermod -g'"}},
+		"not yet restarted": {reconcile.Owner{Name: "db", Groups: []string{"db"}, Postmaster: []string{"db", "haclient"}}, []string{"the running PostgreSQL"}},
+		"both": {reconcile.Owner{Name: "db", Group: "db", Groups: []string{"haclient"}, Postmaster: []string{"haclient"}},
+			[]string{"gpasswd", "the running PostgreSQL"}},
+	} {
+		who, err := reconcile.Resolve(busyStandby(3))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var found []model.Finding
+		for _, f := range reconcile.Diagnose(who, reconcile.Settings{}, c.owner) {
+			if f.Code == model.CodeOwnerInHaclient {
+				found = append(found, f)
+			}
+		}
+		if len(found) != len(c.want) {
+			t.Errorf("%s: %v", name, found)
+			continue
+		}
+		for i, f := range found {
+			if !strings.Contains(f.Text, c.want[i]) || f.Severity != model.Warning {
+				t.Errorf("%s: %v", name, f)
+			}
+		}
 	}
 }

@@ -58,7 +58,7 @@ func diagnose(cmd *cobra.Command, s *settings, output string) error {
 	if err != nil {
 		return err
 	}
-	found := diagnosisOf(who, values)
+	found := diagnosisOf(who, values, ownerOf(server))
 	if err := printDiagnosis(printer.Out(cmd), found, output); err != nil {
 		return err
 	}
@@ -76,8 +76,8 @@ type diagnosis struct {
 	Findings []model.Finding          `json:"findings"`
 }
 
-func diagnosisOf(who reconcile.Who, settings reconcile.Settings) diagnosis {
-	return diagnosis{controller.VersionsOf(who), append([]model.Finding{}, reconcile.Diagnose(who, settings)...)}
+func diagnosisOf(who reconcile.Who, settings reconcile.Settings, owner reconcile.Owner) diagnosis {
+	return diagnosis{controller.VersionsOf(who), append([]model.Finding{}, reconcile.Diagnose(who, settings, owner)...)}
 }
 
 func printDiagnosis(out *printer.Printer, d diagnosis, output string) error {

@@ -66,6 +66,17 @@ func (s *Server) prove(conn net.Conn) error {
 	return nil
 }
 
+// Owner is the user who owns the data folder, and the process that has it by its postmaster.pid: 0 where that cannot
+// be read.
+func (s *Server) Owner() (uid uint32, postmaster int32, err error) {
+	folder, err := os.Stat(s.config.DataDir)
+	if err != nil {
+		return 0, 0, err
+	}
+	postmaster, _ = postmasterPID(s.config.DataDir) // as above
+	return folder.Sys().(*syscall.Stat_t).Uid, max(0, postmaster), nil
+}
+
 // peerOf is who made the socket that a connection leads to. For a unix socket that is who called listen(2): the
 // postmaster.
 func peerOf(conn net.Conn) (*unix.Ucred, error) {
