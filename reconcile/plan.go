@@ -195,8 +195,8 @@ func (v *view) nothingForbids(standing model.Standing) bool {
 	}
 	if c.Version.ConfigurationOlder(v.Newest) {
 		v.say(model.CodeCIBStale, model.Warning, v.Self,
-			"the CIB (%d.%d) is older than one already seen (%d.%d): %s; if it was restored on purpose, make it the newest, on one host: "+
-				"cibadmin --modify --xml-text '<cib admin_epoch=\"%d\"/>'",
+			"the CIB (%d.%d) is older than one already seen (%d.%d): %s; if it was restored on purpose, make it the newest, "+
+				"on one host: cibadmin --modify --xml-text '<cib admin_epoch=\"%d\"/>'",
 			c.Version.AdminEpoch, c.Version.Epoch, v.Newest.AdminEpoch, v.Newest.Epoch, held, v.Newest.AdminEpoch+1)
 	}
 	if own, _ := v.Upstream.Slot(v.Names[v.Primary]); standing == model.Standby && own.Exists && v.Names[v.Primary] != v.Names[v.Self] {

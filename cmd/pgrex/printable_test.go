@@ -194,7 +194,8 @@ func TestPrintableSnapshot(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, output := range []string{"text", "json"} {
-				wantPrintableOf(t, what, []int{0, exitError, exitPending, exitDegraded}, "plan", "--snapshot", file, "-o", output)
+				statuses := []int{0, exitError, exitPending, exitDegraded}
+				wantPrintableOf(t, what, statuses, "plan", "--snapshot", file, "-o", output)
 			}
 		})
 	}
@@ -271,7 +272,8 @@ func TestPrintableStatus(t *testing.T) {
 				wantPrintableOf(t, what, []int{0}, append([]string{"status", "-o", output}, at...)...)
 			}
 			for _, output := range []string{"text", "json"} {
-				wantPrintableOf(t, what, []int{0, exitError}, append([]string{"what-if", "--down", "pm03", "--for", "3h", "-o", output}, at...)...)
+				ask := []string{"what-if", "--down", "pm03", "--for", "3h", "-o", output}
+				wantPrintableOf(t, what, []int{0, exitError}, append(ask, at...)...)
 			}
 			wantPrintableOf(t, what, []int{0}, append([]string{"__complete", "what-if"}, append(at, "--down", "")...)...)
 		})
@@ -297,7 +299,9 @@ func TestPrintableInspect(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "cib.xml")
 	const nasty = "\u009b31m&#10;forged: &#9;\x7f\u202e" // what XML can hold
-	for _, name := range []string{`uname="pm02"`, `class="ocf" provider="heartbeat" type="pgsql"`, `node id="1"`, `validate-with="pacemaker-3.9"`} {
+	for _, name := range []string{
+		`uname="pm02"`, `class="ocf" provider="heartbeat" type="pgsql"`, `node id="1"`, `validate-with="pacemaker-3.9"`,
+	} {
 		text := strings.ReplaceAll(string(data), name, strings.TrimSuffix(name, `"`)+nasty+`"`)
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -332,7 +336,9 @@ func TestPrintableOperations(t *testing.T) {
 		step.Undo = func(context.Context) error { return errors.New("e" + nasty) }
 		return step
 	}
-	work := operation.Work{Says: []string{"  00000001" + nasty}, Steps: []operation.Step{fails(nil), fails(errors.New("f" + nasty))}}
+	work := operation.Work{
+		Says: []string{"  00000001" + nasty}, Steps: []operation.Step{fails(nil), fails(errors.New("f" + nasty))},
+	}
 	root.SetContext(t.Context())
 	dry := (&asking{dryRun: true}).perform(root, work, "d"+nasty)
 	err := (&asking{yes: true}).perform(root, work, "d"+nasty)
@@ -360,7 +366,8 @@ func TestPrintableSupport(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantPrintable(t, name, text)
-		_, err = collect(t.Context(), part{command: []string{"sh", "-c", "printf '%s' \"$1\" >&2; exit 1", "sh", nasty}, redact: redact})
+		failing := []string{"sh", "-c", "printf '%s' \"$1\" >&2; exit 1", "sh", nasty}
+		_, err = collect(t.Context(), part{command: failing, redact: redact})
 		wantPrintable(t, name, printer.OneLine(err))
 	}
 }

@@ -146,13 +146,15 @@ func printHere(out *printer.Printer, s controller.Status) {
 		out.Line("slots may hold: %s", budgetText(*s.WAL.Budget))
 	}
 	if s.WAL.RateUsual != nil && s.WAL.RatePeak != nil {
-		out.Line("WAL comes at: %s/s, at most %s/s", model.FormatBytes(uint64(*s.WAL.RateUsual)), model.FormatBytes(uint64(*s.WAL.RatePeak)))
+		out.Line("WAL comes at: %s/s, at most %s/s",
+			model.FormatBytes(uint64(*s.WAL.RateUsual)), model.FormatBytes(uint64(*s.WAL.RatePeak)))
 	}
 	if len(s.Slots) > 0 {
 		var t printer.Table
 		t.Head("SLOT HERE", "FOR", "ATTACHED", "RESTART LSN", "HOLDS", "WAL STATUS")
 		for _, l := range s.Slots {
-			t.Text(l.Name, orDash(l.Member), yesNo(l.Active), lsn(l.RestartLSN), model.FormatBytes(l.Retained), orDash(l.WALStatus))
+			t.Text(l.Name, orDash(l.Member), yesNo(l.Active), lsn(l.RestartLSN), model.FormatBytes(l.Retained),
+				orDash(l.WALStatus))
 		}
 		out.Line("")
 		out.Table(t)

@@ -93,7 +93,8 @@ func printProspect(out *printer.Printer, s controller.Status, p reconcile.Prospe
 		name string
 		reconcile.Held
 	}{{"usual", p.Usual}, {"peak", p.Peak}} {
-		t.Text(h.name, model.FormatBytes(uint64(h.Rate))+"/s", model.FormatBytes(h.Bytes), lasts(h.BudgetLasts, h.BudgetSeconds), lasts(h.DiskLasts, nil))
+		t.Text(h.name, model.FormatBytes(uint64(h.Rate))+"/s", model.FormatBytes(h.Bytes),
+			lasts(h.BudgetLasts, h.BudgetSeconds), lasts(h.DiskLasts, nil))
 	}
 	out.Table(t)
 	out.Line("A budget that lasts at the peak rate, with a quarter to spare: %s=%s", model.MetaWALBudget, p.Budget)

@@ -69,14 +69,14 @@ func (p *Printer) Ask(question string) { p.write(model.Printable(question) + " "
 
 // Wrapped prints a line in a colour, broken at spaces where the terminal ends.
 func (p *Printer) Wrapped(c Colour, format string, args ...any) {
-	p.write(p.paint(c, p.wrap(model.Line(format, args...))) + "\n")
+	p.write(p.paint(c, p.wrap(0, model.Line(format, args...))) + "\n")
 }
 
 // Titled is Wrapped with a title in front, which stands out.
 func (p *Printer) Titled(title string, c Colour, format string, args ...any) {
 	title = model.Printable(title)
-	text := p.wrap(title + " " + model.Line(format, args...))
-	p.write(p.paint(Bold, title) + p.paint(c, text[len(title):]) + "\n")
+	text := p.wrap(utf8.RuneCountInString(title), " "+model.Line(format, args...))
+	p.write(p.paint(Bold, title) + p.paint(c, text) + "\n")
 }
 
 // JSON prints a value as an indented document.
@@ -152,14 +152,13 @@ func (p *Printer) write(text string) {
 	}
 }
 
-// wrap breaks a line at spaces where the terminal ends; what follows is indented.
-func (p *Printer) wrap(text string) string {
+// wrap breaks a text that begins in a column at spaces where the terminal ends; what follows is indented.
+func (p *Printer) wrap(column int, text string) string {
 	const indent = "  "
 	if !p.terminal || p.width < 40 {
 		return text
 	}
 	var b strings.Builder
-	column := 0
 	for i, word := range strings.Split(text, " ") {
 		length := utf8.RuneCountInString(word)
 		switch {

@@ -37,6 +37,11 @@ func TestPrinter(t *testing.T) {
 			strings.Repeat("x", 30) + " " + strings.Repeat("y", 20) + "\n", strings.Repeat("x", 30) + "\n  " + strings.Repeat("y", 20) + "\n"},
 		"Titled": {func(p *Printer) { p.Titled("t\x1b:", Green, "%s", nasty) }, "t\uFFFD: " + printed + "\n",
 			"\x1b[1mt\uFFFD:\x1b[0m\x1b[32m " + printed + "\x1b[0m\n"},
+		"Titled at the end": {func(p *Printer) {
+			p.Titled("ü ü ü:", Plain, "%s %s", strings.Repeat("ü", 30), strings.Repeat("y", 20))
+		},
+			"ü ü ü: " + strings.Repeat("ü", 30) + " " + strings.Repeat("y", 20) + "\n",
+			"\x1b[1mü ü ü:\x1b[0m " + strings.Repeat("ü", 30) + "\n  " + strings.Repeat("y", 20) + "\n"},
 		"Error": {func(p *Printer) { p.Error("pgrex", err, "; see x") }, "pgrex: a\uFFFD[31mb\uFFFD31m; c d\uFFFD\uFFFD\uFFFD; e; see x\n", ""},
 		"JSON": {func(p *Printer) { _ = p.JSON(nasty) },
 			`"a\u001b[31mb\u009b31m\r\nc\u0085d\u202e\u007f\ufffd"` + "\n", ""},

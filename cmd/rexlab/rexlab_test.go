@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -105,5 +106,20 @@ func TestManual(t *testing.T) {
 		if err != nil || !strings.Contains(string(text), ".SH EXAMPLES") {
 			t.Errorf("%s: %v: %s", page, err, text)
 		}
+	}
+}
+
+// TestPrintable: trap 44. A host's logs and what Pacemaker says there are text from outside.
+func TestPrintable(t *testing.T) {
+	const nasty = "a\x1b[31m\u009b\u0085\u202e"
+	var out strings.Builder
+	p := printer.To(&out)
+	printLog(p, "journal", "x"+nasty+"\ny\n", true)
+	printLog(p, "journal", "x"+nasty+"\n", false)
+	if err := printStatus(p, testenv.Status{From: nasty, DC: nasty, Hosts: []testenv.HostStatus{{Role: nasty + "\nforged"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsFunc(out.String(), func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) || strings.Count(out.String(), "\n") != 7 {
+		t.Errorf("%q", out.String())
 	}
 }
