@@ -117,7 +117,8 @@ func (c *Controller) pass(ctx context.Context, read bool) {
 	c.passes++
 	if !read {
 		who, plan := c.plan(c.Observer.Look(ctx))
-		if shape(plan) == c.shape && (len(plan.Steps) == 0 || time.Now().Before(c.heldUntil)) {
+		if now := time.Now(); shape(plan) == c.shape && (len(plan.Steps) == 0 || now.Before(c.heldUntil)) {
+			c.conditions.update(plan, now) // their figures are those of this look
 			c.publish(who, plan)
 			return
 		}

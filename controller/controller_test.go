@@ -439,3 +439,28 @@ func TestTarget(t *testing.T) {
 		}
 	}
 }
+
+// A condition's figures are those of the look that the rest of the status is of.
+func TestOneLookOneSetOfFigures(t *testing.T) {
+	w := newWorld()
+	w.instance.Slots = []model.Slot{{Name: "pgrex_pm02", Type: model.SlotPhysical, RestartLSN: 0x5000000, WALStatus: "reserved"}}
+	live(t, w, false, func() {
+		for range 15 {
+			w.instance.Current += 64 << 20
+			w.pass(time.Second)
+			i := slices.IndexFunc(w.status.Conditions, func(c Condition) bool { return c.Code == model.CodeNotAttached })
+			if i < 0 {
+				t.Fatalf("%v", w.status.Conditions)
+			}
+			if holds := model.FormatBytes(w.status.Slots[0].Retained); !strings.Contains(w.status.Conditions[i].Text, holds) {
+				t.Errorf("the slot holds %s, and the condition says %q", holds, w.status.Conditions[i].Text)
+			}
+			if since := w.status.Conditions[i].Since; w.status.Looked.Sub(since) > time.Minute || !since.Equal(w.status.Started) {
+				t.Errorf("it holds since %s, and the daemon runs since %s", since, w.status.Started)
+			}
+		}
+		if w.said("condition began") != 1 {
+			t.Errorf("said %q", w.log)
+		}
+	})
+}

@@ -126,7 +126,12 @@ func (o *Observer) askVersions(ctx context.Context) model.Versions {
 
 // look finds out who is who, observes the server, and asks the upstream as it is told.
 func (o *Observer) look(ctx context.Context, in reconcile.Input, ask func(context.Context, *reconcile.Who)) (reconcile.Who, error) {
+	in.Lock = ""
 	who, err := reconcile.ResolveCluster(in)
+	if err == nil && who.Primary == "" { // only then it matters
+		in.Lock = lockOf(who.Clone)
+		who, err = reconcile.ResolveCluster(in)
+	}
 	if err != nil {
 		return who, err
 	}

@@ -19,6 +19,7 @@ const (
 	defaultUser = "postgres"
 	// Where the agent's own default is.
 	defaultDataDir = "/var/lib/pgsql/data"
+	defaultTmpDir  = "/var/lib/pgsql/tmp"
 	// A kept connection to template1 would make CREATE DATABASE fail.
 	defaultDatabase = "postgres"
 )
@@ -77,6 +78,15 @@ func ambiguous(clone model.Clone, override Target) error {
 		}
 	}
 	return nil
+}
+
+// lockOf is the agent's PGSQL.lock, where it is there.
+func lockOf(clone model.Clone) string {
+	path := filepath.Join(cmp.Or(clone.Parameters["tmpdir"], defaultTmpDir), "PGSQL.lock")
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
 }
 
 // portOf reads pgport, or a -p in start_opt, which the agent hands to the server as it is.

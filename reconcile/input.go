@@ -21,6 +21,8 @@ type Input struct {
 	// Cluster is nil when the CIB could not be read; ClusterProblem then says why.
 	Cluster        *model.Cluster `json:"cluster"`
 	ClusterProblem string         `json:"cluster_problem,omitempty"`
+	// Lock is the agent's PGSQL.lock where it is on this host: a primary ran here, and did not end as the last one.
+	Lock string `json:"lock,omitempty"`
 	// Newest is the newest CIB version seen so far. Older ones justify nothing destructive.
 	Newest   model.Version  `json:"newest_version"`
 	Instance model.Instance `json:"instance"`

@@ -114,6 +114,7 @@ func (v *view) plan(standing model.Standing) model.Plan {
 		v.paused(steps)
 	}
 	p.Forecast = v.forecast(standing)
+	v.toBringBack(p.Forecast)
 	if !v.Policy.Paused {
 		takesBack, publishes := v.publish(standing, p.Forecast)
 		p.Steps = slices.Concat(takesBack, steps, publishes)

@@ -65,6 +65,9 @@ func ResolveCluster(in Input) (Who, error) {
 	}
 	w.Here = node
 	w.Primary, w.claims = confirmedPrimary(*in.Cluster, w.Clone)
+	if w.Primary == "" && w.claims == nil {
+		w.claims = w.noPrimary()
+	}
 	w.fit = w.readPolicy(problems) && named
 	return w, nil
 }
@@ -72,8 +75,11 @@ func ResolveCluster(in Input) (Who, error) {
 // WithServer is a look at the cluster with what the local server, its Instance, says: the standing.
 func (w Who) WithServer() Who {
 	w.Findings = slices.Clone(w.Findings)
-	if w.fit && w.serverUsable() {
+	switch {
+	case w.fit && w.serverUsable():
 		w.stand()
+	case w.fit && w.claims != nil && w.claims.Code == model.CodeOutage: // is said on every host
+		w.Findings = append(w.Findings, *w.claims)
 	}
 	if untried(w.Versions.Pacemaker) {
 		w.say(model.CodeUnsupportedVersion, model.Info, "Pacemaker",

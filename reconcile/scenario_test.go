@@ -58,14 +58,14 @@ func (s *scenario) settled() reconcile.Input {
 	return s.in
 }
 
-// cluster reads: "HOST ROLE|ACTION STATUS DATA-STATUS [unclean|failed|blocked]", "HOST offline|maintenance", "HOST
+// cluster reads: "HOST ROLE|ACTION STATUS DATA-STATUS [unclean|failed|blocked|MARK...]", "no-dc", "lock PATH", "HOST offline|maintenance", "HOST
 // joining STATUS", "epoch N", "newest N", "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta
 // NAME=VALUE", "conditional NAME", "published HOST TEXT|-", "formerly HOST TEXT" (under the former name), "database
 // ID" (another one), "pacemaker VERSION", "called NAME", "silent WHY", "unasked WHY" (of Pacemaker's own name for this
 // host).
 func (s *scenario) cluster(words []string) {
 	if s.in.Cluster == nil {
-		s.in.Cluster = &model.Cluster{Quorate: true, Version: model.Version{Epoch: 10}, Clones: []model.Clone{{
+		s.in.Cluster = &model.Cluster{Quorate: true, DC: "pm01", Version: model.Version{Epoch: 10}, Clones: []model.Clone{{
 			ID: "msPostgresql", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true,
 			Parameters: map[string]string{"rep_mode": "sync", "node_list": "pm01 pm02 pm03"},
 			Meta:       map[string]string{}, Roles: map[string]model.Role{},
@@ -82,6 +82,10 @@ func (s *scenario) cluster(words []string) {
 		s.in.LocalName.Problem = strings.Join(words[1:], " ")
 	case "unasked":
 		s.in.LocalName.NotAsked = strings.Join(words[1:], " ")
+	case "no-dc":
+		c.DC = ""
+	case "lock":
+		s.in.Lock = words[1]
 	case "no-quorum":
 		c.Quorate = false
 	case "maintenance":
@@ -127,9 +131,36 @@ func (s *scenario) node(words []string) {
 		n.Permanent["pgsql-data-status"] = words[3]
 		n.Unclean = len(words) > 4 && words[4] == "unclean"
 		n.Online = !n.Unclean
-		s.instanceOn(n, words[1], words[4:])
+		s.instanceOn(n, words[1], s.marks(&n, words[4:]))
 	}
 	s.in.Cluster.Nodes = append(s.in.Cluster.Nodes, n)
+}
+
+// marks reads "standby", "offline" (but for the attributes), "score=N", "failed=N" (the fail-count) and "data=HEX" (where they end), and returns the other
+// marks.
+func (s *scenario) marks(n *model.Node, marks []string) (others []string) {
+	for _, mark := range marks {
+		name, value, _ := strings.Cut(mark, "=")
+		switch name {
+		case "standby":
+			n.Standby = true
+		case "offline":
+			n.Online, n.Transient = false, map[string]string{}
+		case "score":
+			n.Transient["master-pgsql"] = value
+		case "failed":
+			if value == "" {
+				others = append(others, mark)
+				continue
+			}
+			n.Transient["fail-count-pgsql#monitor_9000"] = value
+		case "data":
+			n.Transient["pgsql-xlog-loc"] = value
+		default:
+			others = append(others, mark)
+		}
+	}
+	return others
 }
 
 // instanceOn enters what Pacemaker says of a host's instance: a role, an action under way in place of one, or a role

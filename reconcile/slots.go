@@ -68,7 +68,7 @@ func (v *view) lostOnPrimary(s model.Slot, member string) {
 		v.reset(s, member, "Lost", "is lost, but "+member+" streams without it")
 	default:
 		v.say(model.CodeRebuildRequired, model.Critical, member,
-			"slot %s is lost: WAL that %s needs is gone here; bring %s back from an archive or with a copy", s.Name, member, member)
+			"slot %s is lost: WAL that %s needs is gone here, so that it comes back from an archive or with a copy; on %[2]s, type: pgrex rejoin", s.Name, member)
 	}
 }
 

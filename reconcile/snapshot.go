@@ -67,7 +67,8 @@ func databases(c model.Cluster, attributes map[string]string) map[string]string 
 	kept := map[string]string{}
 	for name, value := range attributes {
 		of := func(clone model.Clone) bool {
-			return strings.HasPrefix(name, clone.Primitive+"-") || name == "master-"+clone.Primitive
+			return strings.HasPrefix(name, clone.Primitive+"-") || name == "master-"+clone.Primitive ||
+				isFailCount(name, clone.Primitive)
 		}
 		if strings.HasPrefix(name, "pgrex-") || slices.ContainsFunc(c.Clones, of) {
 			kept[name] = value

@@ -69,7 +69,7 @@ func readSigns(c model.Cluster, clone model.Clone) []signs {
 }
 
 // confirmedPrimary returns the one host, folded, that is confirmed as primary: it shows every sign, and no other node
-// shows one. Otherwise the name is "", and the finding says what the signs are.
+// shows one. Otherwise the name is "", and the finding says what the signs are; nil where there is none.
 func confirmedPrimary(c model.Cluster, clone model.Clone) (string, *model.Finding) {
 	var claimants []signs
 	pri := 0
@@ -93,8 +93,7 @@ func confirmedPrimary(c model.Cluster, clone model.Clone) (string, *model.Findin
 	case len(claimants) == 1 && claimants[0].confirmed():
 		return model.FoldNode(claimants[0].node.Name), nil
 	case len(claimants) == 0:
-		return "", &model.Finding{Code: model.CodeInTransition, Severity: model.Warning, Subject: clone.ID,
-			Text: "no host is promoted: nothing is done until one is"}
+		return "", nil
 	}
 	return "", &model.Finding{Code: model.CodeInTransition, Severity: model.Info, Subject: clone.ID,
 		Text: "the signs of the primary do not agree yet (" + strings.Join(said, "; ") + "): nothing is done until they do"}

@@ -69,12 +69,9 @@ func (s Switchover) hindered() error {
 
 // failed tells whether Pacemaker counts failures of the database on a node: it may not be let run there again.
 func (s Switchover) failed(n model.Node) error {
-	for name, value := range n.Transient {
-		rest, ok := strings.CutPrefix(name, "fail-count-"+s.Clone.Primitive)
-		if ok && (rest == "" || rest[0] == '#') && value != "0" {
-			return inputErrorf("the database has failed on %s: find out why, then type crm_resource --cleanup --resource %s --node %s",
-				n.Name, s.Clone.Primitive, n.Name)
-		}
+	if failures(n, s.Clone.Primitive) {
+		return inputErrorf("the database has failed on %s: find out why, then type crm_resource --cleanup --resource %s --node %s",
+			n.Name, s.Clone.Primitive, n.Name)
 	}
 	return nil
 }

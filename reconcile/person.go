@@ -1,0 +1,191 @@
+package reconcile
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// What a person has to do, and on which host. It is the same on every host, wherever somebody looks first.
+
+// noPrimary says that nobody claims to be the primary: for a while, as long as Pacemaker has something under way or the
+// agent lets a host take over, or as an outage that only a person ends.
+func (w Who) noPrimary() *model.Finding {
+	f := model.Finding{Code: model.CodeInTransition, Severity: model.Warning, Subject: w.Clone.ID}
+	if underWay := w.underWay(); underWay != "" {
+		f.Text = "no host is promoted: nothing is done until one is; " + underWay
+		return &f
+	}
+	f.Code, f.Severity = model.CodeOutage, model.Critical
+	var states []string
+	for _, c := range w.Claims() {
+		states = append(states, w.stateOf(c))
+	}
+	f.Text = fmt.Sprintf("no host is the primary, and Pacemaker promotes none (%s): %s", strings.Join(states, "; "), w.endOfOutage())
+	return &f
+}
+
+// underWay is why a primary may still come by itself, or cannot be judged of; "" if none comes.
+func (w Who) underWay() string {
+	switch {
+	case w.Cluster.DC == "":
+		return "the cluster has no DC yet"
+	case !w.Cluster.Quorate:
+		return "this partition has no quorum, and another one may have the primary"
+	}
+	for _, member := range w.Policy.Members {
+		n := w.NodeOf(member)
+		why, unsettled := w.Clone.UnsettledOn(member)
+		switch {
+		case n.Unclean || n.Pending:
+			return n.Name + " is on its way in or out of the cluster"
+		case unsettled && why != model.UnsettledFailed && why != model.UnsettledBlocked && why != model.UnsettledOrphaned:
+			return fmt.Sprintf("to Pacemaker the database on %s is %s", member, why)
+		case w.mayTakeOver(member):
+			return "the agent lets " + member + " be the primary"
+		}
+	}
+	return ""
+}
+
+// mayTakeOver reports whether the agent gives a running standby the right to be the primary (have_master_right): its
+// data are in step or the newest, or nobody ever was the primary, and its score is not negative.
+func (w Who) mayTakeOver(member string) bool {
+	if w.Cluster.Maintenance || !w.Clone.Managed {
+		return false // nobody is promoted before that ends
+	}
+	n := w.NodeOf(member)
+	status := n.Permanent[DataStatus(w.Clone)]
+	inStep := status == "" || status == dataSync || status == DataLatest || status == dataAsync && w.Policy.RepMode == modeAsync
+	barred := slices.ContainsFunc(w.Clone.Locations, func(l model.Location) bool {
+		return model.SameNode(l.Node, member) && strings.HasPrefix(l.Score, "-")
+	})
+	return n.Online && !n.Standby && w.RoleOf(member) == model.RoleUnpromoted && inStep && !barred && !strings.HasPrefix(w.scoreOf(n), "-")
+}
+
+func (w Who) scoreOf(n model.Node) string { return n.Attribute("master-" + w.Clone.Primitive) }
+
+// stateOf is what is known of a member that is not the primary.
+func (w Who) stateOf(c Claim) string {
+	n := w.NodeOf(c.Host)
+	var words []string
+	switch {
+	case !n.Online:
+		words = append(words, "offline")
+	case n.Standby:
+		words = append(words, "in standby")
+	}
+	if n.Online {
+		words = append(words, "database "+w.RoleText(c.Host))
+	}
+	words = append(words, "data "+dataStatusText(c.DataStatus), "score "+cmp.Or(w.scoreOf(n), "none"))
+	if c.Location.IsValid() {
+		words = append(words, "up to "+c.Location.String())
+	}
+	if failures(n, w.Clone.Primitive) {
+		words = append(words, "has failed there")
+	}
+	if w.Is(c.Host) && w.Lock != "" {
+		words = append(words, w.Lock+" is there")
+	}
+	return c.Host + ": " + strings.Join(words, ", ")
+}
+
+// endOfOutage is what a person has to do where nobody is the primary.
+func (w Who) endOfOutage() string {
+	if role := w.Clone.Meta["target-role"]; strings.EqualFold(role, "Stopped") || strings.EqualFold(role, "Unpromoted") || strings.EqualFold(role, "Slave") {
+		return fmt.Sprintf("target-role of %s is %s; when the database is to run, type: crm_resource --resource %[1]s --meta --delete-parameter target-role",
+			w.Clone.ID, role)
+	}
+	if w.Cluster.Maintenance || !w.Clone.Managed {
+		return "the cluster or the database is in maintenance or unmanaged; leave that first"
+	}
+	newest := w.newest()
+	if len(newest) != 1 {
+		return "no host's data, or more than one's, are said to be the newest; find out which are (pgrex start on a host says how far its " +
+			"data go), and on that host, type: pgrex start"
+	}
+	host := newest[0]
+	n := w.NodeOf(host)
+	start := fmt.Sprintf("on %s, type: pgrex start", host)
+	if w.RoleOf(host) == model.RoleUnpromoted {
+		start = fmt.Sprintf("on %s, type: pgrex stop, then pgrex start", host)
+	}
+	if n.Online {
+		return fmt.Sprintf("%s has the newest data; %s, and it says whether that needs --force", host, start)
+	}
+	return fmt.Sprintf("%s has the newest data and is offline; bring it back, and on %[1]s, type: pgrex start; if it never comes back, what only it "+
+		"has is lost: on the host that comes next, type: pgrex stop, then pgrex start --force", host)
+}
+
+// newest are the hosts whose data are said to be the newest: of the last primary, or else of those that had everything
+// that it acknowledged, the furthest.
+func (w Who) newest() []string {
+	var latest, inStep []string
+	var furthest model.LSN
+	for _, c := range w.Claims() {
+		switch {
+		case c.DataStatus == DataLatest:
+			latest = append(latest, c.Host)
+		case c.DataStatus != dataSync || c.Location < furthest:
+		case c.Location > furthest:
+			furthest, inStep = c.Location, []string{c.Host}
+		default:
+			inStep = append(inStep, c.Host)
+		}
+	}
+	if len(latest) > 0 {
+		return latest
+	}
+	return inStep
+}
+
+// failures reports whether Pacemaker counts failures of a primitive on a node: it may not be let run there again.
+func failures(n model.Node, primitive string) bool {
+	for name, value := range n.Transient {
+		if isFailCount(name, primitive) && value != "0" {
+			return true
+		}
+	}
+	return false
+}
+
+// isFailCount tells the attributes in which Pacemaker counts failures of a primitive, of each operation or of all.
+func isFailCount(name, primitive string) bool {
+	rest, ok := strings.CutPrefix(name, "fail-count-"+primitive)
+	return ok && (rest == "" || rest[0] == '#')
+}
+
+// toBringBack says which hosts come back by a person only: where Pacemaker has given the database up, or keeps it away
+// because somebody has told it so.
+func (v *view) toBringBack(forecasts []model.Forecast) {
+	if v.Primary == "" || v.Cluster.Maintenance || !v.Clone.Managed {
+		return
+	}
+	for _, member := range v.Policy.Members {
+		n := v.NodeOf(member)
+		if !n.Online || n.Maintenance || v.RoleOf(member) != model.RoleStopped {
+			continue
+		}
+		switch {
+		case n.Standby:
+			v.say(model.CodeStopped, model.Info, member, "the database on %s is stopped, and its node is in standby; on %[1]s, type: pgrex start", member)
+		case failures(n, v.Clone.Primitive):
+			v.say(model.CodeRejoinNeeded, model.Warning, member, "the database on %s has failed, and Pacemaker does not start it again%s; on %[1]s, type: pgrex rejoin",
+				member, comesBackBy(forecasts, member))
+		}
+	}
+}
+
+// comesBackBy is the forecast for a host, as part of a sentence.
+func comesBackBy(forecasts []model.Forecast, member string) string {
+	for _, f := range forecasts {
+		if f.Host == member && f.Way != model.WayUnknown {
+			return fmt.Sprintf("; it comes back by %s, if the primary stays", f.Way)
+		}
+	}
+	return ""
+}
