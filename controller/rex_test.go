@@ -31,6 +31,7 @@ type rex struct {
 	off       []string
 	orphans   string // pgrex-orphans
 	xminAge   string // pgrex-xmin-age
+	budget    string // pgrex-wal-budget
 }
 
 // host is one server and pgrex on it.
@@ -45,7 +46,7 @@ type host struct {
 // newRex starts pm01 and its standbys. They know of no slot yet.
 func newRex(t *testing.T, servers int, settings ...string) *rex {
 	t.Helper()
-	r := &rex{t: t, primary: "pm01", orphans: "report", xminAge: "0"}
+	r := &rex{t: t, primary: "pm01", orphans: "report", xminAge: "0", budget: "50%"}
 	primary := pgserver.New(t, append([]string{"cluster_name = pm01"}, settings...)...)
 	r.add("pm01", primary)
 	for i := range servers - 1 {
@@ -90,7 +91,7 @@ func (r *rex) Read(context.Context) (model.Cluster, error) {
 	clone := model.Clone{
 		ID: "msPostgresql", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true,
 		Parameters: map[string]string{"rep_mode": "sync", "node_list": strings.Join(r.members, " ")},
-		Meta:       map[string]string{model.MetaOrphans: r.orphans, model.MetaXMinAge: r.xminAge},
+		Meta:       map[string]string{model.MetaOrphans: r.orphans, model.MetaXMinAge: r.xminAge, model.MetaWALBudget: r.budget},
 		Roles:      map[string]model.Role{},
 	}
 	c := model.Cluster{Quorate: true, Version: model.Version{Epoch: 10}}

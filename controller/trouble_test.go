@@ -210,3 +210,43 @@ func TestXMinAge(t *testing.T) {
 	r.settle()
 	r.wantProtected()
 }
+
+// TestCrashAfterCatchUp: PostgreSQL writes a slot's position to disk at checkpoints. Here its owner has caught up since,
+// and is away again when the primary crashes: what the slot held before, and what came since, are more than the budget,
+// so that the checkpoint at the end of recovery gives the slot up. With wal_keep_size, which doctor asks for, the owner
+// comes back all the same, and the slot is made anew.
+func TestCrashAfterCatchUp(t *testing.T) {
+	t.Parallel()
+	r := newRex(t, 2, "max_wal_size = 128MB", "wal_keep_size = 128MB", "checkpoint_timeout = 1h", "checkpoint_completion_target = 0")
+	r.budget = "144MB"
+	r.settle()
+	primary, standby := r.host("pm01"), r.host("pm02")
+	r.stop("pm02", "fast")
+	primary.WriteWAL(96)
+	held := primary.slotFor("pm02").RestartLSN
+	standby.Start()
+	r.started("pm02")
+	r.passUntil("pm02 has caught up", func() bool {
+		return primary.slotFor("pm02").RestartLSN.BytesTo(primary.instance().End()) < 16*model.MiB
+	})
+	primary.SQL("SELECT count(pg_logical_emit_message(false, '', repeat('x', 1 << 20))) FROM generate_series(1, 72)") // and no checkpoint
+	r.passUntil("pm02 has that, too", func() bool {
+		return primary.slotFor("pm02").RestartLSN.BytesTo(primary.instance().End()) < 16*model.MiB
+	})
+	if now := primary.slotFor("pm02").RestartLSN; held.BytesTo(now) < 160*model.MiB {
+		t.Fatalf("the slot went from %s to %s only", held, now)
+	}
+	r.stop("pm02", "fast")
+	primary.Stop("immediate")
+	primary.Start()
+	if s := primary.slotFor("pm02"); !s.Lost() {
+		t.Fatalf("the slot is not lost: %+v", s)
+	}
+	if plan, _ := primary.pass(); finding(plan, model.CodeRebuildRequired).Severity != model.Critical {
+		t.Errorf("the loss is not said:\n%s", plan)
+	}
+	standby.Start()
+	r.started("pm02")
+	r.settle()
+	r.wantProtected()
+}

@@ -8,6 +8,7 @@ type Way string
 // The ways, the cheapest first. Unknown is not the worst: it says that nothing can be said.
 const (
 	WayStream  Way = "stream"  // by itself
+	WayUnheld  Way = "unheld"  // it streams, but through a slot that PostgreSQL has given up: once it is away, nothing is held
 	WayRewind  Way = "rewind"  // with pg_rewind, at worst
 	WayCopy    Way = "copy"    // with a copy of the database, or from an archive
 	WayUnknown Way = "unknown" // nobody can tell
@@ -46,7 +47,7 @@ func ForecastIn(attribute, host string) Way {
 			continue
 		}
 		switch w := Way(way); w {
-		case WayStream, WayRewind, WayCopy:
+		case WayStream, WayUnheld, WayRewind, WayCopy:
 			return w
 		case WayUnknown:
 		}

@@ -75,8 +75,10 @@ func (w Who) oneDatabase() bool { return len(databasesOf(*w.Cluster)) == 1 }
 func (v *view) backToPrimary(member string) (model.Way, string) {
 	s, ok := v.slot(v.Names[member])
 	said := v.published(v.Self, member)
-	switch {
-	case v.attached(member, s):
+	switch attached := v.attached(member, s); {
+	case attached && ok && s.Lost() && s.Active && !v.Policy.AgentSlots:
+		return model.WayUnheld, "it streams from here, but through its slot, which PostgreSQL has given up: nothing is held for it"
+	case attached:
 		return model.WayStream, "it streams from here"
 	case ok && s.Lost():
 		return model.WayCopy, "WAL that it needs is gone here: its slot is lost"

@@ -51,8 +51,9 @@ func (w Who) underWay() string {
 	return ""
 }
 
-// mayTakeOver reports whether the agent gives a running standby the right to be the primary (have_master_right): its
-// data are in step or the newest, or nobody ever was the primary, and its score is not negative.
+// mayTakeOver reports whether the agent gives a running standby the right to be the primary, now or at one of its next
+// monitors, which then raises the score (have_master_right): its data are in step or the newest, or nobody ever was the
+// primary.
 func (w Who) mayTakeOver(member string) bool {
 	if w.Cluster.Maintenance || !w.Clone.Managed {
 		return false // nobody is promoted before that ends
@@ -63,7 +64,7 @@ func (w Who) mayTakeOver(member string) bool {
 	barred := slices.ContainsFunc(w.Clone.Locations, func(l model.Location) bool {
 		return model.SameNode(l.Node, member) && strings.HasPrefix(l.Score, "-")
 	})
-	return n.Online && !n.Standby && w.RoleOf(member) == model.RoleUnpromoted && inStep && !barred && !strings.HasPrefix(w.scoreOf(n), "-")
+	return n.Online && !n.Standby && w.RoleOf(member) == model.RoleUnpromoted && inStep && !barred
 }
 
 func (w Who) scoreOf(n model.Node) string { return n.Attribute("master-" + w.Clone.Primitive) }

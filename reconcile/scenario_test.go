@@ -136,8 +136,8 @@ func (s *scenario) node(words []string) {
 	s.in.Cluster.Nodes = append(s.in.Cluster.Nodes, n)
 }
 
-// marks reads "standby", "offline" (but for the attributes), "score=N", "failed=N" (the fail-count) and "data=HEX" (where they end), and returns the other
-// marks.
+// marks reads "standby", "offline" (but for the attributes), "score=N", "failed=N" (the fail-count) and "data=HEX" (where
+// they end), and returns the other marks.
 func (s *scenario) marks(n *model.Node, marks []string) (others []string) {
 	for _, mark := range marks {
 		name, value, _ := strings.Cut(mark, "=")

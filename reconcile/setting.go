@@ -30,7 +30,13 @@ func (v *view) standbySetting() {
 	streaming := v.Instance.Receiver.Streaming()
 	switch {
 	case up.Exists && up.RestartLSN.IsValid():
-		switch {
+		switch unheld := v.published(v.Primary, v.Self) == model.WayUnheld; {
+		case unheld && now == own && !v.Policy.AgentSlots: // of PostgreSQL 16 and 17: to READ_REPLICATION_SLOT it looks alive
+			v.set("", "HoldsNothing", fmt.Sprintf(
+				"the primary %s says that the slot %s is lost, though this host streams through it: without it, it is made anew", v.Primary, own))
+		case unheld && now == "":
+			v.waiting = true
+			v.say(model.CodeSlotMissing, model.Warning, v.Self, "the slot %s on the primary %s is lost, and not made anew yet", own, v.Primary)
 		case v.dependedOn(now):
 			v.say(model.CodeSlotAwaited, model.Warning, now, "this host streams through slot %s, which synchronized_standby_slots on %s names: through "+
 				"another one, logical replication there would wait for ever, so that it stays; on %[2]s type: ALTER SYSTEM SET "+
