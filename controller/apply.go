@@ -35,8 +35,8 @@ type Result struct {
 }
 
 // Apply carries out the steps in order. One step's failure stops no other, but for a change of what the plan was made
-// on, for a forecast that counts on a slot which could not be made, and for a slot of which a forecast could not be taken
-// back. A step that has begun is finished even if ctx ends; no further one is begun.
+// on, for one that has no answer, for a forecast that counts on a slot which could not be made, and for a slot of which a
+// forecast could not be taken back. A step that has begun is finished even if ctx ends; no further one is begun.
 func Apply(ctx context.Context, executor Executor, steps []model.Step, log logr.Logger) Result {
 	var r Result
 	for i, step := range steps {
@@ -59,11 +59,15 @@ func Apply(ctx context.Context, executor Executor, steps []model.Step, log logr.
 			log.Info("step not done: what it was planned on has changed", keyStep, step.Kind(), keyText, step.Text(), keyProblem, err.Error())
 			r.Changed, r.Pending = true, append(r.Pending, steps[i:]...)
 			return r
+		case class == postgres.NoAnswer:
+			r.fail(step, err)
+			r.Pending = append(r.Pending, steps[i:]...)
+			return r
 		case class == postgres.AlreadyDone:
 			log.V(1).Info("step already done", keyStep, step.Kind(), keyText, step.Text())
 		default:
+			r.fail(step, err)
 			r.Pending = append(r.Pending, step)
-			r.Failures = append(r.Failures, Failure{Step: step.Kind() + " " + step.Text(), Class: class, Text: cause(err)})
 		}
 	}
 	return r
@@ -71,6 +75,10 @@ func Apply(ctx context.Context, executor Executor, steps []model.Step, log logr.
 
 func or(a, b func(model.Step) bool) func(model.Step) bool {
 	return func(step model.Step) bool { return a(step) || b(step) }
+}
+
+func (r *Result) fail(step model.Step, err error) {
+	r.Failures = append(r.Failures, Failure{Step: step.Kind() + " " + step.Text(), Class: postgres.ClassOf(err), Text: cause(err)})
 }
 
 func publishes(step model.Step) bool {

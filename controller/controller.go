@@ -84,10 +84,11 @@ func New(o Options) *Controller {
 	}
 }
 
-// Run looks, plans and applies until ctx ends. The watchdog is fed by finished passes only: every call in a pass has a
-// deadline, so that a pass which does not finish is a fault.
+// Run looks, plans and applies until ctx ends. The watchdog is fed whenever a call has ended, not by whole passes only: every
+// call has a deadline, and a pass has any number of them. A loop that no call comes back to is a fault.
 func (c *Controller) Run(ctx context.Context) {
 	c.started = time.Now()
+	c.Observer.Ended = c.Notify.Alive
 	defer c.Observer.Close()
 	defer c.members.running.Wait()
 	defer c.keep(true)
@@ -106,7 +107,7 @@ func (c *Controller) Run(ctx context.Context) {
 			c.pass(ctx, !time.Now().Before(c.nextRead))
 		}
 		if ctx.Err() == nil {
-			c.Notify.Alive()
+			c.Notify.Alive() // of a pass that had nobody to ask, too
 		}
 	}
 }
@@ -119,6 +120,12 @@ func (c *Controller) pass(ctx context.Context, read bool) {
 		who, plan := c.plan(c.Observer.Look(ctx))
 		if now := time.Now(); shape(plan) == c.shape && (len(plan.Steps) == 0 || now.Before(c.heldUntil)) {
 			c.conditions.update(plan, now) // their figures are those of this look
+			c.publish(who, plan)
+			return
+		}
+		if who.Instance.State == model.ServerUnreachable && ctx.Err() == nil { // the pass ends at a call without an answer
+			c.conditions.update(plan, time.Now())
+			c.shape = shape(plan)
 			c.publish(who, plan)
 			return
 		}
@@ -187,6 +194,9 @@ func (c *Controller) act(ctx context.Context, plan model.Plan) (pending []model.
 		}
 		return plan.Steps
 	case same && now.Before(c.heldUntil):
+		return plan.Steps
+	case c.Observer.silent:
+		c.nextRead = now
 		return plan.Steps
 	}
 	result := Apply(ctx, c.Observer, plan.Steps, c.Log)

@@ -117,7 +117,7 @@ func (w *world) SetAttribute(_ context.Context, node, name, value string) error 
 }
 
 // Asker gives one that nobody answers.
-func (w *world) Asker(context.Context) (postgres.Asker, error) {
+func (w *world) Asker() (postgres.Asker, error) {
 	return func(context.Context, string, []string) (model.Upstream, error) {
 		return model.Upstream{}, errors.New("nobody answers")
 	}, nil

@@ -46,9 +46,9 @@ func (m *members) refresh(ctx context.Context, who reconcile.Who, server Server)
 		return
 	}
 	names := who.SlotNames()
-	asker, err := server.Asker(ctx)
+	asker, err := server.Asker()
 	if err != nil {
-		return // the server is down: the next look says so
+		return // there is nobody to ask as: a standby's upstream is not asked either, and says why
 	}
 	ring, ringErr := m.ring()
 	for _, host := range who.Policy.Members {

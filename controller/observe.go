@@ -23,6 +23,8 @@ type Observer struct {
 	Attributes AttributeSetter
 	Connect    Connector
 	Kept       State // of before the start
+	// Ended is called whenever a call has ended, with an answer or without one; nil where nobody listens.
+	Ended func()
 
 	last     reconcile.Who
 	name     model.LocalName // zero before Pacemaker was asked, and again after each outage
@@ -30,9 +32,10 @@ type Observer struct {
 	dated    time.Time // when the versions were last asked for
 	target   Target
 	server   Server
+	silent   bool // a call of the last look has had no answer: what is left of the pass waits for nobody else
 }
 
-// Deadlines for what is asked beside the CIB. With that, and with the server, they stay below the watchdog's time.
+// Deadlines for what is asked beside the CIB.
 const (
 	nameTimeout     = 10 * time.Second
 	versionsTimeout = 5 * time.Second
@@ -42,6 +45,7 @@ const (
 
 // Full reads the CIB, the server, and on a standby the upstream.
 func (o *Observer) Full(ctx context.Context) (who reconcile.Who, err error) {
+	o.silent = false
 	defer func() { o.last = who }()
 	in, err := o.cluster(ctx)
 	if err != nil {
@@ -72,6 +76,7 @@ func (o *Observer) Cluster(ctx context.Context) (reconcile.Who, error) {
 func (o *Observer) cluster(ctx context.Context) (reconcile.Input, error) {
 	in := reconcile.Input{Node: o.Node, Resource: o.Resource, Newest: o.last.Newest}
 	cluster, err := o.Clusters.Read(ctx)
+	o.ended()
 	if err != nil {
 		in.ClusterProblem = err.Error()
 		o.name = model.LocalName{}
@@ -84,9 +89,18 @@ func (o *Observer) cluster(ctx context.Context) (reconcile.Input, error) {
 		}
 	}
 	if o.Pacemaker != nil {
-		in.LocalName, in.Versions = o.askName(ctx), o.askVersions(ctx)
+		in.LocalName = o.askName(ctx)
+		o.ended()
+		in.Versions = o.askVersions(ctx)
+		o.ended()
 	}
 	return in, nil
+}
+
+func (o *Observer) ended() {
+	if o.Ended != nil {
+		o.Ended()
+	}
 }
 
 // askName asks Pacemaker what it calls this host, once after each outage. It does not ask where a variable leads the
@@ -102,6 +116,7 @@ func (o *Observer) askName(ctx context.Context) model.LocalName {
 	} else if name, err := o.Pacemaker.LocalName(ctx); err == nil {
 		o.name.Name = name
 	} else {
+		o.silent = errors.Is(err, cib.ErrTimeout)
 		return model.LocalName{Problem: err.Error()} // and asked again at the next look
 	}
 	return o.name
@@ -109,7 +124,7 @@ func (o *Observer) askName(ctx context.Context) model.LocalName {
 
 // askVersions asks now and then. Nothing depends on versions, so that what nobody knows stays empty.
 func (o *Observer) askVersions(ctx context.Context) model.Versions {
-	if !o.dated.IsZero() && time.Since(o.dated) < versionsAge {
+	if o.silent || !o.dated.IsZero() && time.Since(o.dated) < versionsAge {
 		return o.versions
 	}
 	ctx, cancel := context.WithTimeout(ctx, versionsTimeout)
@@ -121,6 +136,7 @@ func (o *Observer) askVersions(ctx context.Context) model.Versions {
 	for _, agent := range model.DatabaseAgents {
 		o.versions.ResourceAgents = cmp.Or(o.versions.ResourceAgents, o.Pacemaker.AgentVersion(ctx, agent))
 	}
+	o.silent = errors.Is(ctx.Err(), context.DeadlineExceeded)
 	return o.versions
 }
 
@@ -145,6 +161,7 @@ func (o *Observer) look(ctx context.Context, in reconcile.Input, ask func(contex
 
 // Apply carries out one step: on the server that was observed last, or in Pacemaker. Its errors have a class.
 func (o *Observer) Apply(ctx context.Context, step model.Step) error {
+	defer o.ended()
 	s, ok := step.(model.PublishAttribute)
 	if !ok {
 		return o.server.Apply(ctx, step)
@@ -155,7 +172,9 @@ func (o *Observer) Apply(ctx context.Context, step model.Step) error {
 	}
 	class := postgres.Unknown
 	switch {
-	case errors.Is(err, cib.ErrTimeout), errors.Is(err, cib.ErrClusterDown):
+	case errors.Is(err, cib.ErrTimeout):
+		class = postgres.NoAnswer
+	case errors.Is(err, cib.ErrClusterDown):
 		class = postgres.Transient
 	case errors.Is(err, cib.ErrPermission):
 		class = postgres.Permission
@@ -192,6 +211,7 @@ func (o *Observer) instance(ctx context.Context, clone model.Clone) (model.Insta
 		o.server, o.target = o.Connect(target), target
 	}
 	instance, err := o.server.Observe(ctx)
+	o.ended()
 	if err != nil {
 		return instance, fmt.Errorf("observe PostgreSQL at %s:%d: %w", target.SocketDir, target.Port, err)
 	}
@@ -201,12 +221,20 @@ func (o *Observer) instance(ctx context.Context, clone model.Clone) (model.Insta
 // upstream asks the primary, if this host is a standby of one by every sign: otherwise nobody may be there to answer.
 func (o *Observer) upstream(ctx context.Context, who *reconcile.Who) {
 	who.Upstream, who.UpstreamProblem = nil, ""
-	if who.Standing != model.Standby {
+	switch {
+	case who.Standing != model.Standby:
+		return
+	case o.silent:
+		who.UpstreamProblem = "not asked: Pacemaker, or the host's package manager, has not answered in time"
 		return
 	}
-	if upstream, err := o.server.ObserveUpstream(ctx, who.SlotNames()); err == nil {
+	upstream, err := o.server.ObserveUpstream(ctx, who.SlotNames())
+	o.ended()
+	if err == nil {
 		who.Upstream = &upstream
-	} else {
-		who.UpstreamProblem = err.Error()
+		return
 	}
+	who.UpstreamProblem = err.Error()
+	// One that hangs is waited for once: after that its problem is the same, and is told at once.
+	o.silent = postgres.ClassOf(err) == postgres.NoAnswer && who.UpstreamProblem != o.last.UpstreamProblem
 }

@@ -37,7 +37,7 @@ type Server interface {
 	// ObserveUpstream asks the server that the local standby replicates from about slots.
 	ObserveUpstream(ctx context.Context, slots []string) (model.Upstream, error)
 	// Asker gives what asks the other members' servers, in the background.
-	Asker(ctx context.Context) (postgres.Asker, error)
+	Asker() (postgres.Asker, error)
 	Executor
 	Close()
 }

@@ -11,7 +11,8 @@ import (
 
 // Apply carries out one step. Its precondition is asserted in the statement that changes something: no row means that
 // it does not hold any more (Changed). An error is an *Error. The answer may get lost after the work was done
-// (Transient): a step tried again then finds what it was planned on Changed, or AlreadyDone.
+// (Transient): a step tried again then finds what it was planned on Changed, or AlreadyDone. Where the server hangs
+// (NoAnswer) the statement that it has may be done later, and no other of the step.
 func (s *Server) Apply(ctx context.Context, step model.Step) error {
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
@@ -19,14 +20,17 @@ func (s *Server) Apply(ctx context.Context, step model.Step) error {
 	if err := valid(step); err != nil {
 		return &Error{Class: Configuration, Doing: doing, Err: err}
 	}
-	if err := s.connect(ctx); err != nil {
-		return s.unanswered(err, doing)
-	}
-	err := s.carryOut(ctx, step)
-	if s.conn.IsClosed() {
-		s.disconnect()
-	}
-	return classify(err, doing)
+	_, err := call(ctx, s.local, func() (struct{}, error) {
+		if err := s.connect(ctx); err != nil {
+			return struct{}{}, err
+		}
+		err := s.carryOut(ctx, step)
+		if s.conn.IsClosed() {
+			s.disconnect()
+		}
+		return struct{}{}, err
+	})
+	return s.unanswered(err, doing)
 }
 
 func (s *Server) carryOut(ctx context.Context, step model.Step) error {
@@ -110,7 +114,7 @@ func valid(step model.Step) error {
 // one runs a guarded statement that gives one row when its precondition holds. NULL in it is a slot without WAL.
 func (s *Server) one(ctx context.Context, sql string, guard model.Guard, values ...any) error {
 	var result *string
-	err := s.conn.QueryRow(ctx, sql, append(guardValues(guard), values...)...).Scan(&result)
+	err := s.row(ctx, sql, append(guardValues(guard), values...), &result)
 	if err == nil && result == nil {
 		return errNotReserved
 	}

@@ -20,7 +20,6 @@ import (
 
 // Deadlines of single calls. The local server answers in milliseconds, or not at all.
 const (
-	connectTimeout = 2 * time.Second
 	observeTimeout = 3 * time.Second
 	applyTimeout   = 10 * time.Second
 	// The server gives up before we do, so that a statement ends with an answer.
@@ -32,22 +31,28 @@ const (
 // find them in pg_stat_replication.
 const applicationName = "pgrex"
 
+// kept has a statement prepared once for each connection. It is for those of every look: to plan them costs as much as to run
+// them.
+const kept = pgx.QueryExecModeCacheStatement
+
 // connectError is a failure to connect: whatever the server said, it let nobody in.
 type connectError struct{ error }
 
 func (e connectError) Unwrap() error { return e.error }
 
 // connect opens the kept connection, if there is none. A statement is prepared under no name (QueryExecModeExec), so that
-// nothing is left behind in the session that could be missing in the next.
+// nothing is left behind in the session that could be missing in the next, unless it is kept. As all that uses the connection, it runs in the
+// lane.
 func (s *Server) connect(ctx context.Context) error {
 	if s.conn != nil {
 		return nil
 	}
-	config, err := s.connectConfig()
+	config, opened, err := s.connectConfig(ctx)
 	if err != nil {
 		return connectError{err}
 	}
-	conn, err := pgx.ConnectConfig(ctx, config)
+	defer opened()
+	conn, err := pgx.ConnectConfig(s.local.io, config)
 	if err != nil {
 		return connectError{err}
 	}
@@ -55,15 +60,16 @@ func (s *Server) connect(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) connectConfig() (*pgx.ConnConfig, error) {
-	config, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=%s", quoteKeyword(s.config.SocketDir),
+// connectConfig is for one connection; opened is to be called when that is open, or could not be opened.
+func (s *Server) connectConfig(ctx context.Context) (config *pgx.ConnConfig, opened func(), err error) {
+	config, err = pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=%s", quoteKeyword(s.config.SocketDir),
 		s.config.Port, quoteKeyword(s.config.User), quoteKeyword(s.config.Database)))
 	if err != nil {
-		return nil, errors.New("the connection's parameters or a PG* environment variable are not understood")
+		return nil, nil, errors.New("the connection's parameters or a PG* environment variable are not understood")
 	}
 	config.Fallbacks = nil
-	config.ConnectTimeout = connectTimeout
-	config.DialFunc = s.dialProven
+	config.ConnectTimeout = 0 // the next attempt would stand in the same queue, behind this one
+	config.DialFunc, opened = s.local.dialer(ctx, s.dialProven)
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	config.RuntimeParams = map[string]string{
 		"application_name":                    applicationName,
@@ -72,7 +78,7 @@ func (s *Server) connectConfig() (*pgx.ConnConfig, error) {
 		"lock_timeout":                        milliseconds(observeTimeout),
 		"idle_in_transaction_session_timeout": milliseconds(applyTimeout),
 	}
-	return config, nil
+	return config, opened, nil
 }
 
 func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
@@ -89,28 +95,40 @@ func (s *Server) disconnect() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	_ = s.conn.Close(ctx) // it is given up anyway
+	select {
+	case <-s.conn.PgConn().CleanupDone():
+	case <-ctx.Done():
+	}
 	s.conn, s.reserves = nil, 0
 }
 
-// query runs f, which only reads, on the kept connection. A connection that turns out to be dead (the server was
+// row runs a statement that gives one row, unless nobody waits for that any more: what it would be done for may have changed.
+func (s *Server) row(ctx context.Context, sql string, values []any, into ...any) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return s.conn.QueryRow(s.local.io, sql, values...).Scan(into...)
+}
+
+// query runs f, which only reads, on the kept connection, in the lane. A connection that turns out to be dead (the server was
 // restarted) is replaced once.
-func (s *Server) query(ctx context.Context, f func(*pgx.Conn) error) error {
-	kept := s.conn != nil
+func (s *Server) query(ctx context.Context, f func(io context.Context, conn *pgx.Conn) error) error {
+	old := s.conn != nil
 	if err := s.connect(ctx); err != nil {
 		return err
 	}
-	err := f(s.conn)
+	err := f(s.local.io, s.conn)
 	if err == nil || !s.conn.IsClosed() {
 		return err
 	}
 	s.disconnect()
-	if !kept || ctx.Err() != nil {
+	if !old || ctx.Err() != nil {
 		return err
 	}
 	if err := s.connect(ctx); err != nil {
 		return err
 	}
-	return f(s.conn)
+	return f(s.local.io, s.conn)
 }
 
 func (s *Server) socket() string {
@@ -121,6 +139,7 @@ func (s *Server) socket() string {
 func (s *Server) notConnected(err error) string {
 	pgErr, isServers := errors.AsType[*pgconn.PgError](err)
 	stranger, isStranger := errors.AsType[strangerError](err)
+	hangs, isHanging := errors.AsType[hangsError](err)
 	switch {
 	case isStranger:
 		return stranger.Error()
@@ -133,8 +152,8 @@ func (s *Server) notConnected(err error) string {
 		return "nothing listens at " + s.socket()
 	case errors.Is(err, os.ErrPermission):
 		return "may not open " + s.socket() + ": run pgrex as the operating system's user " + s.config.User
-	case timedOut(err):
-		return fmt.Sprintf("does not answer at %s within %s: it hangs, or the machine is overloaded", s.socket(), observeTimeout)
+	case isHanging:
+		return fmt.Sprintf("has not answered at %s since %s: it hangs, or the machine is overloaded", s.socket(), hangs.when())
 	case wasCut(err):
 		return "the connection to " + s.socket() + " was cut"
 	}
@@ -143,8 +162,6 @@ func (s *Server) notConnected(err error) string {
 
 // notUp tells the state of a server that gave an error instead of an answer.
 func (s *Server) notUp(err error) (model.Instance, error) {
-	s.disconnect()
-	s.closeUpstream()
 	_, connecting := errors.AsType[connectError](err)
 	i := model.Instance{State: model.ServerUnreachable, Problem: s.notConnected(err), Slots: []model.Slot{}}
 	pgErr, isServers := errors.AsType[*pgconn.PgError](err)

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/pgrex/pgrex/controller/postgres"
@@ -59,7 +58,7 @@ func TestConninfo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			setConninfo(standby, test.conninfo)
-			u, err := a.ObserveUpstream(t.Context(), []string{"own"})
+			u, err := askUpstream(t, a, "own")
 			wantClass(t, err, test.class)
 			if text := fmt.Sprint(err); err != nil && (!strings.Contains(text, test.want) || strings.Contains(text, secret) || strings.Contains(text, "\n")) {
 				t.Errorf("got %v, not …%s…", err, test.want)
@@ -83,7 +82,7 @@ func TestSeveralHosts(t *testing.T) {
 	}
 	a := adapter(t, standby)
 	setConninfo(standby, fmt.Sprintf("host=127.0.0.1,127.0.0.1,127.0.0.1 port=1,%d,%d user=postgres", standby.Port, primary.Port))
-	if u, err := a.ObserveUpstream(t.Context(), []string{"own"}); err != nil || u.Address != fmt.Sprintf("127.0.0.1:%d", primary.Port) {
+	if u, err := askUpstream(t, a, "own"); err != nil || u.Address != fmt.Sprintf("127.0.0.1:%d", primary.Port) {
 		t.Errorf("%+v, %v", u, err)
 	}
 }
@@ -115,7 +114,7 @@ func TestPassword(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			setConninfo(standby, test.conninfo)
-			_, err := a.ObserveUpstream(t.Context(), []string{"own"})
+			_, err := askUpstream(t, a, "own")
 			wantClass(t, err, test.class)
 			if err != nil && (strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "repuser") || !strings.Contains(err.Error(), "pg_hba.conf")) {
 				t.Errorf("the error: %v", err)
@@ -124,64 +123,12 @@ func TestPassword(t *testing.T) {
 	}
 }
 
-// TestOneWalsender: walsenders are scarce. One is kept at most, none by a primary, and it never holds up a shutdown.
-func TestOneWalsender(t *testing.T) {
-	t.Parallel()
-	primary, standby := pair(t)
-	a := adapter(t, standby)
-	mine := func() string {
-		return primary.SQL("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender' AND application_name = 'pgrex'")
-	}
-	ask := func() {
-		t.Helper()
-		if _, err := a.ObserveUpstream(t.Context(), []string{"own"}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for range 3 {
-		ask()
-	}
-	primary.Await("one walsender is kept", func() bool { return mine() == "1" })
-	// A standby that loses power must not take a walsender for hours.
-	if got, err := a.UpstreamSetting(t.Context(), "tcp_keepalives_idle"); err != nil || got != "30" {
-		t.Errorf("tcp_keepalives_idle is %s, %v", got, err)
-	}
-	setConninfo(standby, primary.Conninfo()+" application_name=renamed")
-	ask()
-	primary.Await("the old one is gone", func() bool { return mine() == "1" })
-	// The agent reads this view by application_name: ours is nobody's host, and streams nothing.
-	if got := primary.SQL("SELECT DISTINCT upper(state), upper(sync_state) FROM pg_stat_replication WHERE application_name = 'pgrex'"); got != "STARTUP|ASYNC" {
-		t.Errorf("in pg_stat_replication it is %s", got)
-	}
-	primary.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgrex'")
-	ask()
-
-	primary.Stop("fast")
-	_, err := a.ObserveUpstream(t.Context(), []string{"own"})
-	wantClass(t, err, postgres.Transient)
-	primary.Start()
-	ask()
-	primary.Signal(syscall.SIGSTOP)
-	setConninfo(standby, primary.Conninfo()) // a new connection, into the backlog
-	_, err = a.ObserveUpstream(t.Context(), []string{"own"})
-	primary.Signal(syscall.SIGCONT)
-	wantClass(t, err, postgres.Transient)
-	if err != nil && !strings.Contains(err.Error(), "no answer in time") {
-		t.Errorf("a hanging upstream: %v", err)
-	}
-	ask()
-	standby.Promote()
-	observe(t, a)
-	primary.Await("a primary asks nobody", func() bool { return mine() == "0" })
-}
-
 // TestSlotsBySQLRefused: PostgreSQL 13 and 14 tell of slots by SQL only, which pg_hba.conf may not allow.
 func TestSlotsBySQLRefused(t *testing.T) {
 	t.Parallel()
 	primary, standby := pair(t)
 	primary.Access("local all all trust", "host replication all 127.0.0.1/32 trust")
-	a := adapter(t, standby)
-	_, err := a.ObserveUpstream(t.Context(), []string{"own"})
+	_, err := askUpstream(t, adapter(t, standby), "own")
 	if primary.HasSlotsByProtocol() {
 		wantClass(t, err, "") // nothing has to be opened
 		return

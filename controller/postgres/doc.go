@@ -5,8 +5,10 @@
 // program's environment (Conninfo). All SQL is in sql.go. Every statement that changes something asserts, within itself,
 // what its step was planned on; only the release of an xmin, for which the replication protocol has no condition, asserts it
 // just before. Source is the primary as a host sees it that is to come back. It keeps one
-// session on the local server, and on a standby one walsender of the upstream: a smart shutdown waits for the session, a
-// fast one for neither.
+// session on the local server, for which a smart shutdown waits and a fast one does not, and none on other hosts' servers.
+//
+// A call that has no answer by its deadline is left in flight, and nothing more is asked of that server until it ends (lane):
+// one that hangs has one hanging statement, or one attempt to connect, of each pgrex. Close cuts it.
 //
 // It fails with an *Error of a class (ClassOf) that tells the controller what to do about it. A local server that is
 // down, starting or hanging is no error but a state of model.Instance.

@@ -15,6 +15,7 @@ type Class string
 // The classes of failures.
 const (
 	Transient     Class = "transient"     // may work in a moment: try again; what was asked may have been done
+	NoAnswer      Class = "no answer"     // it hangs: nothing more is asked of it until it answers; what was asked may be done then
 	Busy          Class = "busy"          // the slot is in use: look again later
 	Changed       Class = "changed"       // what the step was planned on is no longer so: plan again
 	AlreadyDone   Class = "already done"  // somebody did it: look again
@@ -130,6 +131,9 @@ func classify(err error, doing string) error {
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return &Error{Class: classOfCode(pgErr.Code), Doing: doing, Err: serverError{pgErr}}
+	}
+	if hangs, ok := errors.AsType[hangsError](err); ok {
+		return &Error{Class: NoAnswer, Doing: doing, Err: hangs}
 	}
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):

@@ -4,49 +4,42 @@ import (
 	"context"
 	"fmt"
 	"net"
-
-	"github.com/jackc/pgx/v5"
+	"slices"
 
 	"github.com/pgrex/pgrex/model"
 )
 
-// Asker asks the server of another member who it is, and for slots by name. It may be used by several goroutines at once,
-// and opens a connection for each question that it closes at once: walsenders are scarce.
+// Asker asks the server of another member who it is, and for slots by name. It may be used by several goroutines at once. A
+// server that hangs has one connection of ours.
 type Asker func(ctx context.Context, address string, slots []string) (model.Upstream, error)
 
-// Asker reads primary_conninfo, which a primary has as well, and gives what asks others with its credentials, at its port.
-func (s *Server) Asker(ctx context.Context) (Asker, error) {
-	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
-	defer cancel()
-	var conninfo string
-	if err := s.query(ctx, func(c *pgx.Conn) error { return c.QueryRow(ctx, sqlConninfo).Scan(&conninfo) }); err != nil {
-		return nil, s.unanswered(err, "read primary_conninfo")
+// Asker gives what asks others, with the credentials of primary_conninfo, which a primary has as well, at its port. Observe
+// has to have read that.
+func (s *Server) Asker() (Asker, error) {
+	conninfo, err := s.credentials()
+	if err != nil {
+		return nil, err
 	}
 	return func(ctx context.Context, address string, slots []string) (model.Upstream, error) {
-		return askMember(ctx, conninfo, address, slots)
+		return s.askMember(ctx, conninfo, address, slots)
 	}, nil
 }
 
-func askMember(ctx context.Context, conninfo, address string, slots []string) (model.Upstream, error) {
-	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
-	defer cancel()
+func (s *Server) askMember(ctx context.Context, conninfo, address string, slots []string) (model.Upstream, error) {
 	doing := "ask the server at " + address
 	if conninfo == "" {
 		return model.Upstream{}, &Error{Class: Configuration, Doing: doing, Err: fmt.Errorf("primary_conninfo is empty here, so that there are no credentials to ask with")}
 	}
+	ip := address
 	if net.ParseIP(address) == nil {
-		found, err := net.DefaultResolver.LookupHost(ctx, address)
+		looking, cancel := context.WithTimeout(ctx, upstreamTimeout)
+		defer cancel()
+		found, err := net.DefaultResolver.LookupHost(looking, address)
 		if err != nil || len(found) == 0 {
 			return model.Upstream{}, &Error{Class: Transient, Doing: doing, Err: fmt.Errorf("its name is not known here")}
 		}
-		address = found[0]
+		ip = slices.Min(found) // always the same: another one is another server
 	}
-	u, err := openUpstream(ctx, withKeyword(conninfo, "hostaddr", address))
-	if err != nil {
-		return model.Upstream{}, classify(err, doing)
-	}
-	source := Source{u}
-	defer source.Close()
-	answer, err := u.ask(ctx, slots)
+	answer, err := s.others.to(address, withKeyword(conninfo, "hostaddr", ip)).ask(ctx, slots)
 	return answer, classify(err, doing)
 }

@@ -10,12 +10,11 @@ import (
 func (s *Server) Commit(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
-	err := s.query(ctx, func(conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, sqlCommit)
-		return err
+	_, err := call(ctx, s.local, func() (struct{}, error) {
+		return struct{}{}, s.query(ctx, func(io context.Context, conn *pgx.Conn) error {
+			_, err := conn.Exec(io, sqlCommit)
+			return err
+		})
 	})
-	if err != nil {
-		return s.unanswered(err, "commit")
-	}
-	return nil
+	return s.unanswered(err, "commit")
 }

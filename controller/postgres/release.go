@@ -19,24 +19,29 @@ import (
 //
 // The replication protocol takes no condition, so that the precondition is asserted just before. Should the role change
 // in between, nothing is lost: an owner that is attached by then makes the slot busy, and one that comes later sends its
-// own xmin.
+// own xmin. Where the server hangs and nobody waits any more, no command follows the one that it has.
 func (s *Server) releaseXMin(ctx context.Context, step model.ReleaseXMin) error {
 	if err := s.one(ctx, sqlSeeSlot, step.Guard, step.Slot, lsnOrNull(step.From)); err != nil {
 		return err
 	}
-	config, err := s.connectConfig()
+	config, opened, err := s.connectConfig(ctx)
 	if err != nil {
 		return err
 	}
+	defer opened()
 	// A connection to a database is let in by the same lines of pg_hba.conf as any other of ours.
 	config.RuntimeParams["replication"] = withDatabase
-	conn, err := pgconn.ConnectConfig(ctx, &config.Config)
+	io := s.local.io
+	conn, err := pgconn.ConnectConfig(io, &config.Config)
 	if err != nil {
 		return connectError{err}
 	}
-	defer func() { _ = conn.Close(ctx) }()
+	defer closeConn(conn)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	// From the end of WAL on, so that nothing is sent.
-	result, err := conn.Exec(ctx, "IDENTIFY_SYSTEM").ReadAll()
+	result, err := conn.Exec(io, "IDENTIFY_SYSTEM").ReadAll()
 	if err != nil {
 		return err
 	}
@@ -47,7 +52,10 @@ func (s *Server) releaseXMin(ctx context.Context, step model.ReleaseXMin) error 
 	if err != nil {
 		return err
 	}
-	return sendFeedback(ctx, conn, fmt.Sprintf(`START_REPLICATION SLOT "%s" PHYSICAL %s`, step.Slot, end))
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return sendFeedback(io, conn, fmt.Sprintf(`START_REPLICATION SLOT "%s" PHYSICAL %s`, step.Slot, end))
 }
 
 // sendFeedback begins to replicate, says that no transaction is needed, and ends. The server answers the end after it has

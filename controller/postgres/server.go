@@ -19,69 +19,100 @@ type Config struct {
 	Database  string
 }
 
-// Server is the local PostgreSQL, over one kept connection. It is not for concurrent use.
+// Server is the local PostgreSQL, over one kept connection. It is not for concurrent use. Each of its calls has a deadline. One
+// that has passed it stays in flight, and until it ends all further ones fail at once.
 type Server struct {
-	config   Config
-	conn     *pgx.Conn
-	reserves model.LSN // where the slot stands that was made last, in this server's life
-	upstream *upstream
-	space    chan spaceAnswer // of the file system that was asked and has not answered yet
+	config Config
+	local  *lane     // of the fields down to reserves, which its call in flight alone may use
+	conn   *pgx.Conn // kept
+	// reserves is where the slot stands that was made last, in this server's life.
+	reserves model.LSN
+
+	conninfo *string // primary_conninfo, as it was last observed
+	space    *lane   // of the file system of pg_wal
+	others   others
 }
 
 // NewServer makes a Server. It connects when it is first used.
-func NewServer(config Config) *Server { return &Server{config: config} }
+func NewServer(config Config) *Server {
+	return &Server{config: config, local: newLane("PostgreSQL"), space: newLane("the file system")}
+}
 
-// Close ends the connections.
+// Close ends the connections. What is in flight is cut. The Server is of no further use.
 func (s *Server) Close() {
-	s.disconnect()
-	s.closeUpstream()
+	if s.local.idle() {
+		s.disconnect()
+	}
+	s.local.close()
+	s.space.close()
+	s.others.close()
+}
+
+// observation is what Observe's round trips have found.
+type observation struct {
+	document  []byte         // the JSON form of the instance
+	instance  model.Instance // the rest of it
+	reserves  model.LSN
+	conninfo  *string
+	walFolder string
 }
 
 // Observe reads the server's state in one round trip, and in another one the WAL's. That it cannot be talked to is a state,
-// too.
+// too. Of a server that hangs the state says since when.
 func (s *Server) Observe(ctx context.Context) (model.Instance, error) {
-	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	asking, cancel := context.WithTimeout(ctx, observeTimeout)
 	defer cancel()
-	var document []byte
-	var conninfo *string
-	err := s.query(ctx, func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, sqlObserve).Scan(&document, &conninfo)
-	})
+	seen, err := call(asking, s.local, func() (observation, error) { return s.observe(asking) })
 	if err != nil {
+		s.conninfo = nil
 		return s.notUp(err)
 	}
-	var instance model.Instance
-	if err := json.Unmarshal(document, &instance); err != nil {
+	s.conninfo = seen.conninfo
+	instance := &seen.instance
+	if err := json.Unmarshal(seen.document, instance); err != nil {
 		return model.Instance{}, fmt.Errorf("read what PostgreSQL says of itself: %w", err)
 	}
-	if s.reserves > instance.Redo {
-		instance.Reserves = s.reserves
+	if seen.reserves > instance.Redo {
+		instance.Reserves = seen.reserves
 	}
-	if conninfo != nil {
-		instance.ApplicationName = applicationNameIn(*conninfo)
+	if s.conninfo != nil && instance.InRecovery {
+		instance.ApplicationName = applicationNameIn(*s.conninfo)
 	}
-	if !instance.InRecovery || s.upstream.idle() {
-		s.closeUpstream() // a primary has none, and walsenders are scarce
+	s.observeSpace(ctx, &seen)
+	return *instance, nil
+}
+
+func (s *Server) observe(ctx context.Context) (observation, error) {
+	var seen observation
+	err := s.query(ctx, func(io context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(io, sqlObserve, kept).Scan(&seen.document, &seen.conninfo)
+	})
+	if err != nil {
+		return seen, err
 	}
-	if err := s.observeWAL(ctx, &instance); err != nil {
-		instance.WALSpace, instance.Budget, instance.WALProblem = nil, nil, err.Error()
+	seen.reserves = s.reserves
+	if err := s.observeWAL(ctx, &seen); err != nil {
+		seen.instance.WALProblem = err.Error()
 	}
-	return instance, nil
+	return seen, nil
 }
 
 // Settings reads settings by name, as pg_settings shows them. One that this server does not have is left out.
 func (s *Server) Settings(ctx context.Context, names []string) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
 	defer cancel()
-	settings := map[string]string{}
-	err := s.query(ctx, func(conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, sqlSettings, names)
-		if err != nil {
+	settings, err := call(ctx, s.local, func() (map[string]string, error) {
+		settings := map[string]string{}
+		err := s.query(ctx, func(io context.Context, conn *pgx.Conn) error {
+			rows, err := conn.Query(io, sqlSettings, names)
+			if err != nil {
+				return err
+			}
+			var name, setting string
+			_, err = pgx.ForEachRow(rows, []any{&name, &setting}, func() error { settings[name] = setting; return nil })
 			return err
-		}
-		var name, setting string
-		_, err = pgx.ForEachRow(rows, []any{&name, &setting}, func() error { settings[name] = setting; return nil })
-		return err
+		})
+		return settings, err
 	})
 	if err != nil {
 		return nil, s.unanswered(err, "read settings")
@@ -93,35 +124,33 @@ func (s *Server) Settings(ctx context.Context, names []string) (map[string]strin
 func (s *Server) Replications(ctx context.Context) ([]model.Replication, error) {
 	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
 	defer cancel()
-	var standbys []model.Replication
-	err := s.query(ctx, func(conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, sqlStandbys)
-		if err != nil {
+	standbys, err := call(ctx, s.local, func() (standbys []model.Replication, err error) {
+		err = s.query(ctx, func(io context.Context, conn *pgx.Conn) error {
+			rows, err := conn.Query(io, sqlStandbys)
+			if err != nil {
+				return err
+			}
+			standbys, err = pgx.CollectRows(rows, pgx.RowToStructByPos[model.Replication])
 			return err
-		}
-		standbys, err = pgx.CollectRows(rows, pgx.RowToStructByPos[model.Replication])
-		return err
+		})
+		return standbys, err
 	})
-	if err != nil {
-		return nil, s.unanswered(err, "ask who streams from here")
-	}
-	return standbys, nil
+	return standbys, s.unanswered(err, "ask who streams from here")
 }
 
 // Checkpoint makes a checkpoint of the local server. It may take minutes.
 func (s *Server) Checkpoint(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkpointTimeout)
 	defer cancel()
-	err := s.query(ctx, func(conn *pgx.Conn) error {
-		if _, err := conn.Exec(ctx, sqlNoTimeout); err != nil {
+	_, err := call(ctx, s.local, func() (struct{}, error) {
+		defer s.disconnect() // the session's deadline is gone
+		return struct{}{}, s.query(ctx, func(io context.Context, conn *pgx.Conn) error {
+			if _, err := conn.Exec(io, sqlNoTimeout); err != nil {
+				return err
+			}
+			_, err := conn.Exec(io, sqlCheckpoint)
 			return err
-		}
-		_, err := conn.Exec(ctx, sqlCheckpoint)
-		return err
+		})
 	})
-	s.disconnect() // the session's deadline is gone
-	if err != nil {
-		return s.unanswered(err, "make a checkpoint")
-	}
-	return nil
+	return s.unanswered(err, "make a checkpoint")
 }

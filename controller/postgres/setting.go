@@ -50,7 +50,7 @@ func (s *Server) setWALBudget(ctx context.Context, step model.SetWALBudget) erro
 func (s *Server) noSlotHoldsMore(ctx context.Context, c change) error {
 	var slot string
 	var held int64
-	err := s.conn.QueryRow(ctx, sqlMostHeld, append(guardValues(c.guard), c.most)...).Scan(&slot, &held)
+	err := s.row(ctx, sqlMostHeld, append(guardValues(c.guard), c.most), &slot, &held)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil
@@ -69,7 +69,7 @@ func (s *Server) set(ctx context.Context, c change) error {
 	var now string
 	var commandLine bool
 	var former *string // in postgresql.auto.conf; the setting itself may come from another file
-	err := s.conn.QueryRow(ctx, sqlCheckSetting, append(guardValues(c.guard), c.name)...).Scan(&now, &commandLine, &former)
+	err := s.row(ctx, sqlCheckSetting, append(guardValues(c.guard), c.name), &now, &commandLine, &former)
 	switch {
 	case err != nil:
 		return err
@@ -82,12 +82,15 @@ func (s *Server) set(ctx context.Context, c change) error {
 	if c.unset {
 		to = nil
 	}
-	if err := s.alterSystem(ctx, c.name, to); err != nil {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err := s.alterSystem(c.name, to); err != nil {
 		return err
 	}
 	err = s.one(ctx, sqlReload, c.guard, c.most)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return s.putBack(ctx, c.name, former)
+	if errors.Is(err, pgx.ErrNoRows) || ctx.Err() != nil && !s.conn.IsClosed() { // or the answer came too late for anybody
+		return s.putBack(c.name, former)
 	}
 	if err != nil {
 		return err
@@ -95,7 +98,7 @@ func (s *Server) set(ctx context.Context, c change) error {
 	err = s.awaitSetting(ctx, c)
 	if c.most != nil && ClassOf(err) == Configuration {
 		// It would count once the fault is mended, and then a slot may hold more.
-		if failed := s.alterSystem(ctx, c.name, former); failed != nil {
+		if failed := s.alterSystem(c.name, former); failed != nil {
 			return &Error{Class: Configuration, Err: fmt.Errorf("%w; postgresql.auto.conf could not be put back (%w): see to %s there", err, failed, c.name)}
 		}
 	}
@@ -107,21 +110,21 @@ func configuration(format string, values ...any) error {
 }
 
 // putBack undoes an ALTER SYSTEM that must not take effect.
-func (s *Server) putBack(ctx context.Context, name string, former *string) error {
-	if err := s.alterSystem(ctx, name, former); err != nil {
+func (s *Server) putBack(name string, former *string) error {
+	if err := s.alterSystem(name, former); err != nil {
 		return &Error{Class: Changed, Err: fmt.Errorf(
 			"what it was planned on has changed, and postgresql.auto.conf could not be put back (%w): see to %s there", err, name)}
 	}
 	return pgx.ErrNoRows
 }
 
-// alterSystem writes the value to postgresql.auto.conf, or takes the line out.
-func (s *Server) alterSystem(ctx context.Context, name string, value *string) error {
+// alterSystem writes the value to postgresql.auto.conf, or takes the line out, whether anybody waits for that or not.
+func (s *Server) alterSystem(name string, value *string) error {
 	sql := sqlAlterReset + name
 	if value != nil {
 		sql = sqlAlterSet + name + " = " + quoteLiteral(*value)
 	}
-	_, err := s.conn.Exec(ctx, sql)
+	_, err := s.conn.Exec(s.local.io, sql)
 	return err
 }
 
@@ -135,7 +138,7 @@ func (s *Server) awaitSetting(ctx context.Context, c change) error {
 	for {
 		var now string
 		var auto bool
-		if err := s.conn.QueryRow(ctx, sqlSetting, c.name).Scan(&now, &auto); err != nil {
+		if err := s.row(ctx, sqlSetting, []any{c.name}, &now, &auto); err != nil {
 			return err
 		}
 		if c.unset && !auto || !c.unset && now == c.to {
@@ -156,7 +159,7 @@ func (s *Server) awaitSetting(ctx context.Context, c change) error {
 // once the fault is mended.
 func (s *Server) notReloaded(ctx context.Context, now string) error {
 	var fault string
-	err := s.conn.QueryRow(ctx, sqlFileFault).Scan(&fault)
+	err := s.row(ctx, sqlFileFault, nil, &fault)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return configuration("it is still '%s' after ALTER SYSTEM and a reload: see PostgreSQL's log", now)
 	}

@@ -13,7 +13,7 @@ import (
 // makeSlot runs a guarded statement that makes a slot, and sees where the slot stands.
 func (s *Server) makeSlot(ctx context.Context, sql string, guard model.Guard, values ...any) error {
 	var at, redo *string
-	if err := s.conn.QueryRow(ctx, sql, append(guardValues(guard), values...)...).Scan(&at, &redo); err != nil {
+	if err := s.row(ctx, sql, append(guardValues(guard), values...), &at, &redo); err != nil {
 		return err
 	}
 	return s.madeAt(at, redo)
@@ -27,7 +27,7 @@ func (s *Server) resetSlot(ctx context.Context, step model.ResetSlot) error {
 	values := append(guardValues(step.Guard), step.Slot, step.From.String())
 	var at, redo *string
 	var made bool
-	err := s.conn.QueryRow(ctx, sqlResetBack, values...).Scan(&at, &redo, &made, nil)
+	err := s.row(ctx, sqlResetBack, values, &at, &redo, &made, nil)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows): // it is lost, or the guard does not hold
 		return s.makeSlot(ctx, sqlResetSlot, step.Guard, step.Slot, step.From.String())

@@ -6,25 +6,23 @@ import (
 	"fmt"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgrex/pgrex/model"
 )
 
-type spaceAnswer struct {
-	size, free uint64
-	err        error
-}
+// spaceTimeout is for a file system, which answers from memory.
+const spaceTimeout = time.Second
 
-// observeWAL reads the file system that holds pg_wal, and what limits the WAL there. An error is one line; the rest of what
-// was observed is good without it.
-func (s *Server) observeWAL(ctx context.Context, i *model.Instance) error {
-	var folder string
+// observeWAL reads where the WAL is, how much there is, and what limits it. An error is one line; the rest of what was
+// observed is good without it.
+func (s *Server) observeWAL(ctx context.Context, seen *observation) error {
 	var document, archive []byte
 	space, budget := &model.WALSpace{}, &model.Budget{}
-	err := s.query(ctx, func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, sqlWAL).Scan(&folder, &space.WAL, &document, &archive)
+	err := s.query(ctx, func(io context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(io, sqlWAL, kept).Scan(&seen.walFolder, &space.WAL, &document, &archive)
 	})
 	if err != nil {
 		return s.unanswered(err, "read the settings of WAL")
@@ -32,42 +30,34 @@ func (s *Server) observeWAL(ctx context.Context, i *model.Instance) error {
 	if err := json.Unmarshal(document, budget); err != nil {
 		return fmt.Errorf("read what limits WAL: %w", err)
 	}
-	i.Budget = budget
 	if archive != nil {
-		i.Archive = &model.Archive{}
-		if err := json.Unmarshal(archive, i.Archive); err != nil {
+		seen.instance.Archive = &model.Archive{}
+		if err := json.Unmarshal(archive, seen.instance.Archive); err != nil {
 			return fmt.Errorf("read how archiving goes: %w", err)
 		}
 	}
-	answer := s.fileSystem(ctx, filepath.Join(folder, "pg_wal"))
-	if answer.err != nil {
-		return fmt.Errorf("read the file system of pg_wal: %w", answer.err)
-	}
-	space.Size, space.Free = answer.size, answer.free
-	i.WALSpace = space
+	seen.instance.WALSpace, seen.instance.Budget = space, budget
 	return nil
 }
 
-// fileSystem asks a folder's file system, through symbolic links, for its size and for what is free to users. One that hangs,
-// as that of a dead file server does, is asked once and awaited no longer than ctx.
-func (s *Server) fileSystem(ctx context.Context, folder string) spaceAnswer {
-	if s.space == nil {
-		asked := make(chan spaceAnswer, 1)
-		s.space = asked
-		go func() {
-			var fs syscall.Statfs_t
-			if err := syscall.Statfs(folder, &fs); err != nil {
-				asked <- spaceAnswer{err: fmt.Errorf("%s: %w", folder, err)}
-				return
-			}
-			asked <- spaceAnswer{size: fs.Blocks * uint64(fs.Frsize), free: fs.Bavail * uint64(fs.Frsize)}
-		}()
+// observeSpace reads the file system that holds pg_wal. One that hangs, as that of a dead file server does, is asked once:
+// no other look waits for it.
+func (s *Server) observeSpace(ctx context.Context, seen *observation) {
+	space := seen.instance.WALSpace
+	if space == nil {
+		return
 	}
-	select {
-	case answer := <-s.space:
-		s.space = nil
-		return answer
-	case <-ctx.Done():
-		return spaceAnswer{err: fmt.Errorf("%s does not answer", folder)}
+	ctx, cancel := context.WithTimeout(ctx, spaceTimeout)
+	defer cancel()
+	folder := filepath.Join(seen.walFolder, "pg_wal")
+	fs, err := call(ctx, s.space, func() (fs syscall.Statfs_t, err error) {
+		err = syscall.Statfs(folder, &fs) // through symbolic links
+		return fs, err
+	})
+	if err != nil {
+		seen.instance.WALSpace, seen.instance.Budget = nil, nil
+		seen.instance.WALProblem = fmt.Sprintf("read the file system of %s: %s", folder, err)
+		return
 	}
+	space.Size, space.Free = fs.Blocks*uint64(fs.Frsize), fs.Bavail*uint64(fs.Frsize)
 }

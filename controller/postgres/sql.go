@@ -11,7 +11,7 @@ const sqlTimeline = `('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_cat
 // that it has to be read, too. A walreceiver calls itself streaming before it has even connected, and again every few
 // seconds where the primary refuses it: it is starting here until it has written WAL (written_lsn came with 13), or
 // has lived for two seconds without, as where there is none to send. Beside it comes a standby's primary_conninfo,
-// which pg_settings hides from those who may not read it: it has the name that the primary knows this host by.
+// which not everybody may read: it has the name that the primary knows this host by.
 const sqlObserve = `
 SELECT pg_catalog.jsonb_build_object(
   'state', 'up',
@@ -61,8 +61,7 @@ SELECT pg_catalog.jsonb_build_object(
       'application_name', r.application_name, 'pid', r.pid, 'state', r.state, 'address', pg_catalog.host(r.client_addr),
       'flushed', r.flush_lsn, 'replayed', r.replay_lsn, 'replay_lag', extract(epoch FROM r.replay_lag)) ORDER BY r.application_name, r.pid)
     FROM pg_catalog.pg_stat_replication AS r)),
-  CASE WHEN pg_catalog.pg_is_in_recovery()
-    THEN (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'primary_conninfo') END
+  CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE') THEN pg_catalog.current_setting('primary_conninfo') END
 FROM pg_catalog.pg_control_system() AS system, pg_catalog.pg_control_checkpoint() AS checkpoint`
 
 // sqlWAL is what only a member of pg_monitor, or a superuser, may read: where the WAL is, how much there is, and what limits
@@ -73,14 +72,16 @@ const sqlWAL = `
 WITH written AS (
   SELECT setting, sourcefile, sourceline, seqno, sourcefile LIKE '%/postgresql.auto.conf' AS auto
   FROM pg_catalog.pg_file_settings WHERE name = 'max_slot_wal_keep_size'),
-pinned AS (SELECT * FROM written WHERE NOT auto ORDER BY seqno DESC LIMIT 1)
+pinned AS (SELECT * FROM written WHERE NOT auto ORDER BY seqno DESC LIMIT 1),
+settings AS MATERIALIZED (
+  SELECT name, setting, source FROM pg_catalog.pg_settings WHERE name IN ('max_slot_wal_keep_size', 'max_wal_size', 'wal_keep_size'))
 SELECT pg_catalog.current_setting('data_directory'),
   (SELECT coalesce(pg_catalog.sum(size), 0)::bigint FROM pg_catalog.pg_ls_waldir()),
   pg_catalog.jsonb_build_object(
-    'max_slot_wal_keep_size', (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size'),
-    'max_wal_size', (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'max_wal_size'),
-    'wal_keep_size', (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'wal_keep_size'),
-    'command_line', (SELECT source = 'command line' FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size'),
+    'max_slot_wal_keep_size', (SELECT setting::bigint FROM settings WHERE name = 'max_slot_wal_keep_size'),
+    'max_wal_size', (SELECT setting::bigint FROM settings WHERE name = 'max_wal_size'),
+    'wal_keep_size', (SELECT setting::bigint FROM settings WHERE name = 'wal_keep_size'),
+    'command_line', (SELECT source = 'command line' FROM settings WHERE name = 'max_slot_wal_keep_size'),
     'auto_conf', EXISTS (SELECT FROM written WHERE auto),
     'pinned', (SELECT setting FROM pinned),
     'pinned_at', (SELECT pg_catalog.format('%s line %s', sourcefile, sourceline) FROM pinned)),
@@ -196,8 +197,6 @@ FROM pg_catalog.pg_stat_replication ORDER BY application_name, pid`
 	sqlCommit = `SELECT pg_catalog.pg_logical_emit_message(true, 'pgrex', '')::text`
 
 	sqlSettings = `SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY($1)`
-
-	sqlConninfo = `SELECT pg_catalog.current_setting('primary_conninfo')`
 
 	sqlInRecovery = `SELECT pg_catalog.pg_is_in_recovery()`
 

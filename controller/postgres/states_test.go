@@ -51,14 +51,14 @@ func TestTrap24HangingServer(t *testing.T) {
 
 	server.Signal(syscall.SIGSTOP)
 	newcomer := adapter(t, server) // connects into the backlog, and hears nothing
-	wantState(t, newcomer, model.ServerUnreachable, "does not answer")
-	wantClass(t, newcomer.Apply(t.Context(), model.CreateSlot{Slot: "mine"}), postgres.Transient)
+	wantState(t, newcomer, model.ServerUnreachable, "has not answered")
+	wantClass(t, newcomer.Apply(t.Context(), model.CreateSlot{Slot: "mine"}), postgres.NoAnswer)
 	kill(t, backend, syscall.SIGSTOP) // the session that is kept hangs, too
-	wantState(t, a, model.ServerUnreachable, "does not answer")
+	wantState(t, a, model.ServerUnreachable, "has not answered")
 	kill(t, backend, syscall.SIGCONT)
 	server.Signal(syscall.SIGCONT)
-	wantState(t, a, model.ServerUp, "")
-	wantState(t, newcomer, model.ServerUp, "")
+	awaitUp(t, server, a)
+	awaitUp(t, server, newcomer)
 }
 
 // TestRefused: who is not let in is told what to do.

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,88 +10,76 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/pgrex/pgrex/model"
 )
 
 const (
 	upstreamTimeout = 4 * time.Second
-	upstreamIdle    = time.Minute // how long a connection that nobody asks anything is kept
-	firstReadSlot   = 15          // the first major version with READ_REPLICATION_SLOT
+	firstReadSlot   = 15 // the first major version with READ_REPLICATION_SLOT
 )
 
-// upstream is a kept replication connection to the server that the local standby replicates from.
+// upstream is a replication connection to the server that the local standby replicates from, or to another member's.
 type upstream struct {
-	conninfo string
-	conn     *pgconn.PgConn
-	bySQL    bool // PostgreSQL 13 and 14 have no READ_REPLICATION_SLOT
-	used     time.Time
-}
-
-// idle tells whether a connection is kept for nothing.
-func (u *upstream) idle() bool { return u != nil && time.Since(u.used) > upstreamIdle }
-
-func (s *Server) closeUpstream() {
-	if s.upstream == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	_ = s.upstream.conn.Close(ctx)
-	s.upstream = nil
+	conn  *pgconn.PgConn
+	bySQL bool // PostgreSQL 13 and 14 have no READ_REPLICATION_SLOT
 }
 
 // ObserveUpstream asks the upstream for its identity and for slots by name. The answers are in the order asked. It is for a
-// standby; an error is an *Error, without anything of primary_conninfo but host, port and user.
+// standby, which Observe has found to be one; an error is an *Error, without anything of primary_conninfo but host, port and
+// user.
 func (s *Server) ObserveUpstream(ctx context.Context, slots []string) (model.Upstream, error) {
-	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
-	defer cancel()
 	for _, name := range slots {
 		if err := validName(name); err != nil {
 			return model.Upstream{}, &Error{Class: Configuration, Doing: "ask the upstream for a slot", Err: err}
 		}
 	}
-	var conninfo string
-	if err := s.query(ctx, func(c *pgx.Conn) error { return c.QueryRow(ctx, sqlConninfo).Scan(&conninfo) }); err != nil {
-		s.closeUpstream()
-		return model.Upstream{}, s.unanswered(err, "read primary_conninfo")
-	}
-	kept := s.upstream != nil && s.upstream.conninfo == conninfo
-	u, err := s.askUpstream(ctx, conninfo, slots)
-	if err != nil && kept && ctx.Err() == nil {
-		u, err = s.askUpstream(ctx, conninfo, slots) // the kept connection may have been a dead one
-	}
-	return u, err
-}
-
-func (s *Server) askUpstream(ctx context.Context, conninfo string, slots []string) (model.Upstream, error) {
-	if s.upstream == nil || s.upstream.conninfo != conninfo {
-		s.closeUpstream()
-		u, err := openUpstream(ctx, conninfo)
-		if err != nil {
-			return model.Upstream{}, err
-		}
-		s.upstream = u
-	}
-	s.upstream.used = time.Now()
-	u, err := s.upstream.ask(ctx, slots)
+	conninfo, err := s.credentials()
 	if err != nil {
-		s.closeUpstream()
+		return model.Upstream{}, err
 	}
-	return u, err
+	answer, err := s.others.to("", conninfo).ask(ctx, slots)
+	if _, classed := errors.AsType[*Error](err); !classed {
+		err = classify(err, "ask the upstream")
+	}
+	return answer, err
 }
 
-// ask asks for the identity, then for each slot.
+// credentials are primary_conninfo, as Observe has read it.
+func (s *Server) credentials() (string, error) {
+	if s.conninfo == nil {
+		return "", &Error{Class: Permission, Doing: "read primary_conninfo", Err: fmt.Errorf("the user %s may not: grant it pg_read_all_settings", s.config.User)}
+	}
+	return *s.conninfo, nil
+}
+
+// ask asks for the identity and for each slot, in one round trip. A server of PostgreSQL 13 does not report in_hot_standby:
+// where SQL is to be had it is asked for its role, too.
 func (u *upstream) ask(ctx context.Context, slots []string) (model.Upstream, error) {
-	answer, err := u.identify(ctx)
+	commands := []string{identifySystem}
+	if u.bySQL {
+		commands = append(commands, sqlInRecovery)
+	}
+	first := len(commands)
 	for _, name := range slots {
+		commands = append(commands, u.slotCommand(name))
+	}
+	rows, err := u.rows(ctx, commands)
+	if err != nil {
+		return model.Upstream{}, err
+	}
+	answer, err := u.identity(rows[0])
+	if err == nil && u.bySQL {
+		answer.InRecovery, err = roleIn(rows[1])
+	}
+	for i, name := range slots {
 		if err != nil {
 			break
 		}
 		var slot model.UpstreamSlot
-		slot, err = u.slot(ctx, name)
+		slot, err = slotIn(name, rows[first+i])
 		answer.Slots = append(answer.Slots, slot)
 	}
 	if err != nil {
@@ -99,24 +88,29 @@ func (u *upstream) ask(ctx context.Context, slots []string) (model.Upstream, err
 	return answer, nil
 }
 
-// openUpstream opens the kept connection. A server before PostgreSQL 15 tells of slots by SQL only, which a replication
-// connection to a database allows; whether it is let in is for pg_hba.conf, where "replication" does not cover it.
+// openUpstream opens a connection.
 func openUpstream(ctx context.Context, conninfo string) (*upstream, error) {
-	conn, err := connectUpstream(ctx, conninfo, physical)
+	return openBy(ctx, func(kind string) (*pgconn.PgConn, error) { return connectUpstream(ctx, conninfo, kind) })
+}
+
+// openBy opens a connection by what connects. A server before PostgreSQL 15 tells of slots by SQL only, which a replication
+// connection to a database allows; whether it is let in is for pg_hba.conf, where "replication" does not cover it.
+func openBy(ctx context.Context, connect func(kind string) (*pgconn.PgConn, error)) (*upstream, error) {
+	conn, err := connect(physical)
 	if err != nil {
 		return nil, err
 	}
 	major, _, _ := strings.Cut(conn.ParameterStatus("server_version"), ".")
 	if n, _ := strconv.Atoi(major); n == 0 || n >= firstReadSlot {
-		return &upstream{conninfo: conninfo, conn: conn}, nil
+		return &upstream{conn: conn}, nil
 	}
 	_ = conn.Close(ctx) // it could do nothing for us
-	conn, err = connectUpstream(ctx, conninfo, withDatabase)
+	conn, err = connect(withDatabase)
 	if err != nil {
 		return nil, classify(err, fmt.Sprintf("PostgreSQL %s tells of its slots by SQL only, so that the replication user must be "+
 			"let into the database %s by its pg_hba.conf, too; %s", major, upstreamDatabase, doingOf(err)))
 	}
-	return &upstream{conninfo: conninfo, conn: conn, bySQL: true}, nil
+	return &upstream{conn: conn, bySQL: true}, nil
 }
 
 func doingOf(err error) string {
@@ -128,59 +122,71 @@ func doingOf(err error) string {
 
 func address(host string, port uint16) string { return net.JoinHostPort(host, strconv.Itoa(int(port))) }
 
-// identify runs IDENTIFY_SYSTEM. in_hot_standby is reported by PostgreSQL 14 and newer when a connection begins and
-// whenever it changes.
-func (u *upstream) identify(ctx context.Context) (model.Upstream, error) {
-	const doing = "IDENTIFY_SYSTEM at the upstream"
-	row, err := u.row(ctx, "IDENTIFY_SYSTEM", doing)
+const (
+	identifySystem = "IDENTIFY_SYSTEM"
+	identifying    = identifySystem + " at the upstream"
+)
+
+// identify runs IDENTIFY_SYSTEM.
+func (u *upstream) identify(ctx context.Context) (model.Upstream, error) { return u.ask(ctx, nil) }
+
+// identity reads the answer of IDENTIFY_SYSTEM. in_hot_standby is reported by PostgreSQL 14 and newer when a connection
+// begins and whenever it changes.
+func (u *upstream) identity(a answered) (model.Upstream, error) {
+	row, err := a.one(identifying)
 	if err != nil {
 		return model.Upstream{}, err
 	}
 	if len(row) < 3 {
-		return model.Upstream{}, &Error{Class: Unknown, Doing: doing, Err: fmt.Errorf("%d columns instead of 4", len(row))}
+		return model.Upstream{}, &Error{Class: Unknown, Doing: identifying, Err: fmt.Errorf("%d columns instead of 4", len(row))}
 	}
 	timeline, errTimeline := strconv.ParseUint(string(row[1]), 10, 32)
 	flushed, errLSN := model.ParseLSN(string(row[2]))
 	if err := errors.Join(errTimeline, errLSN); err != nil {
-		return model.Upstream{}, &Error{Class: Unknown, Doing: doing, Err: err}
-	}
-	inRecovery, err := u.inRecovery(ctx)
-	if err != nil {
-		return model.Upstream{}, err
+		return model.Upstream{}, &Error{Class: Unknown, Doing: identifying, Err: err}
 	}
 	return model.Upstream{
 		Address:    u.conn.Conn().RemoteAddr().String(),
 		SystemID:   string(row[0]),
 		Timeline:   uint32(timeline),
-		InRecovery: inRecovery,
+		InRecovery: u.conn.ParameterStatus("in_hot_standby") == "on",
 		Flushed:    flushed,
 	}, nil
 }
 
-// inRecovery asks by SQL where that is to be had: PostgreSQL 13 does not report in_hot_standby.
-func (u *upstream) inRecovery(ctx context.Context) (bool, error) {
-	if !u.bySQL {
-		return u.conn.ParameterStatus("in_hot_standby") == "on", nil
-	}
-	row, err := u.row(ctx, sqlInRecovery, "ask the upstream for its role")
+func roleIn(a answered) (inRecovery bool, err error) {
+	row, err := a.one("ask the upstream for its role")
 	if err != nil {
 		return false, err
 	}
 	return string(row[0]) == "t", nil
 }
 
-// slot runs READ_REPLICATION_SLOT, or SQL that answers the same. An unknown slot gives a row of NULLs, a logical one an
-// error: it is there, and reserves nothing for us. A slot that lost its WAL has no restart_lsn; but one that
-// idle_replication_slot_timeout (18) invalidated keeps it, and nothing in this protocol tells it from a good one.
-func (u *upstream) slot(ctx context.Context, name string) (model.UpstreamSlot, error) {
-	doing := "READ_REPLICATION_SLOT " + name + " at the upstream"
-	command := `READ_REPLICATION_SLOT "` + strings.ReplaceAll(name, `"`, `""`) + `"`
+// slotCommand is READ_REPLICATION_SLOT, or SQL that answers the same.
+func (u *upstream) slotCommand(name string) string {
 	if u.bySQL {
-		command = fmt.Sprintf(sqlUpstreamSlot, quoteLiteral(name))
+		return fmt.Sprintf(sqlUpstreamSlot, quoteLiteral(name))
 	}
-	row, err := u.row(ctx, command, doing)
+	return `READ_REPLICATION_SLOT "` + strings.ReplaceAll(name, `"`, `""`) + `"`
+}
+
+// slot asks for one slot.
+func (u *upstream) slot(ctx context.Context, name string) (model.UpstreamSlot, error) {
+	rows, err := u.rows(ctx, []string{u.slotCommand(name)})
+	if err != nil {
+		return model.UpstreamSlot{Name: name}, err
+	}
+	return slotIn(name, rows[0])
+}
+
+// slotIn reads the answer about a slot. An unknown slot gives a row of NULLs, a logical one an error: it is there, and
+// reserves nothing for us. A slot that lost its WAL has no restart_lsn; but one that idle_replication_slot_timeout (18)
+// invalidated keeps it, and nothing in this protocol tells it from a good one.
+func slotIn(name string, a answered) (model.UpstreamSlot, error) {
+	doing := "READ_REPLICATION_SLOT " + name + " at the upstream"
+	row, err := a.one(doing)
 	slot := model.UpstreamSlot{Name: name}
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == codeNotSupported {
+	if a.refusal != nil && a.refusal.Code == codeNotSupported {
 		slot.Exists, slot.Logical = true, true
 		return slot, nil
 	}
@@ -199,14 +205,59 @@ func (u *upstream) slot(ctx context.Context, name string) (model.UpstreamSlot, e
 	return slot, nil
 }
 
+// answered is what a command gave: rows, or a refusal.
+type answered struct {
+	rows    [][][]byte
+	refusal *pgconn.PgError
+}
+
+// one is the only row.
+func (a answered) one(doing string) ([][]byte, error) {
+	switch {
+	case a.refusal != nil:
+		return nil, classify(a.refusal, doing)
+	case len(a.rows) != 1 || len(a.rows[0]) == 0:
+		return nil, &Error{Class: Unknown, Doing: doing, Err: errors.New("no row")}
+	}
+	return a.rows[0], nil
+}
+
 // row runs a replication command that gives one row.
 func (u *upstream) row(ctx context.Context, command, doing string) ([][]byte, error) {
-	results, err := u.conn.Exec(ctx, command).ReadAll()
+	rows, err := u.rows(ctx, []string{command})
 	if err != nil {
 		return nil, classify(err, doing)
 	}
-	if len(results) == 0 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) == 0 {
-		return nil, &Error{Class: Unknown, Doing: doing, Err: errors.New("no row")}
+	return rows[0].one(doing)
+}
+
+// rows runs commands in one round trip: each in a message of its own, because the replication protocol takes one command
+// in a message, and none that is bound. What one refuses does not keep the next from its answer.
+func (u *upstream) rows(ctx context.Context, commands []string) ([]answered, error) {
+	for _, command := range commands {
+		u.conn.Frontend().SendQuery(&pgproto3.Query{String: command})
 	}
-	return results[0].Rows[0], nil
+	if err := u.conn.Frontend().Flush(); err != nil {
+		return nil, classify(err, "ask the upstream")
+	}
+	all := make([]answered, len(commands))
+	for i := 0; i < len(all); {
+		message, err := u.conn.ReceiveMessage(ctx)
+		if err != nil {
+			return nil, classify(err, commands[i]+" at the upstream")
+		}
+		switch message := message.(type) {
+		case *pgproto3.DataRow:
+			row := make([][]byte, len(message.Values))
+			for n, value := range message.Values {
+				row[n] = bytes.Clone(value) // the message is read over
+			}
+			all[i].rows = append(all[i].rows, row)
+		case *pgproto3.ErrorResponse:
+			all[i].refusal = pgconn.ErrorResponseToPgError(message)
+		case *pgproto3.ReadyForQuery:
+			i++
+		}
+	}
+	return all, nil
 }

@@ -3,7 +3,17 @@ package postgres_test
 import (
 	"fmt"
 	"testing"
+
+	"github.com/pgrex/pgrex/controller/postgres"
+	"github.com/pgrex/pgrex/model"
 )
+
+// askUpstream looks at a standby, and then asks its upstream.
+func askUpstream(t *testing.T, a *postgres.Server, slots ...string) (model.Upstream, error) {
+	t.Helper()
+	observe(t, a)
+	return a.ObserveUpstream(t.Context(), slots)
+}
 
 func TestUpstream(t *testing.T) {
 	t.Parallel()
@@ -14,7 +24,7 @@ func TestUpstream(t *testing.T) {
 	primary.SQL("SELECT pg_create_logical_replication_slot('logical', 'test_decoding')")
 	a := adapter(t, standby)
 	seen := observe(t, a)
-	for range 2 { // the second time over the kept connection
+	for range 2 {
 		u, err := a.ObserveUpstream(t.Context(), []string{"logical", "lost", "missing", "reserved", "unreserved"})
 		if err != nil {
 			t.Fatal(err)
@@ -32,7 +42,46 @@ func TestUpstream(t *testing.T) {
 		}
 	}
 	cascaded := standby.Standby()
-	if u, err := adapter(t, cascaded).ObserveUpstream(t.Context(), nil); err != nil || seen.Version >= 140000 && !u.InRecovery {
+	if u, err := askUpstream(t, adapter(t, cascaded)); err != nil || seen.Version >= 140000 && !u.InRecovery {
 		t.Errorf("an upstream that is a standby: %+v, %v", u, err)
 	}
+}
+
+// TestNoWalsenderStands: walsenders are scarce, and one of ours in pg_stat_replication would confuse whoever watches that view.
+// After a look none is left.
+func TestNoWalsenderStands(t *testing.T) {
+	t.Parallel()
+	primary, standby := pair(t)
+	a := adapter(t, standby)
+	none := func() {
+		t.Helper()
+		primary.Await("no walsender of pgrex stands", func() bool {
+			return primary.SQL("SELECT count(*) FROM pg_stat_replication WHERE application_name = 'pgrex'") == "0"
+		})
+	}
+	for range 3 {
+		if _, err := askUpstream(t, a, "own", "missing"); err != nil {
+			t.Fatal(err)
+		}
+		none()
+	}
+	// A standby that loses power in a look must not take a walsender for hours.
+	if got, err := a.UpstreamSetting(t.Context(), "tcp_keepalives_idle"); err != nil || got != "30" {
+		t.Errorf("tcp_keepalives_idle is %s, %v", got, err)
+	}
+	primary.Stop("fast")
+	_, err := askUpstream(t, a, "own")
+	wantClass(t, err, postgres.Transient)
+	primary.Start()
+	if _, err := askUpstream(t, a, "own"); err != nil {
+		t.Error(err)
+	}
+	asker, err := a.Asker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u, err := asker(t.Context(), "127.0.0.1", []string{"own"}); err != nil || len(u.Slots) != 1 {
+		t.Errorf("asked as a member: %+v, %v", u, err)
+	}
+	none()
 }

@@ -1,0 +1,171 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sys/unix"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// others are the lanes to other hosts' servers: by address, and "" for the upstream. The zero value is ready to use, also by
+// several goroutines.
+type others struct {
+	mu     sync.Mutex
+	lanes  map[string]*other
+	closed bool
+}
+
+// other is the lane to another host's server.
+type other struct {
+	*lane
+	conninfo string
+	bySQL    bool // it was of PostgreSQL 13 or 14 when it was last asked
+}
+
+// to gives the lane to a server. Another connection string is for another server: what is in flight is cut.
+func (o *others) to(key, conninfo string) *other {
+	o.mu.Lock()
+	before := o.lanes[key]
+	if before != nil && before.conninfo == conninfo {
+		defer o.mu.Unlock()
+		return before
+	}
+	who := "the upstream"
+	if key != "" {
+		who = "the server at " + key
+	}
+	now := &other{lane: newLane(who), conninfo: conninfo}
+	if o.lanes == nil {
+		o.lanes = map[string]*other{}
+	}
+	o.lanes[key] = now
+	closed := o.closed
+	o.mu.Unlock()
+	if before != nil {
+		before.close()
+	}
+	if closed {
+		now.close()
+	}
+	return now
+}
+
+func (o *others) close() {
+	o.mu.Lock()
+	o.closed = true
+	lanes := o.lanes
+	o.lanes = nil
+	o.mu.Unlock()
+	for _, lane := range lanes {
+		lane.close()
+	}
+}
+
+// ask asks for the identity and for slots, over a connection that is closed at once: walsenders are scarce, and one that
+// streams nothing stands in pg_stat_replication, in the state "startup".
+func (o *other) ask(ctx context.Context, slots []string) (model.Upstream, error) {
+	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
+	defer cancel()
+	return call(ctx, o.lane, func() (model.Upstream, error) {
+		u, err := o.open(ctx)
+		if err != nil {
+			return model.Upstream{}, err
+		}
+		defer closeConn(u.conn)
+		if ctx.Err() != nil {
+			return model.Upstream{}, ctx.Err()
+		}
+		return u.ask(o.io, slots)
+	})
+}
+
+func (o *other) open(ctx context.Context) (*upstream, error) {
+	connect := func(kind string) (*pgconn.PgConn, error) { return o.connect(ctx, kind) }
+	if o.bySQL {
+		if conn, err := connect(withDatabase); err == nil {
+			return &upstream{conn: conn, bySQL: true}, nil
+		}
+	}
+	u, err := openBy(o.io, connect)
+	o.bySQL = err == nil && u.bySQL
+	return u, err
+}
+
+// connect opens a replication connection in the lane. Errors name the address and the user only; see connectUpstream.
+func (o *other) connect(ctx context.Context, kind string) (*pgconn.PgConn, error) {
+	config, err := upstreamConfig(o.conninfo, kind)
+	if err != nil {
+		return nil, &Error{Class: Configuration, Doing: "ask the upstream", Err: err}
+	}
+	config.ConnectTimeout = 0 // the next attempt would stand in the same queue, behind this one
+	dial, opened := o.dialer(ctx, config.DialFunc)
+	defer opened()
+	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err == nil {
+			noticeEnd(conn)
+		}
+		return conn, err
+	}
+	conn, err := pgconn.ConnectConfig(o.io, config)
+	if err == nil {
+		return conn, nil
+	}
+	return nil, notConnectedTo(o.io, config, err)
+}
+
+// notConnectedTo says why there is no connection. pgconn's own errors are not wrapped, because they carry the configuration
+// and with it the password.
+func notConnectedTo(ctx context.Context, config *pgconn.Config, err error) error {
+	doing := fmt.Sprintf("connect to the upstream %s as %s", address(config.Host, config.Port), config.User)
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		if refused(pgErr) {
+			doing += ", with the password of primary_conninfo or its passfile, by the upstream's pg_hba.conf"
+		}
+		return classify(pgErr, doing)
+	}
+	return &Error{Class: Transient, Doing: doing, Err: connectCause(ctx, err, config.Password)}
+}
+
+// How soon the kernel gives up a connection whose other end is gone: a call in flight waits for nothing else.
+const (
+	aliveAsk   = 5 * time.Second
+	aliveTries = 3
+	aliveEnd   = 20 * time.Second
+)
+
+// noticeEnd has the kernel notice that the other end is gone, with what was sent unacknowledged or not.
+func noticeEnd(conn net.Conn) {
+	s, ok := conn.(*socket)
+	if !ok {
+		return
+	}
+	tcp, ok := s.Conn.(*net.TCPConn)
+	if !ok {
+		return // a unix socket ends with its server
+	}
+	_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: aliveAsk, Interval: aliveAsk, Count: aliveTries})
+	if raw, err := tcp.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(aliveEnd.Milliseconds()))
+		})
+	}
+}
+
+// closeConn ends a connection, and waits for that no longer than a moment.
+func closeConn(conn *pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	_ = conn.Close(ctx) // it is given up anyway
+	select {
+	case <-conn.CleanupDone():
+	case <-ctx.Done():
+	}
+}
