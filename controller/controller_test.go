@@ -23,21 +23,24 @@ import (
 //
 // The daemon's goroutine holds mu in each call of a fake, the test's at all times but in pass.
 type world struct {
-	mu         sync.Mutex
-	cluster    model.Cluster
-	clusterErr error
-	instance   model.Instance
-	upstream   model.Upstream
-	fail       map[string]error // by step text
-	reads      int
-	asked      int
-	applied    []string
-	log        []string
-	status     Status
-	alive      int
-	ready      bool
-	hints      chan struct{}
-	stateDir   string // kept between two lives of the daemon
+	mu          sync.Mutex
+	cluster     model.Cluster
+	clusterErr  error
+	instance    model.Instance
+	upstream    model.Upstream
+	fail        map[string]error // by step text
+	reads       int
+	asked       int
+	applied     []string
+	log         []string
+	status      Status
+	alive       int
+	fed         []time.Time       // the watchdog
+	takes       func(call string) // lets a call take its time; nil for none
+	upstreamErr error
+	ready       bool
+	hints       chan struct{}
+	stateDir    string // kept between two lives of the daemon
 }
 
 func newWorld() *world {
@@ -62,7 +65,14 @@ func newWorld() *world {
 
 // The fakes' side.
 
+func (w *world) take(call string) {
+	if w.takes != nil {
+		w.takes(call)
+	}
+}
+
 func (w *world) Read(context.Context) (model.Cluster, error) {
+	w.take("Read")
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.reads++
@@ -72,6 +82,7 @@ func (w *world) Read(context.Context) (model.Cluster, error) {
 }
 
 func (w *world) Observe(context.Context) (model.Instance, error) {
+	w.take("Observe")
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	i := w.instance
@@ -83,10 +94,11 @@ func (w *world) ObserveUpstream(context.Context, []string) (model.Upstream, erro
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.asked++
-	return w.upstream, nil
+	return w.upstream, w.upstreamErr
 }
 
 func (w *world) Apply(_ context.Context, step model.Step) error {
+	w.take("Apply")
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.applied = append(w.applied, step.Kind()+" "+step.Text())
@@ -127,7 +139,12 @@ func (w *world) Close()        {}
 func (w *world) Status(string) {}
 func (w *world) Ready()        { w.locked(func() { w.ready = true }) }
 func (w *world) Stopping()     { w.locked(func() { w.ready = false }) }
-func (w *world) Alive()        { w.locked(func() { w.alive++ }) }
+func (w *world) Alive() {
+	w.locked(func() {
+		w.alive++
+		w.fed = append(w.fed, time.Now())
+	})
+}
 func (w *world) publish(s Status) {
 	w.locked(func() { w.status = s })
 }
@@ -316,6 +333,7 @@ func TestFailures(t *testing.T) {
 		failed   bool
 	}{
 		{postgres.Transient, 20, 400, true},    // within the step's budget, then again ever less often
+		{postgres.NoAnswer, 3, 10, true},       // asked once in a pass
 		{postgres.Busy, 3, 10, true},           // a condition
 		{postgres.Capacity, 3, 10, true},       // a condition
 		{postgres.Permission, 3, 10, true},     // a condition

@@ -90,7 +90,8 @@ func (d *doctor) found(code model.Code) bool {
 	return slices.ContainsFunc(d.findings, func(f model.Finding) bool { return f.Code == code })
 }
 
-// senders: one for each other member, one more for a copy's WAL and one for its files, and pgrex on each standby asks over one.
+// senders: one for each other member, one more for a copy's WAL and one for its files, and pgrex on each standby asks over one,
+// for a moment.
 func (d *doctor) senders() {
 	need := 2*(len(d.Policy.Members)-1) + 2
 	if n, ok := d.number("max_wal_senders"); ok && n < need {

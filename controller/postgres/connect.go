@@ -27,6 +27,13 @@ const (
 	closeTimeout     = time.Second
 )
 
+// How long the calls of a Server may take, for those who have a watchdog to feed.
+const (
+	ObserveTakes  = observeTimeout + spaceTimeout
+	UpstreamTakes = upstreamTimeout
+	ApplyTakes    = applyTimeout
+)
+
 // applicationName must not be a standby's: those are the hosts' names, by which the agent and synchronous_standby_names
 // find them in pg_stat_replication.
 const applicationName = "pgrex"

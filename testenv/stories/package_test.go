@@ -273,6 +273,7 @@ func TestUpgrade(t *testing.T) {
 		t.Skip("this clone has no history, so the previous version cannot be built: the upgrade is not tested")
 	}
 	on(t, debian13Only, ownLayout, threeHosts(), func(s *story) {
+		s.mixed = true
 		before, err := packageBefore()
 		s.must(err)
 		now, err := packageNow()

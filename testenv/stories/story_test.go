@@ -113,6 +113,7 @@ type story struct {
 	at    testenv.Paths
 	ctx   context.Context
 	begin time.Time
+	mixed bool // an older pgrex, which keeps a walsender, is among those of the hosts
 }
 
 // long reports whether the stories run at length: hack/test --long sets PGREX_LONG.
@@ -192,7 +193,7 @@ func (s *story) chapter(name string, f func(s *story)) {
 	s.t.Helper()
 	ok := s.t.Run(name, func(t *testing.T) {
 		begin := time.Now()
-		f(&story{t: t, lab: s.lab, at: s.at, ctx: t.Context(), begin: s.begin})
+		f(&story{t: t, lab: s.lab, at: s.at, ctx: t.Context(), begin: s.begin, mixed: s.mixed})
 		t.Logf("told in %s", time.Since(begin).Round(100*time.Millisecond))
 	})
 	if !ok {
@@ -435,9 +436,23 @@ func (s *story) others(host string) []string {
 	return slices.DeleteFunc(slices.Clone(s.lab.Hosts()), func(h string) bool { return h == host })
 }
 
+// noneStands wants no walsender of pgrex that has stood longer than a look may take.
+func (s *story) noneStands() {
+	s.t.Helper()
+	for _, host := range s.lab.Hosts() {
+		out := s.ask(host, "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'pgrex' AND backend_start < now() - '30 s'::interval")
+		if out != "0" && !strings.HasPrefix(out, "error") {
+			s.t.Errorf("%s has %s walsenders of pgrex in pg_stat_replication that stand there", host, out)
+		}
+	}
+}
+
 // awaitRight waits until every host holds a reserved slot for each other one and each standby streams through its own.
 func (s *story) awaitRight(within time.Duration, primary string) time.Duration {
 	s.t.Helper()
+	if !s.mixed {
+		s.noneStands()
+	}
 	return s.await(within, "slots on every host, and streaming through them", func() (bool, string) {
 		for _, host := range s.lab.Hosts() {
 			var names []string
