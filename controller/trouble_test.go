@@ -3,6 +3,7 @@ package controller_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -247,6 +248,52 @@ func TestCrashAfterCatchUp(t *testing.T) {
 	}
 	standby.Start()
 	r.started("pm02")
+	r.settle()
+	r.wantProtected()
+}
+
+// TestTrap42SynchronizedStandbySlots: logical replication on the primary waits for the operator's own slot, through which
+// the standby streams (PostgreSQL 17). pgrex leaves the standby there, until that setting names its own slot.
+func TestTrap42SynchronizedStandbySlots(t *testing.T) {
+	t.Parallel()
+	r := newRex(t, 2, "wal_level = logical")
+	primary, standby := r.host("pm01"), r.host("pm02")
+	if primary.instance().Version < 170000 {
+		t.Skip("PostgreSQL before 17 has no synchronized_standby_slots: hack/test tells this story on 18")
+	}
+	streamsThrough := func(slot string) bool {
+		i := standby.instance()
+		return i.Receiver.Streaming() && i.Receiver.SlotName == slot
+	}
+	decoded := func(row string) {
+		t.Helper()
+		primary.SQL("INSERT INTO rows VALUES ('" + row + "')")
+		primary.Await("logical replication sends "+row, func() bool {
+			changes, err := primary.Try("SET statement_timeout = '2s'; SELECT data FROM pg_logical_slot_get_changes('sub', NULL, NULL)")
+			return err == nil && strings.Contains(changes, row)
+		})
+	}
+	primary.SQL("CREATE TABLE rows (name text)")
+	primary.SQL("SELECT pg_create_physical_replication_slot('sb_pm02', true)")
+	standby.Configure("primary_slot_name = 'sb_pm02'")
+	standby.Await("the standby streams through the operator's slot", func() bool { return streamsThrough("sb_pm02") })
+	primary.Configure("synchronized_standby_slots = 'sb_pm02'")
+	primary.SQL("SELECT pg_create_logical_replication_slot('sub', 'test_decoding', false, false, true)")
+	decoded("before")
+
+	r.passUntil("pgrex says why the standby stays", func() bool {
+		plan, _ := standby.pass()
+		return finding(plan, model.CodeSlotAwaited).Subject == "sb_pm02"
+	})
+	if !streamsThrough("sb_pm02") {
+		t.Fatal("the standby was taken off the slot that logical replication waits for")
+	}
+	decoded("beside pgrex")
+
+	primary.Configure("synchronized_standby_slots = '\"pgrex_pm02\"'")
+	r.passUntil("the standby goes over to its own slot", func() bool { return streamsThrough("pgrex_pm02") })
+	decoded("handed over")
+	primary.SQL("SELECT pg_drop_replication_slot('sb_pm02')")
 	r.settle()
 	r.wantProtected()
 }

@@ -18,7 +18,10 @@ import (
 
 const (
 	upstreamTimeout = 4 * time.Second
-	firstReadSlot   = 15 // the first major version with READ_REPLICATION_SLOT
+	// The first major versions with READ_REPLICATION_SLOT, and with synchronized_standby_slots.
+	firstReadSlot     = 15
+	firstSynchronized = 17
+	showSynchronized  = "SHOW synchronized_standby_slots"
 )
 
 // upstream is a replication connection to the server that the local standby replicates from, or to another member's.
@@ -66,6 +69,10 @@ func (u *upstream) ask(ctx context.Context, slots []string) (model.Upstream, err
 	for _, name := range slots {
 		commands = append(commands, u.slotCommand(name))
 	}
+	synchronized := majorOf(u.conn) >= firstSynchronized
+	if synchronized {
+		commands = append(commands, showSynchronized)
+	}
 	rows, err := u.rows(ctx, commands)
 	if err != nil {
 		return model.Upstream{}, err
@@ -82,10 +89,33 @@ func (u *upstream) ask(ctx context.Context, slots []string) (model.Upstream, err
 		slot, err = slotIn(name, rows[first+i])
 		answer.Slots = append(answer.Slots, slot)
 	}
+	if err == nil && synchronized {
+		answer.SynchronizedStandbySlots, err = namesIn(rows[len(rows)-1])
+	}
 	if err != nil {
 		return model.Upstream{}, err
 	}
 	return answer, nil
+}
+
+// namesIn reads a list of slots' names, as PostgreSQL reads a list of identifiers: names have small letters only.
+func namesIn(a answered) ([]string, error) {
+	row, err := a.one(showSynchronized + " at the upstream")
+	if err != nil {
+		return nil, err
+	}
+	list := strings.NewReplacer(`"`, "", " ", "").Replace(strings.ToLower(string(row[0])))
+	if list == "" {
+		return nil, nil
+	}
+	return strings.Split(list, ","), nil
+}
+
+// majorOf is the major version of the server that a connection leads to; 0 where it is not a number.
+func majorOf(conn *pgconn.PgConn) int {
+	text := conn.ParameterStatus("server_version")
+	major, _ := strconv.Atoi(text[:len(text)-len(strings.TrimLeft(text, "0123456789"))])
+	return major
 }
 
 // openUpstream opens a connection.
@@ -100,14 +130,14 @@ func openBy(ctx context.Context, connect func(kind string) (*pgconn.PgConn, erro
 	if err != nil {
 		return nil, err
 	}
-	major, _, _ := strings.Cut(conn.ParameterStatus("server_version"), ".")
-	if n, _ := strconv.Atoi(major); n == 0 || n >= firstReadSlot {
+	major := majorOf(conn)
+	if major == 0 || major >= firstReadSlot {
 		return &upstream{conn: conn}, nil
 	}
 	_ = conn.Close(ctx) // it could do nothing for us
 	conn, err = connect(withDatabase)
 	if err != nil {
-		return nil, classify(err, fmt.Sprintf("PostgreSQL %s tells of its slots by SQL only, so that the replication user must be "+
+		return nil, classify(err, fmt.Sprintf("PostgreSQL %d tells of its slots by SQL only, so that the replication user must be "+
 			"let into the database %s by its pg_hba.conf, too; %s", major, upstreamDatabase, doingOf(err)))
 	}
 	return &upstream{conn: conn, bySQL: true}, nil
