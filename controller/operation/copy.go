@@ -91,12 +91,12 @@ func (c *Case) reserve() []Step {
 }
 
 func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
-	arguments, password, err := postgres.Conninfo(c.conninfo)
+	access, err := postgres.AccessFor(c.conninfo)
 	if err != nil {
 		return err
 	}
 	args := []string{
-		"--dbname=" + arguments, "--pgdata=" + c.place.beside(), "--wal-method=stream", "--slot=" + c.slot, "--checkpoint=fast",
+		"--dbname=" + access.Conninfo, "--pgdata=" + c.place.beside(), "--wal-method=stream", "--slot=" + c.slot, "--checkpoint=fast",
 		"--progress", "--no-password",
 	}
 	if r.MaxRate > 0 {
@@ -110,7 +110,7 @@ func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
 		args = append(args, "--waldir="+otherWAL(wal))
 	}
 	t := c.place.program("pg_basebackup", args...)
-	t.password, t.progress = password, r.progress()
+	t.access, t.progress = access, r.progress()
 	err = whileBusy(ctx, func() error {
 		_, err := t.run(ctx)
 		return err

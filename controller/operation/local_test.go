@@ -2,13 +2,16 @@ package operation
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
+	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
 // A record that ends on its page, one that ends with it, and those that go on over a page's or a segment's header.
@@ -92,6 +95,29 @@ func TestSetting(t *testing.T) {
 	for name, want := range map[string]string{"a": "1", "primary_conninfo": "host=x password='y' z", "b": "three", "c": ""} {
 		if got := setting(text, name); got != want {
 			t.Errorf("%s is %q, not %q", name, got, want)
+		}
+	}
+}
+
+// TestSettingQuoted: what is in quotes is what PostgreSQL makes of it.
+func TestSettingQuoted(t *testing.T) {
+	t.Parallel()
+	server := pgserver.New(t)
+	for i, quoted := range []string{
+		`'host=x password=a\\ b' # it''s why`, `'host=x password=''a\' b'''`, `'password=a\'b' # c'd`, `'a\tb\101\7\\\e' # '`,
+		`''''`, `'' # none`, `'a#b'`, `'a\\'`, `'\1012'`,
+	} {
+		name := fmt.Sprintf("test.quoted_%d", i)
+		line := name + " = " + quoted
+		server.Configure(line)
+		want := ""
+		server.Await("the setting", func() bool {
+			said, err := server.Try("SELECT current_setting('" + name + "') || '.'")
+			want = strings.TrimSuffix(said, ".")
+			return err == nil
+		})
+		if got := setting(line+"\n", name); got != want {
+			t.Errorf("%s: %q, and PostgreSQL has %q", quoted, got, want)
 		}
 	}
 }

@@ -152,7 +152,7 @@ func (p place) recover(ctx context.Context) error {
 
 // pgRewindTool is pg_rewind, which fetches WAL that is no longer here from the archive, if there is a restore_command.
 func (r *Rejoin) pgRewindTool(ctx context.Context, c *Case, options ...string) (tool, error) {
-	arguments, password, err := postgres.Conninfo(c.conninfo)
+	access, err := postgres.AccessFor(c.conninfo)
 	if err != nil {
 		return tool{}, err
 	}
@@ -164,8 +164,8 @@ func (r *Rejoin) pgRewindTool(ctx context.Context, c *Case, options ...string) (
 		options = append(options, "--restore-target-wal")
 	}
 	t := c.place.program("pg_rewind", append(options, "--progress", "--target-pgdata="+c.place.data,
-		"--source-server="+arguments+" dbname=postgres")...)
-	t.password = password
+		"--source-server="+access.Conninfo+" dbname=postgres")...)
+	t.access = access
 	t.onlyFrom = "pg_rewind:" // what restore_command says may hold a secret of its own
 	return t, nil
 }

@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,10 +52,7 @@ func setting(text, name string) (value string) {
 		}
 		rest = strings.TrimSpace(rest)
 		if body, quoted := strings.CutPrefix(rest, "'"); quoted {
-			if i := strings.LastIndex(body, "'"); i >= 0 {
-				body = body[:i]
-			}
-			value = strings.ReplaceAll(body, "''", "'")
+			value = unquoted(body)
 		} else {
 			value, _, _ = strings.Cut(rest, "#")
 			value = strings.TrimSpace(value)
@@ -62,6 +60,42 @@ func setting(text, name string) (value string) {
 	}
 	return value
 }
+
+// escapes are what a letter behind a backslash stands for in a configuration file; any other stands for itself.
+var escapes = map[byte]byte{'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
+// unquoted is the value before the closing quote, as PostgreSQL reads it (guc-file.l, DeescapeQuotedString): a quote is
+// doubled or behind a backslash, and a backslash may stand before up to three octal digits.
+func unquoted(body string) string {
+	var b strings.Builder
+	for i := 0; i < len(body); i++ {
+		next := body[min(i+1, len(body)-1)]
+		switch c := body[i]; {
+		case c == '\'' && (i+1 == len(body) || next != '\''):
+			return b.String()
+		case c == '\\' && isOctal(next):
+			octal := byte(0)
+			for range 3 {
+				if i+1 < len(body) && isOctal(body[i+1]) {
+					i++
+					octal = octal<<3 | body[i] - '0'
+				}
+			}
+			b.WriteByte(octal)
+		case c == '\\':
+			i++
+			b.WriteByte(cmp.Or(escapes[next], next))
+		case c == '\'':
+			i++
+			b.WriteByte(c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+func isOctal(c byte) bool { return c >= '0' && c <= '7' }
 
 // setSlotName writes primary_slot_name into postgresql.auto.conf, where ALTER SYSTEM would: before the first start.
 func (p place) setSlotName(slot string) error {

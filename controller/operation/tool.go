@@ -13,17 +13,19 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/pgrex/pgrex/controller/postgres"
 )
 
 // killDelay is how long a tool may go on after its context has ended, before it is killed.
 const killDelay = 5 * time.Second
 
-// tool is one of PostgreSQL's programs. A secret goes into its environment, never among its arguments.
+// tool is one of PostgreSQL's programs. No secret is ever among its arguments.
 type tool struct {
-	path     string
-	args     []string
-	password string
-	folder   string // where it runs, "" for here
+	path   string
+	args   []string
+	access postgres.Access // to another host, whose address is among the arguments
+	folder string          // where it runs, "" for here
 	// onlyFrom is what lines of standard error begin with that errors may quote, "" for any: others may be another program's.
 	onlyFrom string
 	// progress is told each line that is written to standard error, or part of a line that is written over.
@@ -37,9 +39,11 @@ func (t tool) String() string { return strings.Join(append([]string{t.path}, t.a
 func (t tool) run(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, t.path, t.args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "PGAPPNAME=pgrex")
-	if t.password != "" {
-		cmd.Env = append(cmd.Env, "PGPASSWORD="+t.password)
+	closeFile, err := t.access.Give(cmd)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", filepath.Base(t.path), err)
 	}
+	defer func() { _ = closeFile() }() // it is in memory
 	cmd.Dir = t.folder
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	// All of the group, which may hold on to our pipe: pg_basebackup's child that receives WAL, what a shell has started.
@@ -56,7 +60,7 @@ func (t tool) run(ctx context.Context) (string, error) {
 	cmd.Stderr = stderr
 	listened := make(chan []string, 1)
 	go func() { listened <- t.listen(pipe) }()
-	err := cmd.Run()
+	err = cmd.Run()
 	_ = stderr.Close() // it always succeeds
 	said := <-listened
 	if kill != nil {

@@ -2,10 +2,14 @@ package postgres
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"os/user"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,30 +33,194 @@ const (
 	keepaliveCount    = "3"
 )
 
-var errConninfo = errors.New("primary_conninfo is not understood; its text is withheld, since it may hold a password")
+func seconds(d time.Duration) string { return fmt.Sprint(int(d.Seconds())) }
 
-// upstreamConfig turns primary_conninfo into a configuration of pgconn's. What only libpq knows (keepalives, gssencmode
-// and the like) is left out: pgconn would send it to the server as a setting.
-func upstreamConfig(conninfo, kind string) (*pgconn.Config, error) {
-	if conninfo == "" {
-		return nil, errors.New("primary_conninfo is empty")
+// connectUpstream opens a replication connection of a kind, to what a connection string names, or to another server by the
+// same (at), which is "" for none. Errors name the address and the user only; pgconn's own are not wrapped, because they
+// carry the configuration and with it the password.
+func connectUpstream(ctx context.Context, conninfo, at, kind string) (*pgconn.PgConn, error) {
+	c, err := connectionOf(ctx, conninfo, at)
+	if err != nil {
+		return nil, err
 	}
-	database := physicalDatabase
-	if kind == withDatabase {
-		database = upstreamDatabase
+	return c.connect(ctx, kind)
+}
+
+// connectionOf reads a connection string, for another server by the same where at is not "".
+func connectionOf(ctx context.Context, conninfo, at string) (*connection, error) {
+	c, err := readConninfo(conninfo)
+	if err == nil && at != "" {
+		c, err = c.at(ctx, at)
 	}
-	config, err := pgconn.ParseConfig(withKeyword(conninfo, "dbname", database))
+	if err != nil {
+		return nil, &Error{Class: Configuration, Doing: "ask the upstream", Err: err}
+	}
+	return c, nil
+}
+
+// connect tries one server after the other, each for its share of the time: one that has lost its power does not answer at
+// all. As with libpq, the next one's turn comes where nobody answers, where PostgreSQL starts or ends, and, since among
+// several the primary is the one to ask, where a standby answers.
+func (c *connection) connect(ctx context.Context, kind string) (*pgconn.PgConn, error) {
+	var failed []string
+	for i, e := range c.endpoints {
+		last := i == len(c.endpoints)-1
+		turn, cancel := share(ctx, len(c.endpoints)-i)
+		conn, next, err := c.connectTo(turn, e, kind, last)
+		cancel()
+		if err == nil {
+			return conn, nil
+		}
+		if !next || len(c.endpoints) == 1 {
+			return nil, err
+		}
+		failed = append(failed, err.Error())
+	}
+	return nil, &Error{Class: Transient, Doing: "connect to one of several", Err: errors.New(strings.Join(failed, "; "))}
+}
+
+// share is what one of several that are left may take of the time.
+func share(ctx context.Context, left int) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !ok || left <= 1 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(end)/time.Duration(left))
+}
+
+// connectTo connects to one server, the last or not, at one of its addresses. It tells whether the next server's turn is
+// next.
+func (c *connection) connectTo(ctx context.Context, e endpoint, kind string, last bool) (conn *pgconn.PgConn, next bool, err error) {
+	network, addresses, err := e.routes(ctx)
+	if err != nil {
+		doing := fmt.Sprintf("connect to the upstream %s as %s", address(e.leads(), e.port), c.user())
+		return nil, true, &Error{Class: Transient, Doing: doing, Err: connectCause(ctx, err, "")}
+	}
+	for i, to := range addresses {
+		turn, cancel := share(ctx, len(addresses)-i)
+		if last && i == len(addresses)-1 && c.patient != nil {
+			cancel()
+			turn, cancel = context.WithCancel(c.patient)
+		}
+		a := attempt{connection: c, endpoint: e, network: network, to: to, kind: kind}
+		conn, err = a.connect(turn)
+		cancel()
+		if err == nil || !a.unanswered {
+			return conn, a.next(err), err
+		}
+	}
+	return nil, true, err
+}
+
+// attempt is to connect to one server at one address.
+type attempt struct {
+	*connection
+	endpoint
+	network, to, kind string
+
+	unanswered bool // nobody has answered there
+	secured    bool // TLS stood
+}
+
+// progress is how far a connection has come. pgconn dials again in the background, to cancel what it has given up.
+type progress struct{ dialed, secured atomic.Bool }
+
+// next tells whether an error leads on to the next server.
+func (a *attempt) next(err error) bool {
+	pgErr, isServers := errors.AsType[*pgconn.PgError](err)
+	return a.unanswered || errors.Is(err, pgconn.ErrStandbyConnection) || isServers && pgErr.Code == codeCannotConnectNow
+}
+
+// connect takes TLS or not, by sslmode. allow and prefer go on to the other where that one fails, or where the server refuses.
+func (a *attempt) connect(ctx context.Context) (*pgconn.PgConn, error) {
+	ways := []bool{true}
+	switch mode := a.keywords["sslmode"]; {
+	case a.network == "unix", mode == sslDisable:
+		ways = []bool{false}
+	case mode == sslAllow:
+		ways = []bool{false, true}
+	case mode == sslPrefer:
+		ways = []bool{true, false}
+	}
+	var conn *pgconn.PgConn
+	var err error
+	for _, withTLS := range ways {
+		conn, err = a.connectOnce(ctx, withTLS)
+		_, isServers := errors.AsType[*pgconn.PgError](err)
+		if err == nil || a.unanswered || !isServers && (!withTLS || a.secured) {
+			break
+		}
+	}
+	return conn, err
+}
+
+// connectOnce connects with TLS or without.
+func (a *attempt) connectOnce(ctx context.Context, withTLS bool) (*pgconn.PgConn, error) {
+	doing := fmt.Sprintf("connect to the upstream %s as %s", address(a.leads(), a.port), a.user())
+	a.unanswered, a.secured = false, false
+	var p progress
+	config, err := a.config(withTLS, &p)
+	if err != nil {
+		return nil, &Error{Class: Configuration, Doing: doing, Err: err}
+	}
+	conn, err := pgconn.ConnectConfig(ctx, config)
+	if err == nil {
+		return conn, nil
+	}
+	a.unanswered, a.secured = !p.dialed.Load() || ctx.Err() != nil, p.secured.Load()
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		if refused(pgErr) {
+			doing += ", with the password of primary_conninfo or its passfile, by the upstream's pg_hba.conf"
+		}
+		return nil, classify(pgErr, doing)
+	}
+	class := Transient
+	if _, ok := errors.AsType[refusal](err); ok {
+		class = Configuration
+	}
+	return nil, &Error{Class: class, Doing: doing, Err: connectCause(ctx, err, config.Password)}
+}
+
+// config is the attempt as pgconn's configuration. What only libpq knows (keepalives and the like) is left out: pgconn would
+// send it to the server as a setting.
+func (a *attempt) config(withTLS bool, p *progress) (*pgconn.Config, error) {
+	config, err := a.handOn(handedOn...)
 	if err != nil {
 		return nil, errConninfo // and not err: it holds the text
 	}
-	if address := config.RuntimeParams["hostaddr"]; address != "" {
-		if config, err = withAddress(conninfo, database, address); err != nil {
+	config.Database = physicalDatabase
+	if a.kind == withDatabase {
+		config.Database = upstreamDatabase
+	}
+	if config.Password, err = a.password(a.endpoint, config.Database); err != nil {
+		return nil, err
+	}
+	if withTLS {
+		if config.TLSConfig, err = a.tlsConfig(a.endpoint); err != nil {
 			return nil, err
 		}
+		verify := config.TLSConfig.VerifyConnection
+		config.TLSConfig.VerifyConnection = func(state tls.ConnectionState) error {
+			err := verify(state)
+			p.secured.Store(err == nil)
+			return err
+		}
 	}
-	config.ConnectTimeout = upstreamTimeout
+	config.Host, config.Port, config.User, config.Fallbacks = a.leads(), a.port, a.user(), nil
+	config.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // it is, by routes
+	config.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, a.network, a.to)
+		if err != nil {
+			return nil, err
+		}
+		p.dialed.Store(true)
+		return a.proven(conn)
+	}
+	if a.gate != nil {
+		config.DialFunc = a.gate(config.DialFunc)
+	}
 	config.RuntimeParams = map[string]string{
-		"replication":             kind,
+		"replication":             a.kind,
 		"application_name":        applicationName,
 		"statement_timeout":       milliseconds(upstreamTimeout),
 		"tcp_keepalives_idle":     seconds(keepaliveIdle),
@@ -62,81 +230,30 @@ func upstreamConfig(conninfo, kind string) (*pgconn.Config, error) {
 	// target_session_attrs is checked by SQL in pgconn, which a physical walsender does not take. Among several hosts
 	// the primary is the one to ask.
 	config.ValidateConnect = nil
-	if severalHosts(config) {
+	if len(a.endpoints) > 1 {
 		config.ValidateConnect = onlyPrimary
 	}
 	return config, nil
 }
 
-// applicationNameIn is the application_name of a connection string, "" where it has none or is not understood. What the
-// environment says does not count: it is not the server's.
-func applicationNameIn(conninfo string) string {
-	const keyword = "application_name"
-	if !strings.Contains(conninfo, keyword) {
-		return ""
+// proven refuses who listens at a unix socket and is not the user of the operating system whom requirepeer names.
+func (a *attempt) proven(conn net.Conn) (net.Conn, error) {
+	wanted := a.keywords["requirepeer"]
+	if wanted == "" || a.network != "unix" {
+		return conn, nil
 	}
-	empty := ""
-	if !isURI(conninfo) {
-		empty = "''"
-		conninfo = keyword + "='' " + conninfo // what is given comes later and wins
-	}
-	conninfo = withKeyword(conninfo, "sslmode", "disable")
-	for _, file := range []string{"sslrootcert", "sslcert", "sslkey"} { // which this user may not be able to read
-		conninfo = withKeyword(conninfo, file, empty)
-	}
-	config, err := pgconn.ParseConfig(conninfo)
-	if err != nil {
-		return ""
-	}
-	return config.RuntimeParams[keyword]
-}
-
-func seconds(d time.Duration) string { return fmt.Sprint(int(d.Seconds())) }
-
-func isURI(conninfo string) bool {
-	return strings.HasPrefix(conninfo, "postgres://") || strings.HasPrefix(conninfo, "postgresql://")
-}
-
-// withKeyword adds a keyword that wins over the same one before it. Its value must need no quoting.
-func withKeyword(conninfo, keyword, value string) string {
-	separator := " "
-	switch {
-	case isURI(conninfo) && strings.Contains(conninfo, "?"):
-		separator = "&"
-	case isURI(conninfo):
-		separator = "?"
-	}
-	return conninfo + separator + keyword + "=" + value
-}
-
-// withAddress honours hostaddr, which pgconn does not know: it would go to a socket of this machine instead, that is, to
-// the standby itself. The host's name stays what certificates and passfiles are looked up by.
-func withAddress(conninfo, database, address string) (*pgconn.Config, error) {
-	if strings.Contains(address, ",") || net.ParseIP(address) == nil {
-		return nil, errors.New("hostaddr in primary_conninfo is not one address: pgrex cannot follow it; use host")
-	}
-	if !isURI(conninfo) {
-		conninfo = "host=" + address + " " + conninfo // a host that is given comes later and wins
-	}
-	config, err := pgconn.ParseConfig(withKeyword(conninfo, "dbname", database))
-	if err != nil {
-		return nil, errConninfo
-	}
-	if network, _ := pgconn.NetworkAddress(config.Host, config.Port); network != "tcp" || severalHosts(config) {
-		return nil, errors.New("hostaddr in primary_conninfo does not go with its host: pgrex cannot follow it; use host alone")
-	}
-	config.LookupFunc = func(context.Context, string) ([]string, error) { return []string{address}, nil }
-	return config, nil
-}
-
-// severalHosts tells more than one server from one that is tried with and without TLS.
-func severalHosts(config *pgconn.Config) bool {
-	for _, f := range config.Fallbacks {
-		if f.Host != config.Host || f.Port != config.Port {
-			return true
+	peer, err := peerOf(conn)
+	if err == nil {
+		var found *user.User
+		if found, err = user.LookupId(strconv.Itoa(int(peer.Uid))); err == nil && found.Username != wanted {
+			err = errors.New("another user")
 		}
 	}
-	return false
+	if err != nil {
+		err = refuse("requirepeer", "is not the user who listens at %s: %s", a.to, oneLine(err.Error()))
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 // onlyPrimary passes a standby over. in_hot_standby is reported since PostgreSQL 14.
@@ -147,29 +264,17 @@ func onlyPrimary(_ context.Context, conn *pgconn.PgConn) error {
 	return nil
 }
 
-// connectUpstream opens a replication connection of a kind. Errors name the address and the user only; pgconn's own are
-// not wrapped, because they carry the configuration and with it the password.
-func connectUpstream(ctx context.Context, conninfo, kind string) (*pgconn.PgConn, error) {
-	config, err := upstreamConfig(conninfo, kind)
-	if err != nil {
-		return nil, &Error{Class: Configuration, Doing: "ask the upstream", Err: err}
-	}
-	conn, err := pgconn.ConnectConfig(ctx, config)
-	if err == nil {
-		return conn, nil
-	}
-	doing := fmt.Sprintf("connect to the upstream %s as %s", address(config.Host, config.Port), config.User)
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		if refused(pgErr) {
-			doing += ", with the password of primary_conninfo or its passfile, by the upstream's pg_hba.conf"
-		}
-		return nil, classify(pgErr, doing)
-	}
-	return nil, &Error{Class: Transient, Doing: doing, Err: connectCause(ctx, err, config.Password)}
-}
-
 // connectCause says why there is no connection, without what is secret.
 func connectCause(ctx context.Context, err error, password string) error {
+	if errors.Is(err, pgconn.ErrStandbyConnection) {
+		return pgconn.ErrStandbyConnection
+	}
+	if unbelieved, ok := errors.AsType[tlsError](err); ok {
+		return unbelieved
+	}
+	if refused, ok := errors.AsType[refusal](err); ok {
+		return refused
+	}
 	if ctx.Err() != nil || timedOut(err) {
 		return errNoAnswer
 	}
@@ -180,6 +285,9 @@ func connectCause(ctx context.Context, err error, password string) error {
 		err = connect.Unwrap()
 	}
 	text := oneLine(err.Error())
+	if strings.Contains(text, "GSSAPI provider") {
+		return errors.New("the server asks for authentication with GSSAPI, which pgrex cannot follow: let this user in by a password or a certificate, too")
+	}
 	if password != "" {
 		text = strings.ReplaceAll(text, password, "…")
 	}

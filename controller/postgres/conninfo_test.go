@@ -2,9 +2,11 @@ package postgres_test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/pgrex/pgrex/controller/postgres"
@@ -37,15 +39,16 @@ func TestConninfo(t *testing.T) {
 		"no such socket":             {"host=/nonexistent user=x password=" + secret, "/nonexistent", postgres.Transient},
 		"no such name":               {"host=nobody.invalid user=x password=" + secret, "nobody.invalid", postgres.Transient},
 		"unknown role":               {"host=127.0.0.1 " + strings.Replace(tcp, "=postgres", "=nobody", 1) + " password=" + secret, "nobody", postgres.Permission},
-		"broken port":                {"host=127.0.0.1 port=many password=" + secret, "primary_conninfo is not understood", postgres.Configuration},
+		"broken port":                {"host=127.0.0.1 port=many password=" + secret, "port in primary_conninfo has something that is not a port", postgres.Configuration},
 		"broken quotes":              {"host=127.0.0.1 password='" + secret, "primary_conninfo is not understood", postgres.Configuration},
-		"two addresses":              {"hostaddr=127.0.0.1,127.0.0.2 password=" + secret, "use host", postgres.Configuration},
+		"a blank in the password":    {"host=127.0.0.1 password=x " + secret + "=y", "its text is withheld", postgres.Configuration},
 		"TLS required":               {"host=127.0.0.1 sslmode=require password=" + secret + " " + tcp, "TLS", postgres.Transient},
 		"TLS required of an address": {"hostaddr=127.0.0.1 sslmode=require password=" + secret + " " + tcp, "TLS", postgres.Transient},
 
 		"libpq's own": {"host=127.0.0.1 " + tcp + " keepalives=1 keepalives_idle=60 keepalives_interval=5 keepalives_count=5 tcp_user_timeout=1000 " +
 			"application_name=pm02 fallback_application_name=x gssencmode=disable channel_binding=prefer krbsrvname=postgres " +
 			"options='-c wal_sender_timeout=5s' sslcompression=0 connect_timeout=10 sslmode=prefer client_encoding=UTF8 replication=1", "", ""},
+		"two addresses":         {"hostaddr=127.0.0.2,127.0.0.1 host=pm02.invalid,pm01.invalid " + tcp, "", ""},
 		"an address alone":      {"hostaddr=127.0.0.1 " + tcp, "", ""},
 		"an address and a name": {"host=pm01.invalid hostaddr=127.0.0.1 " + tcp, "", ""},
 		"a URI":                 {fmt.Sprintf("postgresql://postgres@127.0.0.1:%d", primary.Port), "", ""},
@@ -85,6 +88,115 @@ func TestSeveralHosts(t *testing.T) {
 	if u, err := askUpstream(t, a, "own"); err != nil || u.Address != fmt.Sprintf("127.0.0.1:%d", primary.Port) {
 		t.Errorf("%+v, %v", u, err)
 	}
+}
+
+// TestSeveralHostsOneHangs: a server that has lost its power does not answer at all. It does not use up the next one's time.
+func TestSeveralHostsOneHangs(t *testing.T) {
+	t.Parallel()
+	primary := pgserver.New(t)
+	hanging := pgserver.New(t)
+	hanging.Signal(syscall.SIGSTOP)
+	defer hanging.Signal(syscall.SIGCONT)
+	s, err := postgres.OpenSource(t.Context(), fmt.Sprintf("host=127.0.0.1,127.0.0.1 port=%d,%d user=postgres", hanging.Port, primary.Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+}
+
+// TestOtherMember: another server is asked at an address or a name of its own, of whatever kind, also where the connection
+// string names several.
+func TestOtherMember(t *testing.T) {
+	t.Parallel()
+	server := pgserver.New(t, "listen_addresses = '127.0.0.1,::1'")
+	other := pgserver.New(t, "listen_addresses = '127.0.0.1,::1'")
+	rest := fmt.Sprintf(" port=%d user=postgres", server.Port)
+	twoPorts := fmt.Sprintf(" port=%d,%d user=postgres", server.Port, other.Port)
+	for name, test := range map[string]struct{ conninfo, address, want string }{
+		"an address":                {"host=192.0.2.1" + rest, "127.0.0.1", ""},
+		"an IPv6 address":           {"host=192.0.2.1" + rest, "::1", ""},
+		"a name":                    {"host=192.0.2.1" + rest, "localhost", ""},
+		"a name that is not known":  {"host=127.0.0.1" + rest, "pm02.invalid", "pm02.invalid"},
+		"beside an address":         {"host=vip.invalid hostaddr=192.0.2.1" + rest, "127.0.0.1", ""},
+		"a URI":                     {fmt.Sprintf("postgresql://postgres@[2001:db8::1]:%d/x?sslmode=prefer", server.Port), "::1", ""},
+		"one of several":            {"host=127.0.0.1,192.0.2.1" + rest, "127.0.0.1", ""},
+		"none of several":           {"host=192.0.2.1,192.0.2.2" + rest, "127.0.0.1", ""},
+		"one of several ports":      {"host=127.0.0.1,::1" + twoPorts, "127.0.0.1", ""},
+		"the last of several ports": {fmt.Sprintf("host=127.0.0.9,127.0.0.1,::1 port=1,2,%d user=postgres", server.Port), "::1", ""},
+		"none of several ports":     {"host=192.0.2.1,192.0.2.2" + twoPorts, "127.0.0.1", "host in primary_conninfo names several servers"},
+		"none of several names":     {"host=192.0.2.1,192.0.2.2 sslmode=verify-full" + rest, "127.0.0.1", "host in primary_conninfo names several servers"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := postgres.OpenStandby(t.Context(), test.conninfo, test.address)
+			if err == nil {
+				u, err := s.Identify(t.Context())
+				if err != nil || !strings.HasSuffix(u.Address, fmt.Sprintf(":%d", server.Port)) {
+					t.Errorf("%+v, %v", u, err)
+				}
+				s.Close()
+			}
+			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, not …%s…", err, test.want)
+			}
+		})
+	}
+}
+
+// TestNotFollowed: what libpq may do and pgrex cannot is refused, by the name of the keyword and without a value.
+func TestNotFollowed(t *testing.T) {
+	folder := t.TempDir()
+	t.Setenv("PGSERVICEFILE", filepath.Join(folder, "services"))
+	if err := os.WriteFile(filepath.Join(folder, "services"), []byte("[good]\nhost=127.0.0.1\nport=1\n[bad]\nnonsense="+secret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for conninfo, want := range map[string]string{
+		"scram_client_key=" + secret:                      "scram_client_key in primary_conninfo stands for a password: pgrex cannot follow it",
+		"scram_server_key=" + secret:                      "scram_server_key in primary_conninfo stands for a password: pgrex cannot follow it",
+		"gssencmode=require":                              "gssencmode in primary_conninfo asks for encryption with GSSAPI: pgrex cannot follow it",
+		"service=missing":                                 "service in primary_conninfo cannot be followed",
+		"service=bad":                                     "service in primary_conninfo cannot be followed",
+		"service=good":                                    "127.0.0.1:1 as ", // it got that far
+		"servicefile=" + folder + "/services":             "withheld",        // of no libpq from 15 to 18
+		"passfile=pass host=127.0.0.1":                    "passfile in primary_conninfo is a relative path",
+		"host=127.0.0.1 hostaddr=127.0.0.1,127.0.0.2":     "hostaddr in primary_conninfo has not as many addresses",
+		"postgres://x:" + secret + "@[::1/":               "withheld",
+		"postgres://x:" + secret + "@[::1]x/":             "withheld",
+		"postgres://x:" + secret + "%zz@h/":               "withheld",
+		"postgres://x@h/?password=" + secret + "&port":    "withheld",
+		"postgres://x@h/?password=" + secret + "=1":       "withheld",
+		"host=127.0.0.1 \x00password=" + secret:           "withheld",
+		"=" + secret:                                      "withheld",
+		secret:                                            "withheld",
+		"host=127.0.0.1 port=0 password=" + secret:        "port in primary_conninfo has something that is not a port",
+		"host=127.0.0.1 port=65536 password=" + secret:    "port in primary_conninfo has something that is not a port",
+		"host=127.0.0.1 port=1 user=x password=" + secret: "127.0.0.1:1 as x: connection refused",
+	} {
+		_, err := postgres.OpenSource(t.Context(), conninfo)
+		if text := fmt.Sprintf("%v %+v %#v", err, err, err); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(text, secret) {
+			t.Errorf("%s: got %v, not …%s…", conninfo, err, want)
+		}
+	}
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }() // files are only looked at once somebody listens
+	port := listener.Addr().(*net.TCPAddr).Port
+	for _, keyword := range []string{"sslrootcert", "sslcert", "sslcrl", "sslcrldir"} {
+		conninfo := fmt.Sprintf("host=127.0.0.1 port=%d user=x sslmode=require sslrootcert=%s %s=relative", port, rootFile(t), keyword)
+		if _, err := postgres.OpenSource(t.Context(), conninfo); err == nil || !strings.Contains(err.Error(), keyword+" in primary_conninfo is a relative path") {
+			t.Errorf("%s: %v", keyword, err)
+		}
+	}
+}
+
+func rootFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "root.crt")
+	if err := os.WriteFile(path, rootAuthority(t, "root").pem(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // TestPassword: the standby's own password is used, wherever the walreceiver would find it, and is in no error.

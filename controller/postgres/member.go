@@ -3,8 +3,6 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"net"
-	"slices"
 
 	"github.com/pgrex/pgrex/model"
 )
@@ -30,16 +28,6 @@ func (s *Server) askMember(ctx context.Context, conninfo, address string, slots 
 	if conninfo == "" {
 		return model.Upstream{}, &Error{Class: Configuration, Doing: doing, Err: fmt.Errorf("primary_conninfo is empty here, so that there are no credentials to ask with")}
 	}
-	ip := address
-	if net.ParseIP(address) == nil {
-		looking, cancel := context.WithTimeout(ctx, upstreamTimeout)
-		defer cancel()
-		found, err := net.DefaultResolver.LookupHost(looking, address)
-		if err != nil || len(found) == 0 {
-			return model.Upstream{}, &Error{Class: Transient, Doing: doing, Err: fmt.Errorf("its name is not known here")}
-		}
-		ip = slices.Min(found) // always the same: another one is another server
-	}
-	answer, err := s.others.to(address, withKeyword(conninfo, "hostaddr", ip)).ask(ctx, slots)
+	answer, err := s.others.to(address, conninfo).ask(ctx, slots)
 	return answer, classify(err, doing)
 }

@@ -2,8 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -26,7 +24,8 @@ type others struct {
 type other struct {
 	*lane
 	conninfo string
-	bySQL    bool // it was of PostgreSQL 13 or 14 when it was last asked
+	at       string // its address, "" for the upstream
+	bySQL    bool   // it was of PostgreSQL 13 or 14 when it was last asked
 }
 
 // to gives the lane to a server. Another connection string is for another server: what is in flight is cut.
@@ -41,7 +40,7 @@ func (o *others) to(key, conninfo string) *other {
 	if key != "" {
 		who = "the server at " + key
 	}
-	now := &other{lane: newLane(who), conninfo: conninfo}
+	now := &other{lane: newLane(who), conninfo: conninfo, at: key}
 	if o.lanes == nil {
 		o.lanes = map[string]*other{}
 	}
@@ -98,40 +97,31 @@ func (o *other) open(ctx context.Context) (*upstream, error) {
 	return u, err
 }
 
-// connect opens a replication connection in the lane. Errors name the address and the user only; see connectUpstream.
+// connect opens a replication connection in the lane; see connectUpstream. Of several servers and addresses the last one
+// is awaited as long as it takes, and each before it for its share of the caller's time.
 func (o *other) connect(ctx context.Context, kind string) (*pgconn.PgConn, error) {
-	config, err := upstreamConfig(o.conninfo, kind)
+	c, err := connectionOf(ctx, o.conninfo, o.at)
 	if err != nil {
-		return nil, &Error{Class: Configuration, Doing: "ask the upstream", Err: err}
+		return nil, err
 	}
-	config.ConnectTimeout = 0 // the next attempt would stand in the same queue, behind this one
-	dial, opened := o.dialer(ctx, config.DialFunc)
-	defer opened()
-	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		if err == nil {
-			noticeEnd(conn)
+	c.patient = o.io
+	var opened []func()
+	c.gate = func(dial pgconn.DialFunc) pgconn.DialFunc {
+		gated, done := o.dialer(ctx, dial)
+		opened = append(opened, done)
+		return func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := gated(ctx, network, address)
+			if err == nil {
+				noticeEnd(conn)
+			}
+			return conn, err
 		}
-		return conn, err
 	}
-	conn, err := pgconn.ConnectConfig(o.io, config)
-	if err == nil {
-		return conn, nil
+	conn, err := c.connect(ctx, kind)
+	for _, done := range opened {
+		done()
 	}
-	return nil, notConnectedTo(o.io, config, err)
-}
-
-// notConnectedTo says why there is no connection. pgconn's own errors are not wrapped, because they carry the configuration
-// and with it the password.
-func notConnectedTo(ctx context.Context, config *pgconn.Config, err error) error {
-	doing := fmt.Sprintf("connect to the upstream %s as %s", address(config.Host, config.Port), config.User)
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		if refused(pgErr) {
-			doing += ", with the password of primary_conninfo or its passfile, by the upstream's pg_hba.conf"
-		}
-		return classify(pgErr, doing)
-	}
-	return &Error{Class: Transient, Doing: doing, Err: connectCause(ctx, err, config.Password)}
+	return conn, err
 }
 
 // How soon the kernel gives up a connection whose other end is gone: a call in flight waits for nothing else.

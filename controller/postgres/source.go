@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -27,18 +25,18 @@ type Source struct{ upstream *upstream }
 
 // OpenSource connects to the primary.
 func OpenSource(ctx context.Context, conninfo string) (*Source, error) {
-	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
-	defer cancel()
-	u, err := openUpstream(ctx, conninfo)
-	if err != nil {
-		return nil, err
-	}
-	return &Source{u}, nil
+	return OpenStandby(ctx, conninfo, "")
 }
 
 // OpenStandby connects to a standby at an address of its own, with the credentials by which it would be asked as a primary.
 func OpenStandby(ctx context.Context, conninfo, address string) (*Source, error) {
-	return OpenSource(ctx, withKeyword(conninfo, "hostaddr", address))
+	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
+	defer cancel()
+	u, err := openUpstream(ctx, conninfo, address)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{u}, nil
 }
 
 // Close ends the connection.
@@ -197,31 +195,12 @@ func (s *Source) MakeSlot(ctx context.Context, name string) error {
 	return nil
 }
 
-// secondary are the keywords that pg_rewind and pg_basebackup set themselves, or that must not be on a command line.
-var secondary = regexp.MustCompile(`(^|\s)(password|sslpassword|dbname|application_name|replication)\s*=\s*('([^'\\]|\\.)*'|(\\.|[^\s\\])+)`)
-
-// notice wins over the same keywords before it.
-const notice = " keepalives=1 keepalives_idle=10 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=25000"
-
-// Conninfo checks a connection string of keywords, and gives what pg_rewind and pg_basebackup take on their command line:
-// everything but the password, which goes into their environment. They notice within half a minute that the network is cut.
-func Conninfo(conninfo string) (arguments, password string, err error) {
-	if isURI(conninfo) {
-		return "", "", errors.New("primary_conninfo is a URI, which may hold a password anywhere: write it as keywords")
-	}
-	config, err := upstreamConfig(conninfo, physical)
-	if err != nil {
-		return "", "", err
-	}
-	return strings.TrimSpace(secondary.ReplaceAllString(conninfo, "")) + notice, config.Password, nil
-}
-
 // OpenSourceDatabase connects to the primary for SQL. Whether the replication user is let into a database is for its
 // pg_hba.conf.
 func OpenSourceDatabase(ctx context.Context, conninfo string) (*Source, error) {
 	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
 	defer cancel()
-	conn, err := connectUpstream(ctx, conninfo, withDatabase)
+	conn, err := connectUpstream(ctx, conninfo, "", withDatabase)
 	if err != nil {
 		return nil, err
 	}

@@ -155,24 +155,3 @@ func TestSourceCheckpoint(t *testing.T) {
 		s.Close()
 	}
 }
-
-func TestConninfoKeepsThePasswordApart(t *testing.T) {
-	t.Parallel()
-	// A tool that would wait for a host that has lost its power notices that.
-	const notices = " keepalives=1 keepalives_idle=10 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=25000"
-	for conninfo, want := range map[string]string{
-		"host=192.0.2.1 port=5432 user=rep password=secret application_name=pm01 sslmode=prefer": "host=192.0.2.1 port=5432 user=rep sslmode=prefer",
-		`password = 'secret' host='192.0.2.1' user=rep`:                                          "host='192.0.2.1' user=rep",
-		`user=rep host=x password='secret'`:                                                      "user=rep host=x",
-		`user=rep password=secret sslpassword='a \' b'  host=x`:                                  "user=rep  host=x",
-		`user=rep sslpassword=a\ b password=secret host=x`:                                       "user=rep host=x",
-	} {
-		arguments, password, err := postgres.Conninfo(conninfo)
-		if err != nil || password != "secret" || arguments != want+notices {
-			t.Errorf("%q, %q, %v", arguments, password, err)
-		}
-	}
-	if arguments, _, err := postgres.Conninfo("postgresql://rep:secret@192.0.2.1"); err == nil || strings.Contains(err.Error()+arguments, "secret") {
-		t.Errorf("a URI: %q, %v", arguments, err)
-	}
-}

@@ -118,9 +118,9 @@ func majorOf(conn *pgconn.PgConn) int {
 	return major
 }
 
-// openUpstream opens a connection.
-func openUpstream(ctx context.Context, conninfo string) (*upstream, error) {
-	return openBy(ctx, func(kind string) (*pgconn.PgConn, error) { return connectUpstream(ctx, conninfo, kind) })
+// openUpstream opens a connection to what a connection string names, or to another server by the same (at), "" for none.
+func openUpstream(ctx context.Context, conninfo, at string) (*upstream, error) {
+	return openBy(ctx, func(kind string) (*pgconn.PgConn, error) { return connectUpstream(ctx, conninfo, at, kind) })
 }
 
 // openBy opens a connection by what connects. A server before PostgreSQL 15 tells of slots by SQL only, which a replication

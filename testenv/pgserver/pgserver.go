@@ -205,6 +205,17 @@ func (s *Server) Configure(lines ...string) {
 	s.SQL("SELECT pg_reload_conf()")
 }
 
+// Place writes a file beside the data folder, which is the server's user's alone, and gives its path.
+func (s *Server) Place(name string, content []byte) string {
+	s.t.Helper()
+	path := filepath.Join(s.Dir, name)
+	must(s.t, os.WriteFile(path, content, 0o600))
+	if c := credential(s.t); c != nil {
+		must(s.t, os.Chown(path, int(c.Uid), int(c.Gid)))
+	}
+	return path
+}
+
 // Deconfigure takes the lines that begin with a word out of postgresql.conf.
 func (s *Server) Deconfigure(word string) {
 	s.t.Helper()

@@ -1,0 +1,301 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"maps"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgpassfile"
+	"github.com/jackc/pgservicefile"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// connection is what a connection string asks for, with all that libpq adds to it: from a service file, from the environment,
+// and its defaults. What it asks for is done as libpq does it, or refused.
+type connection struct {
+	keywords  keywords // all of them
+	given     keywords // those of the connection string itself
+	service   keywords // those of the service file
+	endpoints []endpoint
+
+	// patient, if not nil, is what the last attempt runs under in place of the caller's context: a lane's, which has no
+	// deadline. gate, if not nil, makes the function that dials of one that does.
+	patient context.Context
+	gate    func(pgconn.DialFunc) pgconn.DialFunc
+}
+
+// The values of sslmode, of other keywords where they have a meaning of their own.
+const (
+	sslDisable    = "disable"
+	sslAllow      = "allow"
+	sslPrefer     = "prefer"
+	sslRequire    = "require"
+	sslVerifyCA   = "verify-ca"
+	sslVerifyFull = "verify-full"
+	systemRoots   = "system" // sslrootcert
+	directTLS     = "direct" // sslnegotiation
+)
+
+// choices are the keywords that have one of a few values.
+var choices = map[string][]string{
+	"channel_binding":      {"disable", "prefer", "require"},
+	"gssencmode":           {"disable", "prefer", "require"},
+	"load_balance_hosts":   {"disable", "random"},
+	"sslcertmode":          {"disable", "allow", "require"},
+	"sslmode":              {sslDisable, sslAllow, sslPrefer, sslRequire, sslVerifyCA, sslVerifyFull},
+	"sslnegotiation":       {"postgres", directTLS},
+	"target_session_attrs": {"any", "read-write", "read-only", "primary", "standby", "prefer-standby"},
+}
+
+// handedOn are the keywords that pgconn honours as libpq does.
+var handedOn = []string{"channel_binding", "max_protocol_version", "min_protocol_version", "require_auth", "sslcertmode", "sslnegotiation"}
+
+// readConninfo reads a connection string and what libpq adds to it.
+func readConninfo(conninfo string) (*connection, error) {
+	if conninfo == "" {
+		return nil, errors.New("primary_conninfo is empty")
+	}
+	given, err := parseConninfo(conninfo)
+	if err != nil {
+		return nil, err
+	}
+	c := &connection{given: given}
+	if c.service, err = serviceOf(given); err != nil {
+		return nil, err
+	}
+	surroundings := keywords{}
+	for keyword, variable := range environment {
+		if value, ok := os.LookupEnv(variable); ok && variable != "" {
+			surroundings[keyword] = value
+		}
+	}
+	c.keywords = given.with(c.service).with(surroundings)
+	mode := sslPrefer
+	switch {
+	case c.keywords["sslrootcert"] == systemRoots:
+		mode = sslVerifyFull
+	case strings.HasPrefix(os.Getenv("PGREQUIRESSL"), "1"):
+		mode = sslRequire
+	}
+	c.keywords = c.keywords.with(keywords{"sslmode": mode, "sslsni": "1", "ssl_min_protocol_version": "TLSv1.2"})
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	c.endpoints, err = c.listed()
+	return c, err
+}
+
+// with adds what is not there yet.
+func (k keywords) with(more keywords) keywords {
+	all := keywords{}
+	maps.Copy(all, more)
+	maps.Copy(all, k)
+	return all
+}
+
+// serviceOf reads the service that a connection string, or the environment, names (PostgreSQL documentation, "The Connection
+// Service File").
+func serviceOf(given keywords) (keywords, error) {
+	name, ok := given["service"]
+	if !ok {
+		if name, ok = os.LookupEnv(environment["service"]); !ok {
+			return nil, nil
+		}
+	}
+	file := os.Getenv("PGSERVICEFILE")
+	if file == "" {
+		file = filepath.Join(home(), ".pg_service.conf")
+	}
+	services, err := pgservicefile.ReadServicefile(file)
+	if err != nil {
+		return nil, refuse("service", "cannot be followed: the service file %s cannot be read", file)
+	}
+	service, err := services.GetService(name)
+	if err != nil {
+		return nil, refuse("service", "cannot be followed: %s does not have it, and pgrex reads no service file of the whole system", file)
+	}
+	for keyword := range service.Settings {
+		if _, ok := environment[keyword]; !ok || keyword == "service" {
+			return nil, refuse("service", "cannot be followed: in %s it has a keyword that libpq 15 to 18 do not know", file)
+		}
+	}
+	return service.Settings, nil
+}
+
+// home is where libpq looks for its files.
+func home() string {
+	folder, _ := os.UserHomeDir() // "" then
+	if me, err := user.Current(); folder == "" && err == nil {
+		folder = me.HomeDir
+	}
+	return folder
+}
+
+// check refuses what libpq refuses, and what pgrex cannot follow.
+func (c *connection) check() error {
+	for _, keyword := range slices.Sorted(maps.Keys(choices)) {
+		if value, ok := c.keywords[keyword]; ok && !slices.Contains(choices[keyword], value) {
+			return refuse(keyword, "is none of %s", strings.Join(choices[keyword], ", "))
+		}
+	}
+	for _, keyword := range handedOn {
+		if _, err := c.handOn(keyword); err != nil {
+			return refuse(keyword, "has a value that libpq does not take")
+		}
+	}
+	if _, err := c.handOn(handedOn...); err != nil {
+		return refuse("min_protocol_version", "is higher than max_protocol_version")
+	}
+	weak := slices.Contains([]string{sslDisable, sslAllow, sslPrefer}, c.keywords["sslmode"])
+	switch {
+	case c.keywords["gssencmode"] == "require":
+		return refuse("gssencmode", "asks for encryption with GSSAPI: pgrex cannot follow it; use TLS (sslmode)")
+	case c.keywords["scram_client_key"] != "":
+		return refuse("scram_client_key", "stands for a password: pgrex cannot follow it; use a password or a passfile")
+	case c.keywords["scram_server_key"] != "":
+		return refuse("scram_server_key", "stands for a password: pgrex cannot follow it; use a password or a passfile")
+	case c.keywords["sslrootcert"] == systemRoots && c.keywords["sslmode"] != sslVerifyFull:
+		return refuse("sslmode", "is weaker than verify-full, which sslrootcert=system demands")
+	case c.keywords["sslnegotiation"] == directTLS && weak:
+		return refuse("sslmode", "is weaker than require, which sslnegotiation=direct demands")
+	}
+	_, _, err := c.tlsVersions()
+	return err
+}
+
+// handOn makes a configuration of pgconn's in which nothing counts but some keywords. The rest is there lest pgconn take it
+// from the environment, which it reads in its own way.
+func (c *connection) handOn(names ...string) (*pgconn.Config, error) {
+	rest := keywords{
+		"host": "/", "port": "1", "user": "nobody", "password": "none", "dbname": "none", "sslmode": sslDisable, "connect_timeout": "0",
+		"target_session_attrs": "any", "sslcertmode": "allow", "channel_binding": sslPrefer, "require_auth": "", "sslnegotiation": "postgres",
+	}
+	return pgconn.ParseConfig(c.keywords.only(append(names, "service")...).with(rest).String())
+}
+
+// only are those of the keywords that are set.
+func (k keywords) only(names ...string) keywords {
+	some := keywords{}
+	for _, name := range names {
+		if value, ok := k[name]; ok {
+			some[name] = value
+		}
+	}
+	return some
+}
+
+// versions are the TLS versions that libpq knows, in lower case.
+var versions = map[string]uint16{
+	"tlsv1": tls.VersionTLS10, "tlsv1.1": tls.VersionTLS11, "tlsv1.2": tls.VersionTLS12, "tlsv1.3": tls.VersionTLS13,
+}
+
+// tlsVersions are the lowest and the highest version of TLS that will do. Without a lowest one it is TLS 1.2, as with most
+// builds of OpenSSL.
+func (c *connection) tlsVersions() (lowest, highest uint16, err error) {
+	lowest, highest = tls.VersionTLS12, tls.VersionTLS13
+	for keyword, version := range map[string]*uint16{"ssl_min_protocol_version": &lowest, "ssl_max_protocol_version": &highest} {
+		value := c.keywords[keyword]
+		if value == "" {
+			continue
+		}
+		known := versions[strings.ToLower(value)]
+		if known == 0 {
+			return 0, 0, refuse(keyword, "is none of TLSv1, TLSv1.1, TLSv1.2, TLSv1.3")
+		}
+		*version = known
+	}
+	if lowest > highest {
+		return 0, 0, refuse("ssl_min_protocol_version", "is higher than ssl_max_protocol_version")
+	}
+	return lowest, highest, nil
+}
+
+// file is where a keyword says that a file is, or else where libpq looks for it; "" where there is no home.
+func (c *connection) file(keyword, standard string) (string, error) {
+	path := c.keywords[keyword]
+	if folder := home(); path == "" && folder != "" {
+		path = filepath.Join(folder, standard)
+	}
+	if path != "" && !filepath.IsAbs(path) {
+		return "", refuse(keyword, "is a relative path, which PostgreSQL takes from its data folder: pgrex cannot follow it; write the whole path")
+	}
+	return path, nil
+}
+
+// user is as whom to connect.
+func (c *connection) user() string {
+	if name := c.keywords["user"]; name != "" {
+		return name
+	}
+	if me, err := user.Current(); err == nil {
+		return me.Username
+	}
+	return ""
+}
+
+// password is for one server: the connection string's, or else one of the passfile, which libpq passes over where others
+// than its owner may read it.
+func (c *connection) password(e endpoint, database string) (string, error) {
+	if password := c.keywords["password"]; password != "" {
+		return password, nil
+	}
+	path, err := c.file("passfile", ".pgpass")
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 {
+		return "", nil //nolint:nilerr // as if there were none
+	}
+	all, err := pgpassfile.ReadPassfile(path)
+	if err != nil {
+		return "", nil //nolint:nilerr // the same
+	}
+	host := cmp.Or(e.host, e.address)
+	if host == "" || host == standardSocket() {
+		host = "localhost"
+	}
+	return all.FindPassword(host, strconv.Itoa(int(e.port)), database, c.user()), nil
+}
+
+// applicationNameIn is the application_name of a connection string, "" where it has none or is not understood. What the
+// environment says does not count: it is not the server's.
+func applicationNameIn(conninfo string) string {
+	const keyword = "application_name"
+	given, err := parseConninfo(conninfo)
+	if err != nil {
+		return ""
+	}
+	service, _ := serviceOf(given) // where it cannot be read it says nothing
+	return given.with(service)[keyword]
+}
+
+// at is the connection to another server, which is at an address of its own and has the same credentials and port. Its
+// certificate has to be for the name in the connection string, as after a failover to it.
+func (c *connection) at(ctx context.Context, address string) (*connection, error) {
+	other := *c
+	var fitting []endpoint
+	for _, e := range c.endpoints {
+		if len(c.endpoints) == 1 || e.leadsTo(ctx, address) {
+			fitting = append(fitting, e)
+		}
+	}
+	first := c.endpoints[0]
+	samePort := !slices.ContainsFunc(c.endpoints, func(e endpoint) bool { return e.port != first.port })
+	if len(fitting) == 0 && samePort && c.keywords["sslmode"] != sslVerifyFull {
+		fitting = append(fitting, first) // all that the name is for is a passfile
+	}
+	if len(fitting) == 0 {
+		return nil, refuse("host", "names several servers, and none of them is at %s: pgrex cannot tell that one's port and name", address)
+	}
+	other.endpoints = []endpoint{{host: fitting[0].host, address: address, port: fitting[0].port}}
+	return &other, nil
+}
