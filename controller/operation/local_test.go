@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
 	"github.com/pgrex/pgrex/testenv/pgserver"
@@ -139,5 +140,28 @@ func TestConninfo(t *testing.T) {
 	}()
 	if got, err := p.conninfo(t.Context(), clone); err != nil || got != "host=here" {
 		t.Errorf("the file comes: %q, %v", got, err)
+	}
+}
+
+// TestToolsSecrets: a program gets them, and its arguments have none.
+func TestToolsSecrets(t *testing.T) {
+	t.Parallel()
+	access, err := postgres.AccessFor("host='x'password=hidden-1 oauth_client_secret='hidden 2'")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // as after a slot that was in use
+		shell := tool{path: "sh", args: []string{"-c", `cat "$PGSERVICEFILE"`, access.Conninfo}, access: access}
+		said, err := shell.run(t.Context())
+		if want := "[pgrex]\noauth_client_secret=hidden 2\npassword=hidden-1\n"; err != nil || said != want || strings.Contains(shell.String(), "hidden") {
+			t.Errorf("%s: %q, %v", shell, said, err)
+		}
+	}
+	if access, err = postgres.AccessFor("host='x'password=hidden-1"); err != nil {
+		t.Fatal(err)
+	}
+	shell := tool{path: "sh", args: []string{"-c", `printf %s "$PGPASSWORD"`, access.Conninfo}, access: access}
+	if said, err := shell.run(t.Context()); err != nil || said != "hidden-1" || strings.Contains(shell.String(), "hidden") {
+		t.Errorf("%s: %q, %v", shell, said, err)
 	}
 }

@@ -94,8 +94,11 @@ func passwords() *rapid.Generator[written] {
 			return written{password, "postgresql://scrammed:" + encoded.String() + "@127.0.0.1:$port/"}
 		}
 		before := "password" + rapid.SampledFrom([]string{"=", " = ", "= ", "\t="}).Draw(t, "=") + quoted(t, password)
-		if rapid.Bool().Draw(t, "last") {
+		switch rapid.IntRange(0, 2).Draw(t, "place") {
+		case 0:
 			return written{password, rest + " " + before}
+		case 1: // no blank is needed behind a quote
+			return written{password, "port=$port user=scrammed host='127.0.0.1'" + before}
 		}
 		return written{password, before + " " + rest}
 	})

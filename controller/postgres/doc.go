@@ -2,7 +2,7 @@
 // replicates from into model.Upstream, and carries out the steps of a plan.
 //
 // It must not decide, retry, log, or let the password of primary_conninfo out of the package, but to those who hand it to a
-// program's environment (Conninfo). All SQL is in sql.go. Every statement that changes something asserts, within itself,
+// program (AccessFor). All SQL is in sql.go. Every statement that changes something asserts, within itself,
 // what its step was planned on; only the release of an xmin, for which the replication protocol has no condition, asserts it
 // just before. Source is the primary as a host sees it that is to come back. It keeps one
 // session on the local server, for which a smart shutdown waits and a fast one does not, and none on other hosts' servers.
