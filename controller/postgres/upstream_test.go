@@ -85,3 +85,23 @@ func TestNoWalsenderStands(t *testing.T) {
 	}
 	none()
 }
+
+// TestConninfoIsSecret: a user who may not read primary_conninfo is told what to do, and the rest of the look is good.
+func TestConninfoIsSecret(t *testing.T) {
+	t.Parallel()
+	primary, standby := pair(t)
+	primary.SQL("CREATE ROLE plain LOGIN")
+	primary.CatchUp(standby)
+	a := postgres.NewServer(postgres.Config{DataDir: standby.Dir + "/data", SocketDir: standby.Dir, Port: standby.Port, User: "plain", Database: "postgres"})
+	t.Cleanup(a.Close)
+	_, err := askUpstream(t, a, "own")
+	wantClass(t, err, postgres.Permission)
+	if i := observe(t, a); i.State != model.ServerUp || i.ApplicationName != "" || i.SystemID == "" {
+		t.Errorf("%+v, %v", i, err)
+	}
+	primary.SQL("GRANT pg_read_all_settings TO plain")
+	primary.CatchUp(standby)
+	if _, err := askUpstream(t, a, "own"); err != nil {
+		t.Error(err)
+	}
+}
