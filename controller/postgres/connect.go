@@ -24,7 +24,9 @@ const (
 	applyTimeout   = 10 * time.Second
 	// The server gives up before we do, so that a statement ends with an answer.
 	statementTimeout = 8 * time.Second
-	closeTimeout     = time.Second
+	// A lock that somebody holds is no reason to take a server for one that hangs: each statement of a look gives up on it.
+	lockTimeout  = time.Second
+	closeTimeout = time.Second
 )
 
 // How long the calls of a Server may take, for those who have a watchdog to feed.
@@ -82,7 +84,7 @@ func (s *Server) connectConfig(ctx context.Context) (config *pgx.ConnConfig, ope
 		"application_name":                    applicationName,
 		"search_path":                         "pg_catalog",
 		"statement_timeout":                   milliseconds(statementTimeout),
-		"lock_timeout":                        milliseconds(observeTimeout),
+		"lock_timeout":                        milliseconds(lockTimeout),
 		"idle_in_transaction_session_timeout": milliseconds(applyTimeout),
 	}
 	return config, opened, nil

@@ -2,12 +2,14 @@ package postgres_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
 	"github.com/pgrex/pgrex/controller/postgres"
@@ -281,5 +283,23 @@ func TestCloseCutsWhatHangs(t *testing.T) {
 				return standby.SQL("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgrex'") == "0"
 			})
 		})
+	}
+}
+
+// TestLockIsNoHang: who waits for somebody's lock gets an answer, and the rest of the look is good.
+func TestLockIsNoHang(t *testing.T) {
+	t.Parallel()
+	server := pgserver.New(t)
+	ctx := context.WithoutCancel(t.Context())
+	locker, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres", server.Dir, server.Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = locker.Close(ctx) }()
+	if _, err := locker.Exec(ctx, "BEGIN; LOCK TABLE pg_catalog.pg_file_settings IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	if i := observe(t, adapter(t, server)); i.State != model.ServerUp || !strings.Contains(i.WALProblem, "lock timeout") {
+		t.Errorf("the server is %s (%q), and of WAL: %q", i.State, i.Problem, i.WALProblem)
 	}
 }
