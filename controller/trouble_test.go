@@ -3,6 +3,7 @@ package controller_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -280,6 +281,10 @@ func TestTrap42SynchronizedStandbySlots(t *testing.T) {
 	primary.Configure("synchronized_standby_slots = 'sb_pm02'")
 	primary.SQL("SELECT pg_create_logical_replication_slot('sub', 'test_decoding', false, false, true)")
 	decoded("before")
+	sub := slices.IndexFunc(primary.instance().Slots, func(s model.Slot) bool { return s.Name == "sub" && s.Failover && !s.Synced })
+	if sub < 0 {
+		t.Errorf("the failover slot is not known as one: %+v", primary.instance().Slots)
+	}
 
 	r.passUntil("pgrex says why the standby stays", func() bool {
 		plan, _ := standby.pass()
