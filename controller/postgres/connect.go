@@ -40,8 +40,8 @@ const (
 // find them in pg_stat_replication.
 const applicationName = "pgrex"
 
-// kept has a statement prepared once for each connection. It is for those of every look: to plan them costs as much as to run
-// them.
+// kept has a statement prepared once for each connection. It is for those of every look: to plan them costs more than to
+// run them.
 const kept = pgx.QueryExecModeCacheStatement
 
 // connectError is a failure to connect: whatever the server said, it let nobody in.
@@ -50,8 +50,8 @@ type connectError struct{ error }
 func (e connectError) Unwrap() error { return e.error }
 
 // connect opens the kept connection, if there is none. A statement is prepared under no name (QueryExecModeExec), so that
-// nothing is left behind in the session that could be missing in the next, unless it is kept. As all that uses the connection, it runs in the
-// lane.
+// nothing is left behind in the session that could be missing in the next, unless it is kept. As all that uses the
+// connection, it runs in the lane.
 func (s *Server) connect(ctx context.Context) error {
 	if s.conn != nil {
 		return nil
@@ -111,7 +111,8 @@ func (s *Server) disconnect() {
 	s.conn, s.reserves = nil, 0
 }
 
-// row runs a statement that gives one row, unless nobody waits for that any more: what it would be done for may have changed.
+// row runs a statement that gives one row, unless nobody waits for that any more: what it would be done for may have
+// changed.
 func (s *Server) row(ctx context.Context, sql string, values []any, into ...any) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -119,8 +120,8 @@ func (s *Server) row(ctx context.Context, sql string, values []any, into ...any)
 	return s.conn.QueryRow(s.local.io, sql, values...).Scan(into...)
 }
 
-// query runs f, which only reads, on the kept connection, in the lane. A connection that turns out to be dead (the server was
-// restarted) is replaced once.
+// query runs f, which only reads, on the kept connection, in the lane. A connection that turns out to be dead (the server
+// was restarted) is replaced once.
 func (s *Server) query(ctx context.Context, f func(io context.Context, conn *pgx.Conn) error) error {
 	old := s.conn != nil
 	if err := s.connect(ctx); err != nil {
