@@ -143,24 +143,16 @@ func (h *Handover) change(b *before, do, undo cib.Command, last ...Step) []Step 
 	known := await("Pacemaker knows every host's role again", refreshPatience, func(ctx context.Context) error { return h.sameRoles(ctx, b) })
 	enter := cib.SetProperty(maintenanceMode, "true")
 	parameter, maintenance := run(do, &undo), run(enter, &leave)
-	half := false // undone
+	maintenance.UndoWhen = "once crm_mon shows every host's role, or Pacemaker restarts the database"
 	parameter.UndoText = enter.String() + "; " + undo.String() + "; " + settle.String() + "; " + refresh.String()
 	parameter.Undo = func(ctx context.Context) error {
-		half = true
 		// Entered again first: that it was not left is not sure, when to leave it has failed.
 		for _, part := range []func(context.Context) error{enter.Run, undo.Run, settle.Run, refresh.Run, known.Do} {
 			if err := part(ctx); err != nil {
 				return err
 			}
 		}
-		half = false
 		return nil
-	}
-	maintenance.Undo = func(ctx context.Context) error {
-		if half {
-			return errors.New("not done, because Pacemaker could restart the database: what is above comes first, and all roles in crm_mon")
-		}
-		return leave.Run(ctx)
 	}
 	steps := []Step{
 		{Text: "see that every standby still streams through its own slot", Do: func(ctx context.Context) error { return h.again(ctx, b) }},

@@ -39,7 +39,7 @@ func TestHandoverHalfUndone(t *testing.T) {
 			if left := strings.Contains(ran(), cib.DeleteProperty(maintenanceMode).String()); left != test.left {
 				t.Errorf("maintenance-mode is left: %t, not %t; run were:\n%s", left, test.left, ran())
 			}
-			if stays := strings.Contains(strings.Join(said, "\n"), "could restart the database"); stays == test.left {
+			if stays := strings.Contains(strings.Join(said, "\n"), "or Pacemaker restarts the database: "+cib.DeleteProperty(maintenanceMode).String()); stays == test.left {
 				t.Errorf("it says: %q", said)
 			}
 		})

@@ -103,9 +103,17 @@ func (r *Rejoin) keepAway(c *Case) []Step {
 			return off.Run(ctx)
 		}
 	}
-	return []Step{away, await("PostgreSQL here has ended", stopPatience, func(ctx context.Context) error {
+	ended := await("PostgreSQL here has ended", stopPatience, func(ctx context.Context) error {
 		return c.place.stopped(ctx, r.Observer)
-	})}
+	})
+	awaitEnd := ended.Do
+	ended.Do = func(ctx context.Context) error {
+		// A start that Pacemaker has decided on and not begun yet shows nowhere; it would come all the same. What else the
+		// cluster is busy with is no reason to wait for longer.
+		_ = cib.Settle().Run(ctx)
+		return awaitEnd(ctx)
+	}
+	return []Step{away, ended}
 }
 
 // stopped reports whether Pacemaker knows the database on this host to be stopped, and it is.

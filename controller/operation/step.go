@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pgrex/pgrex/cib"
@@ -19,6 +20,8 @@ type Step struct {
 	// Undo takes it back when a later step fails; nil where nothing is to be taken back. UndoText says so in a line.
 	Undo     func(ctx context.Context) error
 	UndoText string
+	// UndoWhen is what has to be so before a person may type that; "" for nothing.
+	UndoWhen string
 	// NoReturn: once this is done, a later failure undoes nothing of what was done up to here. The next step's Undo then says what
 	// is to be done instead, so that one is begun even after an interrupt.
 	NoReturn bool
@@ -45,7 +48,7 @@ func Show(steps []Step, report Reporter) {
 }
 
 // Do does the steps in order. When one fails, or ctx ends, what was done is undone in reverse order, the failed step
-// included: it may have been done in part. The error joins what went wrong with what could not be undone.
+// included: it may have been done in part. Undoing stops where it fails. The error joins what went wrong with that.
 func Do(ctx context.Context, steps []Step, report Reporter) error {
 	from := 0 // which step is undone last
 	for i, s := range steps {
@@ -67,8 +70,9 @@ func Do(ctx context.Context, steps []Step, report Reporter) error {
 	return nil
 }
 
+// undo takes steps back, the last one first, up to the first that cannot be: what was done before it, such as a ban or
+// maintenance-mode, protects the data until somebody has seen to that.
 func undo(ctx context.Context, done []Step, report Reporter) error {
-	var errs []error
 	for i := len(done) - 1; i >= 0; i-- {
 		s := done[i]
 		if s.Undo == nil {
@@ -78,14 +82,31 @@ func undo(ctx context.Context, done []Step, report Reporter) error {
 		err := s.Undo(ctx)
 		cancel()
 		if err != nil {
-			err = fmt.Errorf("could not be undone, type: %s (%w)", s.UndoText, err)
+			err = fmt.Errorf("could not be undone, and nothing before it is: %w; when that is mended, type %s", err, inOrder(done[:i+1]))
 			report(err.Error()) // an interrupt says no more than that it was one
-			errs = append(errs, err)
-			continue
+			return err
 		}
 		report("undone: " + s.UndoText)
 	}
-	return errors.Join(errs...)
+	return nil
+}
+
+// inOrder is what takes steps back, in words.
+func inOrder(done []Step) string {
+	var texts []string
+	for i := len(done) - 1; i >= 0; i-- {
+		switch s := done[i]; {
+		case s.Undo == nil:
+		case s.UndoWhen != "":
+			texts = append(texts, s.UndoWhen+": "+s.UndoText)
+		default:
+			texts = append(texts, s.UndoText)
+		}
+	}
+	if len(texts) == 1 {
+		return texts[0]
+	}
+	return "in this order: " + strings.Join(texts, "; then: ")
 }
 
 // await is a step that looks again until a condition holds. The condition's error says what is not so yet.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -47,7 +49,6 @@ type Switchover struct {
 	end     model.LSN // of the WAL here, once it is shut down
 	system  string
 	stopped time.Time // when it was told to shut down
-	banned  bool      // the database, from this host
 	given   bool      // Pacemaker has the database again
 	done    bool      // the target is the primary
 }
@@ -147,42 +148,19 @@ func (s *Switchover) handOver() []Step {
 	for _, node := range s.others() {
 		ban(cib.BanPromoted(s.Clone.ID, node), node)
 	}
-	leave := cib.DeleteProperty(maintenanceMode)
-	maintenance, ownBan := s.lookAway(leave)
+	leave, clear := cib.DeleteProperty(maintenanceMode), cib.ClearBan(s.Clone.ID, s.back.node)
+	// Undone, it is left when PostgreSQL here is the primary again, and the ban is gone: Pacemaker would stop it.
+	maintenance := run(cib.SetProperty(maintenanceMode, "true"), &leave)
+	maintenance.UndoWhen = "once PostgreSQL here answers as the primary, or the data here are given up"
 	return append(steps,
 		maintenance,
 		run(cib.Settle(), nil),
-		ownBan,
+		run(cib.Ban(s.Clone.ID, s.back.node), &clear),
 		s.shutDown(),
 		await(s.target+" has all of the WAL", receivePatience, s.hasAll),
 		noReturn(leaveMaintenance(leave, s.Observer), &s.given),
 		s.takesWrites(),
 		noReturn(await(s.target+" is the primary by every sign", promotePatience, s.isPrimary), &s.done))
-}
-
-// lookAway are the steps with which Pacemaker looks away, and is kept off this host. Undone, maintenance-mode is not left while
-// the ban is there: Pacemaker would stop the primary that was started again.
-func (s *Switchover) lookAway(leave cib.Command) (maintenance, ownBan Step) {
-	clear := cib.ClearBan(s.Clone.ID, s.back.node)
-	lift := func(ctx context.Context) error {
-		err := clear.Run(ctx)
-		s.banned = s.banned && err != nil
-		return err
-	}
-	ownBan = run(cib.Ban(s.Clone.ID, s.back.node), &clear)
-	ban := ownBan.Do
-	ownBan.Do = func(ctx context.Context) error { s.banned = true; return ban(ctx) }
-	ownBan.Undo = lift
-	maintenance = run(cib.SetProperty(maintenanceMode, "true"), &leave)
-	maintenance.Undo = func(ctx context.Context) error {
-		if s.banned {
-			if err := lift(ctx); err != nil {
-				return fmt.Errorf("but first %s, or Pacemaker stops the primary here: %w", clear, err)
-			}
-		}
-		return leave.Run(ctx)
-	}
-	return maintenance, ownBan
 }
 
 // noReturn notes that a step is done, and that there is no way back from there.
@@ -231,10 +209,44 @@ func (s *Switchover) shutDown() Step {
 			if on, err := s.maintenance(ctx); err != nil || !on {
 				return errors.Join(err, errors.New("the database may be Pacemaker's again, and another host the primary"))
 			}
-			_, err := start.run(ctx)
-			return err
+			return s.startAgain(ctx, start, log)
 		},
 	}
+}
+
+// startAgain starts PostgreSQL here, and sees that it is the primary again. Why it did not start its own log says.
+func (s *Switchover) startAgain(ctx context.Context, start tool, log string) error {
+	from := int64(0)
+	if info, err := os.Stat(log); err == nil {
+		from = info.Size()
+	}
+	if _, err := start.run(ctx); err != nil {
+		return fmt.Errorf("%w; PostgreSQL's log %s says: %s", err, log, lastLines(log, from))
+	}
+	c, err := s.place.control(ctx)
+	if state := c["Database cluster state"]; err == nil && state != "in production" {
+		err = fmt.Errorf("PostgreSQL was started here, and to pg_controldata it is %q, and not the primary again", state)
+	}
+	return err
+}
+
+// lastLines are the last few lines of a file from some position on, in one line.
+func lastLines(path string, from int64) string {
+	const lines, most = 5, 64 << 10
+	f, err := os.Open(path)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = f.Close() }() // only read
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return "nothing that could be read"
+	}
+	if _, err := f.Seek(from, io.SeekStart); err != nil {
+		return err.Error()
+	}
+	text, _ := io.ReadAll(io.LimitReader(f, most)) // a part will do
+	all := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "; ")
 }
 
 // maintenance tells whether maintenance-mode is on.

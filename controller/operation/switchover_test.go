@@ -62,7 +62,8 @@ func TestLeaveMaintenance(t *testing.T) {
 	}
 }
 
-// Undone, maintenance-mode stays on while this host is banned: Pacemaker would stop the primary that was started again.
+// Undone, maintenance-mode stays on while this host is banned: Pacemaker would stop the primary that was started again. What
+// to type then is said in the order in which it is safe.
 func TestLookAwayUndone(t *testing.T) {
 	for _, test := range []struct {
 		fails string
@@ -71,16 +72,16 @@ func TestLookAwayUndone(t *testing.T) {
 		t.Run(test.fails, func(t *testing.T) {
 			ran := fakeTools(t, test.fails)
 			s := &Switchover{before: before{Who: reconcile.Who{Clone: model.Clone{ID: "ms"}}}, back: &Case{node: "pm01"}}
-			leave := cib.DeleteProperty(maintenanceMode)
-			maintenance, ban := s.lookAway(leave)
+			leave, lift := cib.DeleteProperty(maintenanceMode).String(), cib.ClearBan("ms", "pm01").String()
 			broken := Step{Text: "broken", Do: func(context.Context) error { return errors.New("broken") }}
-			err := Do(t.Context(), []Step{maintenance, ban, broken}, func(string) {})
+			err := Do(t.Context(), append(s.handOver()[:3], broken), func(string) {}) // maintenance, quiet, the ban
 			text := ran()
-			lifted := strings.LastIndex(text, cib.ClearBan("ms", "pm01").String())
-			if left := strings.Index(text, leave.String()); err == nil || lifted < 0 || (left > lifted) != test.left {
+			lifted, left := strings.LastIndex(text, lift), strings.Index(text, leave)
+			if err == nil || lifted < 0 || left >= 0 != test.left || test.left && left < lifted {
 				t.Errorf("%v; run were:\n%s", err, text)
 			}
-			if says := strings.Contains(err.Error(), "but first "+cib.ClearBan("ms", "pm01").String()); says == test.left {
+			typed := strings.Index(err.Error(), "type in this order: "+lift)
+			if says := typed >= 0 && strings.LastIndex(err.Error(), leave) > typed; says == test.left {
 				t.Errorf("it says: %v", err)
 			}
 		})
@@ -142,6 +143,16 @@ func TestShutDownAndBack(t *testing.T) {
 		t.Errorf("undone while it runs: %v", err)
 	}
 	server.Await("the standby streams again", streams)
+
+	server.Stop("fast")
+	server.Configured("shared_preload_libraries = 'not_there'")
+	if err := step.Undo(t.Context()); err == nil || !strings.Contains(err.Error(), `could not access file "not_there"`) {
+		t.Errorf("a server that cannot start: %v", err)
+	}
+	server.Deconfigure("shared_preload_libraries")
+	if err := step.Undo(t.Context()); err != nil {
+		t.Errorf("a server that was mended: %v", err)
+	}
 
 	standby.Promote()
 	if err := s.hasAll(t.Context()); err == nil || !strings.Contains(err.Error(), "no standby any more") {

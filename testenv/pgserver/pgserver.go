@@ -216,6 +216,9 @@ func (s *Server) Place(name string, content []byte) string {
 	return path
 }
 
+// Configured adds lines to postgresql.conf of a stopped server.
+func (s *Server) Configured(lines ...string) { s.t.Helper(); s.configure(lines...) }
+
 // Deconfigure takes the lines that begin with a word out of postgresql.conf.
 func (s *Server) Deconfigure(word string) {
 	s.t.Helper()

@@ -363,7 +363,6 @@ func (f *flood) forecastTurned(candidate, host string) {
 func (s *story) backByCopy(f *flood, host string) {
 	s.t.Helper()
 	// Pacemaker starts it on its old data. A start that comes after rejoin's look would end that.
-	s.awaitUnpromoted(host)
 	s.await(patience, host+" is a member again", func() (bool, string) {
 		_, status := s.command(host, "rejoin", "--dry-run")
 		return status == 2, fmt.Sprint(status)
