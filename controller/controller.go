@@ -64,6 +64,7 @@ type Controller struct {
 	readAt    time.Time // when the CIB and the upstream were last read
 	nextRead  time.Time // when they are to be read again
 	shape     string    // of the last plan
+	acted     string    // the shape of the last one that was made of a server's answer
 	heldUntil time.Time // the same steps are not tried again before
 	holdOff   *backoff.ExponentialBackOff
 	stepsDone uint64
@@ -88,7 +89,7 @@ func New(o Options) *Controller {
 // call has a deadline, and a pass has any number of them. A loop that no call comes back to is a fault.
 func (c *Controller) Run(ctx context.Context) {
 	c.started = time.Now()
-	c.Observer.Ended = c.Notify.Alive
+	c.Observer.Ended, c.Observer.Patient = c.Notify.Alive, true
 	defer c.Observer.Close()
 	defer c.members.running.Wait()
 	defer c.keep(true)
@@ -141,6 +142,9 @@ func (c *Controller) pass(ctx context.Context, read bool) {
 	made := shape(plan)
 	plan.Steps = c.act(ctx, plan)
 	c.shape = made
+	if who.Instance.State != model.ServerUnreachable { // or a step that hangs would be tried again at once each time
+		c.acted = made
+	}
 	c.keep(false)
 	c.members.refresh(ctx, who, c.Observer.Server())
 	c.publish(who, plan)
@@ -180,7 +184,7 @@ func (c *Controller) keep(last bool) {
 // act carries out a plan's steps, or says them in a dry run, and gives those that are still to do.
 func (c *Controller) act(ctx context.Context, plan model.Plan) (pending []model.Step) {
 	now := time.Now()
-	same := shape(plan) == c.shape
+	same := shape(plan) == c.acted
 	switch {
 	case len(plan.Steps) == 0:
 		c.failures = nil

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/pgrex/pgrex/cib"
@@ -22,9 +24,14 @@ type Observer struct {
 	Pacemaker  Pacemaker // nil where nobody is to be asked for this host's name, as in tests
 	Attributes AttributeSetter
 	Connect    Connector
-	Kept       State // of before the start
+	Kept       State // of before the start, and of the cluster what was seen since
+	// Patient is set by who looks again and again: nobody being the primary is no outage before that has lasted.
+	Patient bool
 	// Ended is called whenever a call has ended, with an answer or without one; nil where nobody listens.
 	Ended func()
+
+	noPrimary time.Time   // since when nobody is the primary; zero while somebody is
+	locked    chan string // where the lock is, by a file system that has not answered yet
 
 	last     reconcile.Who
 	name     model.LocalName // zero before Pacemaker was asked, and again after each outage
@@ -39,6 +46,7 @@ type Observer struct {
 const (
 	nameTimeout     = 10 * time.Second
 	versionsTimeout = 5 * time.Second
+	lockTimeout     = time.Second // a file system answers from memory
 	// versionsAge is how long versions are taken for granted: packages are seldom upgraded.
 	versionsAge = 10 * time.Minute
 )
@@ -88,6 +96,7 @@ func (o *Observer) cluster(ctx context.Context) (reconcile.Input, error) {
 			in.Newest = seen
 		}
 	}
+	o.Kept.Cluster, o.Kept.Newest = cluster.Properties[clusterName], in.Newest
 	if o.Pacemaker != nil {
 		in.LocalName = o.askName(ctx)
 		o.ended()
@@ -142,11 +151,13 @@ func (o *Observer) askVersions(ctx context.Context) model.Versions {
 
 // look finds out who is who, observes the server, and asks the upstream as it is told.
 func (o *Observer) look(ctx context.Context, in reconcile.Input, ask func(context.Context, *reconcile.Who)) (reconcile.Who, error) {
-	in.Lock = ""
+	in.Lock, in.WithoutPrimary = "", 0
 	who, err := reconcile.ResolveCluster(in)
 	if err == nil && who.Primary == "" { // only then it matters
-		in.Lock = lockOf(who.Clone)
+		in.Lock, in.WithoutPrimary = o.lockOf(who.Clone), o.withoutPrimary()
 		who, err = reconcile.ResolveCluster(in)
+	} else {
+		o.noPrimary = time.Time{}
 	}
 	if err != nil {
 		return who, err
@@ -157,6 +168,38 @@ func (o *Observer) look(ctx context.Context, in reconcile.Input, ask func(contex
 	who = who.WithServer()
 	ask(ctx, &who)
 	return who, nil
+}
+
+// withoutPrimary is for how many seconds nobody has been the primary, as Input has it. In a single look it is not known.
+func (o *Observer) withoutPrimary() float64 {
+	switch {
+	case !o.Patient:
+		return 0
+	case o.noPrimary.IsZero():
+		o.noPrimary = time.Now()
+	}
+	return max(1, time.Since(o.noPrimary).Seconds())
+}
+
+// lockOf is the agent's PGSQL.lock, where it is there. A file system that does not answer is asked once, and not awaited.
+func (o *Observer) lockOf(clone model.Clone) string {
+	if o.locked == nil {
+		o.locked = make(chan string, 1)
+		go func(answer chan<- string) {
+			path := filepath.Join(cmp.Or(clone.Parameters["tmpdir"], defaultTmpDir), "PGSQL.lock")
+			if _, err := os.Stat(path); err != nil {
+				path = ""
+			}
+			answer <- path
+		}(o.locked)
+	}
+	select {
+	case path := <-o.locked:
+		o.locked = nil
+		return path
+	case <-time.After(lockTimeout):
+		return ""
+	}
 }
 
 // Apply carries out one step: on the server that was observed last, or in Pacemaker. Its errors have a class.
@@ -183,12 +226,7 @@ func (o *Observer) Apply(ctx context.Context, step model.Step) error {
 }
 
 // state is what is known of the cluster by now.
-func (o *Observer) state() State {
-	if o.last.Cluster == nil {
-		return State{Cluster: o.Kept.Cluster, Newest: o.Kept.Newest}
-	}
-	return State{Cluster: o.last.Cluster.Properties["cluster-name"], Newest: o.last.Newest}
-}
+func (o *Observer) state() State { return State{Cluster: o.Kept.Cluster, Newest: o.Kept.Newest} }
 
 // Server is the one last observed, nil before any was.
 func (o *Observer) Server() Server { return o.server }

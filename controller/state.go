@@ -21,6 +21,9 @@ const (
 	stateFormat = 1
 )
 
+// clusterName is the cluster option that tells clusters apart.
+const clusterName = "cluster-name"
+
 // State is what the daemon knows from before it was started. All of it can be lost: then pgrex knows less for a while.
 type State struct {
 	Format int `json:"pgrex_state"`
@@ -75,7 +78,12 @@ func (s State) save(folder string) error {
 		return err
 	}
 	path := filepath.Join(folder, stateName)
-	if err := os.WriteFile(path+".new", data, stateMode); err != nil {
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, stateMode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil { // or a power cut leaves an empty file
 		return err
 	}
 	return os.Rename(path+".new", path)
@@ -83,7 +91,7 @@ func (s State) save(folder string) error {
 
 // newest is the newest CIB seen before the start, of the cluster that c is.
 func (s State) newest(c model.Cluster) model.Version {
-	if s.Cluster != c.Properties["cluster-name"] {
+	if s.Cluster != c.Properties[clusterName] {
 		return model.Version{}
 	}
 	return s.Newest
@@ -104,7 +112,7 @@ func (k *keeper) due(s State) bool {
 	if k.folder == "" || s.Newest == (model.Version{}) {
 		return false
 	}
-	return s.Newest != k.written.Newest || s.Cluster != k.written.Cluster || s.Rates.At.Sub(k.written.Rates.At) >= keepEvery
+	return k.written.Newest.ConfigurationOlder(s.Newest) || s.Cluster != k.written.Cluster || s.Rates.At.Sub(k.written.Rates.At) >= keepEvery
 }
 
 // keep writes a state. A problem is returned once, until it is another.

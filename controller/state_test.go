@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -89,4 +90,29 @@ func TestStateThatIsOfNoUse(t *testing.T) {
 			t.Errorf("%q, said %d times that the state is not kept", w.status.Summary, w.said("state not kept"))
 		}
 	})
+}
+
+// The newest CIB is never forgotten for an older one, also where the CIB cannot be read for a while.
+func TestStateNeverGoesBack(t *testing.T) {
+	w := newWorld()
+	w.stateDir = t.TempDir()
+	for _, epoch := range []int64{50, 60} {
+		w.cluster.Version.Epoch = epoch
+		live(t, w, false, func() { w.pass(time.Minute) })
+	}
+	live(t, w, false, func() {
+		w.clusterErr = errors.New("Pacemaker is down")
+		w.pass(time.Hour)
+	})
+	w.clusterErr = nil
+	w.cluster.Version.Epoch = 55
+	live(t, w, false, func() {
+		if !w.holds(model.CodeCIBStale) {
+			t.Errorf("a CIB older than the newest one seen is believed: %v", w.status.Conditions)
+		}
+	})
+	kept, err := LoadState(w.stateDir)
+	if err != nil || kept.Newest.Epoch != 60 {
+		t.Errorf("epoch %d is kept, not 60: %v", kept.Newest.Epoch, err)
+	}
 }

@@ -80,15 +80,6 @@ func ambiguous(clone model.Clone, override Target) error {
 	return nil
 }
 
-// lockOf is the agent's PGSQL.lock, where it is there.
-func lockOf(clone model.Clone) string {
-	path := filepath.Join(cmp.Or(clone.Parameters["tmpdir"], defaultTmpDir), "PGSQL.lock")
-	if _, err := os.Stat(path); err != nil {
-		return ""
-	}
-	return path
-}
-
 // portOf reads pgport, or a -p in start_opt, which the agent hands to the server as it is.
 func portOf(clone model.Clone) (uint16, error) {
 	text := clone.Parameters["pgport"]

@@ -3,6 +3,7 @@ package model
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -119,6 +120,25 @@ type Location struct {
 // ByTool tells whether crm_resource --ban or --move made it: it is to be removed one day.
 func (l Location) ByTool() bool {
 	return strings.HasPrefix(l.ID, "cli-ban-") || strings.HasPrefix(l.ID, "cli-prefer-")
+}
+
+// infinity is Pacemaker's INFINITY, as a number.
+const infinity = 1_000_000
+
+// Bars reports whether the constraint keeps the resource away from its node whatever else is wanted.
+func (l Location) Bars() bool { return l.Role == "" && l.never() }
+
+// BarsPromotion reports whether it keeps the resource from being promoted there.
+func (l Location) BarsPromotion() bool {
+	return !strings.EqualFold(l.Role, "Unpromoted") && !strings.EqualFold(l.Role, "Slave") && l.never()
+}
+
+func (l Location) never() bool {
+	if strings.EqualFold(l.Score, "-INFINITY") {
+		return true
+	}
+	n, err := strconv.Atoi(l.Score)
+	return err == nil && n <= -infinity
 }
 
 // AgentParameters are the parameters of ocf:heartbeat:pgsql that pgrex uses, and the only ones it keeps.

@@ -170,7 +170,7 @@ func (v *view) stuck() int64 {
 // archiving says that WAL is not archived.
 func (v *view) archiving() {
 	a := v.Instance.Archive
-	if a == nil || !a.Failing && v.stuck() == 0 {
+	if a == nil || a.Waiting == 0 || !a.Failing && v.stuck() == 0 { // an old failure is none while nothing waits
 		return
 	}
 	text, severity := "archiving does not keep up", model.Warning

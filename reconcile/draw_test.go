@@ -166,7 +166,7 @@ func drawSlots(t *rapid.T, policy model.Policy, names map[string]string) []model
 		s := model.Slot{Name: name, Type: model.SlotPhysical, RestartLSN: earlyLSN(t, name), WALStatus: "reserved"}
 		switch rapid.IntRange(0, 9).Draw(t, "kind of "+name) {
 		case 9:
-			s.Type = model.SlotLogical
+			s.Type, s.Failover = model.SlotLogical, rapid.Bool().Draw(t, "failover slot")
 		case 8:
 			s.Temporary = true
 		case 2:

@@ -23,6 +23,9 @@ type Input struct {
 	ClusterProblem string         `json:"cluster_problem,omitempty"`
 	// Lock is the agent's PGSQL.lock where it is on this host: a primary ran here, and did not end as the last one.
 	Lock string `json:"lock,omitempty"`
+	// WithoutPrimary is for how many seconds nobody has been the primary, at least 1 where the daemon has measured it; 0 in
+	// a single look.
+	WithoutPrimary float64 `json:"without_primary,omitempty"`
 	// Newest is the newest CIB version seen so far. Older ones justify nothing destructive.
 	Newest   model.Version  `json:"newest_version"`
 	Instance model.Instance `json:"instance"`

@@ -3,7 +3,9 @@ package reconcile
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/pgrex/pgrex/model"
@@ -11,12 +13,24 @@ import (
 
 // What a person has to do, and on which host. It is the same on every host, wherever somebody looks first.
 
+// How long nobody may be the primary, in seconds, before that is an outage: between two actions of Pacemaker's nothing is
+// under way for a moment; and what is under way may never come to an end.
+const (
+	betweenActions = 10
+	failoverEnds   = 300
+)
+
 // noPrimary says that nobody claims to be the primary: for a while, as long as Pacemaker has something under way or the
 // agent lets a host take over, or as an outage that only a person ends.
 func (w Who) noPrimary() *model.Finding {
 	f := model.Finding{Code: model.CodeInTransition, Severity: model.Warning, Subject: w.Clone.ID}
-	if underWay := w.underWay(); underWay != "" {
+	underWay, since := w.underWay(), w.WithoutPrimary
+	switch {
+	case underWay != "" && since < failoverEnds:
 		f.Text = "no host is promoted: nothing is done until one is; " + underWay
+		return &f
+	case since > 0 && since < betweenActions:
+		f.Text = "no host is promoted: nothing is done until one is"
 		return &f
 	}
 	f.Code, f.Severity = model.CodeOutage, model.Critical
@@ -24,7 +38,13 @@ func (w Who) noPrimary() *model.Finding {
 	for _, c := range w.Claims() {
 		states = append(states, w.stateOf(c))
 	}
-	f.Text = fmt.Sprintf("no host is the primary, and Pacemaker promotes none (%s): %s", strings.Join(states, "; "), w.endOfOutage())
+	all := strings.Join(states, "; ")
+	if underWay != "" {
+		f.Text = fmt.Sprintf("no host is the primary for %s, though %s (%s): see crm_mon, and Pacemaker's log, for what keeps it from being promoted",
+			model.FormatSeconds(since), underWay, all)
+		return &f
+	}
+	f.Text = fmt.Sprintf("no host is the primary, and Pacemaker promotes none (%s): %s", all, w.endOfOutage())
 	return &f
 }
 
@@ -61,10 +81,18 @@ func (w Who) mayTakeOver(member string) bool {
 	n := w.NodeOf(member)
 	status := n.Permanent[DataStatus(w.Clone)]
 	inStep := status == "" || status == dataSync || status == DataLatest || status == dataAsync && w.Policy.RepMode == modeAsync
-	barred := slices.ContainsFunc(w.Clone.Locations, func(l model.Location) bool {
-		return model.SameNode(l.Node, member) && strings.HasPrefix(l.Score, "-")
-	})
+	_, barred := w.barred(member)
 	return n.Online && !n.Standby && w.RoleOf(member) == model.RoleUnpromoted && inStep && !barred
+}
+
+// barred is the constraint that keeps a host from being promoted, if there is one.
+func (w Who) barred(member string) (id string, is bool) {
+	for _, l := range w.Clone.Locations {
+		if model.SameNode(l.Node, member) && l.BarsPromotion() {
+			return l.ID, true
+		}
+	}
+	return "", false
 }
 
 func (w Who) scoreOf(n model.Node) string { return n.Attribute("master-" + w.Clone.Primitive) }
@@ -85,6 +113,9 @@ func (w Who) stateOf(c Claim) string {
 	words = append(words, "data "+dataStatusText(c.DataStatus), "score "+cmp.Or(w.scoreOf(n), "none"))
 	if c.Location.IsValid() {
 		words = append(words, "up to "+c.Location.String())
+	}
+	if id, barred := w.barred(c.Host); barred {
+		words = append(words, "kept from it by the constraint "+id)
 	}
 	if failures(n, w.Clone.Primitive) {
 		words = append(words, "has failed there")
@@ -144,7 +175,7 @@ func (w Who) newest() []string {
 	return inStep
 }
 
-// failures reports whether Pacemaker counts failures of a primitive on a node: it may not be let run there again.
+// failures reports whether Pacemaker counts failures of a primitive on a node.
 func failures(n model.Node, primitive string) bool {
 	for name, value := range n.Transient {
 		if isFailCount(name, primitive) && value != "0" {
@@ -153,6 +184,27 @@ func failures(n model.Node, primitive string) bool {
 	}
 	return false
 }
+
+// givenUp reports whether Pacemaker counts so many failures of the database on a node that it does not start it there again
+// (migration-threshold; a start that fails counts as INFINITY).
+func (w Who) givenUp(n model.Node) bool {
+	threshold, err := strconv.Atoi(w.Clone.Meta["migration-threshold"])
+	if err != nil || threshold <= 0 {
+		threshold = math.MaxInt
+	}
+	for name, value := range n.Transient {
+		if !isFailCount(name, w.Clone.Primitive) {
+			continue
+		}
+		if count, err := strconv.Atoi(value); strings.EqualFold(value, "INFINITY") || err == nil && (count >= threshold || count >= manyFailures) {
+			return true
+		}
+	}
+	return false
+}
+
+// manyFailures is Pacemaker's INFINITY, as a number.
+const manyFailures = 1_000_000
 
 // isFailCount tells the attributes in which Pacemaker counts failures of a primitive, of each operation or of all.
 func isFailCount(name, primitive string) bool {
@@ -174,11 +226,19 @@ func (v *view) toBringBack(forecasts []model.Forecast) {
 		switch {
 		case n.Standby:
 			v.say(model.CodeStopped, model.Info, member, "the database on %s is stopped, and its node is in standby; on %[1]s, type: pgrex start", member)
-		case failures(n, v.Clone.Primitive):
+		case v.keptAway(member):
+		case v.givenUp(n):
 			v.say(model.CodeRejoinNeeded, model.Warning, member, "the database on %s has failed, and Pacemaker does not start it again%s; on %[1]s, type: pgrex rejoin",
 				member, comesBackBy(forecasts, member))
 		}
 	}
+}
+
+// keptAway reports whether somebody keeps the database from a host: Pacemaker then does not start it, whatever it counts.
+func (v *view) keptAway(member string) bool {
+	return strings.EqualFold(v.Clone.Meta["target-role"], "Stopped") || slices.ContainsFunc(v.Clone.Locations, func(l model.Location) bool {
+		return model.SameNode(l.Node, member) && l.Bars()
+	})
 }
 
 // comesBackBy is the forecast for a host, as part of a sentence.

@@ -43,6 +43,7 @@ var invariants = []struct {
 	}},
 	{"I8 the order of the input never matters", (*judge).orderDoesNotMatter},
 	{"I9 what is as it should be costs no write", (*judge).restCostsNothing},
+	{"a finding has one severity for each code and subject", (*judge).findingsAgree},
 	{"rule 7: the budget fits, is enough to run, and an operator's own stays", (*judge).budgetIsSound},
 }
 
@@ -412,4 +413,16 @@ func held(i model.Instance) (most uint64) {
 		}
 	}
 	return most
+}
+
+// findingsAgree: otherwise the daemon would take it for one that changes at every look.
+func (w *judge) findingsAgree() {
+	said := map[string]model.Severity{}
+	for _, f := range w.plan.Findings {
+		key := string(f.Code) + " " + f.Subject
+		if before, ok := said[key]; ok && before != f.Severity {
+			w.t.Fatalf("%s is %s and %s", key, before, f.Severity)
+		}
+		said[key] = f.Severity
+	}
 }

@@ -58,7 +58,8 @@ func (s *scenario) settled() reconcile.Input {
 	return s.in
 }
 
-// cluster reads: "HOST ROLE|ACTION STATUS DATA-STATUS [unclean|failed|blocked|MARK...]", "no-dc", "lock PATH", "HOST offline|maintenance", "HOST
+// cluster reads: "HOST ROLE|ACTION STATUS DATA-STATUS [unclean|failed|blocked|MARK...]", "no-dc", "lock PATH",
+// "location NODE SCORE [ROLE]", "without-primary SECONDS", "HOST offline|maintenance", "HOST
 // joining STATUS", "epoch N", "newest N", "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta
 // NAME=VALUE", "conditional NAME", "published HOST TEXT|-", "formerly HOST TEXT" (under the former name), "database
 // ID" (another one), "pacemaker VERSION", "called NAME", "silent WHY", "unasked WHY" (of Pacemaker's own name for this
@@ -84,6 +85,14 @@ func (s *scenario) cluster(words []string) {
 		s.in.LocalName.NotAsked = strings.Join(words[1:], " ")
 	case "no-dc":
 		c.DC = ""
+	case "location":
+		l := model.Location{ID: "constraint", Node: words[1], Score: words[2]}
+		if len(words) > 3 {
+			l.Role = words[3]
+		}
+		clone.Locations = append(clone.Locations, l)
+	case "without-primary":
+		s.in.WithoutPrimary = float64(s.number(words[1]))
 	case "lock":
 		s.in.Lock = words[1]
 	case "no-quorum":

@@ -62,11 +62,12 @@ func (v *view) standbySetting() {
 	}
 }
 
-// dependedOn reports whether this host streams through a slot of somebody else's making that logical replication on the
-// primary waits for.
+// dependedOn reports whether this host uses a slot of somebody else's making that logical replication on the primary waits
+// for. That it does not stream at this moment proves nothing: a walreceiver is restarted now and then.
 func (v *view) dependedOn(slot string) bool {
 	r := v.Instance.Receiver
-	return slot != "" && slot != v.Names[v.Self] && !v.isOthersName(slot) && r.Streaming() && r.SlotName == slot &&
+	other := r.Streaming() && r.SlotName != slot
+	return slot != "" && slot != v.Names[v.Self] && !v.isOthersName(slot) && !other &&
 		slices.Contains(v.Upstream.SynchronizedStandbySlots, slot)
 }
 

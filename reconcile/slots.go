@@ -319,7 +319,9 @@ func (v *view) awaited() {
 	}
 	for _, name := range v.Instance.SynchronizedStandbySlots {
 		s, ok := v.slot(name)
+		said := slices.ContainsFunc(v.findings, func(f model.Finding) bool { return f.Code == model.CodeSlotAwaited && f.Subject == name })
 		switch {
+		case said: // that it is not dropped
 		case v.isOwnName(name):
 			v.say(model.CodeSlotAwaited, severity, name, "synchronized_standby_slots names this host's own slot, which no primary has: logical "+
 				"replication through failover slots waits for ever; name those of the other hosts only")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,13 +106,13 @@ func (s *settings) load(cmd *cobra.Command) error {
 	if err := s.readFile(given["config"] != ""); err != nil {
 		return err
 	}
-	if s.Instance != "" && s.Resource != s.Instance {
-		return fmt.Errorf("%s sets resource: %s, but the instance is for %s: take it out there", s.Config, s.Resource, s.Instance)
-	}
 	for name, value := range given {
 		if err := cmd.Flags().Set(name, value); err != nil {
 			return err
 		}
+	}
+	if s.Instance != "" && s.Resource != s.Instance {
+		return fmt.Errorf("the instance is for %s, but resource is %s (in %s, or by --resource): leave it out", s.Instance, s.Resource, s.Config)
 	}
 	if s.Node == "" {
 		host, err := os.Hostname()
@@ -132,8 +133,8 @@ func (s *settings) forInstance(configGiven bool) error {
 	if name == "" {
 		return nil
 	}
-	if !instanceName.MatchString(name) {
-		return fmt.Errorf("instance %q: it is the id of the database's primitive, of letters, digits, '_', '.' and '-'", name)
+	if taken := []string{"pgrex", socketName, "state.json"}; !instanceName.MatchString(name) || slices.Contains(taken, name) {
+		return fmt.Errorf("instance %q: it is the id of the database's primitive, of letters, digits, '_', '.' and '-', and none of %v", name, taken)
 	}
 	if !configGiven {
 		s.Config = filepath.Join(configDir, name+".yaml")

@@ -50,7 +50,16 @@ func TestInstance(t *testing.T) {
 			t.Errorf("--instance %s: %v", name, err)
 		}
 	}
-	if _, err := loaded(t, "resource: crm\n", "--instance", "pgsql"); err == nil || !strings.Contains(err.Error(), "resource: crm") {
-		t.Errorf("another database's resource: %v", err)
+	for _, err := range []error{second(loaded(t, "resource: crm\n", "--instance", "pgsql")), second(loaded(t, "", "--instance", "pgsql", "--resource", "crm"))} {
+		if err == nil || !strings.Contains(err.Error(), "resource is crm") {
+			t.Errorf("another database's resource: %v", err)
+		}
+	}
+	for _, name := range []string{"pgrex", "pgrex.sock", "state.json"} {
+		if _, err := loaded(t, "", "--instance", name); err == nil {
+			t.Errorf("an instance %s would share files with the daemon that is none", name)
+		}
 	}
 }
+
+func second(_ *settings, err error) error { return err }

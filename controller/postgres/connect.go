@@ -31,7 +31,7 @@ const (
 
 // How long the calls of a Server may take, for those who have a watchdog to feed.
 const (
-	ObserveTakes  = observeTimeout + spaceTimeout
+	ObserveTakes  = observeTimeout + listTimeout + spaceTimeout
 	UpstreamTakes = upstreamTimeout
 	ApplyTakes    = applyTimeout
 )

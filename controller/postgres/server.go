@@ -30,6 +30,7 @@ type Server struct {
 
 	conninfo *string // primary_conninfo, as it was last observed
 	space    *lane   // of the file system of pg_wal
+	listing  listing // the last one
 	others   others
 }
 
@@ -50,14 +51,15 @@ func (s *Server) Close() {
 
 // observation is what Observe's round trips have found.
 type observation struct {
-	document  []byte         // the JSON form of the instance
-	instance  model.Instance // the rest of it
-	reserves  model.LSN
-	conninfo  *string
-	walFolder string
+	document    []byte         // the JSON form of the instance
+	instance    model.Instance // the rest of it
+	reserves    model.LSN
+	conninfo    *string
+	application string // in conninfo
+	walFolder   string
 }
 
-// Observe reads the server's state in one round trip, and in another one the WAL's. That it cannot be talked to is a state,
+// Observe reads the server's state in one round trip, and in others the WAL's. That it cannot be talked to is a state,
 // too. Of a server that hangs the state says since when.
 func (s *Server) Observe(ctx context.Context) (model.Instance, error) {
 	asking, cancel := context.WithTimeout(ctx, observeTimeout)
@@ -75,8 +77,8 @@ func (s *Server) Observe(ctx context.Context) (model.Instance, error) {
 	if seen.reserves > instance.Redo {
 		instance.Reserves = seen.reserves
 	}
-	if s.conninfo != nil && instance.InRecovery {
-		instance.ApplicationName = applicationNameIn(*s.conninfo)
+	if instance.InRecovery {
+		instance.ApplicationName = seen.application
 	}
 	s.observeSpace(ctx, &seen)
 	return *instance, nil
@@ -91,6 +93,9 @@ func (s *Server) observe(ctx context.Context) (observation, error) {
 		return seen, err
 	}
 	seen.reserves = s.reserves
+	if seen.conninfo != nil {
+		seen.application = applicationNameIn(*seen.conninfo) // which may have to read a service file
+	}
 	if err := s.observeWAL(ctx, &seen); err != nil {
 		seen.instance.WALProblem = err.Error()
 	}

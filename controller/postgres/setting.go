@@ -89,11 +89,13 @@ func (s *Server) set(ctx context.Context, c change) error {
 		return err
 	}
 	err = s.one(ctx, sqlReload, c.guard, c.most)
-	if errors.Is(err, pgx.ErrNoRows) || ctx.Err() != nil && !s.conn.IsClosed() { // or the answer came too late for anybody
+	switch {
+	case errors.Is(err, pgx.ErrNoRows), err != nil && ctx.Err() != nil && !s.conn.IsClosed(): // or it was too late for anybody
 		return s.putBack(c.name, former)
-	}
-	if err != nil {
+	case err != nil:
 		return err
+	case ctx.Err() != nil: // it counts: what the file says stays
+		return ctx.Err()
 	}
 	err = s.awaitSetting(ctx, c)
 	if c.most != nil && ClassOf(err) == Configuration {

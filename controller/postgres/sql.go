@@ -34,8 +34,8 @@ SELECT pg_catalog.jsonb_build_object(
   'primary_slot_name', pg_catalog.current_setting('primary_slot_name', true),
   'idle_replication_slot_timeout',
     extract(epoch FROM coalesce(pg_catalog.current_setting('idle_replication_slot_timeout', true), '0')::interval),
-  'synchronized_standby_slots', pg_catalog.regexp_split_to_array(nullif(pg_catalog.lower(pg_catalog.translate(
-    pg_catalog.current_setting('synchronized_standby_slots', true), '" ', '')), ''), ','),
+  'synchronized_standby_slots', pg_catalog.regexp_split_to_array(nullif(pg_catalog.lower(pg_catalog.regexp_replace(
+    pg_catalog.current_setting('synchronized_standby_slots', true), '[\s"]', '', 'g')), ''), ','),
   'sync_replication_slots', coalesce(pg_catalog.current_setting('sync_replication_slots', true) = 'on', false),
   'slots', (
     SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -64,10 +64,9 @@ SELECT pg_catalog.jsonb_build_object(
   CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE') THEN pg_catalog.current_setting('primary_conninfo') END
 FROM pg_catalog.pg_control_system() AS system, pg_catalog.pg_control_checkpoint() AS checkpoint`
 
-// sqlWAL is what only a member of pg_monitor, or a superuser, may read: where the WAL is, how much there is, and what limits
-// it, the latter as the JSON form of model.Budget. pg_file_settings shows what the files say, whether it counts or not; the
-// last line of a name is the one that would. Last comes the JSON form of model.Archive, NULL where no archiver runs: a
-// segment waits while its .ready is there.
+// sqlWAL is what only a member of pg_monitor, or a superuser, may read: where the WAL is, and what limits it, the latter as
+// the JSON form of model.Budget. pg_file_settings shows what the files say, whether it counts or not; the last line of a
+// name is the one that would.
 const sqlWAL = `
 WITH written AS (
   SELECT setting, sourcefile, sourceline, seqno, sourcefile LIKE '%/postgresql.auto.conf' AS auto
@@ -76,7 +75,6 @@ pinned AS (SELECT * FROM written WHERE NOT auto ORDER BY seqno DESC LIMIT 1),
 settings AS MATERIALIZED (
   SELECT name, setting, source FROM pg_catalog.pg_settings WHERE name IN ('max_slot_wal_keep_size', 'max_wal_size', 'wal_keep_size'))
 SELECT pg_catalog.current_setting('data_directory'),
-  (SELECT coalesce(pg_catalog.sum(size), 0)::bigint FROM pg_catalog.pg_ls_waldir()),
   pg_catalog.jsonb_build_object(
     'max_slot_wal_keep_size', (SELECT setting::bigint FROM settings WHERE name = 'max_slot_wal_keep_size'),
     'max_wal_size', (SELECT setting::bigint FROM settings WHERE name = 'max_wal_size'),
@@ -84,7 +82,12 @@ SELECT pg_catalog.current_setting('data_directory'),
     'command_line', (SELECT source = 'command line' FROM settings WHERE name = 'max_slot_wal_keep_size'),
     'auto_conf', EXISTS (SELECT FROM written WHERE auto),
     'pinned', (SELECT setting FROM pinned),
-    'pinned_at', (SELECT pg_catalog.format('%s line %s', sourcefile, sourceline) FROM pinned)),
+    'pinned_at', (SELECT pg_catalog.format('%s line %s', sourcefile, sourceline) FROM pinned))`
+
+// sqlListWAL is how much WAL there is, which takes the longer the more there is; and the JSON form of model.Archive, NULL
+// where no archiver runs. A segment waits while its .ready is there.
+const sqlListWAL = `
+SELECT (SELECT coalesce(pg_catalog.sum(size), 0)::bigint FROM pg_catalog.pg_ls_waldir()),
   CASE WHEN pg_catalog.current_setting('archive_mode') = 'always'
     OR pg_catalog.current_setting('archive_mode') = 'on' AND NOT pg_catalog.pg_is_in_recovery()
   THEN (SELECT pg_catalog.jsonb_build_object(
@@ -92,8 +95,14 @@ SELECT pg_catalog.current_setting('data_directory'),
       * pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')),
     'failing', coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false),
     'failed_wal', coalesce(last_failed_wal, ''),
-    'since', extract(epoch FROM pg_catalog.now() - coalesce(last_archived_time, stats_reset)))
+    'since', greatest(0, extract(epoch FROM pg_catalog.now() - coalesce(last_archived_time, stats_reset))))
     FROM pg_catalog.pg_stat_archiver) END`
+
+// sqlListTimeout has the server give up a listing before we do; sqlUsualTimeout is what the session began with.
+const (
+	sqlListTimeout  = `SET statement_timeout = '2s'`
+	sqlUsualTimeout = `RESET statement_timeout`
+)
 
 // sqlGuard is what every step asserts: the system, the role and the timeline it was planned on ($1 to $3).
 const sqlGuard = `

@@ -104,11 +104,7 @@ func namesIn(a answered) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := strings.NewReplacer(`"`, "", " ", "").Replace(strings.ToLower(string(row[0])))
-	if list == "" {
-		return nil, nil
-	}
-	return strings.Split(list, ","), nil
+	return strings.FieldsFunc(strings.ToLower(string(row[0])), func(r rune) bool { return strings.ContainsRune(", \t\r\n\f\v\"", r) }), nil
 }
 
 // majorOf is the major version of the server that a connection leads to; 0 where it is not a number.
@@ -282,7 +278,9 @@ func (u *upstream) rows(ctx context.Context, commands []string) ([]answered, err
 			for n, value := range message.Values {
 				row[n] = bytes.Clone(value) // the message is read over
 			}
-			all[i].rows = append(all[i].rows, row)
+			if all[i].rows = append(all[i].rows, row); len(all[i].rows) > 1 {
+				return nil, &Error{Class: Unknown, Doing: commands[i] + " at the upstream", Err: errors.New("more than one row")} // or without end
+			}
 		case *pgproto3.ErrorResponse:
 			all[i].refusal = pgconn.ErrorResponseToPgError(message)
 		case *pgproto3.ReadyForQuery:

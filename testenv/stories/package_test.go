@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -366,10 +367,11 @@ func (s *story) changesVersion(primary, host, deb string) {
 	}
 }
 
-// readEachOther: snapshots of either version are planned by the other, and each shows all hosts.
-func (s *story) readEachOther(one, other string) {
-	for _, from := range []string{one, other} {
-		to := one + other
+// readEachOther: snapshots of either version are planned by the other, and each shows all hosts. The older one does not
+// know the name under which the newer one publishes its forecast.
+func (s *story) readEachOther(older, newer string) {
+	for _, from := range []string{older, newer} {
+		to := older + newer
 		to = strings.Replace(to, from, "", 1)
 		snapshot := s.asOwner(from, "pgrex snapshot")
 		file := "/tmp/snapshot-of-" + from
@@ -377,11 +379,12 @@ func (s *story) readEachOther(one, other string) {
 		if out, status := s.command(to, "plan", "--snapshot", file); status != 0 && status != 2 {
 			s.t.Errorf("the snapshot of %s on %s: %d: %s", from, to, status, out)
 		}
-		s.await(patience, from+" knows how all come back", func() (bool, string) {
+		s.await(patience, from+" shows all hosts, and knows how they come back", func() (bool, string) {
 			ctx, cancel := context.WithTimeout(s.ctx, 10*time.Second)
 			defer cancel()
 			out, err := s.lab.ExecAs(ctx, "postgres", "haclient", from, pgrex, "status")
-			return err == nil && !strings.Contains(out, "unknown"), fmt.Sprint(out, err)
+			all := !slices.ContainsFunc(s.lab.Hosts(), func(host string) bool { return !strings.Contains(out, host) })
+			return err == nil && all && (from == older || !strings.Contains(out, "unknown")), fmt.Sprint(out, err)
 		})
 	}
 }
