@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// AttributeTimeout is how long an attribute may take: the daemon's loop waits for it.
+// AttributeTimeout is how long setting an attribute may take: the daemon's loop waits for it.
 const AttributeTimeout = 5 * time.Second
 
 // SetAttribute sets a transient node attribute. Its errors are those of this package; ErrTimeout and ErrClusterDown are worth

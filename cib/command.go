@@ -96,8 +96,8 @@ func DeleteStandby(node string) Command {
 	return Command{"crm_attribute", []string{"--node", node, "--name", "standby", "--delete"}}
 }
 
-// SetAttribute sets a transient node attribute: it ends with the node's membership. The value "" removes it. Where
-// CIB_file names a file it is changed there, which attrd_updater would not do.
+// SetAttribute sets a transient node attribute, which lasts as long as the node's membership. The value "" removes it.
+// If CIB_file names a file, crm_attribute changes the attribute there; attrd_updater would not.
 func SetAttribute(node, name, value string) Command {
 	return nodeAttribute(node, "reboot", name, value)
 }

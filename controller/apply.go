@@ -34,9 +34,12 @@ type Result struct {
 	Changed  bool // something is no longer as it was planned on: the rest was not tried
 }
 
-// Apply carries out the steps in order. One step's failure stops no other, but for a change of what the plan was made
-// on, for one that has no answer, for a forecast that counts on a slot which could not be made, and for a slot of which a
-// forecast could not be taken back. A step that has begun is finished even if ctx ends; no further one is begun.
+// Apply carries out the steps in order. If a step fails, the others are still tried, with these exceptions:
+//   - What the plan was made on has changed, or a step has no answer: the rest is not tried.
+//   - A slot could not be made: no forecast is published, since it may count on that slot.
+//   - A forecast could not be published or taken back: no slot is made, and no further forecast is published.
+//
+// A step that has begun is finished even if ctx ends; no further one is begun.
 func Apply(ctx context.Context, executor Executor, steps []model.Step, log logr.Logger) Result {
 	var r Result
 	for i, step := range steps {

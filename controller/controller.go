@@ -44,7 +44,7 @@ type Options struct {
 	// LookEvery is how often the local server is looked at, ReadEvery how often, at least, the CIB and the upstream.
 	LookEvery, ReadEvery time.Duration
 	Version              string
-	StateDir             string // where the state is kept over a restart; "" to keep none
+	StateDir             string // folder for what is kept across restarts; "" to keep nothing
 	Publish              func(Status)
 	Notify               Notifier
 	Log                  logr.Logger
@@ -57,7 +57,7 @@ type Controller struct {
 	conditions conditions
 	members    *members
 	rates      rates
-	resumed    bool // whether the rates of before the start were looked at
+	resumed    bool // whether the rates from before the start were considered
 	keeper     keeper
 	passes     int
 
@@ -85,8 +85,8 @@ func New(o Options) *Controller {
 	}
 }
 
-// Run looks, plans and applies until ctx ends. The watchdog is fed whenever a call has ended, not by whole passes only: every
-// call has a deadline, and a pass has any number of them. A loop that no call comes back to is a fault.
+// Run looks, plans and applies until ctx ends. It feeds the watchdog whenever a call ends, not only after a pass: each
+// call has a deadline, but a pass has any number of calls. A loop in which no call ends is a fault.
 func (c *Controller) Run(ctx context.Context) {
 	c.started = time.Now()
 	c.Observer.Ended, c.Observer.Patient = c.Notify.Alive, true
@@ -108,7 +108,7 @@ func (c *Controller) Run(ctx context.Context) {
 			c.pass(ctx, !time.Now().Before(c.nextRead))
 		}
 		if ctx.Err() == nil {
-			c.Notify.Alive() // of a pass that had nobody to ask, too
+			c.Notify.Alive() // also after a pass without any call
 		}
 	}
 }
@@ -166,7 +166,7 @@ func (c *Controller) plan(who reconcile.Who, err error) (reconcile.Who, model.Pl
 	return who, who.Plan()
 }
 
-// keep writes the state down, if it is due or now is the last chance.
+// keep saves the state, if it is due or this is the last chance.
 func (c *Controller) keep(last bool) {
 	s := c.Observer.state()
 	s.Rates = c.Observer.Kept.Rates

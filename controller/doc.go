@@ -7,8 +7,8 @@
 // It must not decide (reconcile does), know SQL (controller/postgres does) or XML (cib does), or act on an event: only
 // on a difference.
 //
-// A pass ends at the first call that has no answer by its deadline: nobody is asked after that, and no step is tried. The
-// call stays in flight, and later passes do not wait for it. Calls that end feed the watchdog, not whole passes only.
+// A pass ends at the first call that has no answer by its deadline: after that it asks nobody and tries no step. The
+// call stays in flight, and later passes do not wait for it. Every call that ends feeds the watchdog.
 //
 // It fails by saying so: a host whose PostgreSQL or Pacemaker is down is waited for quietly, a step that fails is kept
 // in the status and tried again later, ever less often. Run returns an error only if it cannot start.

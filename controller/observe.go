@@ -24,10 +24,10 @@ type Observer struct {
 	Pacemaker  Pacemaker // nil where nobody is to be asked for this host's name, as in tests
 	Attributes AttributeSetter
 	Connect    Connector
-	Kept       State // of before the start, and of the cluster what was seen since
+	Kept       State // saved before the start, and of the cluster what was seen since
 	// Patient is set by who looks again and again: nobody being the primary is no outage before that has lasted.
 	Patient bool
-	// Ended is called whenever a call has ended, with an answer or without one; nil where nobody listens.
+	// Ended, if not nil, is called whenever a call has ended, with or without an answer.
 	Ended func()
 
 	noPrimary time.Time   // since when nobody is the primary; zero while somebody is
@@ -39,7 +39,7 @@ type Observer struct {
 	dated    time.Time // when the versions were last asked for
 	target   Target
 	server   Server
-	silent   bool // a call of the last look has had no answer: what is left of the pass waits for nobody else
+	silent   bool // a call of the last look had no answer: the rest of the pass asks nobody else
 }
 
 // Deadlines for what is asked beside the CIB.
@@ -153,7 +153,7 @@ func (o *Observer) askVersions(ctx context.Context) model.Versions {
 func (o *Observer) look(ctx context.Context, in reconcile.Input, ask func(context.Context, *reconcile.Who)) (reconcile.Who, error) {
 	in.Lock, in.WithoutPrimary = "", 0
 	who, err := reconcile.ResolveCluster(in)
-	if err == nil && who.Primary == "" { // only then it matters
+	if err == nil && who.Primary == "" { // the lock matters only then
 		in.Lock, in.WithoutPrimary = o.lockOf(who.Clone), o.withoutPrimary()
 		who, err = reconcile.ResolveCluster(in)
 	} else {
@@ -225,7 +225,7 @@ func (o *Observer) Apply(ctx context.Context, step model.Step) error {
 	return &postgres.Error{Class: class, Doing: s.Kind() + " " + s.Text(), Err: err}
 }
 
-// state is what is known of the cluster by now.
+// state returns what is to be kept of the cluster: its name and the newest CIB seen.
 func (o *Observer) state() State { return State{Cluster: o.Kept.Cluster, Newest: o.Kept.Newest} }
 
 // Server is the one last observed, nil before any was.
@@ -273,6 +273,6 @@ func (o *Observer) upstream(ctx context.Context, who *reconcile.Who) {
 		return
 	}
 	who.UpstreamProblem = err.Error()
-	// One that hangs is waited for once: after that its problem is the same, and is told at once.
+	// A primary that hangs is waited for only once: after that, the same problem is reported at once.
 	o.silent = postgres.ClassOf(err) == postgres.NoAnswer && who.UpstreamProblem != o.last.UpstreamProblem
 }

@@ -34,7 +34,7 @@ type rates struct {
 	peaks      []peak  // in order of time
 }
 
-// kept are the rates, to go on from after a restart.
+// kept returns the rates to save for after a restart.
 func (r *rates) kept(now time.Time) keptRates {
 	k := keptRates{At: now, System: r.system, Since: r.since, Measured: r.measured, Sum: r.sum, Parts: r.parts}
 	for _, p := range r.peaks {
@@ -43,7 +43,7 @@ func (r *rates) kept(now time.Time) keptRates {
 	return k
 }
 
-// resume goes on from rates that were measured on the same database, within the time that a peak counts.
+// resume continues with saved rates, if they are of the same database and not older than peakMemory.
 func (r *rates) resume(k keptRates, system string, now time.Time) {
 	age := now.Sub(k.At).Abs() // a clock may be set back
 	if k.System == "" || k.System != system || k.Parts <= 0 || age > peakMemory {

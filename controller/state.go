@@ -13,7 +13,7 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// stateName is the file in the state folder. It is the daemon's alone: nobody else has a use for it.
+// stateName is the file in the state folder. Only the daemon writes it.
 const (
 	stateName = "state.json"
 	stateMode = 0o600
@@ -24,7 +24,7 @@ const (
 // clusterName is the cluster option that tells clusters apart.
 const clusterName = "cluster-name"
 
-// State is what the daemon knows from before it was started. All of it can be lost: then pgrex knows less for a while.
+// State is what the daemon keeps across restarts. If it is lost, pgrex only knows less for a while.
 type State struct {
 	Format int `json:"pgrex_state"`
 	// Newest is the newest CIB seen, of the cluster with this name (the option cluster-name).
@@ -33,7 +33,7 @@ type State struct {
 	Rates   keptRates     `json:"wal_rates"`
 }
 
-// keptRates are rates as they were measured up to some time, on the database with a system identifier.
+// keptRates are the rates measured up to the time At, on the database with the system identifier System.
 type keptRates struct {
 	At       time.Time     `json:"at"`
 	System   string        `json:"system_id"`
@@ -49,7 +49,8 @@ type keptPeak struct {
 	Rate  float64   `json:"rate"` // bytes a second
 }
 
-// LoadState reads the state in a folder. That there is none, or no folder, is no error.
+// LoadState reads the state from a folder. If the file or the folder does not exist, it returns an empty state and no
+// error.
 func LoadState(folder string) (State, error) {
 	data, err := os.ReadFile(filepath.Join(folder, stateName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -70,7 +71,7 @@ func LoadState(folder string) (State, error) {
 	return s, nil
 }
 
-// save replaces the state in a folder, in one step.
+// save replaces the state in a folder atomically.
 func (s State) save(folder string) error {
 	s.Format = stateFormat
 	data, err := json.Marshal(s)
@@ -89,7 +90,7 @@ func (s State) save(folder string) error {
 	return os.Rename(path+".new", path)
 }
 
-// newest is the newest CIB seen before the start, of the cluster that c is.
+// newest returns the version of the newest CIB seen before the start, or zero if that was of another cluster than c.
 func (s State) newest(c model.Cluster) model.Version {
 	if s.Cluster != c.Properties[clusterName] {
 		return model.Version{}
@@ -97,14 +98,14 @@ func (s State) newest(c model.Cluster) model.Version {
 	return s.Newest
 }
 
-// keeper writes the state down: at once where the newest CIB is another one, the rates now and then.
+// keeper saves the state: at once when there is a newer CIB, and the rates now and then.
 type keeper struct {
 	folder  string // "" to keep nothing
 	written State
 	problem string // why the last attempt failed
 }
 
-// keepEvery is how old the rates may be that a killed daemon leaves.
+// keepEvery is how old the saved rates of a killed daemon can be.
 const keepEvery = 5 * time.Minute
 
 // due reports whether a state is worth writing.
@@ -115,7 +116,7 @@ func (k *keeper) due(s State) bool {
 	return k.written.Newest.ConfigurationOlder(s.Newest) || s.Cluster != k.written.Cluster || s.Rates.At.Sub(k.written.Rates.At) >= keepEvery
 }
 
-// keep writes a state. A problem is returned once, until it is another.
+// keep saves a state. It returns the same error only once in a row.
 func (k *keeper) keep(s State) error {
 	k.written = s // what cannot be written is not tried again at each look
 	err := s.save(k.folder)

@@ -60,7 +60,7 @@ func targetOf(clone model.Clone, override Target) (Target, error) {
 	return t, nil
 }
 
-// ambiguous is an error where a rule sets a parameter that tells where the server is, and nothing overrides it.
+// ambiguous returns an error if a rule sets a parameter that says where the server is, and nothing overrides it.
 func ambiguous(clone model.Clone, override Target) error {
 	for _, p := range []struct {
 		name, flag string

@@ -150,14 +150,14 @@ var AgentParameters = []string{
 // The agent's parameters that decide what becomes of the hosts after a promotion (pgsql_promote, have_master_right).
 const (
 	paramSlotName = "replication_slot_name"
-	// ParamRestartOnPromote: the agent restarts PostgreSQL as the primary in place of promoting it: the timeline stays.
+	// ParamRestartOnPromote makes the agent restart PostgreSQL as the primary instead of promoting it: the timeline stays.
 	ParamRestartOnPromote = "restart_on_promote"
 	// ParamXlogCheckCount is how many monitors have to see the same positions before the standby that is furthest is
-	// promoted; of 0 the agent does not wait for the other standbys' positions.
+	// promoted; with 0 the agent does not wait for the other standbys' positions.
 	ParamXlogCheckCount = "xlog_check_count"
 )
 
-// DecisiveParameters are those without which nobody knows whose slots are to be where.
+// DecisiveParameters are the agent's parameters that decide which hosts need slots, and where.
 var DecisiveParameters = []string{"node_list", "rep_mode", paramSlotName}
 
 // LocalName is what Pacemaker calls a host, asked on that host. The zero value says that nobody has asked.

@@ -14,11 +14,12 @@ const (
 	WayUnknown Way = "unknown" // nobody can tell
 )
 
-// FormerForecastAttribute is where pgrex published forecasts before the name carried the primitive's id: of whichever
-// database wrote last.
+// FormerForecastAttribute is the attribute of older versions, without the primitive's id in its name. If there are
+// several databases, it has the forecast of the one that wrote last.
 const FormerForecastAttribute = "pgrex-forecast"
 
-// ForecastAttribute is the transient node attribute in which each host publishes its forecast for a database.
+// ForecastAttribute returns the name of the transient node attribute in which each host publishes its forecast for a
+// database.
 func ForecastAttribute(primitive string) string { return FormerForecastAttribute + "-" + primitive }
 
 // Forecast tells how a host would come back if another one, the candidate, were promoted now; where the candidate is the

@@ -39,8 +39,8 @@ type Instance struct {
 	IdleSlotTimeout float64 `json:"idle_replication_slot_timeout,omitempty"`
 	// SynchronizedStandbySlots are the slots that logical walsenders wait for (PostgreSQL 17).
 	SynchronizedStandbySlots []string `json:"synchronized_standby_slots,omitempty"`
-	// SyncReplicationSlots is true where a standby takes failover slots over from the primary (sync_replication_slots,
-	// PostgreSQL 17), for which it needs its primary_slot_name.
+	// SyncReplicationSlots is true if a standby synchronizes failover slots from the primary (sync_replication_slots,
+	// PostgreSQL 17). For that it needs primary_slot_name.
 	SyncReplicationSlots bool `json:"sync_replication_slots,omitempty"`
 	// ApplicationName is a standby's, as its primary_conninfo sets it; "" where that does not, or may not be read.
 	ApplicationName string `json:"application_name,omitempty"`
@@ -95,8 +95,8 @@ type Slot struct {
 	WALStatus string `json:"wal_status,omitempty"`
 	// InvalidationReason is invalidation_reason (PostgreSQL 17), "" where there is none.
 	InvalidationReason string `json:"invalidation_reason,omitempty"`
-	// Failover and Synced are of logical slots (PostgreSQL 17): one that standbys take over, and on a standby one that
-	// was taken over.
+	// Failover and Synced are columns of logical slots (PostgreSQL 17). Standbys synchronize a failover slot; a synced one
+	// is the result of that, on a standby.
 	Failover bool `json:"failover,omitempty"`
 	Synced   bool `json:"synced,omitempty"`
 	// Idle is for how many seconds the slot has been inactive (inactive_since, PostgreSQL 17).

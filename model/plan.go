@@ -113,8 +113,8 @@ type SetPrimarySlotName struct {
 	Reason Reason `json:"reason"`
 }
 
-// PublishAttribute sets a transient node attribute of this host; To "" removes it. Only this host's pgrex does, so that
-// there is nothing to assert: From is for people.
+// PublishAttribute sets a transient node attribute of this host; To "" removes it. Nobody but this host's pgrex changes
+// it: there is nothing to assert, and From is only for people to read.
 type PublishAttribute struct {
 	Node   string `json:"node"`
 	Name   string `json:"name"`

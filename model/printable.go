@@ -9,10 +9,10 @@ import (
 	"unicode/utf8"
 )
 
-// Printable is a text that no terminal, log or service manager can take for a command or for a second line. White
-// space, line breaks and tabs among it, becomes a blank. Whatever else unicode.IsPrint does not call printable becomes
-// U+FFFD: escape sequences, C1 controls, marks that turn the direction of writing, invalid UTF-8. A text from a
-// server, a CIB or a snapshot may hold any of these.
+// Printable returns a text that no terminal, log or service manager can take for a command or for a second line. White
+// space, such as a line break or a tab, becomes a blank. What else is not printable (unicode.IsPrint) becomes U+FFFD:
+// the escape character, C1 controls, marks that change the direction of writing, invalid UTF-8. A text from a server, a
+// CIB or a snapshot may hold any of these.
 func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -26,7 +26,7 @@ func Printable(text string) string {
 }
 
 // Line is fmt.Sprintf with every value made Printable. The format is the program's own and stays as it is. Line
-// replaces what is in args.
+// overwrites the elements of args.
 func Line(format string, args ...any) string {
 	for i, a := range args {
 		args[i] = printable{a}
@@ -34,7 +34,7 @@ func Line(format string, args ...any) string {
 	return fmt.Sprintf(format, args...)
 }
 
-// printable is a value that is formatted as it is, and made Printable then, whatever its type.
+// printable formats a value of any type as fmt does, and then makes the text Printable.
 type printable struct{ value any }
 
 // Format implements fmt.Formatter.
@@ -42,8 +42,8 @@ func (p printable) Format(state fmt.State, verb rune) {
 	_, _ = io.WriteString(state, Printable(fmt.Sprintf(fmt.FormatString(state, verb), p.value))) // a buffer of fmt's
 }
 
-// PrintableJSON is a document as encoding/json writes it, with everything escaped that is not printable. The values
-// stay the same. encoding/json itself leaves DEL, C1 controls and marks of direction as they are.
+// PrintableJSON returns a document that encoding/json has written, with everything escaped that is not printable. The
+// values stay the same. encoding/json itself leaves DEL, C1 controls and marks of direction as they are.
 func PrintableJSON(document []byte) []byte {
 	var out []byte
 	for len(document) > 0 {

@@ -22,11 +22,11 @@ type WALSpace struct {
 	WAL  uint64 `json:"wal"`  // bytes in pg_wal itself
 }
 
-// Archive is how archiving goes on a server (pg_stat_archiver).
+// Archive is the state of archiving on a server (pg_stat_archiver).
 type Archive struct {
 	Waiting uint64 `json:"waiting"` // bytes of WAL that are not archived yet, and stay in pg_wal until they are
-	// Failing is true while the last attempt has failed, with FailedWAL; the last that ended well is Since seconds ago,
-	// or there was none since the statistics began then.
+	// Failing is true if the last attempt failed, on FailedWAL. Since is how many seconds ago the last one succeeded or,
+	// if none has, the statistics began.
 	Failing   bool    `json:"failing,omitempty"`
 	FailedWAL string  `json:"failed_wal,omitempty"`
 	Since     float64 `json:"since,omitempty"`

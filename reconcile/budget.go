@@ -157,8 +157,8 @@ func (v *view) room() int64 {
 	return int64(min(s.Free/model.MiB+s.WAL/model.MiB, maxSetting))
 }
 
-// stuck is the WAL that archiving keeps here, in MB, whatever slots hold: none of it is room for them. A little always
-// waits; it counts while archiving fails, or is further behind than a checkpoint.
+// stuck returns the WAL that waits to be archived, in MB. It stays whatever slots hold, and takes space from them. A
+// little WAL always waits: it counts only while archiving fails, or is more than max_wal_size behind.
 func (v *view) stuck() int64 {
 	a, b := v.Instance.Archive, v.Instance.Budget
 	if a == nil || b == nil || !a.Failing && a.Waiting <= uint64(b.MaxWALSize)*model.MiB {
@@ -167,7 +167,7 @@ func (v *view) stuck() int64 {
 	return int64(min(a.Waiting/model.MiB, maxSetting))
 }
 
-// archiving says that WAL is not archived.
+// archiving reports that archiving fails or does not keep up.
 func (v *view) archiving() {
 	a := v.Instance.Archive
 	if a == nil || a.Waiting == 0 || !a.Failing && v.stuck() == 0 { // an old failure is none while nothing waits
@@ -175,11 +175,11 @@ func (v *view) archiving() {
 	}
 	text, severity := "archiving does not keep up", model.Warning
 	if a.Failing {
-		text = fmt.Sprintf("archive_command fails, with %s last, and nothing was archived for %s", a.FailedWAL, model.FormatSeconds(a.Since))
+		text = fmt.Sprintf("archive_command fails, last for %s, and nothing has been archived for %s", a.FailedWAL, model.FormatSeconds(a.Since))
 	}
-	text += fmt.Sprintf(": %s of WAL wait for it and stay in pg_wal, which is no room for slots", model.FormatBytes(a.Waiting))
+	text += fmt.Sprintf(": %s of WAL waits for it and stays in pg_wal, where slots cannot use the space", model.FormatBytes(a.Waiting))
 	if s := v.Instance.WALSpace; s != nil {
-		text += fmt.Sprintf("; %s are free", model.FormatBytes(s.Free))
+		text += fmt.Sprintf("; %s is free", model.FormatBytes(s.Free))
 		if left, known := model.Lasts(s.Free, v.WALRate.Usual); known {
 			text += fmt.Sprintf(", which lasts for about %s at %s/s", model.FormatSeconds(left), model.FormatBytes(uint64(v.WALRate.Usual)))
 		}
@@ -187,7 +187,8 @@ func (v *view) archiving() {
 			severity = model.Critical
 		}
 	}
-	v.say(model.CodeArchiveFails, severity, "archive_command", "%s; PostgreSQL stops when the disk is full: see its log for the reason, and mend it", text)
+	v.say(model.CodeArchiveFails, severity, "archive_command", "%s; PostgreSQL stops when the disk is full: look for "+
+		"the reason in its log, and mend archiving", text)
 }
 
 // ceiling is the highest budget that fits the disk, in MB: between two checkpoints PostgreSQL writes up to max_wal_size beside

@@ -12,7 +12,8 @@ import (
 // Settings are the server's settings by name, in the units of pg_settings. One that the server does not know is not there.
 type Settings map[string]string
 
-// Owner is the operating system's user who owns the data folder. Groups go by name. What could not be read is empty.
+// Owner is the operating system user who owns the data folder, with the names of groups. What could not be read is
+// empty.
 type Owner struct {
 	Name       string
 	Group      string   // his primary group, by the system's user database
@@ -90,8 +91,8 @@ func (d *doctor) found(code model.Code) bool {
 	return slices.ContainsFunc(d.findings, func(f model.Finding) bool { return f.Code == code })
 }
 
-// senders: one for each other member, one more for a copy's WAL and one for its files, and pgrex on each standby asks over one,
-// for a moment.
+// senders checks that there are enough walsenders: each other member needs one, pgrex on it one for a moment, and a
+// copy two (for files and for WAL).
 func (d *doctor) senders() {
 	need := 2*(len(d.Policy.Members)-1) + 2
 	if n, ok := d.number("max_wal_senders"); ok && n < need {
@@ -170,7 +171,8 @@ func (d *doctor) versions() {
 // (Pacemaker Administration, "Cluster users and access control").
 const haclient = "haclient"
 
-// haclient: what the postmaster has, every backend has, and so whatever a superuser of the database has run.
+// haclient checks who has that group. Every backend has the groups of the postmaster, and so has every program that a
+// superuser of the database runs.
 func (d *doctor) haclient() {
 	const risk = "whoever may run programs in the database, as every superuser may, can do anything as root on every node"
 	if name := d.owner.Name; slices.Contains(d.owner.Groups, haclient) {
@@ -179,11 +181,13 @@ func (d *doctor) haclient() {
 			leave = "give it another primary group with 'usermod -g'"
 		}
 		d.say(model.CodeOwnerInHaclient, model.Warning, name,
-			"the user %s, as whom PostgreSQL runs, is a member of the group %s: %s; %s, and restart PostgreSQL at the next chance; pgrex has the "+
+			"the user %s, who runs PostgreSQL, is a member of the group %s: %s; %s, and restart PostgreSQL at the next "+
+				"chance; pgrex gets the "+
 				"group from its unit", name, haclient, risk, leave)
 	}
 	if slices.Contains(d.owner.Postmaster, haclient) {
 		d.say(model.CodeOwnerInHaclient, model.Warning, "postmaster",
-			"the running PostgreSQL has the group %s: %s; restart PostgreSQL at the next chance, once its user is no member", haclient, risk)
+			"the running PostgreSQL has the group %s: %s; restart PostgreSQL at the next chance, once its user is no longer "+
+				"a member", haclient, risk)
 	}
 }

@@ -58,8 +58,8 @@ func (v *view) published(candidate, host string) model.Way {
 	return model.ForecastIn(v.ForecastOf(candidate), host)
 }
 
-// ForecastOf is what a candidate has published; "" for nothing. Under the former name it counts where it is for sure
-// of this database. An older pgrex runs on that node then: a newer one removes it.
+// ForecastOf returns what a candidate has published; "" for nothing. The former name wins, if the cluster has only this
+// database: an older pgrex runs on that node then, because a newer one removes it.
 func (w Who) ForecastOf(candidate string) string {
 	node := w.NodeOf(candidate)
 	if former := node.Attribute(model.FormerForecastAttribute); former != "" && w.oneDatabase() {
@@ -144,8 +144,8 @@ func (v *view) standbyBack(member string) (model.Way, string) {
 	return model.WayStream, fmt.Sprintf("WAL is held here from %s on, and it needs WAL from %s on", from, need)
 }
 
-// noRewind is why pg_rewind cannot take a host back to this one once it is the primary; "" if it can. Where the timeline
-// stays at a promotion, pg_rewind sees nothing that has parted.
+// noRewind returns why pg_rewind cannot bring a host back once this one is the primary; "" if it can. If the timeline
+// stays the same at a promotion, pg_rewind does not see that the data has diverged.
 func (v *view) noRewind() string {
 	const name = model.ParamRestartOnPromote
 	keeps, _ := model.ParseBool(v.Clone.Parameters[name])
@@ -272,8 +272,8 @@ func (v *view) publication(forecasts []model.Forecast) []model.Step {
 	}}, v.withoutFormer()...)
 }
 
-// withoutFormer is the step that removes this host's own attribute of the former name, after the one of this name is
-// there. With several databases in the cluster it may be another's.
+// withoutFormer returns the step that removes this host's attribute of the former name, once the forecast is published
+// under the new one. It returns none with several databases: the attribute may be another database's.
 func (v *view) withoutFormer() []model.Step {
 	former := v.Here.Attribute(model.FormerForecastAttribute)
 	if former == "" || !v.oneDatabase() {

@@ -21,7 +21,8 @@ type Input struct {
 	// Cluster is nil when the CIB could not be read; ClusterProblem then says why.
 	Cluster        *model.Cluster `json:"cluster"`
 	ClusterProblem string         `json:"cluster_problem,omitempty"`
-	// Lock is the agent's PGSQL.lock where it is on this host: a primary ran here, and did not end as the last one.
+	// Lock is the path of the agent's PGSQL.lock, if that exists on this host: a primary ran here, and did not stop as the
+	// last host. Otherwise it is "".
 	Lock string `json:"lock,omitempty"`
 	// WithoutPrimary is for how many seconds nobody has been the primary, at least 1 where the daemon has measured it; 0 in
 	// a single look.
@@ -72,7 +73,7 @@ func Database(c model.Cluster, resource string) (model.Clone, error) {
 		strings.Join(model.DatabaseAgents, " or "), orNone(primitives(c.Clones)))
 }
 
-// databasesOf are the clones that run databases.
+// databasesOf returns the clones that run databases.
 func databasesOf(c model.Cluster) []model.Clone {
 	return slices.DeleteFunc(slices.Clone(c.Clones), func(clone model.Clone) bool {
 		return !slices.Contains(model.DatabaseAgents, clone.Agent)

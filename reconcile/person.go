@@ -11,7 +11,7 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// What a person has to do, and on which host. It is the same on every host, wherever somebody looks first.
+// This file finds what a person has to do, and on which host. Every host says the same.
 
 // How long nobody may be the primary, in seconds, before that is an outage: between two actions of Pacemaker's nothing is
 // under way for a moment; and what is under way may never come to an end.
@@ -20,8 +20,8 @@ const (
 	failoverEnds   = 300
 )
 
-// noPrimary says that nobody claims to be the primary: for a while, as long as Pacemaker has something under way or the
-// agent lets a host take over, or as an outage that only a person ends.
+// noPrimary returns the finding for a cluster in which no host claims to be the primary: InTransition for a while, if
+// one may still come by itself (underWay), and otherwise an Outage, which only a person can end.
 func (w Who) noPrimary() *model.Finding {
 	f := model.Finding{Code: model.CodeInTransition, Severity: model.Warning, Subject: w.Clone.ID}
 	underWay, since := w.underWay(), w.WithoutPrimary
@@ -48,7 +48,7 @@ func (w Who) noPrimary() *model.Finding {
 	return &f
 }
 
-// underWay is why a primary may still come by itself, or cannot be judged of; "" if none comes.
+// underWay returns why a primary may still come by itself, or why that cannot be known; "" if none will come.
 func (w Who) underWay() string {
 	switch {
 	case w.Cluster.DC == "":
@@ -71,8 +71,8 @@ func (w Who) underWay() string {
 	return ""
 }
 
-// mayTakeOver reports whether the agent gives a running standby the right to be the primary, now or at one of its next
-// monitors, which then raises the score (have_master_right): its data are in step or the newest, or nobody ever was the
+// mayTakeOver reports whether the agent lets a running standby become the primary, now or when one of its next monitors
+// raises the score (have_master_right). It does so if the data is in step or the newest, or if there never was a
 // primary.
 func (w Who) mayTakeOver(member string) bool {
 	if w.Cluster.Maintenance || !w.Clone.Managed {
@@ -97,7 +97,7 @@ func (w Who) barred(member string) (id string, is bool) {
 
 func (w Who) scoreOf(n model.Node) string { return n.Attribute("master-" + w.Clone.Primitive) }
 
-// stateOf is what is known of a member that is not the primary.
+// stateOf returns a text with what is known of a member that is not the primary.
 func (w Who) stateOf(c Claim) string {
 	n := w.NodeOf(c.Host)
 	var words []string
@@ -121,19 +121,19 @@ func (w Who) stateOf(c Claim) string {
 		words = append(words, "has failed there")
 	}
 	if w.Is(c.Host) && w.Lock != "" {
-		words = append(words, w.Lock+" is there")
+		words = append(words, w.Lock+" exists")
 	}
 	return c.Host + ": " + strings.Join(words, ", ")
 }
 
-// endOfOutage is what a person has to do where nobody is the primary.
+// endOfOutage returns a text with what a person has to do to end an outage.
 func (w Who) endOfOutage() string {
 	if role := w.Clone.Meta["target-role"]; strings.EqualFold(role, "Stopped") || strings.EqualFold(role, "Unpromoted") || strings.EqualFold(role, "Slave") {
 		return fmt.Sprintf("target-role of %s is %s; when the database is to run, type: crm_resource --resource %[1]s --meta --delete-parameter target-role",
 			w.Clone.ID, role)
 	}
 	if w.Cluster.Maintenance || !w.Clone.Managed {
-		return "the cluster or the database is in maintenance or unmanaged; leave that first"
+		return "the cluster is in maintenance, or the database is unmanaged; end that first"
 	}
 	newest := w.newest()
 	if len(newest) != 1 {
@@ -147,14 +147,15 @@ func (w Who) endOfOutage() string {
 		start = fmt.Sprintf("on %s, type: pgrex stop, then pgrex start", host)
 	}
 	if n.Online {
-		return fmt.Sprintf("%s has the newest data; %s, and it says whether that needs --force", host, start)
+		return fmt.Sprintf("%s has the newest data; %s, which says whether it needs --force", host, start)
 	}
-	return fmt.Sprintf("%s has the newest data and is offline; bring it back, and on %[1]s, type: pgrex start; if it never comes back, what only it "+
-		"has is lost: on the host that comes next, type: pgrex stop, then pgrex start --force", host)
+	return fmt.Sprintf("%s has the newest data and is offline; bring it back, and on %[1]s, type: pgrex start; if it "+
+		"never comes back, the data "+
+		"that only it has is lost: on the host with the next newest data, type: pgrex stop, then pgrex start --force", host)
 }
 
-// newest are the hosts whose data are said to be the newest: of the last primary, or else of those that had everything
-// that it acknowledged, the furthest.
+// newest returns the hosts whose data is said to be the newest: the last primary, or else, of the hosts that had all
+// that it acknowledged, those that are furthest.
 func (w Who) newest() []string {
 	var latest, inStep []string
 	var furthest model.LSN
@@ -206,14 +207,14 @@ func (w Who) givenUp(n model.Node) bool {
 // manyFailures is Pacemaker's INFINITY, as a number.
 const manyFailures = 1_000_000
 
-// isFailCount tells the attributes in which Pacemaker counts failures of a primitive, of each operation or of all.
+// isFailCount reports whether Pacemaker counts failures of a primitive in that attribute, of one operation or of all.
 func isFailCount(name, primitive string) bool {
 	rest, ok := strings.CutPrefix(name, "fail-count-"+primitive)
 	return ok && (rest == "" || rest[0] == '#')
 }
 
-// toBringBack says which hosts come back by a person only: where Pacemaker has given the database up, or keeps it away
-// because somebody has told it so.
+// toBringBack reports the hosts that only a person can bring back: Pacemaker has given the database up there, or
+// somebody has told it to keep the database stopped.
 func (v *view) toBringBack(forecasts []model.Forecast) {
 	if v.Primary == "" || v.Cluster.Maintenance || !v.Clone.Managed {
 		return
@@ -241,11 +242,11 @@ func (v *view) keptAway(member string) bool {
 	})
 }
 
-// comesBackBy is the forecast for a host, as part of a sentence.
+// comesBackBy returns the forecast for a host as part of a sentence, "" if there is none.
 func comesBackBy(forecasts []model.Forecast, member string) string {
 	for _, f := range forecasts {
 		if f.Host == member && f.Way != model.WayUnknown {
-			return fmt.Sprintf("; it comes back by %s, if the primary stays", f.Way)
+			return fmt.Sprintf("; if the primary stays, it comes back by %s", f.Way)
 		}
 	}
 	return ""

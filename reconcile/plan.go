@@ -89,15 +89,18 @@ func (v *view) decide(standing model.Standing) {
 	v.budget()
 }
 
-// promotion says which of the agent's parameters can cost data or a copy at a failover.
+// promotion reports the agent's parameters that can cost data or a copy at a failover.
 func (v *view) promotion() {
 	if keeps, _ := model.ParseBool(v.Clone.Parameters[model.ParamRestartOnPromote]); keeps {
-		v.say(model.CodeTimelineKept, model.Warning, model.ParamRestartOnPromote, "the agent restarts the new primary in place of promoting it, "+
-			"so that the timeline stays: pg_rewind then cannot take back an old primary that has written more, and it needs a copy; set it to false")
+		v.say(model.CodeTimelineKept, model.Warning, model.ParamRestartOnPromote, "the agent restarts the new primary "+
+			"instead of promoting it, "+
+			"and the timeline stays: pg_rewind cannot bring back an old primary that has written more, which needs a copy; "+
+			"set it to false")
 	}
 	if v.Clone.Parameters[model.ParamXlogCheckCount] == "0" && v.Policy.RepMode == modeAsync && len(v.Policy.Members) > 2 {
-		v.say(model.CodeNewestUnchecked, model.Info, model.ParamXlogCheckCount, "at 0 the first standby that the agent looks at is promoted, though "+
-			"another one may have newer data, which are given up then; set it to 1 or more, each of which takes a monitor's interval")
+		v.say(model.CodeNewestUnchecked, model.Info, model.ParamXlogCheckCount, "at 0 the agent promotes the first "+
+			"standby that it looks at, even if "+
+			"another one has newer data, which is then lost; set it to 1 or more: each count takes one monitor interval")
 	}
 }
 

@@ -155,7 +155,7 @@ func (w *Who) readPolicy(problems []string) bool {
 		if strings.HasPrefix(name, model.MetaPrefix) {
 			continue // of a later version
 		}
-		w.say(model.CodeAmbiguousParameter, model.Warning, name, byRule+"no operation is begun; set it without a rule", name)
+		w.say(model.CodeAmbiguousParameter, model.Warning, name, byRule+"operations are refused; set it without a rule", name)
 	}
 	if w.Policy.RepMode != "sync" && w.Policy.RepMode != "async" {
 		w.say(model.CodeNotReplicated, model.Warning, w.Clone.Primitive,

@@ -33,14 +33,14 @@ func (v *view) standbySetting() {
 		switch unheld := v.published(v.Primary, v.Self) == model.WayUnheld; {
 		case unheld && now == own && !v.Policy.AgentSlots: // of PostgreSQL 16 and 17: to READ_REPLICATION_SLOT it looks alive
 			v.set("", "HoldsNothing", fmt.Sprintf(
-				"the primary %s says that the slot %s is lost, though this host streams through it: without it, it is made anew", v.Primary, own))
+				"the primary %s says that the slot %s is lost, though this host streams through it: once this host leaves it, a new one is made", v.Primary, own))
 		case unheld && now == "":
 			v.waiting = true
-			v.say(model.CodeSlotMissing, model.Warning, v.Self, "the slot %s on the primary %s is lost, and not made anew yet", own, v.Primary)
+			v.say(model.CodeSlotMissing, model.Warning, v.Self, "the slot %s on the primary %s is lost, and there is no new one yet", own, v.Primary)
 		case v.dependedOn(now):
-			v.say(model.CodeSlotAwaited, model.Warning, now, "this host streams through slot %s, which synchronized_standby_slots on %s names: through "+
-				"another one, logical replication there would wait for ever, so that it stays; on %[2]s type: ALTER SYSTEM SET "+
-				"synchronized_standby_slots = '%[3]s'; SELECT pg_reload_conf(); then this host goes over to %[3]s", now, v.Primary, own)
+			v.say(model.CodeSlotAwaited, model.Warning, now, "this host streams through slot %s, which synchronized_standby_slots on %s names: if "+
+				"it left that slot, logical replication there would wait for ever, so it stays; on %[2]s, type: ALTER SYSTEM SET "+
+				"synchronized_standby_slots = '%[3]s'; SELECT pg_reload_conf(); then this host switches to %[3]s", now, v.Primary, own)
 		case now != own:
 			v.set(own, "OwnSlot", fmt.Sprintf("the primary %s holds WAL for this host in %s, from %s on", v.Primary, own, up.RestartLSN))
 		case !streaming || v.Instance.Receiver.SlotName != own:
@@ -51,9 +51,9 @@ func (v *view) standbySetting() {
 	case v.isOthersName(now):
 		v.set("", "OthersSlot", "it is another host's slot: streaming through it would let go of WAL which that host needs")
 	case now == own && up.Exists && !streaming && !v.Policy.AgentSlots:
-		why := fmt.Sprintf("the slot %s on %s is lost or holds nothing: without it this host may still stream, and then it is made anew", own, v.Primary)
+		why := fmt.Sprintf("the slot %s on %s is lost or holds nothing: without it this host may still stream, and then a new slot is made", own, v.Primary)
 		if v.Instance.SyncReplicationSlots {
-			why += "; until then no failover slot is taken over here (sync_replication_slots)"
+			why += "; until then no failover slot is synchronized here (sync_replication_slots)"
 		}
 		v.set("", "HoldsNothing", why)
 	default:

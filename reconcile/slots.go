@@ -68,7 +68,8 @@ func (v *view) lostOnPrimary(s model.Slot, member string) {
 		v.reset(s, member, "Lost", "is lost, but "+member+" streams without it")
 	default:
 		v.say(model.CodeRebuildRequired, model.Critical, member,
-			"slot %s is lost: WAL that %s needs is gone here, so that it comes back from an archive or with a copy; on %[2]s, type: pgrex rejoin", s.Name, member)
+			"slot %s is lost: WAL that %s needs is gone here; it comes back from an archive or with a copy: on %[2]s, type: "+
+				"pgrex rejoin", s.Name, member)
 	}
 }
 
@@ -282,9 +283,9 @@ func (v *view) formerlyOf(name string) string {
 	return ""
 }
 
-// foreign says what there is to know of a slot of somebody else's. pgrex leaves it alone; the budget does not.
+// foreign reports a slot that pgrex does not manage. pgrex leaves it alone, but the budget applies to it.
 func (v *view) foreign(s model.Slot) {
-	held := fmt.Sprintf("pgrex has nothing to do with this %s slot, which holds %s of WAL", kindOf(s), v.retained(s))
+	held := fmt.Sprintf("pgrex does not manage this %s slot, which holds %s of WAL", kindOf(s), v.retained(s))
 	if budget, limited := v.Instance.Budget.Bytes(); limited {
 		held += fmt.Sprintf("; beyond %s PostgreSQL gives it up (max_slot_wal_keep_size)", model.FormatBytes(budget))
 	}
@@ -298,20 +299,24 @@ func (v *view) foreign(s model.Slot) {
 			"have to begin anew; drop it if nobody needs it")
 	case s.Synced: // the standby's own copy of a slot of the primary
 	case s.Failover && v.Instance.InRecovery:
-		v.say(model.CodeFailoverSlotLeft, model.Warning, s.Name, "this failover slot is left from when this host was the primary: it holds %s of WAL, and "+
-			"the primary's slot of this name cannot be taken over (sync_replication_slots); drop it here: SELECT pg_drop_replication_slot('%s')",
+		v.say(model.CodeFailoverSlotLeft, model.Warning, s.Name, "this failover slot is left over from when this host was "+
+			"the primary: it holds %s of WAL, and "+
+			"the primary's slot of this name cannot be synchronized (sync_replication_slots); drop it here: SELECT "+
+			"pg_drop_replication_slot('%s')",
 			v.retained(s), s.Name)
 	case !s.Reserved():
 	case s.Failover:
-		v.say(model.CodeForeignSlot, model.Info, s.Name, "%s; after a failover it is there on a standby with sync_replication_slots = on only%s", held, idle)
+		v.say(model.CodeForeignSlot, model.Info, s.Name, "%s; after a failover only a standby with sync_replication_slots "+
+			"= on has it%s", held, idle)
 	case !v.Instance.InRecovery:
-		v.say(model.CodeForeignSlot, model.Info, s.Name, "%s; it is on this host only: after a failover its owner finds none%s", held, idle)
+		v.say(model.CodeForeignSlot, model.Info, s.Name, "%s; only this host has it: after a failover its owner finds no "+
+			"slot%s", held, idle)
 	case !s.Active:
 		v.say(model.CodeForeignSlot, model.Info, s.Name, "%s%s", held, idle)
 	}
 }
 
-// awaited says for which slots logical replication waits on this primary (synchronized_standby_slots), and why for ever.
+// awaited reports the slots that logical replication waits for on this primary (synchronized_standby_slots), and why.
 func (v *view) awaited() {
 	severity := model.Warning
 	if slices.ContainsFunc(v.slots, func(s model.Slot) bool { return s.Failover }) {
@@ -324,13 +329,14 @@ func (v *view) awaited() {
 		case said: // that it is not dropped
 		case v.isOwnName(name):
 			v.say(model.CodeSlotAwaited, severity, name, "synchronized_standby_slots names this host's own slot, which no primary has: logical "+
-				"replication through failover slots waits for ever; name those of the other hosts only")
+				"replication through failover slots waits for ever; name only the other hosts' slots")
 		case !ok:
-			v.say(model.CodeSlotAwaited, severity, name, "synchronized_standby_slots names a slot that is not here: logical replication through "+
-				"failover slots waits for it; take the name out, or make the slot")
+			v.say(model.CodeSlotAwaited, severity, name, "synchronized_standby_slots names a slot that does not exist: "+
+				"logical replication through "+
+				"failover slots waits for it; remove the name, or create the slot")
 		case s.Lost() || !s.Active:
 			v.say(model.CodeSlotAwaited, severity, name, "synchronized_standby_slots names this slot, and nobody is attached to it: logical "+
-				"replication through failover slots waits until its owner is back, or the name is taken out")
+				"replication through failover slots waits until its owner is back, or the name is removed")
 		}
 	}
 }

@@ -62,7 +62,7 @@ func names(ask func(context.Context, *cobra.Command) []string) cobra.CompletionF
 		select {
 		case names := <-answer:
 			for _, name := range names {
-				if model.Printable(name) == name { // another one would have to be typed otherwise than it is shown
+				if model.Printable(name) == name { // any other would be shown differently from what has to be typed
 					found = append(found, before+name)
 				}
 			}
@@ -106,7 +106,7 @@ func nodes(ctx context.Context, _ *cobra.Command) (names []string) {
 	return names
 }
 
-// primitives are the databases that an instance may be for.
+// primitives returns the primitives of the cluster's databases: the possible instances.
 func primitives(ctx context.Context, _ *cobra.Command) (ids []string) {
 	cluster, _ := (&cib.Client{}).Read(ctx) // as above
 	for _, c := range cluster.Clones {

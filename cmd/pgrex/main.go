@@ -42,7 +42,7 @@ func Main() int {
 	return exitStatus(printer.Errors(), cmd, err)
 }
 
-// exitStatus is that of a command's error, which it prints.
+// exitStatus returns the exit status for a command's error. It prints the error.
 func exitStatus(out *printer.Printer, cmd *cobra.Command, err error) int {
 	if err == nil {
 		return 0

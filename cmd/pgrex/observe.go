@@ -17,7 +17,7 @@ import (
 // observer reads this host as the settings say.
 func (s *settings) observer() *controller.Observer {
 	pacemaker := &cib.Client{}
-	kept, _ := controller.LoadState(s.StateDir) // the daemon says why it cannot, and who may not read it does without
+	kept, _ := controller.LoadState(s.StateDir) // the daemon reports errors; a user who may not read it goes on without it
 	return &controller.Observer{
 		Kept:     kept,
 		Node:     s.Node,

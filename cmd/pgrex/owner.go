@@ -12,8 +12,8 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// ownerOf is the user who owns a server's data folder, by the system's user database: this process may be another
-// user's, and has the group haclient on purpose. What cannot be read stays empty.
+// ownerOf returns the user who owns a server's data folder, with the groups of the user database. The groups of this
+// process say nothing: it may be another user's, and has haclient on purpose. What cannot be read stays empty.
 func ownerOf(server *postgres.Server) (owner reconcile.Owner) {
 	uid, postmaster, err := server.Owner()
 	if err != nil {
@@ -30,9 +30,9 @@ func ownerOf(server *postgres.Server) (owner reconcile.Owner) {
 	return owner
 }
 
-// processGroups are the groups of a process by number, the primary one too (proc_pid_status(5)).
+// processGroups returns the groups of a process by number, including the primary one (proc_pid_status(5)).
 func processGroups(pid int32) (ids []string) {
-	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // there is nothing in it, where it may not be read
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // it is empty if it may not be read
 	for line := range strings.Lines(string(status)) {
 		if key, values, _ := strings.Cut(line, ":"); key == "Gid" || key == "Groups" {
 			ids = append(ids, strings.Fields(values)...)
@@ -42,7 +42,7 @@ func processGroups(pid int32) (ids []string) {
 	return slices.Compact(ids)
 }
 
-// groupNames are the names of groups; one that has none keeps its number.
+// groupNames returns the names of groups. A group without a name keeps its number.
 func groupNames(ids []string) (names []string) {
 	for _, id := range ids {
 		if group, err := user.LookupGroupId(id); err == nil {

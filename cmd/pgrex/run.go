@@ -72,13 +72,13 @@ func runDaemon(ctx context.Context, s *settings, dryRun bool) error {
 	return nil
 }
 
-// keptIn is the state folder, "" where there is none: systemd makes it.
+// keptIn returns the state folder, or "" if it does not exist: systemd makes it.
 func (s *settings) keptIn(log logr.Logger) string {
 	if _, err := controller.LoadState(s.StateDir); err != nil {
 		log.Error(nil, "state not read", "problem", err.Error())
 	}
 	if info, err := os.Stat(s.StateDir); err != nil || !info.IsDir() {
-		log.Info("nothing is kept over a restart: the state folder is not there", "folder", s.StateDir)
+		log.Info("nothing is kept across restarts: the state folder does not exist", "folder", s.StateDir)
 		return ""
 	}
 	return s.StateDir

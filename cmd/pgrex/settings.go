@@ -127,7 +127,7 @@ func (s *settings) load(cmd *cobra.Command) error {
 // instanceName is what can be a part of a unit's name and of a path. Ids of the CIB are of these characters.
 var instanceName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
-// forInstance are the defaults for one database of several: nothing is shared with the others.
+// forInstance sets the defaults for one of several databases, which share nothing.
 func (s *settings) forInstance(configGiven bool) error {
 	name := s.Instance
 	if name == "" {

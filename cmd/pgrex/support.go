@@ -184,7 +184,7 @@ func givenFlags(cmd *cobra.Command) (map[string]string, error) {
 	return given, nil
 }
 
-// unitOf is the daemon's unit, of one of several databases or of the only one ("").
+// unitOf returns the name of the daemon's unit, for one of several databases or for the only one ("").
 func unitOf(instance string) string {
 	if instance == "" {
 		return unitName + ".service"

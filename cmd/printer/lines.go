@@ -7,11 +7,11 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// Writer prints what a log handler or the lab writes, each line made printable. What is written at once has to be
-// whole lines, in which every line break is the writer's own. It is no place for a value.
+// Writer returns a writer for a log handler or the lab. It makes each line printable. Each Write must have whole lines,
+// with no line break that comes from a value.
 func (p *Printer) Writer() io.Writer { return lineWriter{p.w} }
 
-// lineWriter may be used by several goroutines, as far as the stream may.
+// lineWriter may be used by several goroutines if the stream may.
 type lineWriter struct{ w io.Writer }
 
 func (l lineWriter) Write(text []byte) (int, error) {
@@ -21,7 +21,7 @@ func (l lineWriter) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// PrintableLines is a text whose line breaks are its own, with each line made printable.
+// PrintableLines returns a text with each line made printable. It keeps the line breaks.
 func PrintableLines(text string) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {

@@ -14,26 +14,27 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// Printer prints on a terminal of some size, or on a file or pipe, which gets no colour and whole lines.
+// Printer prints on a terminal, in colour and broken at its width, or on a file or pipe, without colour and in whole
+// lines.
 type Printer struct {
 	w             io.Writer
-	err           error // the first of writing
+	err           error // the first write error
 	terminal      bool
 	colour        bool
 	width, height int
-	drawn         bool // the cursor is behind a line to be drawn over
+	drawn         bool // the cursor is behind a line that Redraw left
 }
 
-// Out prints on a command's standard output.
+// Out returns a Printer on a command's standard output.
 func Out(cmd *cobra.Command) *Printer { return To(cmd.OutOrStdout()) }
 
-// Stdout prints on the program's standard output.
+// Stdout returns a Printer on the program's standard output.
 func Stdout() *Printer { return To(os.Stdout) }
 
-// Errors prints on standard error.
+// Errors returns a Printer on standard error.
 func Errors() *Printer { return To(os.Stderr) }
 
-// To prints on a stream (https://no-color.org for NO_COLOR).
+// To returns a Printer on a stream. It honours NO_COLOR (https://no-color.org).
 func To(w io.Writer) *Printer {
 	p := &Printer{w: w}
 	f, ok := w.(*os.File)
@@ -49,22 +50,22 @@ func To(w io.Writer) *Printer {
 	return p
 }
 
-// Err is the first error of writing.
+// Err returns the first write error.
 func (p *Printer) Err() error { return p.err }
 
 // Terminal reports whether it prints on a terminal, where lines can be drawn over.
 func (p *Printer) Terminal() bool { return p.terminal }
 
-// Line prints a line, in place of one that was to be drawn over.
+// Line prints a line. It replaces a line that Redraw left.
 func (p *Printer) Line(format string, args ...any) { p.write(model.Line(format, args...) + "\n") }
 
-// Report prints a line as it is.
+// Report prints a value as a line of its own.
 func (p *Printer) Report(line string) { p.Line("%s", line) }
 
 // Lines prints a text whose line breaks are its own: a plan, a log, a document.
 func (p *Printer) Lines(text string) { p.write(PrintableLines(text)) }
 
-// Ask prints a question, and stays behind it.
+// Ask prints a question, and leaves the cursor behind it.
 func (p *Printer) Ask(question string) { p.write(model.Printable(question) + " ") }
 
 // Wrapped prints a line in a colour, broken at spaces where the terminal ends.
@@ -89,12 +90,12 @@ func (p *Printer) JSON(v any) error {
 	return p.err
 }
 
-// Error prints an error of a program on one line, with what may help.
+// Error prints an error on one line, between the program's name and a help text.
 func (p *Printer) Error(program string, err error, help string) {
 	p.Line("%s: %s%s", program, OneLine(err), help)
 }
 
-// OneLine folds an error onto one line. Errors that were joined stand on lines of their own.
+// OneLine returns an error's text on one line. A semicolon separates errors that were joined.
 func OneLine(err error) string {
 	var parts []string
 	for line := range strings.Lines(err.Error()) {
@@ -107,7 +108,8 @@ func OneLine(err error) string {
 
 const eraseLine = "\r\x1b[K"
 
-// Redraw leaves a line to be drawn over, cut to the terminal's width: what is wider could not be.
+// Redraw prints a line that the next output replaces. It cuts the line to the terminal's width: a wider one cannot be
+// replaced.
 func (p *Printer) Redraw(line string) {
 	runes := []rune(model.Printable(line))
 	if p.width > 1 {
@@ -118,14 +120,14 @@ func (p *Printer) Redraw(line string) {
 	p.drawn = true
 }
 
-// Page is a Printer that keeps what is printed, for Show.
+// Page returns a Printer that keeps what is printed, for Show.
 func (p *Printer) Page() *Printer {
 	page := *p
 	page.w, page.err, page.drawn = &strings.Builder{}, nil, false
 	return &page
 }
 
-// Show puts a page in place of the last one; on a file or a pipe it follows that after an empty line.
+// Show replaces the last page by this one. On a file or a pipe it prints the page and an empty line.
 func (p *Printer) Show(page *Printer) error {
 	text := page.w.(*strings.Builder).String()
 	if !p.terminal {
@@ -152,7 +154,7 @@ func (p *Printer) write(text string) {
 	}
 }
 
-// wrap breaks a text that begins in a column at spaces where the terminal ends; what follows is indented.
+// wrap breaks a text at spaces where the terminal ends, and indents the new lines. column is where the text begins.
 func (p *Printer) wrap(column int, text string) string {
 	const indent = "  "
 	if !p.terminal || p.width < 40 {

@@ -8,7 +8,7 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// Colour is one that means something, by its number in ECMA-48, SGR.
+// Colour is a colour or style of text, by its number in ECMA-48, SGR.
 type Colour int
 
 // The colours.
@@ -28,19 +28,19 @@ func (p *Printer) paint(c Colour, text string) string {
 	return fmt.Sprintf("\x1b[%dm%s\x1b[0m", c, text)
 }
 
-// Cell is a part of a table's row.
+// Cell is one field of a table's row, with its colour.
 type Cell struct {
 	text   string
 	colour Colour
 }
 
-// In is a cell of that colour.
+// In returns a cell with a text in that colour.
 func (c Colour) In(text string) Cell { return Cell{model.Printable(text), c} }
 
 // Table is rows of cells.
 type Table [][]Cell
 
-// Head adds a row of names.
+// Head adds a row with the names of the columns.
 func (t *Table) Head(names ...string) {
 	var row []Cell
 	for _, n := range names {
@@ -61,7 +61,7 @@ func (t *Table) Text(texts ...string) {
 	t.Row(row...)
 }
 
-// Table prints a table, each column as wide as it must be. What a row ends with may be wider.
+// Table prints a table, each column as wide as its widest cell. The last cell of a row does not count.
 func (p *Printer) Table(t Table) {
 	widths := map[int]int{}
 	for _, row := range t {

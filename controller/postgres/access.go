@@ -12,20 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Access is how one of PostgreSQL's programs gets to the server of a connection string. Everybody may read the arguments of a
-// program: the secrets go other ways, which Give prepares.
+// Access is what one of PostgreSQL's programs needs to connect by a connection string. Everybody can read the arguments
+// of a program: Give passes the secrets in other ways.
 type Access struct {
 	// Conninfo is for the command line.
 	Conninfo string
-	// password goes into the environment. Only processes of the same user, and root, may read that of a process, as with a
-	// file of mode 0600 (proc(5), /proc/pid/environ), and nothing is left behind by a process that is killed.
+	// password goes into the program's environment. Only the same user and root may read that, as with a file of mode 0600
+	// (proc(5), /proc/pid/environ), and a process that is killed leaves nothing behind.
 	password string
-	// service is a service file with secrets that libpq takes from no variable.
+	// service is the text of a service file, for secrets that libpq cannot read from the environment.
 	service string
 }
 
-// noticed wins over what a connection string says: a tool that would wait for a host that has lost its power notices that
-// within half a minute.
+// noticed overrides what a connection string says. With it, a tool notices within half a minute that a host has lost
+// its power.
 var noticed = keywords{
 	"keepalives": "1", "keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3", "tcp_user_timeout": "25000",
 }
@@ -35,8 +35,8 @@ var ofPrograms = []string{"dbname", "application_name", "fallback_application_na
 
 const privateService = "pgrex"
 
-// AccessFor checks a connection string, and gives what pg_rewind and pg_basebackup need for it. Among several servers they ask
-// the primary.
+// AccessFor checks a connection string, and returns what pg_rewind and pg_basebackup need for it. Of several servers
+// they use the primary.
 func AccessFor(conninfo string) (Access, error) {
 	c, err := readConninfo(conninfo)
 	if err != nil {
@@ -73,7 +73,7 @@ func AccessFor(conninfo string) (Access, error) {
 	return a, nil
 }
 
-// serviceFile writes a service file, which has no way to quote.
+// serviceFile returns the text of a service file. Its format has no way to quote a value.
 func serviceFile(k keywords) (string, error) {
 	const longest = 1000 // what libpq takes
 	lines := []string{"[" + privateService + "]"}
@@ -87,8 +87,8 @@ func serviceFile(k keywords) (string, error) {
 	return strings.Join(lines, "\n") + "\n", nil
 }
 
-// Give adds the secrets to a program that is to be started: to its environment, and as a file in memory that nobody else has,
-// so that nothing is left behind. The file is to be closed once the program has been started.
+// Give adds the secrets to a program before it is started: to its environment, or as a file in memory that nobody else
+// has. Nothing is left behind. The caller closes the file once the program has been started.
 func (a Access) Give(cmd *exec.Cmd) (closeFile func() error, err error) {
 	closeFile = func() error { return nil }
 	if a.password != "" {

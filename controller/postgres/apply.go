@@ -11,8 +11,8 @@ import (
 
 // Apply carries out one step. Its precondition is asserted in the statement that changes something: no row means that
 // it does not hold any more (Changed). An error is an *Error. The answer may get lost after the work was done
-// (Transient): a step tried again then finds what it was planned on Changed, or AlreadyDone. Where the server hangs
-// (NoAnswer) the statement that it has may be done later, and no other of the step.
+// (Transient): a step tried again then finds what it was planned on Changed, or AlreadyDone. If the server hangs
+// (NoAnswer), it may still run the statement that it has later, but gets no other statement of the step.
 func (s *Server) Apply(ctx context.Context, step model.Step) error {
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()

@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// certificate is what this host shows to a server: sslcert with its sslkey. It is nil where there is none: libpq takes a file
-// that is not there for none, and leaves it to the server whether that will do.
+// certificate returns the certificate that this host shows to a server: sslcert with its sslkey. It returns nil if
+// there is no file: libpq then shows no certificate, and the server decides whether that will do.
 func (c *connection) certificate() (*tls.Certificate, error) {
 	path, err := c.file("sslcert", ".postgresql/postgresql.crt")
 	if err != nil || c.keywords["sslcertmode"] == "disable" {
@@ -43,8 +43,8 @@ func (c *connection) certificate() (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// privateKey reads a key in PEM or DER, and takes its encryption away. Others than its owner must not be able to read it;
-// root's may belong to a group.
+// privateKey reads a key in PEM or DER, and returns it decrypted, in PEM. Only the owner of the file may have access to
+// it; if that is root, its group may read it.
 func (c *connection) privateKey(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -92,7 +92,8 @@ func (c *connection) decrypted(path string, block *pem.Block) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
-var errPassword = errors.New("the password is not its")
+var errPassword = errors.New("the password is wrong")
 
 // errEncryption: pgrex decrypts what OpenSSL makes by default, and some more.
-var errEncryption = errors.New("it is encrypted in a way that pgrex does not know; 'openssl pkcs8 -topk8 -v2 aes-256-cbc' makes one that it does")
+var errEncryption = errors.New("pgrex does not know its encryption; 'openssl pkcs8 -topk8 -v2 aes-256-cbc' uses one " +
+	"that pgrex knows")

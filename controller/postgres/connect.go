@@ -24,7 +24,7 @@ const (
 	applyTimeout   = 10 * time.Second
 	// The server gives up before we do, so that a statement ends with an answer.
 	statementTimeout = 8 * time.Second
-	// A lock that somebody holds is no reason to take a server for one that hangs: each statement of a look gives up on it.
+	// A server does not hang because somebody holds a lock: each statement of a look stops waiting for a lock in time.
 	lockTimeout  = time.Second
 	closeTimeout = time.Second
 )
@@ -40,8 +40,8 @@ const (
 // find them in pg_stat_replication.
 const applicationName = "pgrex"
 
-// kept has a statement prepared once for each connection. It is for those of every look: to plan them costs more than to
-// run them.
+// kept prepares a statement once for each connection. It is for the statements of every look: planning them costs more
+// than running them.
 const kept = pgx.QueryExecModeCacheStatement
 
 // connectError is a failure to connect: whatever the server said, it let nobody in.
@@ -49,9 +49,9 @@ type connectError struct{ error }
 
 func (e connectError) Unwrap() error { return e.error }
 
-// connect opens the kept connection, if there is none. A statement is prepared under no name (QueryExecModeExec), so that
-// nothing is left behind in the session that could be missing in the next, unless it is kept. As all that uses the
-// connection, it runs in the lane.
+// connect opens the kept connection, if there is none. Like all that uses the connection, it runs in the lane. A
+// statement that is not kept is prepared under no name (QueryExecModeExec): it leaves nothing in the session that the
+// next one lacks.
 func (s *Server) connect(ctx context.Context) error {
 	if s.conn != nil {
 		return nil
@@ -69,7 +69,7 @@ func (s *Server) connect(ctx context.Context) error {
 	return nil
 }
 
-// connectConfig is for one connection; opened is to be called when that is open, or could not be opened.
+// connectConfig returns the configuration of one connection. The caller calls opened once that is open, or has failed.
 func (s *Server) connectConfig(ctx context.Context) (config *pgx.ConnConfig, opened func(), err error) {
 	config, err = pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=%s", quoteKeyword(s.config.SocketDir),
 		s.config.Port, quoteKeyword(s.config.User), quoteKeyword(s.config.Database)))
@@ -111,8 +111,7 @@ func (s *Server) disconnect() {
 	s.conn, s.reserves = nil, 0
 }
 
-// row runs a statement that gives one row, unless nobody waits for that any more: what it would be done for may have
-// changed.
+// row runs a statement that returns one row, unless nobody waits for it any more: what it is for may have changed.
 func (s *Server) row(ctx context.Context, sql string, values []any, into ...any) error {
 	if ctx.Err() != nil {
 		return ctx.Err()

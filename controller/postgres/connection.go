@@ -26,13 +26,13 @@ type connection struct {
 	service   keywords // those of the service file
 	endpoints []endpoint
 
-	// patient, if not nil, is what the last attempt runs under in place of the caller's context: a lane's, which has no
-	// deadline. gate, if not nil, makes the function that dials of one that does.
+	// patient, if not nil, replaces the caller's context for the last attempt: it is a lane's, without a deadline. gate,
+	// if not nil, wraps the function that dials.
 	patient context.Context
 	gate    func(pgconn.DialFunc) pgconn.DialFunc
 }
 
-// The values of sslmode, of other keywords where they have a meaning of their own.
+// The values of sslmode, and the special values of other keywords.
 const (
 	sslDisable    = "disable"
 	sslAllow      = "allow"
@@ -44,7 +44,7 @@ const (
 	directTLS     = "direct" // sslnegotiation
 )
 
-// choices are the keywords that have one of a few values.
+// choices are the keywords with a fixed set of values.
 var choices = map[string][]string{
 	"channel_binding":      {"disable", "prefer", "require"},
 	"gssencmode":           {"disable", "prefer", "require"},
@@ -58,7 +58,7 @@ var choices = map[string][]string{
 // handedOn are the keywords that pgconn honours as libpq does.
 var handedOn = []string{"channel_binding", "max_protocol_version", "min_protocol_version", "require_auth", "sslcertmode", "sslnegotiation"}
 
-// readConninfo reads a connection string and what libpq adds to it.
+// readConninfo returns what a connection string asks for, with what libpq adds to it.
 func readConninfo(conninfo string) (*connection, error) {
 	if conninfo == "" {
 		return nil, errors.New("primary_conninfo is empty")
@@ -93,7 +93,7 @@ func readConninfo(conninfo string) (*connection, error) {
 	return c, err
 }
 
-// with adds what is not there yet.
+// with returns a copy of k, with those of more that k does not have.
 func (k keywords) with(more keywords) keywords {
 	all := keywords{}
 	maps.Copy(all, more)
@@ -101,8 +101,8 @@ func (k keywords) with(more keywords) keywords {
 	return all
 }
 
-// serviceOf reads the service that a connection string, or the environment, names (PostgreSQL documentation, "The Connection
-// Service File").
+// serviceOf returns the settings of the service that a connection string, or the environment, names; nil if neither
+// does (PostgreSQL documentation, "The Connection Service File").
 func serviceOf(given keywords) (keywords, error) {
 	name, ok := given["service"]
 	if !ok {
@@ -130,7 +130,7 @@ func serviceOf(given keywords) (keywords, error) {
 	return service.Settings, nil
 }
 
-// home is where libpq looks for its files.
+// home returns the folder in which libpq looks for its files, "" if there is none.
 func home() string {
 	folder, _ := os.UserHomeDir() // "" then
 	if me, err := user.Current(); folder == "" && err == nil {
@@ -139,7 +139,7 @@ func home() string {
 	return folder
 }
 
-// check refuses what libpq refuses, and what pgrex cannot follow.
+// check returns an error for what libpq refuses, and for what pgrex does not support.
 func (c *connection) check() error {
 	for _, keyword := range slices.Sorted(maps.Keys(choices)) {
 		if value, ok := c.keywords[keyword]; ok && !slices.Contains(choices[keyword], value) {
@@ -171,8 +171,8 @@ func (c *connection) check() error {
 	return err
 }
 
-// handOn makes a configuration of pgconn's in which nothing counts but some keywords. The rest is there lest pgconn take it
-// from the environment, which it reads in its own way.
+// handOn returns a configuration for pgconn in which only the named keywords count. The rest has fixed values: pgconn
+// would take it from the environment, which it reads in its own way.
 func (c *connection) handOn(names ...string) (*pgconn.Config, error) {
 	rest := keywords{
 		"host": "/", "port": "1", "user": "nobody", "password": "none", "dbname": "none", "sslmode": sslDisable, "connect_timeout": "0",
@@ -181,7 +181,7 @@ func (c *connection) handOn(names ...string) (*pgconn.Config, error) {
 	return pgconn.ParseConfig(c.keywords.only(append(names, "service")...).with(rest).String())
 }
 
-// only are those of the keywords that are set.
+// only returns the named keywords, as far as they are set.
 func (k keywords) only(names ...string) keywords {
 	some := keywords{}
 	for _, name := range names {
@@ -197,7 +197,7 @@ var versions = map[string]uint16{
 	"tlsv1": tls.VersionTLS10, "tlsv1.1": tls.VersionTLS11, "tlsv1.2": tls.VersionTLS12, "tlsv1.3": tls.VersionTLS13,
 }
 
-// tlsVersions are the lowest and the highest version of TLS that will do. Without a lowest one it is TLS 1.2, as with most
+// tlsVersions returns the lowest and the highest version of TLS to accept. The lowest is TLS 1.2 by default, as in most
 // builds of OpenSSL.
 func (c *connection) tlsVersions() (lowest, highest uint16, err error) {
 	lowest, highest = tls.VersionTLS12, tls.VersionTLS13
@@ -218,7 +218,7 @@ func (c *connection) tlsVersions() (lowest, highest uint16, err error) {
 	return lowest, highest, nil
 }
 
-// file is where a keyword says that a file is, or else where libpq looks for it; "" where there is no home.
+// file returns the path that a keyword names, or else the one where libpq looks; "" if there is no home.
 func (c *connection) file(keyword, standard string) (string, error) {
 	path := c.keywords[keyword]
 	if folder := home(); path == "" && folder != "" {
@@ -230,7 +230,7 @@ func (c *connection) file(keyword, standard string) (string, error) {
 	return path, nil
 }
 
-// user is as whom to connect.
+// user returns the user to connect as.
 func (c *connection) user() string {
 	if name := c.keywords["user"]; name != "" {
 		return name
@@ -241,8 +241,8 @@ func (c *connection) user() string {
 	return ""
 }
 
-// password is for one server: the connection string's, or else one of the passfile, which libpq passes over where others
-// than its owner may read it.
+// password returns the password for one server: the connection string's, or else the passfile's. Like libpq, it ignores
+// a passfile that others than its owner may access.
 func (c *connection) password(e endpoint, database string) (string, error) {
 	if password := c.keywords["password"]; password != "" {
 		return password, nil
@@ -266,8 +266,8 @@ func (c *connection) password(e endpoint, database string) (string, error) {
 	return all.FindPassword(host, strconv.Itoa(int(e.port)), database, c.user()), nil
 }
 
-// applicationNameIn is the application_name of a connection string, "" where it has none or is not understood. What the
-// environment says does not count: it is not the server's.
+// applicationNameIn returns the application_name of a connection string, "" if that has none or cannot be parsed. The
+// environment does not count: it is not the server's.
 func applicationNameIn(conninfo string) string {
 	const keyword = "application_name"
 	given, err := parseConninfo(conninfo)
@@ -278,8 +278,8 @@ func applicationNameIn(conninfo string) string {
 	return given.with(service)[keyword]
 }
 
-// at is the connection to another server, which is at an address of its own and has the same credentials and port. Its
-// certificate has to be for the name in the connection string, as after a failover to it.
+// at returns the connection to another server, at its own address, with the same credentials and port. Its certificate
+// must be for the name in the connection string, as after a failover to it.
 func (c *connection) at(ctx context.Context, address string) (*connection, error) {
 	other := *c
 	var fitting []endpoint

@@ -35,9 +35,9 @@ const (
 
 func seconds(d time.Duration) string { return fmt.Sprint(int(d.Seconds())) }
 
-// connectUpstream opens a replication connection of a kind, to what a connection string names, or to another server by the
-// same (at), which is "" for none. Errors name the address and the user only; pgconn's own are not wrapped, because they
-// carry the configuration and with it the password.
+// connectUpstream opens a replication connection of a kind to the server that a connection string names. With an
+// address in at, it connects to the server there instead, by the same string. Errors name the address and the user
+// only; pgconn's own are not wrapped, because they carry the configuration and with it the password.
 func connectUpstream(ctx context.Context, conninfo, at, kind string) (*pgconn.PgConn, error) {
 	c, err := connectionOf(ctx, conninfo, at)
 	if err != nil {
@@ -46,7 +46,7 @@ func connectUpstream(ctx context.Context, conninfo, at, kind string) (*pgconn.Pg
 	return c.connect(ctx, kind)
 }
 
-// connectionOf reads a connection string, for another server by the same where at is not "".
+// connectionOf reads a connection string; with an address in at, for the server there.
 func connectionOf(ctx context.Context, conninfo, at string) (*connection, error) {
 	c, err := readConninfo(conninfo)
 	if err == nil && at != "" {
@@ -59,8 +59,8 @@ func connectionOf(ctx context.Context, conninfo, at string) (*connection, error)
 }
 
 // connect tries one server after the other, each for its share of the time: one that has lost its power does not answer at
-// all. As with libpq, the next one's turn comes where nobody answers, where PostgreSQL starts or ends, and, since among
-// several the primary is the one to ask, where a standby answers.
+// all. As in libpq, it goes on to the next one if nobody answers, or if PostgreSQL is starting or stopping. It also
+// goes on if a standby answers: of several servers, it wants the primary.
 func (c *connection) connect(ctx context.Context, kind string) (*pgconn.PgConn, error) {
 	var failed []string
 	for i, e := range c.endpoints {
@@ -79,7 +79,7 @@ func (c *connection) connect(ctx context.Context, kind string) (*pgconn.PgConn, 
 	return nil, &Error{Class: Transient, Doing: "connect to one of several", Err: errors.New(strings.Join(failed, "; "))}
 }
 
-// share is what one of several that are left may take of the time.
+// share returns a context with an equal share of the time, for the first of those that are left.
 func share(ctx context.Context, left int) (context.Context, context.CancelFunc) {
 	end, ok := ctx.Deadline()
 	if !ok || left <= 1 {
@@ -88,8 +88,8 @@ func share(ctx context.Context, left int) (context.Context, context.CancelFunc) 
 	return context.WithTimeout(ctx, time.Until(end)/time.Duration(left))
 }
 
-// connectTo connects to one server, the last or not, at one of its addresses. It tells whether the next server's turn is
-// next.
+// connectTo connects to one server at one of its addresses; last says that it is the last server. next reports whether
+// to go on to the next server.
 func (c *connection) connectTo(ctx context.Context, e endpoint, kind string, last bool) (conn *pgconn.PgConn, next bool, err error) {
 	network, addresses, err := e.routes(ctx)
 	if err != nil {
@@ -119,19 +119,21 @@ type attempt struct {
 	network, to, kind string
 
 	unanswered bool // nobody has answered there
-	secured    bool // TLS stood
+	secured    bool // TLS was established
 }
 
-// progress is how far a connection has come. pgconn dials again in the background, to cancel what it has given up.
+// progress is how far an attempt got. It is atomic: pgconn dials again in the background, to cancel what it has given
+// up.
 type progress struct{ dialed, secured atomic.Bool }
 
-// next tells whether an error leads on to the next server.
+// next reports whether to go on to the next server after an error.
 func (a *attempt) next(err error) bool {
 	pgErr, isServers := errors.AsType[*pgconn.PgError](err)
 	return a.unanswered || errors.Is(err, pgconn.ErrStandbyConnection) || isServers && pgErr.Code == codeCannotConnectNow
 }
 
-// connect takes TLS or not, by sslmode. allow and prefer go on to the other where that one fails, or where the server refuses.
+// connect uses TLS or not, by sslmode. With allow and prefer it then tries the other way, if the first fails or is
+// refused.
 func (a *attempt) connect(ctx context.Context) (*pgconn.PgConn, error) {
 	ways := []bool{true}
 	switch mode := a.keywords["sslmode"]; {
@@ -181,8 +183,8 @@ func (a *attempt) connectOnce(ctx context.Context, withTLS bool) (*pgconn.PgConn
 	return nil, &Error{Class: class, Doing: doing, Err: connectCause(ctx, err, config.Password)}
 }
 
-// config is the attempt as pgconn's configuration. What only libpq knows (keepalives and the like) is left out: pgconn would
-// send it to the server as a setting.
+// config returns pgconn's configuration for the attempt. What only libpq knows (keepalives and the like) is left out:
+// pgconn would send it to the server as a setting.
 func (a *attempt) config(withTLS bool, p *progress) (*pgconn.Config, error) {
 	config, err := a.handOn(handedOn...)
 	if err != nil {
@@ -236,7 +238,7 @@ func (a *attempt) config(withTLS bool, p *progress) (*pgconn.Config, error) {
 	return config, nil
 }
 
-// proven refuses who listens at a unix socket and is not the user of the operating system whom requirepeer names.
+// proven refuses a server at a unix socket that does not run as the user whom requirepeer names.
 func (a *attempt) proven(conn net.Conn) (net.Conn, error) {
 	wanted := a.keywords["requirepeer"]
 	if wanted == "" || a.network != "unix" {
@@ -264,7 +266,7 @@ func onlyPrimary(_ context.Context, conn *pgconn.PgConn) error {
 	return nil
 }
 
-// connectCause says why there is no connection, without what is secret.
+// connectCause returns why there is no connection, without anything secret.
 func connectCause(ctx context.Context, err error, password string) error {
 	if errors.Is(err, pgconn.ErrStandbyConnection) {
 		return pgconn.ErrStandbyConnection

@@ -15,12 +15,12 @@ import (
 
 // endpoint is one of the servers that a connection string names.
 type endpoint struct {
-	host    string // what a certificate has to be for, and what a passfile has it under
-	address string // where it leads instead of the host (hostaddr), "" for there
+	host    string // the name that its certificate must be for, and its entry in a passfile
+	address string // the address to connect to in place of host (hostaddr); "" for host itself
 	port    uint16
 }
 
-// standardSocket is the folder of the socket that libpq takes where no host is named, as most packages build it.
+// standardSocket returns the folder of the socket that libpq uses if no host is named, as in most packages.
 func standardSocket() string {
 	const packaged, original = "/var/run/postgresql", "/tmp"
 	if _, err := os.Stat(packaged); err == nil {
@@ -29,14 +29,14 @@ func standardSocket() string {
 	return original
 }
 
-// leads is where it leads: a name, an address, or the folder of a socket.
+// leads returns where to connect: a name, an address, or the folder of a socket.
 func (e endpoint) leads() string { return cmp.Or(e.address, e.host, standardSocket()) }
 
 func (e endpoint) isSocket() bool {
 	return e.address == "" && (e.host == "" || strings.HasPrefix(e.host, "/") || strings.HasPrefix(e.host, "@"))
 }
 
-// routes are the addresses to dial, in the resolver's order.
+// routes returns the addresses to dial, in the resolver's order.
 func (e endpoint) routes(ctx context.Context) (network string, addresses []string, err error) {
 	if e.isSocket() {
 		return "unix", []string{filepath.Join(e.leads(), fmt.Sprintf(".s.PGSQL.%d", e.port))}, nil
@@ -55,7 +55,7 @@ func (e endpoint) resolve(ctx context.Context) ([]string, error) {
 	return net.DefaultResolver.LookupHost(ctx, e.leads())
 }
 
-// leadsTo tells whether one of its addresses is another's.
+// leadsTo reports whether the endpoint and a name or address have an address in common.
 func (e endpoint) leadsTo(ctx context.Context, address string) bool {
 	if e.isSocket() {
 		return false
@@ -111,7 +111,7 @@ func (c *connection) listed() ([]endpoint, error) {
 	return all, nil
 }
 
-// list splits at commas. Of nothing it is nothing.
+// list splits a value at commas. An empty value has no elements.
 func list(value string) []string {
 	if value == "" {
 		return nil

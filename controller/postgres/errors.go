@@ -15,7 +15,7 @@ type Class string
 // The classes of failures.
 const (
 	Transient     Class = "transient"     // may work in a moment: try again; what was asked may have been done
-	NoAnswer      Class = "no answer"     // it hangs: nothing more is asked of it until it answers; what was asked may be done then
+	NoAnswer      Class = "no answer"     // it hangs: ask nothing more until it answers; what was asked may still be done
 	Busy          Class = "busy"          // the slot is in use: look again later
 	Changed       Class = "changed"       // what the step was planned on is no longer so: plan again
 	AlreadyDone   Class = "already done"  // somebody did it: look again

@@ -31,7 +31,7 @@ var environment = map[string]string{
 	"target_session_attrs": "PGTARGETSESSIONATTRS", "tcp_user_timeout": "", "user": "PGUSER",
 }
 
-// secrets are the keywords whose values must be seen by nobody.
+// secrets are the keywords whose values nobody may see.
 var secrets = []string{"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
 
 var (
@@ -68,8 +68,8 @@ func parseConninfo(text string) (keywords, error) {
 
 const blanks = " \t\n\v\f\r"
 
-// parseKeywords reads keyword = value pairs. A backslash takes away the meaning of what follows, in quotes and outside of
-// them; the last of several values counts.
+// parseKeywords reads keyword = value pairs. A backslash escapes the next character, in quotes and outside of them. The
+// last value of a keyword counts.
 func parseKeywords(k keywords, text string) bool {
 	for text = strings.TrimLeft(text, blanks); text != ""; text = strings.TrimLeft(text, blanks) {
 		keyword, rest, found := strings.Cut(text, "=")
@@ -87,7 +87,7 @@ func parseKeywords(k keywords, text string) bool {
 	return true
 }
 
-// keywordValue is the value at the beginning of a text, and how long it is there.
+// keywordValue returns the value at the beginning of a text, and its length in the text.
 func keywordValue(text string) (value string, length int, ok bool) {
 	ends, i := blanks, 0
 	quoted := strings.HasPrefix(text, "'")
@@ -184,7 +184,7 @@ func uriHosts(text string) (hosts, ports, rest string, ok bool) {
 	}
 }
 
-// until is where the first of some characters stands in a text, or its end.
+// until returns the index of the first of some characters in a text, or the text's length.
 func until(text, characters string) int {
 	if i := strings.IndexAny(text, characters); i >= 0 {
 		return i
@@ -192,7 +192,7 @@ func until(text, characters string) int {
 	return len(text)
 }
 
-// uriDecode takes the percent-encoding away. It is stricter than package net/url, and as strict as libpq.
+// uriDecode decodes percent-encoding. It is stricter than package net/url, and as strict as libpq.
 func uriDecode(text string) (string, bool) {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
@@ -222,7 +222,7 @@ func (k keywords) String() string {
 	return strings.Join(pairs, " ")
 }
 
-// keywordText is a value as it is written in a connection string, quoted where it has to be.
+// keywordText returns a value as it is written in a connection string, quoted if necessary.
 func keywordText(value string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-.,:/@+", r)
@@ -233,7 +233,7 @@ func keywordText(value string) string {
 	return quoteKeyword(value)
 }
 
-// refusal is why pgrex does not connect by a connection string: what it asks for is not to be had.
+// refusal is why pgrex does not connect by a connection string: a keyword is wrong, or pgrex does not support it.
 type refusal struct {
 	keyword, why string
 }

@@ -36,7 +36,7 @@ type flight struct {
 	overdue bool // its caller's deadline has passed
 }
 
-// hangsError: a call has no answer yet.
+// hangsError reports that an earlier call has had no answer yet.
 type hangsError struct {
 	who   string
 	since time.Time
@@ -52,7 +52,8 @@ func newLane(who string) *lane {
 	return l
 }
 
-// call runs f in a lane, and waits for its answer until ctx ends. What f writes to is f's own: it may write after that.
+// call runs f in a lane, and waits for its answer until ctx ends. f must write only to what is its own: it may run
+// longer.
 func call[T any](ctx context.Context, l *lane, f func() (T, error)) (T, error) {
 	var none T
 	mine, err := l.begin(ctx)
@@ -66,7 +67,7 @@ func call[T any](ctx context.Context, l *lane, f func() (T, error)) (T, error) {
 	}()
 	select {
 	case <-mine.ended:
-		if err == nil || ctx.Err() == nil { // an error at the deadline is that of what gives up then, too
+		if err == nil || ctx.Err() == nil { // at the deadline, f itself may give up with an error
 			return answer, err
 		}
 	case <-ctx.Done():
@@ -113,7 +114,8 @@ func (l *lane) finish(f *flight) {
 	close(f.ended)
 }
 
-// leave gives a call up. One that was cancelled may still be answered in time.
+// leave stops waiting for a call. It marks the call as overdue only at a deadline: after a cancellation it may still
+// end in time.
 func (l *lane) leave(ctx context.Context, f *flight) error {
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return ctx.Err()
@@ -164,9 +166,9 @@ func (s *socket) Close() error {
 	return s.Conn.Close()
 }
 
-// dialer makes the DialFunc of one connection from that of its configuration. Dialling ends with ctx: it leaves nothing
-// behind at a server that does not even accept. Once the connection is open nothing is dialled any more: what pgx asks for
-// then is a second connection, to cancel a statement of one that was cut.
+// dialer wraps the DialFunc of one connection. Dialling ends with ctx: nothing is left behind at a server that does not
+// even accept. Once the caller has called opened, nothing more is dialled: pgx would open a second connection, to
+// cancel a statement of one that was cut.
 func (l *lane) dialer(ctx context.Context, dial pgconn.DialFunc) (gated pgconn.DialFunc, opened func()) {
 	var shut atomic.Bool
 	gated = func(_ context.Context, network, address string) (net.Conn, error) {

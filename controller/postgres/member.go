@@ -7,12 +7,12 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// Asker asks the server of another member who it is, and for slots by name. It may be used by several goroutines at once. A
-// server that hangs has one connection of ours.
+// Asker asks the server of another member for its identity, and for slots by name. Several goroutines may use it at
+// once. It leaves at most one connection on a server that hangs.
 type Asker func(ctx context.Context, address string, slots []string) (model.Upstream, error)
 
-// Asker gives what asks others, with the credentials of primary_conninfo, which a primary has as well, at its port. Observe
-// has to have read that.
+// Asker returns an Asker with the credentials and the port of primary_conninfo, which a primary has as well. Observe
+// must have read primary_conninfo before.
 func (s *Server) Asker() (Asker, error) {
 	conninfo, err := s.credentials()
 	if err != nil {

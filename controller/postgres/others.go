@@ -28,7 +28,8 @@ type other struct {
 	bySQL    bool   // it was of PostgreSQL 13 or 14 when it was last asked
 }
 
-// to gives the lane to a server. Another connection string is for another server: what is in flight is cut.
+// to returns the lane to a server. Another connection string means another server: what is in flight to the old one is
+// cut.
 func (o *others) to(key, conninfo string) *other {
 	o.mu.Lock()
 	before := o.lanes[key]
@@ -67,8 +68,8 @@ func (o *others) close() {
 	}
 }
 
-// ask asks for the identity and for slots, over a connection that is closed at once: walsenders are scarce, and one that
-// streams nothing stands in pg_stat_replication, in the state "startup".
+// ask asks for the identity and for slots, and then closes the connection: walsenders are scarce, and one that streams
+// nothing shows up in pg_stat_replication, in the state "startup".
 func (o *other) ask(ctx context.Context, slots []string) (model.Upstream, error) {
 	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
 	defer cancel()
@@ -97,8 +98,8 @@ func (o *other) open(ctx context.Context) (*upstream, error) {
 	return u, err
 }
 
-// connect opens a replication connection in the lane; see connectUpstream. Of several servers and addresses the last one
-// is awaited as long as it takes, and each before it for its share of the caller's time.
+// connect opens a replication connection in the lane; see connectUpstream. Of several servers and addresses, it waits
+// for the last one as long as it takes, and for each before it for a share of the caller's time.
 func (o *other) connect(ctx context.Context, kind string) (*pgconn.PgConn, error) {
 	c, err := connectionOf(ctx, o.conninfo, o.at)
 	if err != nil {
@@ -124,14 +125,14 @@ func (o *other) connect(ctx context.Context, kind string) (*pgconn.PgConn, error
 	return conn, err
 }
 
-// How soon the kernel gives up a connection whose other end is gone: a call in flight waits for nothing else.
+// How soon the kernel gives up a connection whose other end is gone. Nothing else ends a call in flight.
 const (
 	aliveAsk   = 5 * time.Second
 	aliveTries = 3
 	aliveEnd   = 20 * time.Second
 )
 
-// noticeEnd has the kernel notice that the other end is gone, with what was sent unacknowledged or not.
+// noticeEnd makes the kernel notice that the other end is gone, whether or not sent data is unacknowledged.
 func noticeEnd(conn net.Conn) {
 	s, ok := conn.(*socket)
 	if !ok {
@@ -149,7 +150,7 @@ func noticeEnd(conn net.Conn) {
 	}
 }
 
-// closeConn ends a connection, and waits for that no longer than a moment.
+// closeConn closes a connection, and waits at most a moment for its end.
 func closeConn(conn *pgconn.PgConn) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()

@@ -66,8 +66,8 @@ func (s *Server) prove(conn net.Conn) error {
 	return nil
 }
 
-// Owner is the user who owns the data folder, and the process that has it by its postmaster.pid: 0 where that cannot
-// be read.
+// Owner returns the user who owns the data folder, and the process in its postmaster.pid, 0 if that file cannot be
+// read.
 func (s *Server) Owner() (uid uint32, postmaster int32, err error) {
 	folder, err := os.Stat(s.config.DataDir)
 	if err != nil {

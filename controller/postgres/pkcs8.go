@@ -47,7 +47,7 @@ var keyLengths = map[string]int{
 	"2.16.840.1.101.3.4.1.2": 16, "2.16.840.1.101.3.4.1.22": 24, "2.16.840.1.101.3.4.1.42": 32,
 }
 
-// decryptPKCS8 takes the encryption of a key in PKCS #8 away.
+// decryptPKCS8 decrypts a key in PKCS #8.
 func decryptPKCS8(block *pem.Block, password []byte) ([]byte, error) {
 	const mostIterations = 10_000_000 // a file must not keep pgrex busy for ever
 	var key encryptedKey

@@ -19,7 +19,7 @@ import (
 //
 // The replication protocol takes no condition, so that the precondition is asserted just before. Should the role change
 // in between, nothing is lost: an owner that is attached by then makes the slot busy, and one that comes later sends its
-// own xmin. Where the server hangs and nobody waits any more, no command follows the one that it has.
+// own xmin. If the server hangs and nobody waits any more, it gets no further command.
 func (s *Server) releaseXMin(ctx context.Context, step model.ReleaseXMin) error {
 	if err := s.one(ctx, sqlSeeSlot, step.Guard, step.Slot, lsnOrNull(step.From)); err != nil {
 		return err

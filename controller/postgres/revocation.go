@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// revocation are the lists of revoked certificates. With them every certificate of a chain needs one of its issuer.
+// revocation has the lists of revoked certificates. With it, every certificate of a chain needs a list of its issuer.
 type revocation struct{ lists []*x509.RevocationList }
 
-// revocation reads sslcrl and sslcrldir. As with libpq, a file that is not there, or is no list, means that nothing is
-// looked up; a folder always means that it is.
+// revocation reads sslcrl and sslcrldir; nil means that revocation is not checked. As in libpq, that is so if the file
+// of sslcrl is missing or not PEM. With a folder only, revocation is always checked.
 func (c *connection) revocation() (*revocation, error) {
 	folder := c.keywords["sslcrldir"]
 	r := &revocation{}
@@ -70,7 +70,7 @@ func (r *revocation) addFolder(folder string) error {
 	return nil
 }
 
-// add reads the lists of a file, and tells whether there is anything in it that OpenSSL reads there.
+// add adds the lists in a file. found reports whether the file has anything that OpenSSL reads there.
 func (r *revocation) add(text []byte) (found bool, err error) {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		found = found || block.Type == "CERTIFICATE" || block.Type == "X509 CRL"
@@ -104,7 +104,7 @@ func (r *revocation) check(chain []*x509.Certificate) error {
 	return nil
 }
 
-// of is the newest valid list of an issuer.
+// of returns the newest valid list of an issuer.
 func (r *revocation) of(issuer *x509.Certificate) (newest *x509.RevocationList, err error) {
 	err = fmt.Errorf("sslcrl and sslcrldir have no list of %s", nameOf(issuer))
 	now := time.Now()

@@ -19,11 +19,11 @@ type Config struct {
 	Database  string
 }
 
-// Server is the local PostgreSQL, over one kept connection. It is not for concurrent use. Each of its calls has a deadline. One
-// that has passed it stays in flight, and until it ends all further ones fail at once.
+// Server is the local PostgreSQL, over one kept connection. It is not for concurrent use. Each of its calls has a
+// deadline. A call that has passed its deadline stays in flight, and all further calls fail at once until it ends.
 type Server struct {
 	config Config
-	local  *lane     // of the fields down to reserves, which its call in flight alone may use
+	local  *lane     // only its call in flight may use the fields down to reserves
 	conn   *pgx.Conn // kept
 	// reserves is where the slot stands that was made last, in this server's life.
 	reserves model.LSN
@@ -39,7 +39,7 @@ func NewServer(config Config) *Server {
 	return &Server{config: config, local: newLane("PostgreSQL"), space: newLane("the file system")}
 }
 
-// Close ends the connections. What is in flight is cut. The Server is of no further use.
+// Close ends the connections, and cuts what is in flight. The Server cannot be used after that.
 func (s *Server) Close() {
 	if s.local.idle() {
 		s.disconnect()

@@ -120,7 +120,8 @@ func (s *Server) putBack(name string, former *string) error {
 	return pgx.ErrNoRows
 }
 
-// alterSystem writes the value to postgresql.auto.conf, or takes the line out, whether anybody waits for that or not.
+// alterSystem writes the value to postgresql.auto.conf, or removes the line if it is nil, even if nobody waits for that
+// any more.
 func (s *Server) alterSystem(name string, value *string) error {
 	sql := sqlAlterReset + name
 	if value != nil {

@@ -28,7 +28,7 @@ func OpenSource(ctx context.Context, conninfo string) (*Source, error) {
 	return OpenStandby(ctx, conninfo, "")
 }
 
-// OpenStandby connects to a standby at an address of its own, with the credentials by which it would be asked as a primary.
+// OpenStandby connects to a standby at its own address, with the credentials that are used for the primary.
 func OpenStandby(ctx context.Context, conninfo, address string) (*Source, error) {
 	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
 	defer cancel()

@@ -14,12 +14,13 @@ import (
 	"syscall"
 )
 
-// tlsError is why a server is not believed.
+// tlsError is why a server is not trusted.
 type tlsError struct{ error }
 
 func (e tlsError) Unwrap() error { return e.error }
 
-// tlsConfig is for one server. The files are read each time, as by libpq: certificates are renewed.
+// tlsConfig returns the TLS configuration for one server. It reads the files each time, as libpq does: certificates are
+// renewed.
 func (c *connection) tlsConfig(e endpoint) (*tls.Config, error) {
 	lowest, highest, err := c.tlsVersions()
 	if err != nil {
@@ -67,14 +68,14 @@ func (c *connection) tlsConfig(e endpoint) (*tls.Config, error) {
 	return config, nil
 }
 
-// trust is what a server's certificate has to come from.
+// trust is what a server's certificate is verified against.
 type trust struct {
 	roots, others *x509.CertPool
 	lists         *revocation // nil: revocation is not looked at
 }
 
-// trust reads sslrootcert and what is revoked. It is nil where no certificate is verified: where there is no file, which
-// verify-ca and verify-full do not allow. A file that is there counts with every sslmode.
+// trust reads sslrootcert and the revocation lists. It returns nil, and no certificate is verified, if there is no
+// file; with verify-ca and verify-full that is an error. If the file exists, it counts with every sslmode.
 func (c *connection) trust() (*trust, error) {
 	const keyword = "sslrootcert"
 	if c.keywords[keyword] == systemRoots { // revocation lists are not looked at then
@@ -125,7 +126,7 @@ func notThere(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
-// selfSigned tells a root from what only claims another's name.
+// selfSigned reports whether a certificate names itself as its issuer, by name and by key identifier.
 func selfSigned(c *x509.Certificate) bool {
 	return bytes.Equal(c.RawIssuer, c.RawSubject) && (len(c.AuthorityKeyId) == 0 || bytes.Equal(c.AuthorityKeyId, c.SubjectKeyId))
 }
@@ -172,8 +173,9 @@ func fitsServer(chain []*x509.Certificate) error {
 
 func nameOf(c *x509.Certificate) string { return fmt.Sprintf("%q", c.Subject.String()) }
 
-// isFor tells whether a certificate is for a host, as libpq does (PostgreSQL documentation, "Client Verification of Server
-// Certificates"): by its alternative names, or by its common name where it has no alternative name of the host's kind.
+// isFor returns an error if a certificate is not for a host, as in libpq (PostgreSQL documentation, "Client
+// Verification of Server Certificates"): by its alternative names, or by its common name where it has no alternative
+// name of the host's kind.
 func isFor(c *x509.Certificate, host string) error {
 	if host == "" {
 		return refuse("host", "is not set, and sslmode=verify-full verifies that name")
@@ -202,7 +204,7 @@ func isFor(c *x509.Certificate, host string) error {
 	return fmt.Errorf("the server's certificate is not for the host %q: it is for %q", host, names)
 }
 
-// commonName is the first one, if there is any.
+// commonName returns the first common name, if there is any.
 func commonName(c *x509.Certificate) []string {
 	for _, attribute := range c.Subject.Names {
 		if text, ok := attribute.Value.(string); ok && attribute.Type.String() == "2.5.4.3" {
@@ -212,7 +214,7 @@ func commonName(c *x509.Certificate) []string {
 	return nil
 }
 
-// matches compares a certificate's name with a host's. A star stands for one label, and only at the beginning.
+// matches reports whether a certificate's name is a host's. A star matches one label, and only at the beginning.
 func matches(name, host string) bool {
 	name, host = lower(name), lower(host)
 	if name == host {

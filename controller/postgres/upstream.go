@@ -50,7 +50,7 @@ func (s *Server) ObserveUpstream(ctx context.Context, slots []string) (model.Ups
 	return answer, err
 }
 
-// credentials are primary_conninfo, as Observe has read it.
+// credentials returns primary_conninfo, as Observe has read it.
 func (s *Server) credentials() (string, error) {
 	if s.conninfo == nil {
 		return "", &Error{Class: Permission, Doing: "read primary_conninfo", Err: fmt.Errorf("the user %s may not: grant it pg_read_all_settings", s.config.User)}
@@ -58,8 +58,8 @@ func (s *Server) credentials() (string, error) {
 	return *s.conninfo, nil
 }
 
-// ask asks for the identity and for each slot, in one round trip. A server of PostgreSQL 13 does not report in_hot_standby:
-// where SQL is to be had it is asked for its role, too.
+// ask asks for the identity and for each slot, in one round trip. PostgreSQL 13 does not report in_hot_standby: on a
+// connection that takes SQL, ask also asks for the role.
 func (u *upstream) ask(ctx context.Context, slots []string) (model.Upstream, error) {
 	commands := []string{identifySystem}
 	if u.bySQL {
@@ -107,19 +107,20 @@ func namesIn(a answered) ([]string, error) {
 	return strings.FieldsFunc(strings.ToLower(string(row[0])), func(r rune) bool { return strings.ContainsRune(", \t\r\n\f\v\"", r) }), nil
 }
 
-// majorOf is the major version of the server that a connection leads to; 0 where it is not a number.
+// majorOf returns the major version of a connection's server; 0 if that is not a number.
 func majorOf(conn *pgconn.PgConn) int {
 	text := conn.ParameterStatus("server_version")
 	major, _ := strconv.Atoi(text[:len(text)-len(strings.TrimLeft(text, "0123456789"))])
 	return major
 }
 
-// openUpstream opens a connection to what a connection string names, or to another server by the same (at), "" for none.
+// openUpstream opens a connection to the server that a connection string names or, with an address in at, to the one
+// there.
 func openUpstream(ctx context.Context, conninfo, at string) (*upstream, error) {
 	return openBy(ctx, func(kind string) (*pgconn.PgConn, error) { return connectUpstream(ctx, conninfo, at, kind) })
 }
 
-// openBy opens a connection by what connects. A server before PostgreSQL 15 tells of slots by SQL only, which a replication
+// openBy opens a connection with connect. A server before PostgreSQL 15 shows slots by SQL only, which a replication
 // connection to a database allows; whether it is let in is for pg_hba.conf, where "replication" does not cover it.
 func openBy(ctx context.Context, connect func(kind string) (*pgconn.PgConn, error)) (*upstream, error) {
 	conn, err := connect(physical)
@@ -133,7 +134,7 @@ func openBy(ctx context.Context, connect func(kind string) (*pgconn.PgConn, erro
 	_ = conn.Close(ctx) // it could do nothing for us
 	conn, err = connect(withDatabase)
 	if err != nil {
-		return nil, classify(err, fmt.Sprintf("PostgreSQL %d tells of its slots by SQL only, so that the replication user must be "+
+		return nil, classify(err, fmt.Sprintf("PostgreSQL %d shows its slots by SQL only: the replication user must be "+
 			"let into the database %s by its pg_hba.conf, too; %s", major, upstreamDatabase, doingOf(err)))
 	}
 	return &upstream{conn: conn, bySQL: true}, nil
@@ -205,9 +206,9 @@ func (u *upstream) slot(ctx context.Context, name string) (model.UpstreamSlot, e
 	return slotIn(name, rows[0])
 }
 
-// slotIn reads the answer about a slot. An unknown slot gives a row of NULLs, a logical one an error: it is there, and
-// reserves nothing for us. A slot that lost its WAL has no restart_lsn; but one that idle_replication_slot_timeout (18)
-// invalidated keeps it, and nothing in this protocol tells it from a good one.
+// slotIn reads the answer about a slot. For an unknown slot it is a row of NULLs, for a logical one an error: it
+// exists, and reserves nothing for us. A slot that lost its WAL has no restart_lsn; but one that
+// idle_replication_slot_timeout (18) invalidated keeps it, and nothing in this protocol tells it from a good one.
 func slotIn(name string, a answered) (model.UpstreamSlot, error) {
 	doing := "READ_REPLICATION_SLOT " + name + " at the upstream"
 	row, err := a.one(doing)
@@ -231,13 +232,13 @@ func slotIn(name string, a answered) (model.UpstreamSlot, error) {
 	return slot, nil
 }
 
-// answered is what a command gave: rows, or a refusal.
+// answered is the answer to a command: rows, or a refusal.
 type answered struct {
 	rows    [][][]byte
 	refusal *pgconn.PgError
 }
 
-// one is the only row.
+// one returns the only row.
 func (a answered) one(doing string) ([][]byte, error) {
 	switch {
 	case a.refusal != nil:
@@ -257,8 +258,8 @@ func (u *upstream) row(ctx context.Context, command, doing string) ([][]byte, er
 	return rows[0].one(doing)
 }
 
-// rows runs commands in one round trip: each in a message of its own, because the replication protocol takes one command
-// in a message, and none that is bound. What one refuses does not keep the next from its answer.
+// rows runs commands in one round trip, each in its own message: the replication protocol takes one command in a
+// message, and no bound parameters. If one is refused, the next still gets its answer.
 func (u *upstream) rows(ctx context.Context, commands []string) ([]answered, error) {
 	for _, command := range commands {
 		u.conn.Frontend().SendQuery(&pgproto3.Query{String: command})

@@ -32,7 +32,7 @@ func TestOutage(t *testing.T) {
 						s.t.Errorf("%s says %q, and not %q", host, text, wants)
 					}
 				}
-				if lock := strings.Contains(text, s.at.Lock+" is there"); lock != (host == primary) {
+				if lock := strings.Contains(text, s.at.Lock+" exists"); lock != (host == primary) {
 					s.t.Errorf("%s says of PGSQL.lock: %q", host, text)
 				}
 			}
