@@ -349,7 +349,7 @@ func TestPrintableOperations(t *testing.T) {
 	exitStatus(printer.Out(root), root, commandError{err})
 	exitStatus(printer.Out(root), root, err)
 	wantPrintable(t, "an operation", out.String())
-	if n := strings.Count(out.String(), "\n"); n != 14 {
+	if n := strings.Count(out.String(), "\n"); n != 13 {
 		t.Errorf("%d lines:\n%s", n, out.String())
 	}
 }
