@@ -1,13 +1,11 @@
 package cib
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -111,25 +109,15 @@ func (c *Client) report(ctx context.Context, data []byte, tools Tools) (report, 
 	if !newer(choosing, tools.release()) {
 		args = append(args, "--exclude=all", "--include=dc,options,nodes,resources")
 	}
-	// The CIB is its standard input, under a name that every release reads as a file.
-	environ := append(environment(), "CIB_file=/proc/self/fd/0")
-	out, err := c.ask(ctx, environ, data, maxReport, c.crmMon(), args...)
+	out, err := c.askAbout(ctx, data, maxReport, c.crmMon(), args...)
 	if err != nil {
 		return report{}, err
 	}
 	return readReport(out)
 }
 
-// environment is ours, without what would lead a tool to another CIB than the one it is given.
-func environment() []string {
-	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
-		name, _, _ := strings.Cut(variable, "=")
-		return slices.Contains([]string{"CIB_file", "CIB_shadow", "CIB_port", "CIB_server"}, name)
-	})
-}
-
 func (c *Client) query(ctx context.Context) ([]byte, error) {
-	data, err := c.ask(ctx, os.Environ(), nil, MaxSize, c.cibAdmin(), "--query")
+	data, err := c.ask(ctx, MaxSize, c.cibAdmin(), "--query")
 	if variable := NoClusterVariable(); variable != "" && errors.Is(err, ErrFailed) {
 		return nil, fmt.Errorf("%w; see whether %s is a CIB that this user can read", err, variable)
 	}
@@ -151,7 +139,7 @@ func NoClusterVariable() string {
 // another one. Its errors are those of Read.
 func (c *Client) LocalName(ctx context.Context) (string, error) {
 	path := orElse(c.CrmNode, "crm_node")
-	out, err := c.ask(ctx, os.Environ(), nil, maxName, path, "--name")
+	out, err := c.ask(ctx, maxName, path, "--name")
 	if err != nil {
 		return "", err
 	}
@@ -165,16 +153,18 @@ func (c *Client) LocalName(ctx context.Context) (string, error) {
 const maxName = 4096
 
 // ask runs one of the tools and takes what it prints.
-func (c *Client) ask(ctx context.Context, environ []string, stdin []byte, limit int, path string, args ...string) ([]byte, error) {
+func (c *Client) ask(ctx context.Context, limit int, path string, args ...string) ([]byte, error) {
+	return c.askAbout(ctx, nil, limit, path, args...)
+}
+
+// askAbout is ask about a given CIB.
+func (c *Client) askAbout(ctx context.Context, data []byte, limit int, path string, args ...string) ([]byte, error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
-	var r result
-	var err error
-	if stdin == nil {
-		r, err = runWith(ctx, limit, environ, nil, path, args...)
-	} else {
-		r, err = runWith(ctx, limit, environ, bytes.NewReader(stdin), path, args...)
+	r, err := call{path: path, args: args, stdin: data, limit: limit}.run(ctx)
+	if errors.Is(err, ErrEnded) {
+		return nil, fmt.Errorf("%w: Pacemaker cannot be asked any more; start pgrex again, as root", err)
 	}
 	mayTalk := mayConnect
 	if c.mayConnect != nil {

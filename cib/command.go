@@ -138,6 +138,6 @@ func (c Command) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	begin := time.Now()
-	r, err := run(ctx, MaxSize, c.Path, c.Args...)
+	r, err := call{path: c.Path, args: c.Args, limit: MaxSize}.run(ctx)
 	return explain(mayConnect, c.String(), r, err, begin)
 }

@@ -7,6 +7,8 @@
 // quorum, options, attributes, the agent's parameters, meta attributes, location constraints (parse.go, clones.go).
 // So a release that writes its CIB in another way needs no change here.
 //
+// Where the tools need rights that this process must not have, another one runs them (Remote, Serve).
+//
 // It must not decide anything about slots, retry, wait for better news, or log. A CIB that it cannot understand is an
 // error and never an empty cluster: unknown is not empty. What crm_mon does not say is unknown, and never "stopped":
 // that needs an online node with an operation that has ended in its history, in a look in which no instance is
@@ -20,6 +22,6 @@
 //   - A bundle is no clone here, even when its replicas are promotable. The nodes it makes are listed.
 //
 // It fails with an error of one line that says what happened, to what, and what to do, and that errors.Is recognizes
-// as one of ErrClusterDown, ErrTimeout, ErrNotInstalled, ErrPermission, ErrUnparseable and ErrFailed. Input is limited
+// as one of ErrClusterDown, ErrTimeout, ErrNotInstalled, ErrPermission, ErrUnparseable, ErrEnded and ErrFailed. Input is limited
 // to MaxSize bytes, and to what no real cluster reaches in depth, elements and references.
 package cib

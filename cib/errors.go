@@ -20,6 +20,8 @@ var (
 	ErrPermission = errors.New("no permission to use Pacemaker's tools")
 	// ErrUnparseable: there is an answer, but this version does not understand it, or it is too big.
 	ErrUnparseable = errors.New("the CIB cannot be understood")
+	// ErrEnded: the process that runs the tools for this one is no more (Remote). It does not come back.
+	ErrEnded = errors.New("the part of pgrex that runs Pacemaker's tools has ended")
 	// ErrFailed: a tool failed in a way that is none of the above.
 	ErrFailed = errors.New("Pacemaker's tools failed") //nolint:staticcheck // a name
 )

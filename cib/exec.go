@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -26,29 +25,58 @@ type result struct {
 	exit   int    // -1 when it did not exit by itself
 }
 
-// run runs a command to its end, in a process group of its own, so that nothing it started survives the deadline of
-// ctx: the whole group is killed then and waited for. Of the output up to limit bytes are kept; a command that prints
-// more is killed. It speaks English, reads /dev/null, and otherwise has our environment (CIB_file, CIB_shadow, ...).
-//
-// The error is ctx's when the deadline passed, errOutputTooLong, or what exec said.
-func run(ctx context.Context, limit int, path string, args ...string) (result, error) {
-	return runWith(ctx, limit, os.Environ(), nil, path, args...)
+// call is a program to be run once.
+type call struct {
+	path  string
+	args  []string
+	stdin []byte // nil for none; else a CIB, which the tool is told to read there
+	limit int    // of its standard output, in bytes
 }
 
-// runWith is run with an environment of the caller's, and standard input where that is not nil.
-func runWith(ctx context.Context, limit int, environ []string, stdin io.Reader, path string, args ...string) (result, error) {
+// run runs a program to its end: one of Pacemaker's tools by the part of pgrex that has the right to, where that is another
+// process (UseRemote).
+//
+// The error is ctx's when the deadline passed, errOutputTooLong, ErrEnded, or what exec said.
+func (c call) run(ctx context.Context) (result, error) {
+	if r := remote.Load(); r != nil && isTool(c.path) {
+		return r.run(ctx, c)
+	}
+	return c.here(ctx, c.environment(os.Environ()), nil)
+}
+
+// environment is a given one, in English, and without what would lead a tool to another CIB than the one that it is given.
+func (c call) environment(given []string) []string {
+	environ := slices.Clone(given)
+	if c.stdin != nil {
+		environ = slices.DeleteFunc(environ, func(variable string) bool {
+			name, _, _ := strings.Cut(variable, "=")
+			return slices.Contains([]string{"CIB_file", "CIB_shadow", "CIB_port", "CIB_server"}, name)
+		})
+		environ = append(environ, "CIB_file=/proc/self/fd/0") // a name that every release reads as a file
+	}
+	return append(environ, "LC_ALL=C")
+}
+
+// here runs it in a process group of its own, so that nothing it started survives the end of ctx: the whole group is killed
+// then and waited for. Of the output up to a limit is kept; a program that prints more is killed. Without standard input it
+// reads /dev/null. Its user is ours, or that of as.
+func (c call) here(ctx context.Context, environ []string, as *syscall.Credential) (result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = slices.Concat(environ, []string{"LC_ALL=C"})
-	cmd.Stdin = stdin
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd := exec.CommandContext(ctx, c.path, c.args...)
+	cmd.Env = environ
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: as}
 	cmd.Cancel = func() error { return killGroup(cmd) }
 	cmd.WaitDelay = stuckPipe
-	stdout := &head{limit: limit, full: func() { cancel(errOutputTooLong) }}
+	stdout := &head{limit: c.limit, full: func() { cancel(errOutputTooLong) }}
 	stderr := &tail{limit: maxDetail}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	err := cmd.Run()
+	closeStdin, err := c.feed(cmd)
+	if err != nil {
+		return result{exit: -1}, err
+	}
+	defer closeStdin()
+	err = cmd.Run()
 	r := result{stdout: stdout.buf.Bytes(), stderr: oneLine(stderr.String()), exit: -1}
 	if cmd.ProcessState != nil {
 		r.exit = cmd.ProcessState.ExitCode()
@@ -62,6 +90,37 @@ func runWith(ctx context.Context, limit int, environ []string, stdin io.Reader, 
 		err = nil
 	}
 	return r, err
+}
+
+// feed gives a program its standard input. It opens that by name, which only the pipe's owner may do: another user gets a
+// pipe of its own.
+func (c call) feed(cmd *exec.Cmd) (closeIt func(), err error) {
+	as := cmd.SysProcAttr.Credential
+	switch {
+	case c.stdin == nil:
+		return func() {}, nil
+	case as == nil:
+		cmd.Stdin = bytes.NewReader(c.stdin)
+		return func() {}, nil
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := read.Chown(int(as.Uid), int(as.Gid)); err != nil {
+		return nil, errors.Join(err, read.Close(), write.Close())
+	}
+	cmd.Stdin = read
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		_, _ = write.Write(c.stdin) // a tool that does not want it all says why
+		_ = write.Close()
+	}()
+	return func() {
+		_, _ = read.Close(), write.Close() // whoever it has left may hold its own end, and read nothing
+		<-written
+	}, nil
 }
 
 func killGroup(cmd *exec.Cmd) error {

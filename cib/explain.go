@@ -40,6 +40,8 @@ func explain(mayConnect func() bool, command string, r result, err error, began 
 		return fmt.Errorf("%s: %w", command, err)
 	case errors.Is(err, errOutputTooLong):
 		return unparseable("%s printed more than Pacemaker ever does; is this a CIB?", command)
+	case errors.Is(err, ErrEnded):
+		return fmt.Errorf("%w: type, as root: %s", err, command)
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: %s: no such program; install pacemaker-cli-utils (RPM: pacemaker-cli), or put it on PATH", ErrNotInstalled, command)
 	case errors.Is(err, fs.ErrPermission):
@@ -61,32 +63,42 @@ func explain(mayConnect func() bool, command string, r result, err error, began 
 	}
 	// Pacemaker hangs up on users that may not talk to it: to its tools that looks as if it were not running.
 	return fmt.Errorf("%w: %s, and this program is not in the group %s; %s%s",
-		ErrPermission, failed, clusterGroup, inGroup, said)
+		ErrPermission, failed, ClusterGroup, inGroup, said)
 }
 
-// Who may talk to Pacemaker's daemons: root, the user that they run as, and the members of this group.
-const (
-	clusterUser  = "hacluster"
-	clusterGroup = "haclient"
-)
+// ClusterGroup is the group whose members may talk to Pacemaker's daemons, and with that do anything on every node. Beside
+// them root may, and the user that the daemons run as.
+const ClusterGroup = "haclient"
+
+const clusterUser = "hacluster"
 
 // inGroup is how to give this program the group. To make the database's owner its member would give it to every
 // backend, and with it the cluster, and root on all nodes, to every superuser of the database.
-const inGroup = "run it with that group alone, as pgrex.service does: runuser -u USER -g " + clusterGroup + " -- pgrex; do not make USER its member"
+const inGroup = "run what changes more than slots as root (sudo pgrex), and what only looks with that group alone, as pgrex.service " +
+	"does: runuser -u USER -g " + ClusterGroup + " -- pgrex; do not make USER its member"
 
-// mayConnect reports whether this process may. In doubt it may.
+// mayConnect reports whether what runs the tools may. In doubt it may.
 func mayConnect() bool {
-	if os.Geteuid() == 0 {
+	if os.Geteuid() == 0 || remote.Load() != nil {
 		return true
 	}
 	if u, err := user.Lookup(clusterUser); err == nil && u.Uid == strconv.Itoa(os.Geteuid()) {
 		return true
 	}
-	group, err := user.LookupGroup(clusterGroup)
+	in, err := InGroup()
+	return in || err != nil
+}
+
+// InGroup reports whether this process has the group haclient. Where there is no such group, that is an error.
+func InGroup() (bool, error) {
+	group, err := user.LookupGroup(ClusterGroup)
 	if err != nil {
-		return true
+		return false, err
+	}
+	gid, err := strconv.Atoi(group.Gid)
+	if err != nil {
+		return false, err
 	}
 	groups, err := os.Getgroups()
-	gid, notNumber := strconv.Atoi(group.Gid)
-	return err != nil || notNumber != nil || gid == os.Getegid() || slices.Contains(groups, gid)
+	return gid == os.Getegid() || slices.Contains(groups, gid), err
 }

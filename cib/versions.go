@@ -32,11 +32,11 @@ func (c *Client) Tools(ctx context.Context) (Tools, error) {
 		return *c.tools, nil
 	}
 	c.mu.Unlock()
-	version, err := c.ask(ctx, os.Environ(), nil, maxReport, c.crmMon(), "--version")
+	version, err := c.ask(ctx, maxReport, c.crmMon(), "--version")
 	if err != nil {
 		return Tools{}, err
 	}
-	empty, err := c.ask(ctx, os.Environ(), nil, maxReport, c.cibAdmin(), "--empty")
+	empty, err := c.ask(ctx, maxReport, c.cibAdmin(), "--empty")
 	if err != nil {
 		return Tools{}, err
 	}
@@ -115,15 +115,15 @@ func (c *Client) AgentVersion(ctx context.Context, agent string) string {
 		return ""
 	}
 	file := "/usr/lib/ocf/resource.d/" + parts[1] + "/" + parts[2]
-	if out, err := c.ask(ctx, os.Environ(), nil, maxName, "rpm", "--query", "--queryformat=%{VERSION}-%{RELEASE}", "--file", file); err == nil {
+	if out, err := c.ask(ctx, maxName, "rpm", "--query", "--queryformat=%{VERSION}-%{RELEASE}", "--file", file); err == nil {
 		return strings.TrimSpace(string(out))
 	}
-	out, err := c.ask(ctx, os.Environ(), nil, maxName, "dpkg-query", "--search", file)
+	out, err := c.ask(ctx, maxName, "dpkg-query", "--search", file)
 	if err != nil {
 		return ""
 	}
 	name, _, _ := strings.Cut(string(out), ":")
-	out, err = c.ask(ctx, os.Environ(), nil, maxName, "dpkg-query", "--show", "--showformat=${Version}", name)
+	out, err = c.ask(ctx, maxName, "dpkg-query", "--show", "--showformat=${Version}", name)
 	if err != nil {
 		return ""
 	}

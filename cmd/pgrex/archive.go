@@ -34,10 +34,11 @@ host's PostgreSQL, the primary, and every standby that runs, and says what each 
 is not known, it removes nothing and says why. What the backups need stays whose history files (*.backup) are in the archive;
 one that was taken on a standby leaves none there: name it with --backup. Histories of timelines and files of others stay.
 
-Run it on the host that has the folder, as the user that runs PostgreSQL, and not while a backup is being taken.
+Run it on the host that has the folder, as root, and not while a backup is being taken. The files are removed with
+the rights of the user that owns the data.
 
 Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run something would be done, 64 wrong usage.`,
-		Example: "  pgrex archive prune --dry-run\n  pgrex archive prune --keep-backups 2 --move /archive/old",
+		Example: "  sudo pgrex archive prune --dry-run\n  sudo pgrex archive prune --keep-backups 2 --move /archive/old",
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case len(args) > 0:
@@ -47,10 +48,7 @@ Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run 
 			}
 			return nil
 		},
-		RunE: runE(func(cmd *cobra.Command) error {
-			if err := s.load(cmd); err != nil {
-				return err
-			}
+		RunE: operates(s, func(cmd *cobra.Command) error {
 			a.Observer = s.observer()
 			defer a.Observer.Close()
 			a.GivenUp = strings.FieldsFunc(model.FoldNode(giveUp), func(r rune) bool { return r == ',' })

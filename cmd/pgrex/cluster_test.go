@@ -27,17 +27,18 @@ func cluster(ts *testscript.TestScript, _ bool, _ []string) {
 	data, err := os.ReadFile(filepath.Join(ts.Getenv("TESTDATA"), "cluster.xml"))
 	ts.Check(err)
 	file := ts.MkAbs("cib/cib.xml") // so named, and alone in its folder, as Pacemaker has it
-	ts.Check(os.MkdirAll(filepath.Dir(file), 0o700))
+	ts.Check(os.MkdirAll(filepath.Dir(file), 0o755))
 	ts.Check(os.WriteFile(file, data, 0o600))
+	ts.Check(os.Chmod(file, 0o666)) // the tools are the server's user's, where an operation of root's runs them
 	ts.Setenv("CIB_file", file)
 
 	turn, lock := ts.MkAbs("one-at-a-time"), ts.MkAbs("cib.lock") // not where the daemons watch
-	ts.Check(os.Mkdir(turn, 0o700))
+	ts.Check(os.Mkdir(turn, 0o755))
 	for _, tool := range pacemakerTools {
 		path, err := exec.LookPath(tool)
 		ts.Check(err)
 		script := fmt.Sprintf("#!/bin/sh\nexec flock --no-fork %s %s \"$@\"\n", lock, path)
-		ts.Check(os.WriteFile(filepath.Join(turn, tool), []byte(script), 0o700))
+		ts.Check(os.WriteFile(filepath.Join(turn, tool), []byte(script), 0o755))
 	}
 	ts.Setenv("PATH", turn+string(filepath.ListSeparator)+ts.Getenv("PATH"))
 }

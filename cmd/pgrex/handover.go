@@ -29,14 +29,11 @@ func handover(name, short, long string, make func(*operation.Handover, context.C
 		Use: name, Short: short, Args: cobra.NoArgs,
 		Long: long + `
 
-Run it on the primary. When a step fails, or it is interrupted, before maintenance-mode is left, what was done is undone.
+Run it on the primary, as root. When a step fails, or it is interrupted, before maintenance-mode is left, what was done is undone.
 
 Exit status: 0 it is so, 1 it could not be done, 2 in a dry run something would be done, 64 wrong usage.`,
-		Example: "  pgrex " + name + " --dry-run\n  pgrex " + name,
-		RunE: runE(func(cmd *cobra.Command) error {
-			if err := s.load(cmd); err != nil {
-				return err
-			}
+		Example: "  sudo pgrex " + name + " --dry-run\n  sudo pgrex " + name,
+		RunE: operates(s, func(cmd *cobra.Command) error {
 			o := s.observer()
 			defer o.Close()
 			operate := &operation.Handover{Observer: o}

@@ -38,7 +38,12 @@ func main() { os.Exit(Main()) }
 func Main() int {
 	ctx, stop := interruptible()
 	defer stop()
-	cmd, err := rootCommand().ExecuteContextC(ctx)
+	root := rootCommand()
+	ctx, err := takePart(ctx)
+	if err != nil {
+		return exitStatus(printer.Errors(), root, commandError{err})
+	}
+	cmd, err := root.ExecuteContextC(ctx)
 	return exitStatus(printer.Errors(), cmd, err)
 }
 
@@ -58,7 +63,10 @@ func exitStatus(out *printer.Printer, cmd *cobra.Command, err error) int {
 	return exitUsage
 }
 
-// interruptible is a context that ends when the user, or the service manager, wants an end.
+// interrupts are the signals by which the user, or the service manager, wants an end.
+var interrupts = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
+
+// interruptible is a context that ends with the first of them.
 func interruptible() (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	return signal.NotifyContext(context.Background(), interrupts...)
 }

@@ -37,10 +37,10 @@ not, and takes the cheapest: start, archive (start, with WAL that only the WAL a
 the first start, and the agent's PGSQL.lock goes only when the data are proven or mended. It waits until the host streams.
 Interrupted or killed anywhere, it can be run again.
 
-Run it on the host that is to come back, as the user that runs PostgreSQL.
+Run it on the host that is to come back, as root. All but Pacemaker's tools runs as the user that owns the data.
 
 Exit status: 0 the host streams, 1 it does not, 2 in a dry run something would be done, 64 wrong usage.`,
-		Example: "  pgrex rejoin --dry-run\n  pgrex rejoin\n  pgrex rejoin --method copy --max-rate 50M",
+		Example: "  sudo pgrex rejoin --dry-run\n  sudo pgrex rejoin\n  sudo pgrex rejoin --method copy --max-rate 50M",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return fmt.Errorf("unknown argument %q", args[0])
@@ -52,10 +52,7 @@ Exit status: 0 the host streams, 1 it does not, 2 in a dry run something would b
 			maxRate, err = parseRate(rate)
 			return err
 		},
-		RunE: runE(func(cmd *cobra.Command) error {
-			if err := s.load(cmd); err != nil {
-				return err
-			}
+		RunE: operates(s, func(cmd *cobra.Command) error {
 			return rejoin(cmd, s, method, maxRate, dryRun, yes)
 		}),
 	}

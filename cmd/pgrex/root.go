@@ -14,7 +14,9 @@ func rootCommand() *cobra.Command {
 		Long: `pgrex keeps PostgreSQL replication slots right on a Pacemaker cluster (PG-REX), so that every host
 rejoins without a full copy. It runs on every database host and changes only the PostgreSQL of its own host.
 
-Run it as the user that runs PostgreSQL, with the group haclient (pgrex.service does so).`,
+Run what changes more than slots as root: sudo pgrex rejoin, switchover, start, stop, archive prune, adopt, release. It is done
+with the rights of the user that owns the data, but for Pacemaker's tools. Run the rest as that user, with the group haclient
+(pgrex.service does so).`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,

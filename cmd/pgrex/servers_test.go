@@ -54,7 +54,7 @@ func (h *hosts) add(ts *testscript.TestScript, name string, s *pgserver.Server) 
 	ts.Setenv(name+"_port", fmt.Sprint(s.Port))
 	settings := fmt.Sprintf("node: %s\npg-data: %[2]s/data\npg-socket-dir: %[2]s\npg-port: %d\nsocket: %s.sock\ncib-dir: %s\nlook-interval: 100ms\nread-interval: 500ms\n",
 		name, s.Dir, s.Port, name, ts.MkAbs("cib"))
-	ts.Check(os.WriteFile(ts.MkAbs(name+".yaml"), []byte(settings), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(name+".yaml"), []byte(settings), 0o644))
 }
 
 // server NAME [SETTING...] makes a database, starts it, and adds it.

@@ -49,14 +49,11 @@ func service(name, short, done, long string, make func(*operation.Service, conte
 		Use: name, Short: short, Args: cobra.NoArgs,
 		Long: long + `
 
-Run it on the host in question, as the user that runs PostgreSQL.
+Run it on the host in question, as root. All but Pacemaker's tools runs as the user that owns the data.
 
 Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run something would be done, 64 wrong usage.`,
-		Example: "  pgrex " + name + " --dry-run\n  pgrex " + name,
-		RunE: runE(func(cmd *cobra.Command) error {
-			if err := s.load(cmd); err != nil {
-				return err
-			}
+		Example: "  sudo pgrex " + name + " --dry-run\n  sudo pgrex " + name,
+		RunE: operates(s, func(cmd *cobra.Command) error {
 			o := s.observer()
 			defer o.Close()
 			work, err := make(&operation.Service{Observer: o}, cmd.Context())

@@ -22,17 +22,14 @@ host its standby, without a copy or a rewind. It refuses while anything speaks a
 is not cleaned up, a constraint left by crm_resource, a host that does not stream or that the agent would not promote, or that has
 no reserved slot for every other member. It says for how long nothing could be written.
 
-Run it on the primary, as the user that runs PostgreSQL. When a step fails, or it is interrupted, before Pacemaker has got the
+Run it on the primary, as root. All but Pacemaker's tools runs as the user that owns the data. When a step fails, or it is interrupted, before Pacemaker has got the
 database back, all is as it was: PostgreSQL is the primary here. Later the message says what to type.
 
 Exit status: 0 the other host is the primary and this one streams from it, 1 it is not so, 2 in a dry run something would be done,
 64 wrong usage.`,
-		Example: "  pgrex switchover --dry-run\n  pgrex switchover --to pm02",
+		Example: "  sudo pgrex switchover --dry-run\n  sudo pgrex switchover --to pm02",
 		Args:    cobra.NoArgs,
-		RunE: runE(func(cmd *cobra.Command) error {
-			if err := s.load(cmd); err != nil {
-				return err
-			}
+		RunE: operates(s, func(cmd *cobra.Command) error {
 			return switchOver(cmd, s, to, &ask)
 		}),
 	}

@@ -21,7 +21,9 @@ var streams = map[string][]string{
 
 // mayUse names files that may use such a thing, and why.
 var mayUse = map[string]string{
-	"cmd/pgrex/log.go: os.Stderr": "it compares the file with $JOURNAL_STREAM, and writes to none",
+	"cmd/pgrex/log.go: os.Stderr":   "it compares the file with $JOURNAL_STREAM, and writes to none",
+	"cmd/pgrex/split.go: os.Stdout": "it is the child's, too, which is this program",
+	"cmd/pgrex/split.go: os.Stderr": "it is the child's, too, which is this program",
 }
 
 // formats are the printer's functions that take a format, and at which place.

@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,11 +28,13 @@ type place struct {
 	bin  string // folder of pgctl, and of the other programs
 }
 
+// DataFolder is where the agent has the database.
+func DataFolder(clone model.Clone) string {
+	return cmp.Or(clone.Parameters["pgdata"], "/var/lib/pgsql/data") // the agent's default
+}
+
 func placeOf(clone model.Clone) (place, error) {
-	p := place{data: clone.Parameters["pgdata"], tmp: clone.Parameters["tmpdir"], bin: filepath.Dir(clone.Parameters["pgctl"])}
-	if p.data == "" {
-		p.data = "/var/lib/pgsql/data" // the agent's default
-	}
+	p := place{data: DataFolder(clone), tmp: clone.Parameters["tmpdir"], bin: filepath.Dir(clone.Parameters["pgctl"])}
 	if p.tmp == "" {
 		p.tmp = "/var/lib/pgsql/tmp"
 	}
@@ -43,14 +46,14 @@ func placeOf(clone model.Clone) (place, error) {
 	}
 	info, err := os.Stat(filepath.Join(p.data, "PG_VERSION"))
 	if err != nil {
-		return p, fmt.Errorf("look at the data folder: %w; run pgrex on the host that is to come back, as the user that runs PostgreSQL", err)
+		return p, fmt.Errorf("look at the data folder: %w; run pgrex on the host that has it", err)
 	}
 	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
 		name := strconv.Itoa(int(owner))
 		if u, err := user.LookupId(name); err == nil {
 			name = u.Username
 		}
-		return p, fmt.Errorf("%s belongs to the user %s: run pgrex as that user, for instance as root with: runuser -u %[2]s -g haclient -- pgrex", p.data, name)
+		return p, fmt.Errorf("%s belongs to the user %s: run pgrex as root (sudo pgrex), which does its work as the user that owns the data", p.data, name)
 	}
 	return p, nil
 }

@@ -326,6 +326,15 @@ func TestToolQuotes(t *testing.T) {
 	}
 }
 
+// TestToolHasASession: a tool, and what the server's configuration has it run, has no terminal to type at.
+func TestToolHasASession(t *testing.T) {
+	t.Parallel()
+	out, err := tool{path: "/bin/sh", args: []string{"-c", `echo $$; cut -d " " -f 6 /proc/$$/stat`}}.run(t.Context())
+	if ids := strings.Fields(out); err != nil || len(ids) != 2 || ids[0] != ids[1] {
+		t.Errorf("process and session are %v, %v", ids, err)
+	}
+}
+
 // TestTool: an interrupt ends all that a tool has started, also what ignores it.
 func TestTool(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())

@@ -126,8 +126,8 @@ func awaitMoving(text string, patience time.Duration, condition func(ctx context
 		begin, place := time.Now(), ""
 		for {
 			now, last := look(ctx, patience-time.Since(begin))
-			if last == nil {
-				return nil
+			if last == nil || errors.Is(last, cib.ErrEnded) { // Pacemaker cannot be asked any more
+				return last
 			}
 			if now != place {
 				begin, place = time.Now(), now

@@ -61,6 +61,10 @@ type primaryServer interface {
 
 // Steps looks whether it can be done, and makes the steps. It changes nothing.
 func (s *Switchover) Steps(ctx context.Context) (steps []Step, err error) {
+	if in, err := cib.InGroup(); in && err == nil {
+		return nil, errors.New("to take it back PostgreSQL would be started here with the group " + cib.ClusterGroup +
+			" of this process, and with it every superuser of the database would have the cluster: type, as root: sudo pgrex switchover")
+	}
 	server, err := s.look(ctx)
 	if err != nil {
 		return nil, err

@@ -34,7 +34,8 @@ type tool struct {
 
 func (t tool) String() string { return strings.Join(append([]string{t.path}, t.args...), " ") }
 
-// run runs it to its end, in a process group of its own: an interrupt from the terminal is for us to handle. It gives
+// run runs it to its end, in a session of its own: an interrupt from the terminal is for us to handle, and what the server's
+// configuration has it run, as restore_command, must not type at root's terminal. It gives
 // standard output, and standard error in the error.
 func (t tool) run(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, t.path, t.args...)
@@ -45,7 +46,7 @@ func (t tool) run(ctx context.Context) (string, error) {
 	}
 	defer func() { _ = closeFile() }() // it is in memory
 	cmd.Dir = t.folder
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
 	// All of the group, which may hold on to our pipe: pg_basebackup's child that receives WAL, what a shell has started.
 	var kill *time.Timer
 	cmd.Cancel = func() error {

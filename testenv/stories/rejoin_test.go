@@ -71,21 +71,36 @@ func TestRejoinKilled(t *testing.T) {
 	})
 }
 
-// operate runs one of pgrex's operations on a host, and gives what it printed and its exit status.
+// operate runs one of pgrex's operations on a host, as root, and gives what it printed and its exit status.
 func (s *story) operate(host string, arguments ...string) (string, int) {
+	s.t.Helper()
+	out, status := s.asRoot(host, arguments...)
+	s.t.Logf("%s: pgrex %s, %d:\n%s", host, strings.Join(arguments, " "), status, out)
+	return out, status
+}
+
+// asRoot is operate without a word.
+func (s *story) asRoot(host string, arguments ...string) (string, int) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Minute)
 	defer cancel()
-	out, err := s.lab.ExecAs(ctx, "postgres", "haclient", host, append([]string{pgrex}, arguments...)...)
-	status := 0
+	out, err := s.lab.Exec(ctx, host, append([]string{pgrex}, arguments...)...)
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		status = exit.ExitCode()
-		out += err.Error()
-	} else {
-		s.must(err)
+		return out + err.Error(), exit.ExitCode()
 	}
-	s.t.Logf("%s: pgrex %s, %d:\n%s", host, strings.Join(arguments, " "), status, out)
-	return out, status
+	s.must(err)
+	return out, 0
+}
+
+// ownRights: every file of a database is still its owner's, and the server has that one's groups and no others.
+func (s *story) ownRights(host string) {
+	s.t.Helper()
+	out, err := s.lab.Exec(s.ctx, host, "sh", "-ec", `find "$1/" ! \( -user postgres -group postgres \)
+for id in $(id -G postgres); do echo $id; done | sort >/tmp/own
+sed -n 's/^\(Gid\|Groups\)://p' /proc/$(head -1 "$1/postmaster.pid")/status | tr '\t ' '\n\n' | grep . | sort -u | diff /tmp/own -`, "sh", s.at.Data)
+	if err != nil || out != "" {
+		s.t.Errorf("on %s this is another's, or the server has other groups: %s (%v)", host, out, err)
+	}
 }
 
 func (s *story) rejoin(host string, arguments ...string) (string, int) {
@@ -104,6 +119,7 @@ func (s *story) comesBack(primary, host, method string) {
 		s.t.Fatalf("rejoin ends with %d", status)
 	}
 	s.awaitStreams(primary, host)
+	s.ownRights(host)
 	s.nothingOfRejoinLeft(host)
 	s.t.Logf("%s was back by %s after %s", host, method, time.Since(begin).Round(100*time.Millisecond))
 	s.awaitRight(patience, primary)

@@ -349,7 +349,7 @@ func stepDone(number int) string { return fmt.Sprintf(`^%d\. .*s)$`, number) }
 
 // interrupt sends a signal to one of pgrex's operations when a line has been reported, and wants it to fail.
 func (s *story) interrupt(host, signal, reported string, arguments ...string) error {
-	_, err := s.lab.ExecAs(s.ctx, "postgres", "haclient", host, "sh", "-c", fmt.Sprintf(
+	_, err := s.lab.Exec(s.ctx, host, "sh", "-c", fmt.Sprintf(
 		`rm -f %[3]s; %[1]s %[2]s --yes >%[3]s 2>&1 & pid=$!; n=0
 until grep -q '%[4]s' %[3]s 2>/dev/null; do n=$((n+1)); [ $n -lt 2400 ] && kill -0 $pid || exit 9; sleep 0.05; done
 kill -%[5]s $pid; wait $pid; [ $? = 1 ]`, pgrex, strings.Join(arguments, " "), interruptLog, reported, signal))

@@ -78,6 +78,7 @@ func (s *story) switchover(from, to string, arguments ...string) {
 	s.awaitRight(patience, to)
 	for _, host := range s.lab.Hosts() {
 		s.neverCopied(host)
+		s.ownRights(host)
 	}
 	if log, err := s.lab.Exec(s.ctx, from, "sh", "-c", "ls -d "+s.at.Data+".* 2>/dev/null || true"); err != nil || log != "" {
 		s.t.Errorf("this is left on %s: %s (%v)", from, log, err)
@@ -109,8 +110,9 @@ func (s *story) switchoverRefused(primary, target, other string) {
 	if out, status := s.operate(primary, "switchover"); status != 1 || !strings.Contains(out, "say --yes") {
 		s.t.Errorf("with nobody to ask it ends with %d", status)
 	}
-	if out, err := s.lab.Exec(s.ctx, primary, pgrex, "switchover", "--yes"); err == nil || !strings.Contains(out+err.Error(), "run pgrex as") {
-		s.t.Errorf("as root: %s, %v", out, err)
+	out, err := s.lab.ExecAs(s.ctx, "postgres", "haclient", primary, pgrex, "switchover", "--yes")
+	if err == nil || !strings.Contains(err.Error(), "sudo pgrex switchover") {
+		s.t.Errorf("with haclient, which a server that is started again would get: %s, %v", out, err)
 	}
 	cluster := func(arguments ...string) {
 		s.t.Helper()
@@ -180,6 +182,7 @@ func (s *story) switchoverInterrupted(primary, target string) {
 		s.t.Error("it does not say what was undone")
 	}
 	s.awaitPrimary(primary)
+	s.ownRights(primary)
 	s.nothingLeft(primary)
 	s.awaitRight(patience, primary)
 	if now := s.sql(primary, "SELECT timeline_id FROM pg_control_checkpoint()"); now != timeline {
@@ -211,7 +214,7 @@ func (s *story) switchoverInterrupted(primary, target string) {
 func (s *story) awaitPromotable(primary, host string, arguments ...string) {
 	s.t.Helper()
 	s.await(patience, host+" can be the primary", func() (bool, string) {
-		out, status := s.command(primary, append([]string{"switchover", "--dry-run"}, arguments...)...)
+		out, status := s.asRoot(primary, append([]string{"switchover", "--dry-run"}, arguments...)...)
 		return status == 2 && strings.Contains(out, host+" is the primary by every sign"), out
 	})
 }

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pgrex/pgrex/cib"
+)
+
+// An operation that root starts is two processes. The child has the rights of the data folder's owner, and his own groups, so
+// that PostgreSQL's programs, and a server that is started again, have what the server always has, and never haclient. It
+// does everything but run Pacemaker's tools: these it asks of the parent, over a pair of sockets. The parent stays root's, to
+// give each tool the group haclient, and opens nothing that the owner could put in its way.
+
+// toolsVariable names the descriptor over which the child asks for Pacemaker's tools. It leaves its environment at once.
+const toolsVariable = "PGREX_TOOLS_FD"
+
+// firstExtra is the number that the first of exec.Cmd's ExtraFiles has in the child.
+const firstExtra = 3
+
+// split runs this program once more, as the owner, runs Pacemaker's tools for it, and ends after it and as it does.
+func (o dataOwner) split(ctx context.Context) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, interrupts...)
+	defer signal.Stop(signals)
+	if ctx.Err() != nil {
+		return ctx.Err() // one that came before
+	}
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return fmt.Errorf("make the sockets between pgrex's parts: %w", err)
+	}
+	child := o.child(theirs)
+	if err := errors.Join(child.Start(), theirs.Close()); err != nil {
+		return errors.Join(fmt.Errorf("run this program as the user %s: %w", o.name, err), ours.Close())
+	}
+	served := make(chan error, 1)
+	go func() { served <- cib.Serve(ours, o.toolsCredential(), cib.Environment(os.Environ(), o.name, o.home)) }()
+	ended := make(chan error, 1)
+	go func() { ended <- child.Wait() }()
+	for passed := false; ; {
+		select {
+		case s := <-signals:
+			// One from a terminal the child has got, too; a second one changes nothing there.
+			if !passed {
+				_ = child.Process.Signal(s) // it may have ended meanwhile
+			}
+			passed = true
+		case err := <-ended:
+			_ = ours.Close() // whoever else has the other end
+			return errors.Join(<-served, childStatus(err))
+		}
+	}
+}
+
+// child is the other part. It is this very program, also while its file is being replaced.
+func (o dataOwner) child(tools *os.File) *exec.Cmd {
+	return &exec.Cmd{
+		Path: "/proc/self/exe", Args: os.Args,
+		Env:   append(o.environment(os.Environ()), toolsVariable+"="+strconv.Itoa(firstExtra)),
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, ExtraFiles: []*os.File{tools},
+		// In the same process group: it asks its questions at our terminal.
+		SysProcAttr: &syscall.SysProcAttr{Credential: o.credential()},
+	}
+}
+
+// childStatus is how the child ended. What there is to say of it, it has said itself, unless it was killed.
+func childStatus(err error) error {
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	switch {
+	case err == nil:
+		return nil
+	case ok && exit.Exited():
+		return statusError(exit.ExitCode())
+	case ok && slices.Contains(interrupts, os.Signal(exit.Sys().(syscall.WaitStatus).Signal())):
+		return context.Canceled // before it has begun with anything: from then on it does not end so
+	}
+	return fmt.Errorf("the part of pgrex that does the work did not end by itself (%w): nothing was undone; see how the cluster is, and type it again", err)
+}
+
+func socketPair() (ours net.Conn, theirs *os.File, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	theirs = os.NewFile(uintptr(pair[1]), "tools")
+	ours, err = connection(pair[0])
+	if err != nil {
+		return nil, nil, errors.Join(err, theirs.Close())
+	}
+	return ours, theirs, nil
+}
+
+// connection makes a connection of a socket's descriptor, which is another one afterwards.
+func connection(fd int) (net.Conn, error) {
+	file := os.NewFile(uintptr(fd), "tools")
+	conn, err := net.FileConn(file)
+	return conn, errors.Join(err, file.Close())
+}
