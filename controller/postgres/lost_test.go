@@ -117,7 +117,7 @@ func TestTrap22IdleTimeout(t *testing.T) {
 	if held.InvalidationReason != "idle_timeout" || held.Reserved() || !held.RestartLSN.IsValid() {
 		t.Errorf("the slot timed out: %+v", held)
 	}
-	u, err := adapter(t, standby).ObserveUpstream(t.Context(), []string{"held"})
+	u, err := askUpstream(t, adapter(t, standby), "held")
 	if s, ok := u.Slot("held"); err != nil || !ok || s.RestartLSN != held.RestartLSN {
 		t.Errorf("the upstream tells of it now, so that model.UpstreamSlot can be right: %+v, %v", u, err)
 	}

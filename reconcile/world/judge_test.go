@@ -242,10 +242,11 @@ func (w *world) advance(bytes model.LSN) {
 	})
 }
 
-// settled: there is one primary, everybody else streams from it through the slot that is its own, and no step is planned.
+// settled: there is one primary, everybody else streams from it through the slot that is its own, and every pgrex has made
+// a plan, without a step.
 func (w *world) settled() bool {
 	for _, h := range w.hosts {
-		if h.server == primary && h != w.address {
+		if h.server == primary && h != w.address || h.pgrex.plan.Standing == "" { // of a pass that was cut short
 			return false
 		}
 		if h.server == down || h.server == standby && (h.upstream == nil || h.through != w.names[h.name]) || len(h.pgrex.plan.Steps) > 0 {
