@@ -22,6 +22,7 @@
 //   - A bundle is no clone here, even when its replicas are promotable. The nodes it makes are listed.
 //
 // It fails with an error of one line that says what happened, to what, and what to do, and that errors.Is recognizes
-// as one of ErrClusterDown, ErrTimeout, ErrNotInstalled, ErrPermission, ErrUnparseable, ErrEnded and ErrFailed. Input is limited
+// as one of ErrClusterDown, ErrTimeout, ErrNotInstalled, ErrPermission, ErrUnparseable, ErrEnded and ErrFailed. Input
+// is limited
 // to MaxSize bytes, and to what no real cluster reaches in depth, elements and references.
 package cib

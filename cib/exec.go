@@ -33,7 +33,8 @@ type call struct {
 	limit int    // of its standard output, in bytes
 }
 
-// run runs a program to its end: one of Pacemaker's tools by the part of pgrex that has the right to, where that is another
+// run runs a program to its end: one of Pacemaker's tools by the part of pgrex that has the right to, where that is
+// another
 // process (UseRemote).
 //
 // The error is ctx's when the deadline passed, errOutputTooLong, ErrEnded, or what exec said.
@@ -44,7 +45,8 @@ func (c call) run(ctx context.Context) (result, error) {
 	return c.here(ctx, c.environment(os.Environ()), nil)
 }
 
-// environment is a given one, in English, and without what would lead a tool to another CIB than the one that it is given.
+// environment is a given one, in English, and without what would lead a tool to another CIB than the one that it is
+// given.
 func (c call) environment(given []string) []string {
 	environ := slices.Clone(given)
 	if c.stdin != nil {
@@ -57,8 +59,10 @@ func (c call) environment(given []string) []string {
 	return append(environ, "LC_ALL=C")
 }
 
-// here runs it in a process group of its own, so that nothing it started survives the end of ctx: the whole group is killed
-// then and waited for. Of the output up to a limit is kept; a program that prints more is killed. Without standard input it
+// here runs it in a process group of its own, so that nothing it started survives the end of ctx: the whole group is
+// killed
+// then and waited for. Of the output up to a limit is kept; a program that prints more is killed. Without standard
+// input it
 // reads /dev/null. Its user is ours, or that of as.
 func (c call) here(ctx context.Context, environ []string, as *syscall.Credential) (result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -92,7 +96,8 @@ func (c call) here(ctx context.Context, environ []string, as *syscall.Credential
 	return r, err
 }
 
-// feed gives a program its standard input. It opens that by name, which only the pipe's owner may do: another user gets a
+// feed gives a program its standard input. It opens that by name, which only the pipe's owner may do: another user
+// gets a
 // pipe of its own.
 func (c call) feed(cmd *exec.Cmd) (closeIt func(), err error) {
 	as := cmd.SysProcAttr.Credential

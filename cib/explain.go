@@ -66,7 +66,8 @@ func explain(mayConnect func() bool, command string, r result, err error, began 
 		ErrPermission, failed, ClusterGroup, inGroup, said)
 }
 
-// ClusterGroup is the group whose members may talk to Pacemaker's daemons, and with that do anything on every node. Beside
+// ClusterGroup is the group whose members may talk to Pacemaker's daemons, and with that do anything on every node.
+// Beside
 // them root may, and the user that the daemons run as.
 const ClusterGroup = "haclient"
 

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Remote runs Pacemaker's tools through another process, which may: the part of an operation that stays root's (Serve). The
+// Remote runs Pacemaker's tools through another process, which may: the part of an operation that stays root's
+// (Serve). The
 // part that does the files and runs PostgreSQL's programs has the rights of the database's owner, and no others.
 type Remote struct {
 	conn  io.ReadWriteCloser

@@ -20,7 +20,8 @@ import (
 	"time"
 )
 
-// servedTools are scripts in place of Pacemaker's tools, and both ends of a connection over which they are run. As root they
+// servedTools are scripts in place of Pacemaker's tools, and both ends of a connection over which they are run. As
+// root they
 // are run as a user that may do nothing.
 type servedTools struct {
 	t      *testing.T

@@ -12,8 +12,10 @@ import (
 	"syscall"
 )
 
-// Serve runs Pacemaker's tools for the other part of an operation (Remote) until that closes its end, and then kills those
-// that still run. They get the user and the group of as, of the environment what Environment leaves of it, and nothing else
+// Serve runs Pacemaker's tools for the other part of an operation (Remote) until that closes its end, and then kills
+// those
+// that still run. They get the user and the group of as, of the environment what Environment leaves of it, and
+// nothing else
 // that this process has: what the other part sends is never more than a tool's name, arguments and standard input.
 //
 // The error is nil at the end of the connection; else what came was no message, and nothing more is run.

@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// An operation of root's is two processes (Remote, Serve). Between them go messages of JSON, each behind its length: calls and
+// An operation of root's is two processes (Remote, Serve). Between them go messages of JSON, each behind its length:
+// calls and
 // the orders to kill them one way, what the tools left behind the other.
 
 // tools are Pacemaker's tools that pgrex runs, and nothing else is run for the other part.
@@ -25,7 +26,8 @@ var tools = []string{"cibadmin", "crm_mon", "crm_node", "crm_attribute", "crm_re
 func isTool(path string) bool { return slices.Contains(tools, path) }
 
 const (
-	// maxCall limits a call in bytes: a CIB, in base64, with the arguments. maxOutcome is the same for what a tool printed.
+	// maxCall limits a call in bytes: a CIB, in base64, with the arguments. maxOutcome is the same for what a tool
+	// printed.
 	maxCall    = MaxSize/3*4 + 1<<20
 	maxOutcome = maxReport/3*4 + 1<<20
 	// maxTime is how long a tool may run for the other part, and maxCalls how many at a time.

@@ -31,8 +31,10 @@ func ofUnit(t *testing.T, name string) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
-// TestDeadlines: all that a pass asks before its first step may come at its deadline, one after the other, and the watchdog
-// has time left, even if it were not fed. So has it for each step with its tries, of which there may be any number. The end
+// TestDeadlines: all that a pass asks before its first step may come at its deadline, one after the other, and the
+// watchdog
+// has time left, even if it were not fed. So has it for each step with its tries, of which there may be any number.
+// The end
 // of the daemon has time left, too.
 func TestDeadlines(t *testing.T) {
 	const (
@@ -50,7 +52,8 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
-// TestCallsFeedTheWatchdog: a pass may take longer than the watchdog waits. Each call that ends says that the loop lives.
+// TestCallsFeedTheWatchdog: a pass may take longer than the watchdog waits. Each call that ends says that the loop
+// lives.
 func TestCallsFeedTheWatchdog(t *testing.T) {
 	w := newWorld()
 	members := "pm01 pm02"
@@ -118,7 +121,8 @@ func TestTrap37UnreachableServer(t *testing.T) {
 	})
 }
 
-// TestTrap37UpstreamHangs: the pass in which a primary does not answer ends with that. In the next ones it is told at once,
+// TestTrap37UpstreamHangs: the pass in which a primary does not answer ends with that. In the next ones it is told at
+// once,
 // and what has to be done in doubt is done.
 func TestTrap37UpstreamHangs(t *testing.T) {
 	w := newWorld()

@@ -170,7 +170,8 @@ func (o *Observer) look(ctx context.Context, in reconcile.Input, ask func(contex
 	return who, nil
 }
 
-// withoutPrimary is for how many seconds nobody has been the primary, as Input has it. In a single look it is not known.
+// withoutPrimary is for how many seconds nobody has been the primary, as Input has it. In a single look it is not
+// known.
 func (o *Observer) withoutPrimary() float64 {
 	switch {
 	case !o.Patient:
@@ -181,12 +182,13 @@ func (o *Observer) withoutPrimary() float64 {
 	return max(1, time.Since(o.noPrimary).Seconds())
 }
 
-// lockOf is the agent's PGSQL.lock, where it is there. A file system that does not answer is asked once, and not awaited.
+// lockOf is the agent's PGSQL.lock, where it is there. A file system that does not answer is asked once, and not
+// awaited.
 func (o *Observer) lockOf(clone model.Clone) string {
 	if o.locked == nil {
 		o.locked = make(chan string, 1)
 		go func(answer chan<- string) {
-			path := filepath.Join(cmp.Or(clone.Parameters["tmpdir"], defaultTmpDir), "PGSQL.lock")
+			path := filepath.Join(clone.TmpFolder(), "PGSQL.lock")
 			if _, err := os.Stat(path); err != nil {
 				path = ""
 			}

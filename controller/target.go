@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,9 +16,6 @@ import (
 const (
 	defaultPort = 5432
 	defaultUser = "postgres"
-	// Where the agent's own default is.
-	defaultDataDir = "/var/lib/pgsql/data"
-	defaultTmpDir  = "/var/lib/pgsql/tmp"
 	// A kept connection to template1 would make CREATE DATABASE fail.
 	defaultDatabase = "postgres"
 )
@@ -46,7 +42,7 @@ func targetOf(clone model.Clone, override Target) (Target, error) {
 		t.SocketDir = findSocketDir(t.Port)
 	}
 	if t.DataDir == "" {
-		t.DataDir = cmp.Or(clone.Parameters["pgdata"], defaultDataDir)
+		t.DataDir = clone.DataFolder()
 	}
 	if t.User == "" {
 		t.User = defaultUser

@@ -213,7 +213,8 @@ func TestXMinAge(t *testing.T) {
 	r.wantProtected()
 }
 
-// TestCrashAfterCatchUp: PostgreSQL writes a slot's position to disk at checkpoints. Here its owner has caught up since,
+// TestCrashAfterCatchUp: PostgreSQL writes a slot's position to disk at checkpoints. Here its owner has caught up
+// since,
 // and is away again when the primary crashes: what the slot held before, and what came since, are more than the budget,
 // so that the checkpoint at the end of recovery gives the slot up. With wal_keep_size, which doctor asks for, the owner
 // comes back all the same, and the slot is made anew.
@@ -253,7 +254,8 @@ func TestCrashAfterCatchUp(t *testing.T) {
 	r.wantProtected()
 }
 
-// TestTrap42SynchronizedStandbySlots: logical replication on the primary waits for the operator's own slot, through which
+// TestTrap42SynchronizedStandbySlots: logical replication on the primary waits for the operator's own slot, through
+// which
 // the standby streams (PostgreSQL 17). pgrex leaves the standby there, until that setting names its own slot.
 func TestTrap42SynchronizedStandbySlots(t *testing.T) {
 	t.Parallel()

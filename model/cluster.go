@@ -122,8 +122,8 @@ func (l Location) ByTool() bool {
 	return strings.HasPrefix(l.ID, "cli-ban-") || strings.HasPrefix(l.ID, "cli-prefer-")
 }
 
-// infinity is Pacemaker's INFINITY, as a number.
-const infinity = 1_000_000
+// Infinity is Pacemaker's INFINITY, as a number.
+const Infinity = 1_000_000
 
 // Bars reports whether the constraint keeps the resource away from its node whatever else is wanted.
 func (l Location) Bars() bool { return l.Role == "" && l.never() }
@@ -138,7 +138,7 @@ func (l Location) never() bool {
 		return true
 	}
 	n, err := strconv.Atoi(l.Score)
-	return err == nil && n <= -infinity
+	return err == nil && n <= -Infinity
 }
 
 // AgentParameters are the parameters of ocf:heartbeat:pgsql that pgrex uses, and the only ones it keeps.
@@ -159,6 +159,12 @@ const (
 
 // DecisiveParameters are the agent's parameters that decide which hosts need slots, and where.
 var DecisiveParameters = []string{"node_list", "rep_mode", paramSlotName}
+
+// DataFolder is where the agent has the database (pgdata), and TmpFolder where it keeps its own files (tmpdir).
+func (c Clone) DataFolder() string { return cmp.Or(c.Parameters["pgdata"], "/var/lib/pgsql/data") }
+
+// TmpFolder is tmpdir; see DataFolder.
+func (c Clone) TmpFolder() string { return cmp.Or(c.Parameters["tmpdir"], "/var/lib/pgsql/tmp") }
 
 // LocalName is what Pacemaker calls a host, asked on that host. The zero value says that nobody has asked.
 type LocalName struct {

@@ -24,7 +24,8 @@ type Input struct {
 	// Lock is the path of the agent's PGSQL.lock, if that exists on this host: a primary ran here, and did not stop as the
 	// last host. Otherwise it is "".
 	Lock string `json:"lock,omitempty"`
-	// WithoutPrimary is for how many seconds nobody has been the primary, at least 1 where the daemon has measured it; 0 in
+	// WithoutPrimary is for how many seconds nobody has been the primary, at least 1 where the daemon has measured it; 0
+	// in
 	// a single look.
 	WithoutPrimary float64 `json:"without_primary,omitempty"`
 	// Newest is the newest CIB version seen so far. Older ones justify nothing destructive.

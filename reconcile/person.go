@@ -13,7 +13,8 @@ import (
 
 // This file finds what a person has to do, and on which host. Every host says the same.
 
-// How long nobody may be the primary, in seconds, before that is an outage: between two actions of Pacemaker's nothing is
+// How long nobody may be the primary, in seconds, before that is an outage: between two actions of Pacemaker's
+// nothing is
 // under way for a moment; and what is under way may never come to an end.
 const (
 	betweenActions = 10
@@ -186,7 +187,8 @@ func failures(n model.Node, primitive string) bool {
 	return false
 }
 
-// givenUp reports whether Pacemaker counts so many failures of the database on a node that it does not start it there again
+// givenUp reports whether Pacemaker counts so many failures of the database on a node that it does not start it there
+// again
 // (migration-threshold; a start that fails counts as INFINITY).
 func (w Who) givenUp(n model.Node) bool {
 	threshold, err := strconv.Atoi(w.Clone.Meta["migration-threshold"])
@@ -197,15 +199,12 @@ func (w Who) givenUp(n model.Node) bool {
 		if !isFailCount(name, w.Clone.Primitive) {
 			continue
 		}
-		if count, err := strconv.Atoi(value); strings.EqualFold(value, "INFINITY") || err == nil && (count >= threshold || count >= manyFailures) {
+		if count, err := strconv.Atoi(value); strings.EqualFold(value, "INFINITY") || err == nil && (count >= threshold || count >= model.Infinity) {
 			return true
 		}
 	}
 	return false
 }
-
-// manyFailures is Pacemaker's INFINITY, as a number.
-const manyFailures = 1_000_000
 
 // isFailCount reports whether Pacemaker counts failures of a primitive in that attribute, of one operation or of all.
 func isFailCount(name, primitive string) bool {
@@ -235,7 +234,8 @@ func (v *view) toBringBack(forecasts []model.Forecast) {
 	}
 }
 
-// keptAway reports whether somebody keeps the database from a host: Pacemaker then does not start it, whatever it counts.
+// keptAway reports whether somebody keeps the database from a host: Pacemaker then does not start it, whatever it
+// counts.
 func (v *view) keptAway(member string) bool {
 	return strings.EqualFold(v.Clone.Meta["target-role"], "Stopped") || slices.ContainsFunc(v.Clone.Locations, func(l model.Location) bool {
 		return model.SameNode(l.Node, member) && l.Bars()

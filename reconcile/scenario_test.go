@@ -145,7 +145,8 @@ func (s *scenario) node(words []string) {
 	s.in.Cluster.Nodes = append(s.in.Cluster.Nodes, n)
 }
 
-// marks reads "standby", "offline" (but for the attributes), "score=N", "failed=N" (the fail-count) and "data=HEX" (where
+// marks reads "standby", "offline" (but for the attributes), "score=N", "failed=N" (the fail-count) and "data=HEX"
+// (where
 // they end), and returns the other marks.
 func (s *scenario) marks(n *model.Node, marks []string) (others []string) {
 	for _, mark := range marks {
@@ -197,7 +198,8 @@ func (s *scenario) instanceOn(n model.Node, word string, marks []string) {
 }
 
 // instance reads: "host NAME", "in-recovery", "down WHY", "version N", "system ID", "redo LSN TIMELINE", "at LSN",
-// "received LSN", "no-rewind WHY", "slots N", "idle-timeout SECONDS", "synchronized SLOT...", "sync-slots", "application_name
+// "received LSN", "no-rewind WHY", "slots N", "idle-timeout SECONDS", "synchronized SLOT...", "sync-slots",
+// "application_name
 // NAME", what "wal" reads, "primary_slot_name NAME", "receiver SLOT", "sender HOST PID", "slot NAME LSN|- MARK...".
 func (s *scenario) instance(words []string) {
 	i := &s.in.Instance

@@ -62,7 +62,8 @@ func (v *view) standbySetting() {
 	}
 }
 
-// dependedOn reports whether this host uses a slot of somebody else's making that logical replication on the primary waits
+// dependedOn reports whether this host uses a slot of somebody else's making that logical replication on the primary
+// waits
 // for. That it does not stream at this moment proves nothing: a walreceiver is restarted now and then.
 func (v *view) dependedOn(slot string) bool {
 	r := v.Instance.Receiver

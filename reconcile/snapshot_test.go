@@ -12,7 +12,8 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// TestSnapshotsOfOld: what an older pgrex wrote still loads, and gives its plan for the slots. The files are as that program wrote
+// TestSnapshotsOfOld: what an older pgrex wrote still loads, and gives its plan for the slots. The files are as that
+// program wrote
 // them, with its commit in their names: of a primary and a standby on real servers, and one with every field set.
 func TestSnapshotsOfOld(t *testing.T) {
 	want := map[string][]string{

@@ -16,7 +16,8 @@ type partKey struct{}
 // isPart reports whether this process is an operation's part that has the rights of the data folder's owner.
 func isPart(ctx context.Context) bool { return ctx.Value(partKey{}) != nil }
 
-// takePart makes this process an operation's part, where another one has started it as that (split.go). The context ends with
+// takePart makes this process an operation's part, where another one has started it as that (split.go). The context
+// ends with
 // that other one, as after Ctrl-C.
 func takePart(ctx context.Context) (context.Context, error) {
 	value, ok := os.LookupEnv(toolsVariable)
@@ -39,7 +40,8 @@ func takePart(ctx context.Context) (context.Context, error) {
 		return ctx, strange
 	}
 	_ = os.WriteFile("/proc/self/comm", []byte("pgrex"), 0) // for ps: it was started by another name
-	// Other processes of this user's, such as PostgreSQL's, get at nothing that this one has: not its memory, nor its socket.
+	// Other processes of this user's, such as PostgreSQL's, get at nothing that this one has: not its memory, nor its
+	// socket.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return ctx, err
 	}

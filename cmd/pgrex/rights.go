@@ -18,10 +18,10 @@ import (
 	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller"
-	"github.com/pgrex/pgrex/controller/operation"
 )
 
-// operates makes a command of an operation, which runs with no more rights than each of its parts needs: started as root, it
+// operates makes a command of an operation, which runs with no more rights than each of its parts needs: started as
+// root, it
 // splits (split.go), and so this is called twice, in either part.
 func operates(s *settings, operate func(cmd *cobra.Command) error) func(*cobra.Command, []string) error {
 	return runE(func(cmd *cobra.Command) error {
@@ -65,7 +65,8 @@ type dataOwner struct {
 
 // dataOwner finds out whose data folder it is, and opens nothing below that.
 //
-// The CIB is read with the rights that this process has, root's mostly, since only the CIB says where the folder is. That
+// The CIB is read with the rights that this process has, root's mostly, since only the CIB says where the folder is.
+// That
 // look is what root types every day, as crm_mon, and nothing that the database's owner can write has a part in it.
 func (s *settings) dataOwner(ctx context.Context) (dataOwner, error) {
 	look := controller.Observer{Node: s.Node, Resource: s.Resource, Clusters: &cib.Client{}}
@@ -73,7 +74,7 @@ func (s *settings) dataOwner(ctx context.Context) (dataOwner, error) {
 	if err != nil {
 		return dataOwner{}, err
 	}
-	o := dataOwner{folder: cmp.Or(s.PGData, operation.DataFolder(who.Clone))}
+	o := dataOwner{folder: cmp.Or(s.PGData, who.Clone.DataFolder())}
 	info, err := os.Stat(o.folder)
 	if err != nil {
 		return o, fmt.Errorf("see whose the data folder is: %w; run pgrex on a host that has it", err)

@@ -17,12 +17,16 @@ import (
 	"github.com/pgrex/pgrex/cib"
 )
 
-// An operation that root starts is two processes. The child has the rights of the data folder's owner, and his own groups, so
-// that PostgreSQL's programs, and a server that is started again, have what the server always has, and never haclient. It
-// does everything but run Pacemaker's tools: these it asks of the parent, over a pair of sockets. The parent stays root's, to
+// An operation that root starts is two processes. The child has the rights of the data folder's owner, and his own
+// groups, so
+// that PostgreSQL's programs, and a server that is started again, have what the server always has, and never
+// haclient. It
+// does everything but run Pacemaker's tools: these it asks of the parent, over a pair of sockets. The parent stays
+// root's, to
 // give each tool the group haclient, and opens nothing that the owner could put in its way.
 
-// toolsVariable names the descriptor over which the child asks for Pacemaker's tools. It leaves its environment at once.
+// toolsVariable names the descriptor over which the child asks for Pacemaker's tools. It leaves its environment at
+// once.
 const toolsVariable = "PGREX_TOOLS_FD"
 
 // firstExtra is the number that the first of exec.Cmd's ExtraFiles has in the child.

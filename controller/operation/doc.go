@@ -6,6 +6,8 @@
 // It must not decide about slots, and must not leave the cluster in maintenance-mode. Everything it waits for has a
 // deadline, and is a condition that is looked at again.
 //
-// PostgreSQL's programs, and a server that is started again, get the rights of this process: they have to be those of the
-// data folder's owner, without the group haclient. Where Pacemaker's tools need that, another process runs them (cib.Remote).
+// PostgreSQL's programs, and a server that is started again, get the rights of this process: they have to be those of
+// the
+// data folder's owner, without the group haclient. Where Pacemaker's tools need that, another process runs them
+// (cib.Remote).
 package operation

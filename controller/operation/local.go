@@ -1,7 +1,6 @@
 package operation
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,16 +27,8 @@ type place struct {
 	bin  string // folder of pgctl, and of the other programs
 }
 
-// DataFolder is where the agent has the database.
-func DataFolder(clone model.Clone) string {
-	return cmp.Or(clone.Parameters["pgdata"], "/var/lib/pgsql/data") // the agent's default
-}
-
 func placeOf(clone model.Clone) (place, error) {
-	p := place{data: DataFolder(clone), tmp: clone.Parameters["tmpdir"], bin: filepath.Dir(clone.Parameters["pgctl"])}
-	if p.tmp == "" {
-		p.tmp = "/var/lib/pgsql/tmp"
-	}
+	p := place{data: clone.DataFolder(), tmp: clone.TmpFolder(), bin: filepath.Dir(clone.Parameters["pgctl"])}
 	if clone.Parameters["pgctl"] == "" {
 		p.bin = "/usr/bin"
 	}

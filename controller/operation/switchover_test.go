@@ -62,7 +62,8 @@ func TestLeaveMaintenance(t *testing.T) {
 	}
 }
 
-// Undone, maintenance-mode stays on while this host is banned: Pacemaker would stop the primary that was started again. What
+// Undone, maintenance-mode stays on while this host is banned: Pacemaker would stop the primary that was started
+// again. What
 // to type then is said in the order in which it is safe.
 func TestLookAwayUndone(t *testing.T) {
 	for _, test := range []struct {

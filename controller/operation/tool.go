@@ -34,7 +34,8 @@ type tool struct {
 
 func (t tool) String() string { return strings.Join(append([]string{t.path}, t.args...), " ") }
 
-// run runs it to its end, in a session of its own: an interrupt from the terminal is for us to handle, and what the server's
+// run runs it to its end, in a session of its own: an interrupt from the terminal is for us to handle, and what the
+// server's
 // configuration has it run, as restore_command, must not type at root's terminal. It gives
 // standard output, and standard error in the error.
 func (t tool) run(ctx context.Context) (string, error) {

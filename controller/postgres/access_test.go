@@ -150,7 +150,8 @@ func letsIn(t *testing.T, access postgres.Access, more string) {
 	}
 }
 
-// TestSecretsThroughAServiceFile: what libpq takes from no variable goes another way, together with an own service's settings.
+// TestSecretsThroughAServiceFile: what libpq takes from no variable goes another way, together with an own service's
+// settings.
 func TestSecretsThroughAServiceFile(t *testing.T) {
 	server := pgserver.New(t)
 	root := rootAuthority(t, "root")

@@ -49,7 +49,8 @@ func TestArchive(t *testing.T) {
 	}
 }
 
-// TestSlowListing: with very much WAL its listing takes longer than a look may. All else is seen, at once and in time, and
+// TestSlowListing: with very much WAL its listing takes longer than a look may. All else is seen, at once and in
+// time, and
 // why the WAL is not known is said.
 func TestSlowListing(t *testing.T) {
 	t.Parallel()

@@ -119,7 +119,8 @@ func (s *Server) row(ctx context.Context, sql string, values []any, into ...any)
 	return s.conn.QueryRow(s.local.io, sql, values...).Scan(into...)
 }
 
-// query runs f, which only reads, on the kept connection, in the lane. A connection that turns out to be dead (the server
+// query runs f, which only reads, on the kept connection, in the lane. A connection that turns out to be dead (the
+// server
 // was restarted) is replaced once.
 func (s *Server) query(ctx context.Context, f func(io context.Context, conn *pgx.Conn) error) error {
 	old := s.conn != nil

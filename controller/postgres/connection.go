@@ -18,7 +18,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// connection is what a connection string asks for, with all that libpq adds to it: from a service file, from the environment,
+// connection is what a connection string asks for, with all that libpq adds to it: from a service file, from the
+// environment,
 // and its defaults. What it asks for is done as libpq does it, or refused.
 type connection struct {
 	keywords  keywords // all of them

@@ -58,7 +58,8 @@ func connectionOf(ctx context.Context, conninfo, at string) (*connection, error)
 	return c, nil
 }
 
-// connect tries one server after the other, each for its share of the time: one that has lost its power does not answer at
+// connect tries one server after the other, each for its share of the time: one that has lost its power does not
+// answer at
 // all. As in libpq, it goes on to the next one if nobody answers, or if PostgreSQL is starting or stopping. It also
 // goes on if a standby answers: of several servers, it wants the primary.
 func (c *connection) connect(ctx context.Context, kind string) (*pgconn.PgConn, error) {

@@ -90,7 +90,8 @@ func TestSeveralHosts(t *testing.T) {
 	}
 }
 
-// TestSeveralHostsOneHangs: a server that has lost its power does not answer at all. It does not use up the next one's time.
+// TestSeveralHostsOneHangs: a server that has lost its power does not answer at all. It does not use up the next
+// one's time.
 func TestSeveralHostsOneHangs(t *testing.T) {
 	t.Parallel()
 	primary := pgserver.New(t)
@@ -104,7 +105,8 @@ func TestSeveralHostsOneHangs(t *testing.T) {
 	s.Close()
 }
 
-// TestOtherMember: another server is asked at an address or a name of its own, of whatever kind, also where the connection
+// TestOtherMember: another server is asked at an address or a name of its own, of whatever kind, also where the
+// connection
 // string names several.
 func TestOtherMember(t *testing.T) {
 	t.Parallel()

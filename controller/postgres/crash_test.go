@@ -45,7 +45,8 @@ func TestCrashKeepsWAL(t *testing.T) {
 	}
 }
 
-// TestCrashLosesSlot: what a slot holds on disk and what came since the last checkpoint are more than the budget. Before
+// TestCrashLosesSlot: what a slot holds on disk and what came since the last checkpoint are more than the budget.
+// Before
 // anybody can connect, the checkpoint at the end of recovery gives the slot up.
 func TestCrashLosesSlot(t *testing.T) {
 	t.Parallel()

@@ -76,7 +76,8 @@ func sameAddress(one, other string) bool {
 	return errA == nil && errB == nil && a.Unmap() == b.Unmap()
 }
 
-// listed reads host, hostaddr and port, each of which may be a list (PostgreSQL documentation, "Specifying Multiple Hosts").
+// listed reads host, hostaddr and port, each of which may be a list (PostgreSQL documentation, "Specifying Multiple
+// Hosts").
 func (c *connection) listed() ([]endpoint, error) {
 	hosts, addresses, ports := list(c.keywords["host"]), list(c.keywords["hostaddr"]), list(c.keywords["port"])
 	count := max(1, len(hosts), len(addresses))

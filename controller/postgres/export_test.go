@@ -28,7 +28,8 @@ func (s *Server) UpstreamSetting(ctx context.Context, name string) (string, erro
 	return string(row[0]), nil
 }
 
-// UpstreamSocket reads, of a connection with the upstream, how many milliseconds the kernel waits for what was sent to be
+// UpstreamSocket reads, of a connection with the upstream, how many milliseconds the kernel waits for what was sent
+// to be
 // acknowledged, and after how many seconds keepalives begin.
 func (s *Server) UpstreamSocket(ctx context.Context) (milliseconds, idle int, err error) {
 	u, err := s.others.to("", *s.conninfo).open(ctx)

@@ -54,7 +54,8 @@ func sessions(t *testing.T, s *pgserver.Server) int {
 	return count
 }
 
-// atOnce observes for somebody who does not wait at all: a server that hangs is told of all the same, with the same time.
+// atOnce observes for somebody who does not wait at all: a server that hangs is told of all the same, with the same
+// time.
 func atOnce(t *testing.T, a *postgres.Server) model.Instance {
 	t.Helper()
 	ended, end := context.WithCancel(t.Context())
@@ -66,7 +67,8 @@ func atOnce(t *testing.T, a *postgres.Server) model.Instance {
 	return i
 }
 
-// wantHanging looks several times at a server that hangs: the first look waits, the others say the same at once. Steps are
+// wantHanging looks several times at a server that hangs: the first look waits, the others say the same at once.
+// Steps are
 // refused at once.
 func wantHanging(t *testing.T, a *postgres.Server, step model.Step) {
 	t.Helper()
@@ -90,7 +92,8 @@ func awaitUp(t *testing.T, s *pgserver.Server, a *postgres.Server) {
 	s.Await("the server answers pgrex", func() bool { return observe(t, a).State == model.ServerUp })
 }
 
-// TestTrap37PostmasterHangs: the kernel accepts the connection, and nobody answers. However often it is tried, the server
+// TestTrap37PostmasterHangs: the kernel accepts the connection, and nobody answers. However often it is tried, the
+// server
 // finds one attempt when it goes on.
 func TestTrap37PostmasterHangs(t *testing.T) {
 	t.Parallel()
@@ -108,7 +111,8 @@ func TestTrap37PostmasterHangs(t *testing.T) {
 	}
 }
 
-// TestTrap37SessionHangs: the kept session's process hangs, alone or with the postmaster. Its statement is the only one.
+// TestTrap37SessionHangs: the kept session's process hangs, alone or with the postmaster. Its statement is the only
+// one.
 func TestTrap37SessionHangs(t *testing.T) {
 	t.Parallel()
 	for name, postmaster := range map[string]bool{"alone": false, "with the postmaster": true} {
@@ -136,7 +140,8 @@ func TestTrap37SessionHangs(t *testing.T) {
 	}
 }
 
-// TestTrap37StepHangs: a slot is being made when the server hangs, as on a disk that has stalled. It is made once the server
+// TestTrap37StepHangs: a slot is being made when the server hangs, as on a disk that has stalled. It is made once the
+// server
 // goes on; no second try stands behind it.
 func TestTrap37StepHangs(t *testing.T) {
 	t.Parallel()
@@ -154,7 +159,8 @@ func TestTrap37StepHangs(t *testing.T) {
 	}
 }
 
-// TestTrap37ReleaseHangs: the release of an xmin has a connection of its own. What nobody waits for any more is not done.
+// TestTrap37ReleaseHangs: the release of an xmin has a connection of its own. What nobody waits for any more is not
+// done.
 func TestTrap37ReleaseHangs(t *testing.T) {
 	t.Parallel()
 	primary, standby := pair(t, "log_connections = on")
@@ -179,7 +185,8 @@ func TestTrap37ReleaseHangs(t *testing.T) {
 	wantClass(t, a.Apply(t.Context(), step), "")
 }
 
-// TestTrap37SettingHangs: ALTER SYSTEM comes through when nobody waits for it any more, and its condition cannot be asserted
+// TestTrap37SettingHangs: ALTER SYSTEM comes through when nobody waits for it any more, and its condition cannot be
+// asserted
 // with it. What the file said before is put back.
 func TestTrap37SettingHangs(t *testing.T) {
 	t.Parallel()
@@ -201,7 +208,8 @@ func TestTrap37SettingHangs(t *testing.T) {
 	}
 }
 
-// TestTrap37UpstreamHangs: a primary that hangs has one attempt to connect of each standby, and one of each member that asks
+// TestTrap37UpstreamHangs: a primary that hangs has one attempt to connect of each standby, and one of each member
+// that asks
 // it, however often it is asked. The local server is asked on.
 func TestTrap37UpstreamHangs(t *testing.T) {
 	t.Parallel()
@@ -240,7 +248,8 @@ func TestTrap37UpstreamHangs(t *testing.T) {
 	}
 }
 
-// TestUpstreamGone: a connection whose other end has lost its power is given up by the kernel, or nothing would be asked any
+// TestUpstreamGone: a connection whose other end has lost its power is given up by the kernel, or nothing would be
+// asked any
 // more.
 func TestUpstreamGone(t *testing.T) {
 	t.Parallel()

@@ -14,7 +14,8 @@ import (
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
-// psqlCommand is PostgreSQL 15's own, with the libpq of the servers under test. Debian's in the PATH adds a host of its own to
+// psqlCommand is PostgreSQL 15's own, with the libpq of the servers under test. Debian's in the PATH adds a host of
+// its own to
 // what it is given.
 func psqlCommand(ctx context.Context, t *testing.T, arguments ...string) *exec.Cmd {
 	t.Helper()

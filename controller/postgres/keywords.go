@@ -114,7 +114,8 @@ func isURI(conninfo string) bool {
 	return strings.HasPrefix(conninfo, "postgres://") || strings.HasPrefix(conninfo, "postgresql://")
 }
 
-// parseURI reads postgresql://user:password@host:port,host:port/dbname?keyword=value&…, where each part may be left out.
+// parseURI reads postgresql://user:password@host:port,host:port/dbname?keyword=value&…, where each part may be left
+// out.
 func parseURI(k keywords, text string) bool {
 	_, text, _ = strings.Cut(text, "://")
 	ok := true

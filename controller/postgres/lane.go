@@ -13,10 +13,12 @@ import (
 )
 
 // lane runs one call at a time, each in a goroutine of its own. Nobody waits for a call beyond his own deadline. A call
-// without an answer stays in flight, with the connection it runs on: a server that hangs owes one answer, however long it
+// without an answer stays in flight, with the connection it runs on: a server that hangs owes one answer, however
+// long it
 // hangs and however often it is looked at. Until that call ends, every further one fails at once (hangsError).
 //
-// What runs in a lane sends and awaits under io, which nothing but close ends: pgx would cut the connection at a deadline, and
+// What runs in a lane sends and awaits under io, which nothing but close ends: pgx would cut the connection at a
+// deadline, and
 // the server's process would stay. Before it sends, it asks the caller's own context whether anybody still wants that.
 type lane struct {
 	who string // answers
@@ -133,7 +135,8 @@ func (l *lane) idle() bool {
 	return l.flight == nil
 }
 
-// close ends the lane. It cuts what is in flight, and waits a moment for its end: what hangs in the kernel cannot be cut.
+// close ends the lane. It cuts what is in flight, and waits a moment for its end: what hangs in the kernel cannot be
+// cut.
 func (l *lane) close() {
 	l.mu.Lock()
 	l.closed = true

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// TestTrap37Lane: what hangs in the kernel, as the file system of a dead file server does, is asked once. One caller waits
+// TestTrap37Lane: what hangs in the kernel, as the file system of a dead file server does, is asked once. One caller
+// waits
 // until its deadline, and the next ones not at all. Nor does the end wait for long.
 func TestTrap37Lane(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

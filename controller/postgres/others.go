@@ -12,7 +12,8 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// others are the lanes to other hosts' servers: by address, and "" for the upstream. The zero value is ready to use, also by
+// others are the lanes to other hosts' servers: by address, and "" for the upstream. The zero value is ready to use,
+// also by
 // several goroutines.
 type others struct {
 	mu     sync.Mutex

@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// TestWrongKeyPassword: what a wrong password makes of a key ends in a padding that looks right once in sixteen times. It
+// TestWrongKeyPassword: what a wrong password makes of a key ends in a padding that looks right once in sixteen
+// times. It
 // is a wrong password all the same.
 func TestWrongKeyPassword(t *testing.T) {
 	block := encrypted(t, "right")

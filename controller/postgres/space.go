@@ -21,7 +21,8 @@ const (
 	listingLasts = 20
 )
 
-// observeWAL reads where the WAL is, and what limits it. An error is one line; the rest of what was observed is good without
+// observeWAL reads where the WAL is, and what limits it. An error is one line; the rest of what was observed is good
+// without
 // it.
 func (s *Server) observeWAL(ctx context.Context, seen *observation) error {
 	var document []byte
@@ -52,7 +53,8 @@ type listing struct {
 	problem string // why it is not known, "" if it is
 }
 
-// observeSpace adds the last listing, a new one where that is due. Neither a listing nor a file system that takes its time
+// observeSpace adds the last listing, a new one where that is due. Neither a listing nor a file system that takes its
+// time
 // keeps the rest from being seen.
 func (s *Server) observeSpace(ctx context.Context, seen *observation) {
 	i := &seen.instance

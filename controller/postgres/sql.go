@@ -64,8 +64,10 @@ SELECT pg_catalog.jsonb_build_object(
   CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE') THEN pg_catalog.current_setting('primary_conninfo') END
 FROM pg_catalog.pg_control_system() AS system, pg_catalog.pg_control_checkpoint() AS checkpoint`
 
-// sqlWAL is what only a member of pg_monitor, or a superuser, may read: where the WAL is, and what limits it, the latter as
-// the JSON form of model.Budget. pg_file_settings shows what the files say, whether it counts or not; the last line of a
+// sqlWAL is what only a member of pg_monitor, or a superuser, may read: where the WAL is, and what limits it, the
+// latter as
+// the JSON form of model.Budget. pg_file_settings shows what the files say, whether it counts or not; the last line
+// of a
 // name is the one that would.
 const sqlWAL = `
 WITH written AS (
@@ -84,7 +86,8 @@ SELECT pg_catalog.current_setting('data_directory'),
     'pinned', (SELECT setting FROM pinned),
     'pinned_at', (SELECT pg_catalog.format('%s line %s', sourcefile, sourceline) FROM pinned))`
 
-// sqlListWAL is how much WAL there is, which takes the longer the more there is; and the JSON form of model.Archive, NULL
+// sqlListWAL is how much WAL there is, which takes the longer the more there is; and the JSON form of model.Archive,
+// NULL
 // where no archiver runs. A segment waits while its .ready is there.
 const sqlListWAL = `
 SELECT (SELECT coalesce(pg_catalog.sum(size), 0)::bigint FROM pg_catalog.pg_ls_waldir()),

@@ -31,7 +31,8 @@ type upstream struct {
 }
 
 // ObserveUpstream asks the upstream for its identity and for slots by name. The answers are in the order asked. It is for a
-// standby, which Observe has found to be one; an error is an *Error, without anything of primary_conninfo but host, port and
+// standby, which Observe has found to be one; an error is an *Error, without anything of primary_conninfo but host,
+// port and
 // user.
 func (s *Server) ObserveUpstream(ctx context.Context, slots []string) (model.Upstream, error) {
 	for _, name := range slots {

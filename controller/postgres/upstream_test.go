@@ -47,7 +47,8 @@ func TestUpstream(t *testing.T) {
 	}
 }
 
-// TestNoWalsenderStands: walsenders are scarce, and one of ours in pg_stat_replication would confuse whoever watches that view.
+// TestNoWalsenderStands: walsenders are scarce, and one of ours in pg_stat_replication would confuse whoever watches
+// that view.
 // After a look none is left.
 func TestNoWalsenderStands(t *testing.T) {
 	t.Parallel()

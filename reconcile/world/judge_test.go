@@ -242,7 +242,8 @@ func (w *world) advance(bytes model.LSN) {
 	})
 }
 
-// settled: there is one primary, everybody else streams from it through the slot that is its own, and every pgrex has made
+// settled: there is one primary, everybody else streams from it through the slot that is its own, and every pgrex has
+// made
 // a plan, without a step.
 func (w *world) settled() bool {
 	for _, h := range w.hosts {

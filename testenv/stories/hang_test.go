@@ -17,7 +17,8 @@ const (
 	hangsFor      = 3 * shortWatchdog * time.Second
 )
 
-// TestHang: PostgreSQL hangs for longer than the watchdog waits, whole or in the daemon's session alone. The daemon goes on,
+// TestHang: PostgreSQL hangs for longer than the watchdog waits, whole or in the daemon's session alone. The daemon
+// goes on,
 // says since when, leaves one session at most, and sees to what is due once the server goes on.
 func TestHang(t *testing.T) {
 	on(t, debian13Only, everywhere, testenv.Config{
@@ -132,7 +133,8 @@ func (h hanging) wantUnharmed(primary string) {
 	}
 }
 
-// sessionHangs: the one process that serves the daemon hangs, with a slot to be made. It stands for a disk that stalls as the
+// sessionHangs: the one process that serves the daemon hangs, with a slot to be made. It stands for a disk that
+// stalls as the
 // slot is written: a lab host has none that could be stalled by itself.
 func (s *story) sessionHangs(primary, host string) {
 	const mine = "SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE application_name = 'pgrex' AND backend_type = 'client backend'"

@@ -26,7 +26,8 @@ type watched struct {
 	status  int // when it has ended
 }
 
-// watchRejoin runs rejoin on a host, as the owner of its database with the group haclient, and kills it and what it started, with SIGKILL, as soon as until is true after a
+// watchRejoin runs rejoin on a host, as the owner of its database with the group haclient, and kills it and what it
+// started, with SIGKILL, as soon as until is true after a
 // line.
 func (s *story) watchRejoin(host string, until func(w *watched, line string) bool, arguments ...string) *watched {
 	s.t.Helper()
