@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
@@ -225,17 +223,4 @@ func (c *Case) Choose(method string) (reconcile.Rung, error) {
 		}
 	}
 	return reconcile.Rung{}, errors.New("there is no way back that pgrex goes by itself: see what is said of each")
-}
-
-// alone makes sure that no other operation is under way here. The kernel forgets it when this process ends, however it does.
-func (p place) alone() (*os.File, error) {
-	f, err := os.Open(p.tmp)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("another pgrex rejoin is under way here (%s is locked: %w)", p.tmp, err)
-	}
-	return f, nil
 }

@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"regexp"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/pgrex/pgrex/controller/postgres"
 )
@@ -40,37 +37,9 @@ func (r *Rejoin) copy(c *Case) []Step {
 			if p.runs() {
 				return errors.Join(errors.New("PostgreSQL was started here meanwhile, on the old data"), p.clear())
 			}
-			if err := exchange(p.beside(), p.data); err != nil {
-				return errors.Join(err, p.clear())
-			}
-			return syncFolder(filepath.Dir(p.data))
+			return p.swap()
 		}},
 	)
-}
-
-// exchange swaps two folders at once.
-func exchange(one, other string) error {
-	if err := unix.Renameat2(unix.AT_FDCWD, one, unix.AT_FDCWD, other, unix.RENAME_EXCHANGE); err != nil {
-		return fmt.Errorf("swap %s and %s: %w", one, other, err)
-	}
-	return nil
-}
-
-// trySwap finds out whether the file system can do that, before hours are spent on a copy.
-func (p place) trySwap() error {
-	folder, err := os.MkdirTemp(filepath.Dir(p.data), filepath.Base(p.triedPattern()))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.RemoveAll(folder) }()
-	one, other := filepath.Join(folder, "one"), filepath.Join(folder, "other")
-	if err := errors.Join(os.Mkdir(one, 0o700), os.Mkdir(other, 0o700)); err != nil {
-		return err
-	}
-	if err := exchange(one, other); err != nil {
-		return fmt.Errorf("the file system of %s cannot put a copy in its place at once: %w; copy by hand", p.data, err)
-	}
-	return nil
 }
 
 // reserve makes this host's slot anew on the primary, where it holds no WAL.
@@ -131,6 +100,8 @@ func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
 	beside.data = c.place.beside()
 	return beside.setSlotName(c.slot)
 }
+
+var slotInUse = regexp.MustCompile(`replication slot "[a-z0-9_]+" is active for PID`)
 
 // whileBusy does something, again as long as the slot is in use: by what an attempt that was killed has left, until the
 // primary notices (wal_sender_timeout).

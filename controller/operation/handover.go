@@ -16,8 +16,7 @@ import (
 )
 
 const (
-	slotParameter   = "replication_slot_name" // the agent's
-	maintenanceMode = "maintenance-mode"
+	slotParameter = "replication_slot_name" // the agent's
 	// refreshPatience is how long Pacemaker may take to look at the resource on every host.
 	refreshPatience = 2 * time.Minute
 )
@@ -97,6 +96,11 @@ func (h *Handover) Release(ctx context.Context) ([]Step, error) {
 		cib.DeleteParameter(b.Clone.Primitive, slotParameter), last...), nil
 }
 
+// replicating is what is asked of the local primary beside what the controller asks.
+type replicating interface {
+	Replications(ctx context.Context) ([]model.Replication, error)
+}
+
 // standbysHoldNothing asks every standby that runs whether pgrex has dropped its slots.
 func (h *Handover) standbysHoldNothing(ctx context.Context, b before) error {
 	place, err := placeOf(b.Clone)
@@ -107,7 +111,7 @@ func (h *Handover) standbysHoldNothing(ctx context.Context, b before) error {
 	if err != nil {
 		return err
 	}
-	server, ok := h.Observer.Server().(primaryServer)
+	server, ok := h.Observer.Server().(replicating)
 	if !ok {
 		return fmt.Errorf("the server is a %T", h.Observer.Server())
 	}
@@ -199,23 +203,6 @@ func (h *Handover) again(ctx context.Context, b *before) error {
 	}
 	b.senders = now.senders
 	return h.ready(now)
-}
-
-// leaveMaintenance gives the database back to Pacemaker. What the tool says is not all: it may have been done all the same.
-func leaveMaintenance(command cib.Command, observer *controller.Observer) Step {
-	step := run(command, nil)
-	do := step.Do
-	step.Do = func(ctx context.Context) error {
-		err := do(ctx)
-		if err == nil {
-			return nil
-		}
-		if who, lookErr := observer.Cluster(context.WithoutCancel(ctx)); lookErr != nil || who.Cluster.Maintenance {
-			return err
-		}
-		return nil
-	}
-	return step
 }
 
 func (h *Handover) look(ctx context.Context) (before, error) {

@@ -2,8 +2,6 @@ package operation
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -44,42 +42,6 @@ func TestHandoverHalfUndone(t *testing.T) {
 			}
 		})
 	}
-}
-
-// fakeTools are Pacemaker's tools that only note what they are told, and fail where that begins with an option.
-func fakeTools(t *testing.T, fails string) (ran func() string) {
-	t.Helper()
-	folder := t.TempDir()
-	log := filepath.Join(folder, "log")
-	for _, tool := range []string{"crm_resource", "crm_attribute"} {
-		script := "#!/bin/sh\necho " + tool + " \"$@\" >>" + log + "\ncase $1 in " + fails + ") exit 1;; esac\n"
-		if err := os.WriteFile(filepath.Join(folder, tool), []byte(script), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Setenv("PATH", folder+":"+os.Getenv("PATH"))
-	return func() string {
-		text, err := os.ReadFile(log)
-		if err != nil && !os.IsNotExist(err) {
-			t.Fatal(err)
-		}
-		return string(text)
-	}
-}
-
-// clusterOf reads a cluster that may change.
-type clusterOf func() model.Cluster
-
-func (c clusterOf) Read(context.Context) (model.Cluster, error) { return c(), nil }
-
-// primaryOf is a primary with the slots that it has just now.
-type primaryOf struct {
-	controller.Server
-	slots func() []model.Slot
-}
-
-func (p primaryOf) Observe(context.Context) (model.Instance, error) {
-	return model.Instance{State: model.ServerUp, Version: 150000, WALSegmentSize: 16 << 20, Slots: p.slots()}, nil
 }
 
 // TestHandoverPastLeaving: what goes wrong once maintenance-mode is left undoes nothing, because that would restart the
@@ -156,5 +118,21 @@ func TestHandoverPastLeaving(t *testing.T) {
 				t.Errorf("maintenance-mode is still on (%v); run were:\n%s", err, text)
 			}
 		})
+	}
+}
+
+// Trap 46: what a refresh would forget is put right before the slots are handed over; otherwise nobody could tell afterwards that all
+// is as before, and maintenance-mode would stay.
+func TestTrap46NoHandoverWhileUnsettled(t *testing.T) {
+	for _, why := range []model.Unsettled{model.UnsettledFailed, model.UnsettledBlocked, model.UnsettledStarting} {
+		c := newTrio(t)
+		c.clone.Unsettled = unsettled{"pm03": why}
+		_, err := (&Handover{Observer: c.on("pm01", "pm01")}).Adopt(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "to Pacemaker the database on pm03 is "+string(why)) {
+			t.Errorf("%s: %v", why, err)
+		}
+	}
+	if steps, err := (&Handover{Observer: newTrio(t).on("pm01", "pm01")}).Adopt(t.Context()); err != nil || len(steps) == 0 {
+		t.Errorf("with nothing unsettled: %v, %v", steps, err)
 	}
 }

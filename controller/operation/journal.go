@@ -113,3 +113,5 @@ func (p place) finish() error {
 	}
 	return p.clear()
 }
+
+func (p place) marker() string { return p.data + ".pgrex-rewind" } // is there while pg_rewind's work is not whole

@@ -326,3 +326,9 @@ func folderSize(folder string) (total uint64, err error) {
 	}
 	return total, err
 }
+
+// segmentName is the name of a segment's file (XLogFileName).
+func segmentName(timeline uint32, n, size uint64) string {
+	each := (1 << 32) / size
+	return fmt.Sprintf("%08X%08X%08X", timeline, n/each, n%each)
+}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -20,7 +18,7 @@ var ErrNoRewind = errors.New("pg_rewind cannot take these data back, and has cha
 // may start the server: the agent's own lock sees to that, whatever becomes of this process.
 func (r *Rejoin) rewind(c *Case) []Step {
 	return []Step{
-		c.place.makeLock(),
+		c.makeLock(),
 		{Text: "crash recovery of " + c.place.data + ", if it was not shut down", Do: c.place.recover},
 		{Text: "a checkpoint on the primary " + c.primary, Do: func(ctx context.Context) error {
 			source, err := postgres.OpenSourceDatabase(ctx, c.conninfo)
@@ -100,20 +98,19 @@ func (r *Rejoin) noRewindWAL(ctx context.Context, c *Case) (why string, err erro
 }
 
 // makeLock keeps the agent from starting the server. It is undone as long as nothing was changed.
-func (p place) makeLock() Step {
-	was := false
+func (c *Case) makeLock() Step {
+	p, was := c.place, false
 	return Step{
 		Text: "make sure that the agent's lock is there: " + p.lock(),
-		Do: func(context.Context) error {
-			_, err := os.Stat(p.lock())
-			was = err == nil
-			return writeWhole(p.lock(), "")
+		Do: func(context.Context) (err error) {
+			was, err = p.makeLock()
+			return err
 		},
 		Undo: func(context.Context) error {
 			if was || p.rewinding() != notBegun {
 				return nil
 			}
-			return removeFile(p.lock())
+			return p.removeLock()
 		},
 		UndoText: "the lock as it was",
 	}
@@ -124,30 +121,6 @@ func (c *Case) putBack() Step {
 		Text: fmt.Sprintf("put back %s as they were here, with primary_slot_name %s", strings.Join(nodeLocal, ", "), c.slot),
 		Do:   func(context.Context) error { return c.place.putBack(c.slot) },
 	}
-}
-
-// recover lets a database that was not shut down replay its own WAL, following nobody: pg_rewind wants it clean, and a
-// server in single-user mode refuses to be a standby, which the agent's last start has made it.
-func (p place) recover(ctx context.Context) error {
-	c, err := p.control(ctx)
-	if err != nil || c.clean() {
-		return err
-	}
-	for _, signal := range []string{"standby.signal", "recovery.signal"} {
-		if err := removeFile(filepath.Join(p.data, signal)); err != nil {
-			return err
-		}
-	}
-	// After the host's crash another process may have the number of the server of then: PostgreSQL takes it for that.
-	if p.lockedBy() != "" && !p.runs() {
-		if err := removeFile(p.pidFile()); err != nil {
-			return err
-		}
-	}
-	// The checkpoint at the end must not recycle what pg_rewind reads next.
-	_, err = p.program("postgres", "--single", "-D", p.data, "-c", "synchronous_standby_names=", "-c", "wal_keep_size=2147483647",
-		"template1").run(ctx)
-	return err
 }
 
 // pgRewindTool is pg_rewind, which fetches WAL that is no longer here from the archive, if there is a restore_command.
@@ -169,22 +142,3 @@ func (r *Rejoin) pgRewindTool(ctx context.Context, c *Case, options ...string) (
 	t.onlyFrom = "pg_rewind:" // what restore_command says may hold a secret of its own
 	return t, nil
 }
-
-// copyFiles copies the node's own files, those that are there.
-func copyFiles(from, to string) error {
-	for _, name := range nodeLocal {
-		text, err := os.ReadFile(filepath.Join(from, name))
-		if os.IsNotExist(err) {
-			continue
-		}
-		if err == nil {
-			err = writeWhole(filepath.Join(to, name), string(text))
-		}
-		if err != nil {
-			return fmt.Errorf("keep %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-var slotInUse = regexp.MustCompile(`replication slot "[a-z0-9_]+" is active for PID`)

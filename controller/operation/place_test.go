@@ -1,16 +1,12 @@
 package operation
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/pgrex/pgrex/model"
 )
 
 func (p place) make(t *testing.T, paths ...string) {
@@ -179,88 +175,5 @@ func TestFolderSize(t *testing.T) {
 		if got, err := folderSize(folder); err != nil || got != want {
 			t.Fatalf("%d bytes, not %d: %v", got, want, err)
 		}
-	}
-}
-
-// restore_command as PostgreSQL expands it, and the names of WAL files.
-func TestArchiveNames(t *testing.T) {
-	const command = `cp "/a %%f/%f" "%p" # %r %x`
-	if got := expand(command, "F", "P", "R"); got != `cp "/a %f/F" "P" # R %x` {
-		t.Errorf("expanded to %s", got)
-	}
-	const size = 16 << 20
-	history := []model.Timeline{{ID: 1}, {ID: 3, Begin: 0x3000028}, {ID: 4, Begin: 0x5000000}}
-	for n, want := range map[uint64]string{
-		2: "000000010000000000000002", 3: "000000030000000000000003", 5: "000000040000000000000005", 0x1ff: "0000000400000001000000FF",
-	} {
-		if got := segmentName(timelineAt(history, n, size), n, size); got != want {
-			t.Errorf("segment %d is %s, not %s", n, got, want)
-		}
-	}
-	header := make([]byte, longHeader)
-	binary.NativeEndian.PutUint64(header[8:], 0x3000000)
-	binary.NativeEndian.PutUint64(header[24:], 7)
-	if err := rightSegment(header, "7", 0x3000000); err != nil {
-		t.Error(err)
-	}
-	if rightSegment(header, "8", 0x3000000) == nil || rightSegment(header, "7", 0x4000000) == nil {
-		t.Error("a segment of another database, or another segment, is taken for the right one")
-	}
-}
-
-// A try of the archive: what is there, what is not, what is wrong, and a command that hangs on while it is interrupted.
-func TestRestore(t *testing.T) {
-	p := place{data: t.TempDir()}
-	a := archive{place: p, folder: t.TempDir()}
-	for command, want := range map[string]string{
-		"printf 0123456789abcdef0123456789abcdef >%p": "",
-		"printf short >%p":                            "EOF",
-		"exit 7":                                      "exit status 7",
-		"true":                                        "though restore_command says so",
-		`[ "$(pwd)" = ` + p.data + ` ] && printf 0123456789abcdef0123456789abcdef >%p`: "",
-	} {
-		a.command = command
-		err := a.restore(t.Context(), "000000010000000000000001", func([]byte) error { return nil })
-		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", command, err)
-		}
-	}
-}
-
-func TestBar(t *testing.T) {
-	for _, c := range []struct{ done, total, want string }{
-		{"0", "2048", "[....................]   0%, 0 B of 2.0 MiB"},
-		{"1024", "2048", "[##########..........]  50%, 1.0 MiB of 2.0 MiB, 102.4 KiB/s, 10s left"},
-		{"4096", "2048", "[####################] 100%, 4.0 MiB of 2.0 MiB, 409.6 KiB/s, 0s left"},
-		{"0", "0", "[####################] 100%, 0 B of 0 B"},
-	} {
-		if got := bar(c.done, c.total, 10*time.Second); got != c.want {
-			t.Errorf("%s", got)
-		}
-	}
-	if got := Size(3<<30, 0); got != "3.0 GiB" {
-		t.Error(got)
-	}
-	if got := Size(3<<30, 100<<20); got != "3.0 GiB, about 31s at 100.0 MiB/s" {
-		t.Error(got)
-	}
-	if got := Size(1, 100<<20); got != "1 B, about 1s at 100.0 MiB/s" {
-		t.Error(got)
-	}
-}
-
-// On a pipe there is a line now and then, on a terminal each is drawn over the one before.
-func TestProgress(t *testing.T) {
-	var lines, drawn []string
-	r := &Rejoin{Report: func(line string) { lines = append(lines, line) }}
-	for range 2 {
-		progress := r.progress()
-		for _, line := range []string{"pg_rewind: need to copy 5 MB (total source directory size is 70 MB)", "1/9 kB (11%) copied", "9/9 kB (100%) copied", "done"} {
-			progress(line)
-		}
-		r.Redraw = func(line string) { drawn = append(drawn, line) }
-	}
-	if len(lines) != 3 || len(drawn) != 2 || !strings.Contains(lines[0], "5 MB") || !strings.Contains(lines[1], "11%") {
-		t.Errorf("lines %q, drawn %q", lines, drawn)
 	}
 }

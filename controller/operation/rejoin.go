@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/pgrex/pgrex/cib"
@@ -104,7 +102,7 @@ func (r *Rejoin) keepAway(c *Case) []Step {
 		}
 	}
 	ended := await("PostgreSQL here has ended", stopPatience, func(ctx context.Context) error {
-		return c.place.stopped(ctx, r.Observer)
+		return stopped(ctx, r.Observer, c.place)
 	})
 	awaitEnd := ended.Do
 	ended.Do = func(ctx context.Context) error {
@@ -117,7 +115,7 @@ func (r *Rejoin) keepAway(c *Case) []Step {
 }
 
 // stopped reports whether Pacemaker knows the database on this host to be stopped, and it is.
-func (p place) stopped(ctx context.Context, observer *controller.Observer) error {
+func stopped(ctx context.Context, observer *controller.Observer, p place) error {
 	who, err := observer.Cluster(ctx)
 	if err != nil {
 		return err
@@ -143,7 +141,7 @@ func (r *Rejoin) quorum(ctx context.Context) error {
 // the new primary's, and a switchover that was interrupted has banned it by the clone's name; that is cleared, too.
 func (r *Rejoin) letStart(c *Case) []Step {
 	return []Step{
-		c.place.unlock(),
+		unlock(c.place),
 		run(cib.Cleanup(c.primitive, c.node), nil),
 		run(cib.ClearBan(c.primitive, c.node), nil),
 		run(cib.ClearBan(c.clone, c.node), nil),
@@ -154,8 +152,8 @@ func (r *Rejoin) letStart(c *Case) []Step {
 }
 
 // unlock removes the agent's lock: the data are proven or mended.
-func (p place) unlock() Step {
-	return Step{Text: "remove " + p.lock(), Do: func(context.Context) error { return removeFile(p.lock()) }}
+func unlock(p place) Step {
+	return Step{Text: "remove " + p.lock(), Do: func(context.Context) error { return p.removeLock() }}
 }
 
 // awaitStreams waits as long as PostgreSQL replays on: it may have much to replay first.
@@ -173,14 +171,3 @@ func (r *Rejoin) awaitStreams(c *Case) Step {
 func (c *Case) nameSlot() Step {
 	return Step{Text: "set primary_slot_name to " + c.slot, Do: func(context.Context) error { return c.place.setSlotName(c.slot) }}
 }
-
-func removeFile(path string) error {
-	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	return nil
-}
-
-func (p place) lock() string   { return filepath.Join(p.tmp, "PGSQL.lock") }
-func (p place) marker() string { return p.data + ".pgrex-rewind" } // is there while pg_rewind's work is not whole
-func (p place) beside() string { return p.data + ".pgrex-new" }    // the copy; after the swap the old data

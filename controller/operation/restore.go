@@ -28,14 +28,6 @@ type archive struct {
 	folder  string // where files are restored to for a try
 }
 
-func (p place) triedPattern() string { return p.data + ".pgrex-archive-" }
-
-// triedFolders are those of tries, of killed ones as well.
-func (p place) triedFolders() []string {
-	folders, _ := filepath.Glob(p.triedPattern() + "*") // its pattern is a good one
-	return folders
-}
-
 // openArchive is the WAL archive as restore_command here knows it, with a folder for tries, which the caller removes; or why
 // there is none.
 func (c *Case) openArchive(ctx context.Context) (a archive, why string, err error) {
@@ -51,7 +43,7 @@ func (c *Case) openArchive(ctx context.Context) (a archive, why string, err erro
 		return a, "", err
 	}
 	a = archive{place: c.place, command: command, redo: control["Latest checkpoint's REDO WAL file"]}
-	if a.folder, err = os.MkdirTemp(filepath.Dir(c.place.data), filepath.Base(c.place.triedPattern())); err != nil {
+	if a.folder, err = c.place.tryFolder(); err != nil {
 		return a, fmt.Sprintf("the WAL archive cannot be tried: %v", err), nil
 	}
 	return a, "", nil
@@ -132,7 +124,7 @@ func (a archive) restore(ctx context.Context, name string, check func(header []b
 	if _, err := t.run(ctx); err != nil {
 		// What the command says may hold a secret of its own; PostgreSQL's log has it.
 		if failed := (*toolError)(nil); errors.As(err, &failed) {
-			err = failed.err
+			err = failed.Unwrap()
 		}
 		return fmt.Errorf("%s is not in the WAL archive: restore_command ends with %w", name, err)
 	}
@@ -216,10 +208,4 @@ func timelineAt(timelines []model.Timeline, n, size uint64) uint32 {
 		}
 	}
 	return timelines[0].ID
-}
-
-// segmentName is the name of a segment's file (XLogFileName).
-func segmentName(timeline uint32, n, size uint64) string {
-	each := (1 << 32) / size
-	return fmt.Sprintf("%08X%08X%08X", timeline, n/each, n%each)
 }

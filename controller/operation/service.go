@@ -19,12 +19,6 @@ import (
 // servicePatience is how long Pacemaker may take to make this host the primary.
 const servicePatience = 5 * time.Minute
 
-// Work is what an operation would do: nothing where there are no steps. Says is what the operator should know before.
-type Work struct {
-	Says  []string
-	Steps []Step
-}
-
 // Service starts and stops the database of this host. Pacemaker does it: the node is in standby while the database is
 // stopped, also after Pacemaker was started anew.
 type Service struct {
@@ -201,13 +195,13 @@ func (s *Service) follow(ctx context.Context, h self) (Work, error) {
 	if err != nil {
 		return Work{}, fmt.Errorf("these data cannot just be started, %w; the primary %s has the newest: type pgrex rejoin here", err, c.primary)
 	}
-	var unlock []Step
+	var unlocked []Step
 	if _, err := os.Stat(h.place.lock()); err == nil {
-		unlock = []Step{h.place.unlock()} // the data are proven
+		unlocked = []Step{unlock(h.place)} // the data are proven
 	}
 	return Work{
 		Says:  []string{fmt.Sprintf("the primary is %s, which this host can follow: %s", c.primary, rung.Why)},
-		Steps: slices.Concat([]Step{r.stillPrimary(c), r.stillFits(c), c.nameSlot()}, unlock, s.hand(h), []Step{r.awaitStreams(c)}),
+		Steps: slices.Concat([]Step{r.stillPrimary(c), r.stillFits(c), c.nameSlot()}, unlocked, s.hand(h), []Step{r.awaitStreams(c)}),
 	}, nil
 }
 
@@ -256,7 +250,7 @@ func (s *Service) claim(h self) (steps []Step) {
 	whileStopped := func(step Step, undo func(context.Context) error, text string) Step {
 		step.UndoText = "while the database here is stopped: " + text
 		step.Undo = func(ctx context.Context) error {
-			if err := h.place.stopped(ctx, s.Observer); err != nil {
+			if err := stopped(ctx, s.Observer, h.place); err != nil {
 				return err
 			}
 			return undo(ctx)
@@ -270,7 +264,11 @@ func (s *Service) claim(h self) (steps []Step) {
 	}
 	lock := h.place.lock()
 	if _, err := os.Stat(lock); err == nil {
-		steps = append(steps, whileStopped(h.place.unlock(), func(context.Context) error { return writeWhole(lock, "") }, "touch "+lock))
+		relock := func(context.Context) error {
+			_, err := h.place.makeLock()
+			return err
+		}
+		steps = append(steps, whileStopped(unlock(h.place), relock, "touch "+lock))
 	}
 	return steps
 }
@@ -299,7 +297,7 @@ func (s *Service) hand(h self) []Step {
 		}
 		_ = cib.Settle().Run(ctx) // a start under way ends first; what matters is seen below
 		return await("PostgreSQL here has ended", stopPatience, func(ctx context.Context) error {
-			return h.place.stopped(ctx, s.Observer)
+			return stopped(ctx, s.Observer, h.place)
 		}).Do(ctx)
 	}
 	return []Step{cleanup, run(cib.ClearBan(h.Clone.Primitive, h.Here.Name), nil), run(cib.ClearBan(h.Clone.ID, h.Here.Name), nil),

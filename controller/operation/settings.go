@@ -19,13 +19,13 @@ var nodeLocal = []string{"postgresql.conf", "postgresql.auto.conf", "pg_hba.conf
 // conninfo is what the agent wrote at its last start, which takes the file away for a moment, or else what it would write. The
 // password is then left to the passfile.
 func (p place) conninfo(ctx context.Context, clone model.Clone) (conninfo string, err error) {
-	err = await("primary_conninfo", configPatience, func(context.Context) error {
+	err = awaitFile(ctx, func(context.Context) error {
 		text, err := os.ReadFile(filepath.Join(p.tmp, "recovery.conf"))
 		if conninfo = setting(string(text), "primary_conninfo"); err == nil && conninfo == "" {
 			err = errors.New("it has no primary_conninfo")
 		}
 		return err
-	}).Do(ctx)
+	})
 	if err == nil || ctx.Err() != nil {
 		return conninfo, err
 	}

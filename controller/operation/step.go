@@ -27,6 +27,12 @@ type Step struct {
 	NoReturn bool
 }
 
+// Work is what an operation would do: nothing where there are no steps. Says is what the operator should know before.
+type Work struct {
+	Says  []string
+	Steps []Step
+}
+
 // Reporter is told how an operation gets on, a line at a time.
 type Reporter func(line string)
 
@@ -107,6 +113,18 @@ func inOrder(done []Step) string {
 		return texts[0]
 	}
 	return "in this order: " + strings.Join(texts, "; then: ")
+}
+
+// noReturn notes that a step is done, and that there is no way back from there.
+func noReturn(step Step, done *bool) Step {
+	do := step.Do
+	step.NoReturn = true
+	step.Do = func(ctx context.Context) error {
+		err := do(ctx)
+		*done = err == nil
+		return err
+	}
+	return step
 }
 
 // await is a step that looks again until a condition holds. The condition's error says what is not so yet.

@@ -38,7 +38,7 @@ type Switchover struct {
 	To       string               // "" for any host that can
 	Report   Reporter
 
-	before
+	reconcile.Who
 	place    place
 	target   string // its node
 	address  string // its own
@@ -165,18 +165,6 @@ func (s *Switchover) handOver() []Step {
 		noReturn(leaveMaintenance(leave, s.Observer), &s.given),
 		s.takesWrites(),
 		noReturn(await(s.target+" is the primary by every sign", promotePatience, s.isPrimary), &s.done))
-}
-
-// noReturn notes that a step is done, and that there is no way back from there.
-func noReturn(step Step, done *bool) Step {
-	do := step.Do
-	step.NoReturn = true
-	step.Do = func(ctx context.Context) error {
-		err := do(ctx)
-		*done = err == nil
-		return err
-	}
-	return step
 }
 
 // others are the nodes of the members that are neither this host nor the target.
@@ -323,9 +311,9 @@ func (s *Switchover) takesWrites() Step {
 		// Without the ban Pacemaker would look for the primary that it has left here, and count what it finds as a failure. If
 		// it does not get there, somebody must be able to serve all the same.
 		_ = await("Pacemaker has stopped it here", demotePatience, func(ctx context.Context) error {
-			return s.place.stopped(ctx, s.Observer)
+			return stopped(ctx, s.Observer, s.place)
 		}).Do(ctx)
-		if err := removeFile(s.place.lock()); err != nil {
+		if err := s.place.removeLock(); err != nil {
 			return err
 		}
 		return clear.Run(ctx)
@@ -358,7 +346,7 @@ func (s *Switchover) comeBack() []Step {
 			return err
 		}},
 		s.back.nameSlot(),
-		s.place.unlock(),
+		unlock(s.place),
 		run(cib.ClearBan(s.Clone.ID, s.back.node), nil),
 		s.rejoin.awaitStreams(s.back),
 	)

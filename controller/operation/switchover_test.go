@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,23 +15,6 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
-
-// programsAsOwner gives a folder of PostgreSQL's programs that run as the user that the test's servers run as.
-func programsAsOwner(t *testing.T, server *pgserver.Server) string {
-	t.Helper()
-	folder := t.TempDir()
-	for _, name := range []string{"pg_ctl", "pg_controldata", "pg_waldump"} {
-		path := server.Command(t.Context(), name).Path
-		script := "#!/bin/sh\nexec " + path + " \"$@\"\n"
-		if os.Geteuid() == 0 {
-			script = "#!/bin/sh\ncd / && exec runuser -u postgres -- " + path + " \"$@\"\n"
-		}
-		if err := os.WriteFile(filepath.Join(folder, name), []byte(script), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return folder
-}
 
 // maintenance is a cluster in maintenance-mode, or not.
 type maintenance bool
@@ -72,7 +54,7 @@ func TestLookAwayUndone(t *testing.T) {
 	}{{"--clear", false}, {"never", true}} {
 		t.Run(test.fails, func(t *testing.T) {
 			ran := fakeTools(t, test.fails)
-			s := &Switchover{before: before{Who: reconcile.Who{Clone: model.Clone{ID: "ms"}}}, back: &Case{node: "pm01"}}
+			s := &Switchover{Who: reconcile.Who{Clone: model.Clone{ID: "ms"}}, back: &Case{node: "pm01"}}
 			leave, lift := cib.DeleteProperty(maintenanceMode).String(), cib.ClearBan("ms", "pm01").String()
 			broken := Step{Text: "broken", Do: func(context.Context) error { return errors.New("broken") }}
 			err := Do(t.Context(), append(s.handOver()[:3], broken), func(string) {}) // maintenance, quiet, the ban

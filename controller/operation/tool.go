@@ -132,28 +132,3 @@ func linesAndReturns(data []byte, atEOF bool) (advance int, token []byte, err er
 	}
 	return 0, nil, nil
 }
-
-// writeWhole replaces a file, so that whoever reads it finds the old text or the new one, also after a power cut.
-func writeWhole(path, text string) error {
-	temporary := path + ".pgrex-new"
-	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temporary, path); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(path))
-}
-
-func syncFolder(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
