@@ -58,3 +58,11 @@ func TestClaims(t *testing.T) {
 		t.Errorf("%v may take over", got)
 	}
 }
+
+// whoOf is a look at a cluster without nodes.
+func whoOf(clone model.Clone, nodes ...model.Node) Who {
+	w := Who{Input: Input{Cluster: &model.Cluster{Nodes: nodes}}, Clone: clone}
+	w.Policy, _ = model.PolicyOf(clone)
+	w.Names = w.Policy.SlotNames()
+	return w
+}

@@ -14,6 +14,17 @@ import (
 
 const module = "github.com/pgrex/pgrex/"
 
+// rooms is where the operations' folders are, one for each; inRoom is what they all may import.
+const rooms = "controller/operation/"
+
+var inRoom = slices.Clip([]string{"model", "cib", "reconcile", "controller", "controller/postgres", "controller/operation"})
+
+// decisions are the files of the rooms that decide, and do nothing: as pure as reconcile, which they may import.
+var decisions = []string{
+	rooms + "rejoin/ladder.go", rooms + "switchover/successor.go", rooms + "handover/ready.go", rooms + "service/here.go",
+	rooms + "prune/unneeded.go",
+}
+
 // mayImport is the design's table of the house: what each folder may import of this module. Tests may import more.
 var mayImport = map[string][]string{
 	"model":                {},
@@ -23,14 +34,23 @@ var mayImport = map[string][]string{
 	"controller":           {"model", "cib", "reconcile", "controller/postgres"},
 	"controller/postgres":  {"model"},
 	"controller/operation": {"model", "cib", "reconcile", "controller", "controller/postgres"},
-	"cmd/pgrex":            {"model", "cib", "reconcile", "controller", "controller/postgres", "controller/operation", "cmd/manual", "cmd/printer"},
-	"cmd/rexlab":           {"testenv", "cmd/manual", "cmd/printer"},
-	"cmd/manual":           {},
-	"cmd/printer":          {"model"},
-	"testenv":              {"model"},
-	"testenv/pgserver":     {"model"},
-	"testenv/stories":      {},
-	"docs":                 {},
+	// The rooms. A data folder knows of no operation, and only rejoin's way back is another operation's, too.
+	rooms + "datadir":        {"model", "cib", "reconcile", "controller/postgres"},
+	rooms + "rejoin":         append(inRoom, rooms+"datadir"),
+	rooms + "switchover":     append(inRoom, rooms+"datadir", rooms+"rejoin"),
+	rooms + "handover":       append(inRoom, rooms+"datadir"),
+	rooms + "service":        append(inRoom, rooms+"datadir", rooms+"rejoin"),
+	rooms + "prune":          append(inRoom, rooms+"datadir"),
+	rooms + "internal/fakes": {"model", "cib", "controller", "testenv/pgserver"}, // imported by tests only
+	"cmd/pgrex": append(inRoom, rooms+"rejoin", rooms+"switchover", rooms+"handover", rooms+"service", rooms+"prune",
+		"cmd/manual", "cmd/printer"),
+	"cmd/rexlab":       {"testenv", "cmd/manual", "cmd/printer"},
+	"cmd/manual":       {},
+	"cmd/printer":      {"model"},
+	"testenv":          {"model"},
+	"testenv/pgserver": {"model"},
+	"testenv/stories":  {},
+	"docs":             {},
 }
 
 // impure are packages that do I/O, read a clock, log, or give another answer each time.
@@ -44,7 +64,7 @@ var clock = []string{"Now", "Since", "Until", "After", "AfterFunc", "Tick", "New
 
 // TestImports holds the house's order: imports point one way, and what decides is pure.
 func TestImports(t *testing.T) {
-	files := 0
+	files, decided := 0, 0
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return err
@@ -58,24 +78,34 @@ func TestImports(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		checkImports(t, folder, path, file)
+		pure := folder == "model" || folder == "reconcile"
+		if name := filepath.ToSlash(filepath.Join(folder, filepath.Base(path))); slices.Contains(decisions, name) {
+			decided++
+			pure = true
+		}
+		checkImports(t, folder, path, file, pure)
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if decided != len(decisions) {
+		t.Errorf("of the rooms' %d decisions %d are there", len(decisions), decided)
 	}
 	if files < 20 {
 		t.Errorf("only %d files were looked at", files)
 	}
 }
 
-func checkImports(t *testing.T, folder, path string, file *ast.File) {
+func checkImports(t *testing.T, folder, path string, file *ast.File, pure bool) {
 	t.Helper()
 	allowed, known := mayImport[filepath.ToSlash(folder)]
 	if !known {
 		t.Errorf("%s: the design has no folder %s", path, folder)
 	}
-	pure := folder == "model" || folder == "reconcile"
+	if pure && strings.HasPrefix(filepath.ToSlash(folder), rooms) {
+		allowed = []string{"model", "reconcile"}
+	}
 	for _, spec := range file.Imports {
 		name, err := strconv.Unquote(spec.Path.Value)
 		if err != nil {

@@ -7,9 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/prune"
 	"github.com/pgrex/pgrex/model"
-	"github.com/pgrex/pgrex/reconcile"
 )
 
 func archiveCommand() *cobra.Command {
@@ -23,7 +22,7 @@ func archiveCommand() *cobra.Command {
 
 func pruneCommand() *cobra.Command {
 	s := newSettings()
-	var a operation.Archive
+	var a prune.Archive
 	var ask asking
 	var giveUp string
 	cmd := &cobra.Command{
@@ -63,7 +62,7 @@ Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run 
 	ask.flags(cmd)
 	cmd.Flags().StringVar(&a.Folder, "archive", "", "the folder (default: as archive_command or restore_command says)")
 	cmd.Flags().StringVar(&a.Move, "move", "", "move the files into this folder instead of removing them")
-	cmd.Flags().IntVar(&a.Backups, "keep-backups", reconcile.AllBackups, "how many backups to keep, the newest ones of those in the archive")
+	cmd.Flags().IntVar(&a.Backups, "keep-backups", prune.AllBackups, "how many backups to keep, the newest ones of those in the archive")
 	cmd.Flags().Lookup("keep-backups").DefValue = "all"
 	cmd.Flags().StringArrayVar(&a.BackupFolders, "backup", nil, "folder of a base backup that is kept, too; again for each")
 	cmd.Flags().StringVar(&giveUp, "give-up", "", "hosts that are to be copied anyway, separated by commas: what they need does not count")

@@ -6,23 +6,24 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/handover"
 )
 
 func adoptCommand() *cobra.Command {
-	return handover("adopt", "Hand the slots over from the agent to pgrex",
+	return handingOver("adopt", "Hand the slots over from the agent to pgrex",
 		`Removes the agent's replication_slot_name without a restart of PostgreSQL: in maintenance-mode, with a refresh before
 that is left. The slots keep their names, and every standby goes on streaming. pgrex has to run on every host by then.`,
-		(*operation.Handover).Adopt)
+		(*handover.Handover).Adopt)
 }
 
 func releaseCommand() *cobra.Command {
-	return handover("release", "Hand the slots back from pgrex to the agent",
+	return handingOver("release", "Hand the slots back from pgrex to the agent",
 		`Sets the agent's replication_slot_name to the prefix of the slots, without a restart of PostgreSQL. From its next start
 on the agent drops the slots and makes them anew, as it always did.`,
-		(*operation.Handover).Release)
+		(*handover.Handover).Release)
 }
 
-func handover(name, short, long string, make func(*operation.Handover, context.Context) ([]operation.Step, error)) *cobra.Command {
+func handingOver(name, short, long string, make func(*handover.Handover, context.Context) ([]operation.Step, error)) *cobra.Command {
 	s := newSettings()
 	var ask asking
 	cmd := &cobra.Command{
@@ -36,7 +37,7 @@ Exit status: 0 it is so, 1 it could not be done, 2 in a dry run something would 
 		RunE: operates(s, func(cmd *cobra.Command) error {
 			o := s.observer()
 			defer o.Close()
-			operate := &operation.Handover{Observer: o}
+			operate := &handover.Handover{Observer: o}
 			steps, err := make(operate, cmd.Context())
 			if err != nil {
 				return err

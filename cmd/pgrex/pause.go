@@ -5,6 +5,7 @@ import (
 
 	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/service"
 )
 
 func pauseCommand() *cobra.Command {
@@ -31,7 +32,7 @@ func pausing(name string, paused bool, short, long string) *cobra.Command {
 			o := s.observer()
 			defer o.Close()
 			report := printer.Out(cmd).Report
-			steps, err := operation.Pause(cmd.Context(), o, paused)
+			steps, err := service.Pause(cmd.Context(), o, paused)
 			switch {
 			case err != nil:
 				return err

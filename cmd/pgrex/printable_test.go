@@ -19,6 +19,7 @@ import (
 	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/rejoin"
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
 )
@@ -345,7 +346,7 @@ func TestPrintableOperations(t *testing.T) {
 	if status, ok := errors.AsType[statusError](dry); !ok || status != exitPending || err == nil {
 		t.Errorf("%v, %v", dry, err)
 	}
-	printLadder(printer.Out(root).Report, []reconcile.Rung{{Method: reconcile.MethodStart, Why: nasty}})
+	printLadder(printer.Out(root).Report, []rejoin.Rung{{Method: rejoin.MethodStart, Why: nasty}})
 	exitStatus(printer.Out(root), root, commandError{err})
 	exitStatus(printer.Out(root), root, err)
 	wantPrintable(t, "an operation", out.String())

@@ -15,12 +15,13 @@ import (
 
 	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller/operation"
-	"github.com/pgrex/pgrex/reconcile"
+	"github.com/pgrex/pgrex/controller/operation/rejoin"
 )
 
 // methods are what --method takes.
 var methods = []string{
-	"auto", string(reconcile.MethodStart), string(reconcile.MethodArchive), string(reconcile.MethodRewind), string(reconcile.MethodCopy),
+	"auto", string(rejoin.MethodStart), string(rejoin.MethodArchive), string(rejoin.MethodRewind),
+	string(rejoin.MethodCopy),
 }
 
 func rejoinCommand() *cobra.Command {
@@ -53,7 +54,7 @@ Exit status: 0 the host streams, 1 it does not, 2 in a dry run something would b
 			return err
 		},
 		RunE: operates(s, func(cmd *cobra.Command) error {
-			return rejoin(cmd, s, method, maxRate, dryRun, yes)
+			return rejoinHost(cmd, s, method, maxRate, dryRun, yes)
 		}),
 	}
 	s.observeFlags(cmd.Flags())
@@ -64,14 +65,14 @@ Exit status: 0 the host streams, 1 it does not, 2 in a dry run something would b
 	return cmd
 }
 
-func rejoin(cmd *cobra.Command, s *settings, method string, maxRate uint64, dryRun, yes bool) error {
+func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, dryRun, yes bool) error {
 	out := printer.Out(cmd)
 	report := out.Report
 	o := s.observer()
 	defer o.Close()
-	r := &operation.Rejoin{
+	r := &rejoin.Rejoin{
 		Observer: o, MaxRate: maxRate, DryRun: dryRun,
-		Archive: method != string(reconcile.MethodStart) && method != string(reconcile.MethodCopy), Report: report,
+		Archive: method != string(rejoin.MethodStart) && method != string(rejoin.MethodCopy), Report: report,
 	}
 	if out.Terminal() {
 		r.Redraw = out.Redraw
@@ -89,7 +90,7 @@ func rejoin(cmd *cobra.Command, s *settings, method string, maxRate uint64, dryR
 	if err != nil {
 		return err
 	}
-	by := func(method reconcile.Method) error {
+	by := func(method rejoin.Method) error {
 		steps := r.Steps(found, method)
 		report("this is done, by " + string(method) + ":")
 		operation.Show(steps, report)
@@ -102,7 +103,7 @@ func rejoin(cmd *cobra.Command, s *settings, method string, maxRate uint64, dryR
 		return do(cmd, steps, report)
 	}
 	err = by(rung.Method)
-	if copied, e := found.Choose(string(reconcile.MethodCopy)); errors.Is(err, operation.ErrNoRewind) && method == "auto" && e == nil {
+	if copied, e := found.Choose(string(rejoin.MethodCopy)); errors.Is(err, rejoin.ErrNoRewind) && method == "auto" && e == nil {
 		report(printer.OneLine(err))
 		err = by(copied.Method)
 	}
@@ -116,7 +117,7 @@ func rejoin(cmd *cobra.Command, s *settings, method string, maxRate uint64, dryR
 }
 
 // rejoined is what is left to do on a host that streams.
-func rejoined(cmd *cobra.Command, r *operation.Rejoin, found *operation.Case, dryRun, yes bool) error {
+func rejoined(cmd *cobra.Command, r *rejoin.Rejoin, found *rejoin.Case, dryRun, yes bool) error {
 	if !found.Left {
 		r.Report(r.Observer.Node + " streams through its own slot: there is nothing to do")
 		return nil
@@ -151,11 +152,11 @@ func parseRate(text string) (uint64, error) {
 	return 0, fmt.Errorf("--max-rate %q: it is 32k to 1024M", text)
 }
 
-func printLadder(report operation.Reporter, ladder []reconcile.Rung) {
+func printLadder(report operation.Reporter, ladder []rejoin.Rung) {
 	for _, rung := range ladder {
 		verdict := "not possible"
 		if rung.Possible {
-			verdict = "possible (" + operation.Size(rung.Bytes, rung.Rate) + ")"
+			verdict = "possible (" + rejoin.Size(rung.Bytes, rung.Rate) + ")"
 		}
 		report(fmt.Sprintf("%-7s  %s: %s", rung.Method, verdict, rung.Why))
 	}

@@ -6,11 +6,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/service"
 )
 
 func startCommand() *cobra.Command {
 	var force bool
-	cmd := service("start", "Start the database on this host", " is started",
+	cmd := serviceCommand("start", "Start the database on this host", " is started",
 		`Starts the database of this host through Pacemaker, which has to run. Where another host is the primary, this one starts as
 a standby, if its data are a part of the primary's and the primary has the rest; otherwise pgrex rejoin is the way. Where no
 host is the primary, this one becomes it, if it has the newest data by what the agent keeps in the CIB; otherwise it says which
@@ -20,21 +21,21 @@ With --force a host becomes the primary though its data are stale or the agent's
 lost. While there is a primary --force does nothing.
 
 Interrupted before it is started, it leaves the database stopped, as it was, and the node in standby.`,
-		func(s *operation.Service, ctx context.Context) (operation.Work, error) { return s.Start(ctx, force) })
+		func(s *service.Service, ctx context.Context) (operation.Work, error) { return s.Start(ctx, force) })
 	cmd.Flags().BoolVar(&force, "force", false, "become the primary with data that may be stale")
 	return cmd
 }
 
 func stopCommand() *cobra.Command {
 	var force, noCheckpoint bool
-	cmd := service("stop", "Stop the database on this host", " is stopped; pgrex start starts it again",
+	cmd := serviceCommand("stop", "Stop the database on this host", " is stopped; pgrex start starts it again",
 		`Stops the database of this host through Pacemaker, after a checkpoint, and waits for its end. The node is in standby
 then: whatever else it runs for Pacemaker stops, too, and when Pacemaker is started anew the database stays stopped, until
 pgrex start. The primary is stopped last: while others run, that would be a failover, which --force alone allows; pgrex
 switchover is better. Whom it leaves is said before.
 
 Interrupted, it starts the database again; after a failover it says what to type.`,
-		func(s *operation.Service, ctx context.Context) (operation.Work, error) {
+		func(s *service.Service, ctx context.Context) (operation.Work, error) {
 			return s.Stop(ctx, !noCheckpoint, force)
 		})
 	cmd.Flags().BoolVar(&force, "force", false, "stop the primary while other hosts run: a failover")
@@ -42,7 +43,7 @@ Interrupted, it starts the database again; after a failover it says what to type
 	return cmd
 }
 
-func service(name, short, done, long string, make func(*operation.Service, context.Context) (operation.Work, error)) *cobra.Command {
+func serviceCommand(name, short, done, long string, make func(*service.Service, context.Context) (operation.Work, error)) *cobra.Command {
 	s := newSettings()
 	var ask asking
 	cmd := &cobra.Command{
@@ -56,7 +57,7 @@ Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run 
 		RunE: operates(s, func(cmd *cobra.Command) error {
 			o := s.observer()
 			defer o.Close()
-			work, err := make(&operation.Service{Observer: o}, cmd.Context())
+			work, err := make(&service.Service{Observer: o}, cmd.Context())
 			if err != nil {
 				return err
 			}

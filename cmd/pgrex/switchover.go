@@ -9,6 +9,7 @@ import (
 
 	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/switchover"
 )
 
 func switchoverCommand() *cobra.Command {
@@ -43,7 +44,7 @@ func switchOver(cmd *cobra.Command, s *settings, to string, ask *asking) error {
 	report := printer.Out(cmd).Report
 	o := s.observer()
 	defer o.Close()
-	operate := &operation.Switchover{Observer: o, To: to, Report: report}
+	operate := &switchover.Switchover{Observer: o, To: to, Report: report}
 	steps, err := operate.Steps(cmd.Context())
 	if err != nil {
 		return err

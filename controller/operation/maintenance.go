@@ -7,12 +7,12 @@ import (
 	"github.com/pgrex/pgrex/controller"
 )
 
-// maintenanceMode is the cluster's property that takes every resource out of Pacemaker's hands.
-const maintenanceMode = "maintenance-mode"
+// MaintenanceMode is the cluster's property that takes every resource out of Pacemaker's hands.
+const MaintenanceMode = "maintenance-mode"
 
-// leaveMaintenance gives the database back to Pacemaker. What the tool says is not all: it may have been done all the same.
-func leaveMaintenance(command cib.Command, observer *controller.Observer) Step {
-	step := run(command, nil)
+// LeaveMaintenance gives the database back to Pacemaker. What the tool says is not all: it may have been done all the same.
+func LeaveMaintenance(command cib.Command, observer *controller.Observer) Step {
+	step := Run(command, nil)
 	do := step.Do
 	step.Do = func(ctx context.Context) error {
 		err := do(ctx)

@@ -20,18 +20,18 @@ var (
 	blockingPolicy = []model.Code{model.CodeInvalidPolicy, model.CodeNotReplicated, model.CodeNotMember}
 )
 
-// demand is what an operation needs beside a cluster that says who is who.
-type demand struct {
-	managed bool // Pacemaker has to start or stop something for it
-	policy  bool // the operation relies on the slots that the policy asks for
+// Demand is what an operation needs beside a cluster that says who is who.
+type Demand struct {
+	Managed bool // Pacemaker has to start or stop something for it
+	Policy  bool // the operation relies on the slots that the policy asks for
 }
 
-// preflight refuses a look on which an operation must not begin. The order is that in which an operator puts things
+// Preflight refuses a look on which an operation must not begin. The order is that in which an operator puts things
 // right.
-func preflight(who reconcile.Who, d demand) error {
+func Preflight(who reconcile.Who, d Demand) error {
 	var texts []string
 	for _, f := range who.Findings {
-		if slices.Contains(blocking, f.Code) || d.policy && slices.Contains(blockingPolicy, f.Code) {
+		if slices.Contains(blocking, f.Code) || d.Policy && slices.Contains(blockingPolicy, f.Code) {
 			texts = append(texts, f.Text)
 		}
 	}
@@ -42,7 +42,7 @@ func preflight(who reconcile.Who, d demand) error {
 		return fmt.Errorf("this host, %s, is not online in the cluster: start Pacemaker here, or wait until crm_mon shows it online", who.Node)
 	case !who.Cluster.Quorate:
 		return errors.New("this partition has no quorum: bring the other hosts or the network back first")
-	case d.managed && (who.Cluster.Maintenance || who.Here.Maintenance || !who.Clone.Managed):
+	case d.Managed && (who.Cluster.Maintenance || who.Here.Maintenance || !who.Clone.Managed):
 		return fmt.Errorf("the cluster, this node or the database is in maintenance already, and Pacemaker would start and stop nothing: %s",
 			leaveFirst(who.Clone))
 	}
@@ -59,8 +59,8 @@ func leaveFirst(clone model.Clone) string {
 		"crm_resource --wait, then crm_resource --refresh, until crm_mon shows every role"
 }
 
-// onPrimary looks from this host, which must be the confirmed primary.
-func onPrimary(ctx context.Context, observer *controller.Observer) (reconcile.Who, error) {
+// OnPrimary looks from this host, which must be the confirmed primary.
+func OnPrimary(ctx context.Context, observer *controller.Observer) (reconcile.Who, error) {
 	who, err := observer.Full(ctx)
 	if err == nil && who.Cluster == nil {
 		err = errors.New(who.ClusterProblem)
@@ -77,11 +77,11 @@ func onPrimary(ctx context.Context, observer *controller.Observer) (reconcile.Wh
 	case who.Instance.State != model.ServerUp || who.Instance.InRecovery:
 		return who, fmt.Errorf("PostgreSQL here is %s, or no primary: %s", who.Instance.State, who.Instance.Problem)
 	}
-	return who, preflight(who, demand{managed: true, policy: true})
+	return who, Preflight(who, Demand{Managed: true, Policy: true})
 }
 
-// isPrimary returns an error unless a host is confirmed as primary.
-func isPrimary(ctx context.Context, observer *controller.Observer, host string) error {
+// IsPrimary returns an error unless a host is confirmed as primary.
+func IsPrimary(ctx context.Context, observer *controller.Observer, host string) error {
 	who, err := observer.Cluster(ctx)
 	if err != nil {
 		return err

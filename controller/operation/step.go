@@ -36,9 +36,9 @@ type Work struct {
 // Reporter is told how an operation gets on, a line at a time.
 type Reporter func(line string)
 
-// run is a step that is a command of Pacemaker's, and the command that takes it back, if there is one. It takes a moment, and
+// Run is a step that is a command of Pacemaker's, and the command that takes it back, if there is one. It takes a moment, and
 // is not interrupted.
-func run(c cib.Command, undo *cib.Command) Step {
+func Run(c cib.Command, undo *cib.Command) Step {
 	s := Step{Text: c.String(), Do: func(ctx context.Context) error { return c.Run(context.WithoutCancel(ctx)) }}
 	if undo != nil {
 		s.Undo, s.UndoText = undo.Run, undo.String()
@@ -115,8 +115,8 @@ func inOrder(done []Step) string {
 	return "in this order: " + strings.Join(texts, "; then: ")
 }
 
-// noReturn notes that a step is done, and that there is no way back from there.
-func noReturn(step Step, done *bool) Step {
+// NoReturn notes that a step is done, and that there is no way back from there.
+func NoReturn(step Step, done *bool) Step {
 	do := step.Do
 	step.NoReturn = true
 	step.Do = func(ctx context.Context) error {
@@ -127,13 +127,13 @@ func noReturn(step Step, done *bool) Step {
 	return step
 }
 
-// await is a step that looks again until a condition holds. The condition's error says what is not so yet.
-func await(text string, patience time.Duration, condition func(ctx context.Context) error) Step {
-	return awaitMoving(text, patience, func(ctx context.Context) (string, error) { return "", condition(ctx) })
+// Await is a step that looks again until a condition holds. The condition's error says what is not so yet.
+func Await(text string, patience time.Duration, condition func(ctx context.Context) error) Step {
+	return AwaitMoving(text, patience, func(ctx context.Context) (string, error) { return "", condition(ctx) })
 }
 
-// awaitMoving is await with a patience that begins anew each time when something has moved: what the condition gives.
-func awaitMoving(text string, patience time.Duration, condition func(ctx context.Context) (string, error)) Step {
+// AwaitMoving is Await with a patience that begins anew each time when something has moved: what the condition gives.
+func AwaitMoving(text string, patience time.Duration, condition func(ctx context.Context) (string, error)) Step {
 	look := func(ctx context.Context, left time.Duration) (string, error) {
 		ctx, cancel := context.WithTimeout(ctx, left)
 		defer cancel()

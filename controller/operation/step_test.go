@@ -82,7 +82,7 @@ func TestDoInterruptedAtNoReturn(t *testing.T) {
 	undo := func(name string) func(context.Context) error {
 		return func(context.Context) error { undone += name; return nil }
 	}
-	after := await("it is so", time.Minute, func(ctx context.Context) error { return errors.Join(errors.New("not yet"), ctx.Err()) })
+	after := Await("it is so", time.Minute, func(ctx context.Context) error { return errors.Join(errors.New("not yet"), ctx.Err()) })
 	after.Undo = undo("b")
 	steps := []Step{
 		{Text: "a", NoReturn: true, Do: func(context.Context) error { cancel(); return nil }, Undo: undo("a")},
@@ -97,7 +97,7 @@ func TestDoInterruptedAtNoReturn(t *testing.T) {
 func TestAwait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		looks := 0
-		step := await("it is so", time.Minute, func(context.Context) error {
+		step := Await("it is so", time.Minute, func(context.Context) error {
 			if looks++; looks < 5 {
 				return errors.New("not yet")
 			}
@@ -108,14 +108,14 @@ func TestAwait(t *testing.T) {
 		}
 		// As long as something moves, it is waited for.
 		begin := time.Now()
-		moving := awaitMoving("it is so", time.Minute, func(context.Context) (string, error) {
+		moving := AwaitMoving("it is so", time.Minute, func(context.Context) (string, error) {
 			since := min(time.Since(begin), 10*time.Minute)
 			return since.Round(30 * time.Second).String(), errors.New("on the way")
 		})
 		if err := moving.Do(t.Context()); err == nil || time.Since(begin) < 10*time.Minute || time.Since(begin) > 12*time.Minute {
 			t.Errorf("after %s: %v", time.Since(begin), err)
 		}
-		never := await("it is so", time.Minute, func(context.Context) error { return errors.New("it rains") })
+		never := Await("it is so", time.Minute, func(context.Context) error { return errors.New("it rains") })
 		if err := never.Do(t.Context()); err == nil || !strings.Contains(err.Error(), "it rains") || !strings.Contains(err.Error(), "1m0s") {
 			t.Errorf("error %v", err)
 		}

@@ -1,0 +1,30 @@
+package datadir
+
+import (
+	"context"
+	"path/filepath"
+)
+
+// Recover lets a database that was not shut down replay its own WAL, following nobody: pg_rewind wants it clean, and a
+// server in single-user mode refuses to be a standby, which the agent's last start has made it.
+func (p Place) Recover(ctx context.Context) error {
+	c, err := p.Control(ctx)
+	if err != nil || c.clean() {
+		return err
+	}
+	for _, signal := range []string{"standby.signal", "recovery.signal"} {
+		if err := RemoveFile(filepath.Join(p.Data, signal)); err != nil {
+			return err
+		}
+	}
+	// After the host's crash another process may have the number of the server of then: PostgreSQL takes it for that.
+	if p.lockedBy() != "" && !p.Runs() {
+		if err := RemoveFile(p.PIDFile()); err != nil {
+			return err
+		}
+	}
+	// The checkpoint at the end must not recycle what pg_rewind reads next.
+	_, err = p.Program("postgres", "--single", "-D", p.Data, "-c", "synchronous_standby_names=", "-c", "wal_keep_size=2147483647",
+		"template1").Run(ctx)
+	return err
+}

@@ -1,0 +1,338 @@
+package datadir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// Place is where a host's database is, by the agent's parameters.
+type Place struct {
+	Data string // pgdata
+	Tmp  string // tmpdir: the agent's lock and recovery.conf
+	Bin  string // folder of pgctl, and of the other programs
+}
+
+// Of finds the data folder of a clone on this host, which must be this process's own.
+func Of(clone model.Clone) (Place, error) {
+	p := Place{Data: clone.DataFolder(), Tmp: clone.TmpFolder(), Bin: filepath.Dir(clone.Parameters["pgctl"])}
+	if clone.Parameters["pgctl"] == "" {
+		p.Bin = "/usr/bin"
+	}
+	if folder, err := filepath.EvalSymlinks(p.Data); err == nil {
+		p.Data = folder // a copy is made beside it, and not beside a link to it
+	}
+	info, err := os.Stat(filepath.Join(p.Data, "PG_VERSION"))
+	if err != nil {
+		return p, fmt.Errorf("look at the data folder: %w; run pgrex on the host that has it", err)
+	}
+	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
+		name := strconv.Itoa(int(owner))
+		if u, err := user.LookupId(name); err == nil {
+			name = u.Username
+		}
+		return p, fmt.Errorf("%s belongs to the user %s: run pgrex as root (sudo pgrex), which does its work as the user that owns the data", p.Data, name)
+	}
+	return p, nil
+}
+
+// Program is one of PostgreSQL's programs, of the version of the data.
+func (p Place) Program(name string, args ...string) Tool {
+	return Tool{Path: filepath.Join(p.Bin, name), Args: args}
+}
+
+// Runs tells whether a server has the data folder open: its postmaster.pid names a process that is one.
+func (p Place) Runs() bool {
+	name := p.lockedBy()
+	return strings.HasPrefix(name, "postgres") || strings.HasPrefix(name, "postmaster")
+}
+
+// PIDFile is there while a server has the data folder open, or one has crashed.
+func (p Place) PIDFile() string { return filepath.Join(p.Data, "postmaster.pid") }
+
+// lockedBy is the name of the process that postmaster.pid names, "" if there is none.
+func (p Place) lockedBy() string {
+	text, err := os.ReadFile(p.PIDFile())
+	if err != nil {
+		return ""
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(first))
+	if err != nil {
+		return ""
+	}
+	if pid < 0 {
+		pid = -pid // a server in single-user mode: the crash recovery of an attempt that was killed
+	}
+	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)) // there may be no such process
+	return string(name)
+}
+
+// Control is what pg_controldata says.
+type Control map[string]string
+
+// Control reads the control file.
+func (p Place) Control(ctx context.Context) (Control, error) {
+	out, err := p.Program("pg_controldata", "-D", p.Data).Run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := Control{}
+	for line := range strings.Lines(out) {
+		name, value, _ := strings.Cut(line, ":")
+		c[strings.TrimSpace(name)] = strings.TrimSpace(value)
+	}
+	return c, nil
+}
+
+func (c Control) lsn(name string) (model.LSN, error) {
+	l, err := model.ParseLSN(c[name])
+	if err != nil {
+		return 0, fmt.Errorf("pg_controldata's %q: %w", name, err)
+	}
+	return l, nil
+}
+
+func (c Control) clean() bool { return strings.HasPrefix(c["Database cluster state"], "shut down") }
+
+// Look reads what a stopped server's data tell. What their WAL does not tell is no error: a copy is possible all the same.
+func (p Place) Look(ctx context.Context) (reconcile.LocalData, error) {
+	var local reconcile.LocalData
+	c, err := p.Control(ctx)
+	if err != nil {
+		return local, err
+	}
+	if local, err = p.WAL(ctx, c); err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return local, context.Cause(ctx)
+		case local.Segment == 0:
+			return local, err
+		}
+		local.Unreadable = err.Error()
+	}
+	switch parent := filepath.Dir(p.Data); {
+	case c["wal_log_hints setting"] != "on" && c["Data page checksum version"] == "0":
+		local.NoRewind = "pg_rewind needs wal_log_hints=on, or data checksums, from before the WAL parted; neither was there"
+	case unix.Access(parent, unix.W_OK) != nil:
+		local.NoRewind = fmt.Sprintf("its journal cannot be kept beside %s: let this user write in %s", p.Data, parent)
+	}
+	local.NoCopy = p.noCopy()
+	err = p.room(ctx, &local)
+	return local, err
+}
+
+// WAL is what is known of a stopped server's WAL. Where an error comes with a segment's size, the WAL cannot be read.
+func (p Place) WAL(ctx context.Context, c Control) (local reconcile.LocalData, err error) {
+	local.SystemID = c["Database system identifier"]
+	if local.Segment, err = strconv.ParseUint(c["Bytes per WAL segment"], 10, 64); err != nil || local.Segment == 0 {
+		return local, fmt.Errorf("pg_controldata's WAL segment size %q is no number", c["Bytes per WAL segment"])
+	}
+	if local.Timelines, err = p.timelines(c); err != nil {
+		return local, err
+	}
+	if local.End, err = p.endOfWAL(ctx, c, local); err != nil {
+		return local, err
+	}
+	local.Changed, err = c.lsn("Minimum recovery ending location")
+	return local, err
+}
+
+var walFile = regexp.MustCompile(`^([0-9A-F]{8})[0-9A-F]{16}$`)
+
+// timelines is the server's history up to the newest timeline that it has WAL of.
+func (p Place) timelines(c Control) ([]model.Timeline, error) {
+	newest := uint64(0)
+	for _, name := range []string{"Latest checkpoint's TimeLineID", "Min recovery ending loc's timeline"} {
+		if id, err := strconv.ParseUint(c[name], 10, 32); err == nil {
+			newest = max(newest, id)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join(p.Data, "pg_wal"))
+	if err != nil {
+		return nil, fmt.Errorf("look at the WAL here: %w", err)
+	}
+	for _, e := range entries {
+		if m := walFile.FindStringSubmatch(e.Name()); m != nil {
+			if id, err := strconv.ParseUint(m[1], 16, 32); err == nil {
+				newest = max(newest, id)
+			}
+		}
+	}
+	if newest <= 1 {
+		return model.ParseHistory(1, "")
+	}
+	text, err := os.ReadFile(filepath.Join(p.Data, "pg_wal", fmt.Sprintf("%08X.history", newest)))
+	if err != nil {
+		return nil, fmt.Errorf("read the history of timeline %d: %w", newest, err)
+	}
+	return model.ParseHistory(uint32(newest), string(text))
+}
+
+// What pg_waldump says where it finds no further record, as recovery would not: after which one, or that there is none.
+var (
+	lastRecord   = regexp.MustCompile(`error in WAL record at ([0-9A-F]+/[0-9A-F]+):`)
+	noRecord     = regexp.MustCompile(`could not find a valid record after`)
+	noFile       = regexp.MustCompile(`could not find file "([0-9A-F]{8})([0-9A-F]{16})"`)
+	recordLength = regexp.MustCompile(`len \(rec/tot\): *[0-9]+/ *([0-9]+),`)
+	switchRecord = regexp.MustCompile(`desc: SWITCH`)
+)
+
+// endOfWAL finds the end of the last whole record here, from the last checkpoint on or, if the newest timeline began
+// after that, from there on.
+func (p Place) endOfWAL(ctx context.Context, c Control, local reconcile.LocalData) (model.LSN, error) {
+	from, err := c.lsn("Latest checkpoint's REDO location")
+	if err != nil {
+		return 0, err
+	}
+	newest := local.Timelines[len(local.Timelines)-1]
+	from = max(from, newest.Begin)
+	if from == newest.Begin && p.lacksTimeline(local) {
+		return from, nil
+	}
+	dump := func(options ...string) (string, error) {
+		options = append(options, fmt.Sprintf("--timeline=%d", newest.ID), "--path="+filepath.Join(p.Data, "pg_wal"))
+		return p.Program("pg_waldump", options...).Run(ctx)
+	}
+	const doing = "find the end of the WAL here"
+	_, err = dump("--stats", "--start="+from.String())
+	if err == nil {
+		return 0, errors.New(doing + ": pg_waldump does not tell")
+	}
+	if noRecord.MatchString(err.Error()) {
+		return from, nil
+	}
+	if end, ok := p.endsWithFile(err.Error(), local); ok && end > from {
+		return end, nil
+	}
+	m := lastRecord.FindStringSubmatch(err.Error())
+	if m == nil {
+		return 0, fmt.Errorf("%s: %w", doing, err)
+	}
+	last, err := model.ParseLSN(m[1])
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", doing, err)
+	}
+	out, err := dump("--limit=1", "--start="+last.String())
+	length := recordLength.FindStringSubmatch(out)
+	if length == nil {
+		return 0, fmt.Errorf("%s: pg_waldump does not show the record at %s (%w)", doing, last, err)
+	}
+	total, err := strconv.ParseUint(length[1], 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", doing, err)
+	}
+	if switchRecord.MatchString(out) { // the rest of the segment is its own
+		return model.LSN((uint64(last)/local.Segment + 1) * local.Segment), nil
+	}
+	return recordEnd(last, total, local.Segment), nil
+}
+
+// lacksTimeline tells whether of the segment in which the newest timeline began only the part before that is here: after
+// pg_rewind the rest is received once the server runs, though later segments may have come with the primary's files.
+func (p Place) lacksTimeline(local reconcile.LocalData) bool {
+	last := len(local.Timelines) - 1
+	newest := local.Timelines[last]
+	here := func(timeline uint32) bool {
+		name := SegmentName(timeline, newest.Begin.Segment(local.Segment), local.Segment)
+		_, err := os.Stat(filepath.Join(p.Data, "pg_wal", name))
+		return err == nil
+	}
+	if here(newest.ID) {
+		return false
+	}
+	return slices.ContainsFunc(local.Timelines[:last], func(t model.Timeline) bool { return here(t.ID) })
+}
+
+// endsWithFile is the end of the newest segment here, if that is what pg_waldump has come to: a copy has no further one, nor
+// has a standby that received all of a segment and nothing more. A gap is no end.
+func (p Place) endsWithFile(said string, local reconcile.LocalData) (model.LSN, bool) {
+	m := noFile.FindStringSubmatch(said)
+	if m == nil {
+		return 0, false
+	}
+	newest, missing := "", m[1]+m[2]
+	entries, err := os.ReadDir(filepath.Join(p.Data, "pg_wal"))
+	if err != nil {
+		return 0, false
+	}
+	for _, e := range entries {
+		if walFile.MatchString(e.Name()) {
+			newest = max(newest, e.Name())
+		}
+	}
+	if newest >= missing {
+		return 0, false
+	}
+	high, err := strconv.ParseUint(m[2][:8], 16, 32)
+	if err != nil {
+		return 0, false
+	}
+	low, err := strconv.ParseUint(m[2][8:], 16, 32)
+	return model.LSN(high<<32 + low*local.Segment), err == nil
+}
+
+// recordEnd is where a record ends that begins at a position: records are aligned to 8 bytes, and every page begins with
+// a header, that of a segment's first page being longer (xlog_internal.h).
+func recordEnd(start model.LSN, length, segment uint64) model.LSN {
+	const page, header, firstHeader = 8192, 24, 40
+	at, left := uint64(start), (length+7)/8*8
+	for {
+		room := page - at%page
+		if left <= room {
+			return model.LSN(at + left)
+		}
+		at, left = at+room+header, left-room
+		if (at-header)%segment == 0 {
+			at += firstHeader - header
+		}
+	}
+}
+
+// folderSize is the sum of the files' sizes, without pg_wal. What a server removes meanwhile does not count.
+func folderSize(folder string) (total uint64, err error) {
+	err = filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case os.IsNotExist(err) && path != folder:
+			return nil
+		case err != nil:
+			return err
+		case d.IsDir() && d.Name() == "pg_wal":
+			return fs.SkipDir
+		case !d.Type().IsRegular():
+			return nil
+		}
+		info, err := d.Info()
+		switch {
+		case err == nil:
+			total += uint64(info.Size())
+		case os.IsNotExist(err):
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("measure %s: %w", folder, err)
+	}
+	return total, err
+}
+
+// SegmentName is the name of a segment's file (XLogFileName).
+func SegmentName(timeline uint32, n, size uint64) string {
+	each := (1 << 32) / size
+	return fmt.Sprintf("%08X%08X%08X", timeline, n/each, n%each)
+}

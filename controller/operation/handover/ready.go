@@ -1,0 +1,47 @@
+package handover
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// before is what was found on the primary: much of it must be the same afterwards.
+type before struct {
+	reconcile.Who
+	senders map[string]int // the walsender of each attached member
+}
+
+// senders are the walsenders that stream through their members' own slots.
+func senders(names map[string]string, i model.Instance) map[string]int {
+	pids := map[string]int{}
+	for member, name := range names {
+		for _, s := range i.Slots {
+			if s.Name == name && s.Active {
+				pids[member] = s.ActivePID
+			}
+		}
+	}
+	return pids
+}
+
+// ready tells whether every host that runs the database as a standby streams through its own slot.
+func ready(b before) error {
+	for _, member := range b.Policy.Members {
+		if why, unsettled := b.Clone.UnsettledOn(member); unsettled {
+			// The refresh would forget what is wrong, and nobody could tell that all is as before.
+			return fmt.Errorf("to Pacemaker the database on %s is %s: put that right first, or wait", member, why)
+		}
+		if _, attached := b.senders[member]; b.RoleOf(member) == model.RoleUnpromoted && !attached {
+			return fmt.Errorf("%s does not stream through its slot: see pgrex status, and put that right first", member)
+		}
+	}
+	return nil
+}
+
+// sameInstances reports whether Pacemaker says the same of every instance.
+func sameInstances(a, b model.Clone) bool {
+	return maps.Equal(a.Roles, b.Roles) && maps.Equal(a.Unsettled, b.Unsettled)
+}

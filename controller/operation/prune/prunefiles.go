@@ -1,0 +1,217 @@
+package prune
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/datadir"
+	"github.com/pgrex/pgrex/model"
+)
+
+// intoArchive finds the folder in a command such as "cp %p /archive/%f", "test ! -f /archive/%f && gzip <%p >/archive/%f.gz"
+// or "cp /archive/%f %p".
+var intoArchive = regexp.MustCompile(`([^\s'"<>=]+)/%f`)
+
+// elsewhere tells that a command leads to another host.
+var elsewhere = regexp.MustCompile(`\b(ssh|scp|sftp|rsync)\b`)
+
+// archiveFolder is the folder that WAL is archived into, or else restored from. A setting that leads elsewhere than to one
+// folder of this host says nothing.
+func archiveFolder(settings map[string]string) (string, error) {
+	commands := []string{settings["restore_command"]}
+	if settings["archive_mode"] != "off" {
+		commands = []string{settings["archive_command"], settings["restore_command"]}
+	}
+	var folders []string
+	for _, command := range commands {
+		if elsewhere.MatchString(command) {
+			folders = append(folders, "another host's")
+		}
+		for _, m := range intoArchive.FindAllStringSubmatch(command, -1) {
+			folders = append(folders, filepath.Clean(m[1]))
+		}
+	}
+	slices.Sort(folders)
+	if folders = slices.Compact(folders); len(folders) != 1 || !filepath.IsAbs(folders[0]) {
+		return "", errors.New("neither archive_command nor restore_command tells one folder here, as 'cp %p /archive/%f' does: name it with --archive")
+	}
+	return folders[0], nil
+}
+
+// choose picks what may go, and makes the step.
+func (a *Archive) choose(folder string, n *needs) (operation.Work, error) {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return operation.Work{}, fmt.Errorf("look into the archive: %w", err)
+	}
+	if _, err := os.Stat(filepath.Join(folder, "archive_status")); err == nil {
+		return operation.Work{}, fmt.Errorf("%s is the pg_wal of a database, whose WAL PostgreSQL alone removes, and no archive", folder)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.Type().IsRegular() {
+			names = append(names, e.Name())
+		}
+	}
+	for _, backup := range a.BackupFolders {
+		from, err := beginOfBackup(backup)
+		if err != nil {
+			return operation.Work{}, err
+		}
+		n.add(from, "the backup in %s", backup)
+	}
+	p := unneeded(names, n.found, a.Backups, n.Instance.WALSegmentSize)
+	w := operation.Work{Says: []string{"needed in " + folder + ":"}}
+	for _, need := range p.Needs {
+		w.Says = append(w.Says, fmt.Sprintf("  from %s on: %s", need.From, need.Who))
+	}
+	if len(p.Names) == 0 {
+		w.Says = append(w.Says, "every file is needed")
+		return w, nil
+	}
+	return a.step(w, folder, p.Names, n.Instance.SystemID)
+}
+
+func (a *Archive) step(w operation.Work, folder string, names []string, systemID string) (operation.Work, error) {
+	var total uint64
+	proven := false
+	w.Says = append(w.Says, "not needed:")
+	for _, name := range names {
+		path := filepath.Join(folder, name)
+		info, err := os.Lstat(path)
+		if err != nil {
+			return operation.Work{}, err
+		}
+		other, known := systemOf(path)
+		proven = proven || known
+		if known && other != systemID {
+			return operation.Work{}, fmt.Errorf("%s is WAL of another database: its system identifier is %s, and here it is %s; is %s the right archive?",
+				path, other, systemID, folder)
+		}
+		total += uint64(info.Size())
+		w.Says = append(w.Says, "  "+name)
+	}
+	if !proven {
+		w.Says = append(w.Says, "warning: whose WAL they are cannot be seen, because they are compressed or no WAL: make sure that "+folder+
+			" is this database's archive")
+	}
+	text := fmt.Sprintf("remove %d files of %s from %s", len(names), model.FormatBytes(total), folder)
+	remove := os.Remove
+	if a.Move != "" {
+		if err := a.mayMove(folder); err != nil {
+			return operation.Work{}, err
+		}
+		text = fmt.Sprintf("move %d files of %s from %s to %s", len(names), model.FormatBytes(total), folder, a.Move)
+		remove = func(path string) error { return move(path, filepath.Join(a.Move, filepath.Base(path))) }
+	}
+	w.Steps = []operation.Step{{Text: text, Do: func(ctx context.Context) error {
+		for i, name := range names { // the oldest first, so that no gap is left when it ends early
+			err := ctx.Err()
+			if err == nil {
+				err = remove(filepath.Join(folder, name))
+			}
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("%d of %d are done, run it again for the others: %w", i, len(names), err)
+			}
+		}
+		return datadir.SyncFolder(folder)
+	}}}
+	return w, nil
+}
+
+// mayMove tells whether files can be moved there.
+func (a *Archive) mayMove(folder string) error {
+	to, err := os.Stat(a.Move)
+	if err != nil {
+		return fmt.Errorf("move: %w; make the folder first", err)
+	}
+	from, err := os.Stat(folder)
+	switch {
+	case err != nil:
+		return err
+	case !to.IsDir():
+		return fmt.Errorf("move: %s is no folder", a.Move)
+	case os.SameFile(from, to):
+		return fmt.Errorf("move: %s is the archive itself", a.Move)
+	}
+	return nil
+}
+
+// move moves a file and overwrites none; to another file system it copies it whole before it removes it.
+func move(from, to string) error {
+	if _, err := os.Lstat(to); err == nil {
+		return fmt.Errorf("%s is there already", to)
+	}
+	err := os.Rename(from, to)
+	if !errors.Is(err, syscall.EXDEV) {
+		return err
+	}
+	if err := copyWhole(from, to); err != nil {
+		return err
+	}
+	return os.Remove(from)
+}
+
+// copyWhole copies a file, so that under the new name there is the whole of it or nothing, also after a power cut.
+func copyWhole(from, to string) (err error) {
+	source, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = source.Close() }()
+	temporary := to + ".pgrex-new"
+	target, err := os.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(target, source)
+	if err = errors.Join(err, target.Sync(), target.Close()); err != nil {
+		return errors.Join(err, os.Remove(temporary))
+	}
+	if err := os.Rename(temporary, to); err != nil {
+		return err
+	}
+	return datadir.SyncFolder(filepath.Dir(to))
+}
+
+// systemOf reads the system identifier that a segment begins with (XLogLongPageHeaderData); known is false where the file
+// does not begin so, being compressed or cut off, for instance.
+func systemOf(path string) (system string, known bool) {
+	const infoAt, systemAt, size, longHeader = 2, 24, 32, 2
+	f, err := os.Open(path)
+	if err != nil {
+		return "", false
+	}
+	defer func() { _ = f.Close() }()
+	head := make([]byte, size)
+	if _, err := io.ReadFull(f, head); err != nil || head[1] != 0xD1 || binary.NativeEndian.Uint16(head[infoAt:])&longHeader == 0 {
+		return "", false
+	}
+	return strconv.FormatUint(binary.NativeEndian.Uint64(head[systemAt:]), 10), true
+}
+
+var startOfBackup = regexp.MustCompile(`(?m)^START WAL LOCATION: ([0-9A-F]+/[0-9A-F]+) `)
+
+// beginOfBackup is from where on a base backup needs WAL.
+func beginOfBackup(folder string) (model.LSN, error) {
+	text, err := os.ReadFile(filepath.Join(folder, "backup_label"))
+	if err != nil {
+		return 0, fmt.Errorf("find where the backup begins: %w; it is the folder of a base backup, not packed", err)
+	}
+	m := startOfBackup.FindStringSubmatch(string(text))
+	if m == nil {
+		return 0, fmt.Errorf("find where the backup begins: %s does not tell", filepath.Join(folder, "backup_label"))
+	}
+	return model.ParseLSN(strings.TrimSpace(m[1]))
+}

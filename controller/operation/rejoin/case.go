@@ -1,0 +1,227 @@
+package rejoin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/datadir"
+	"github.com/pgrex/pgrex/controller/postgres"
+	"github.com/pgrex/pgrex/model"
+)
+
+// Case is what was found: the ladder, and what the steps need.
+type Case struct {
+	Return  Return
+	Ladder  []Rung
+	Streams bool // it is back already
+	Left    bool // something is there that an operation has left
+
+	Place     datadir.Place
+	Primitive string
+	Clone     string // its id
+	Primary   string
+	Slot      string // this host's
+	Conninfo  string
+	Node      string // as Pacemaker spells it
+	Standby   bool   // Pacemaker's standby mode was on
+	only      *os.File
+}
+
+// Close lets another operation begin.
+func (c *Case) Close() {
+	if c != nil && c.only != nil {
+		_ = c.only.Close()
+	}
+}
+
+// Look finds the ways back. It changes nothing. The case is to be closed.
+func (r *Rejoin) Look(ctx context.Context) (*Case, error) {
+	c, clone, err := r.find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !r.DryRun {
+		if c.only, err = c.Place.Alone(); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.examine(ctx, c, clone); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// find sees who is to come back, where, and to whom, or why that cannot be now.
+func (r *Rejoin) find(ctx context.Context) (*Case, model.Clone, error) {
+	who, err := r.Observer.Cluster(ctx)
+	if err == nil {
+		err = operation.Preflight(who, operation.Demand{Managed: true})
+	}
+	if err != nil {
+		return nil, who.Clone, err
+	}
+	c := &Case{
+		Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name, Standby: who.Here.Standby, Slot: who.OwnSlot(),
+	}
+	c.Primary, err = who.ConfirmedPrimary()
+	switch {
+	case err != nil:
+		return nil, who.Clone, err
+	case who.Is(c.Primary):
+		return nil, who.Clone, fmt.Errorf("this host, %s, is the primary: there is nothing that it could follow", who.Node)
+	case c.Slot == "":
+		return nil, who.Clone, fmt.Errorf("this host, %s, is not in the agent's node_list", who.Node)
+	}
+	c.Place, err = datadir.Of(who.Clone)
+	return c, who.Clone, err
+}
+
+// examine fills in what this host and the primary have.
+func (r *Rejoin) examine(ctx context.Context, c *Case, clone model.Clone) (err error) {
+	c.Left = c.Place.Left()
+	if c.Streams, _, err = r.streams(ctx, c.Slot); err != nil || c.Streams {
+		return err
+	}
+	if c.Conninfo, err = c.Place.Conninfo(ctx, clone); err != nil {
+		return err
+	}
+	c.Return.Host, c.Return.MaxRate = c.Node, r.MaxRate
+	if err := c.compare(ctx); err != nil {
+		return err
+	}
+	switch {
+	case c.Return.NeedsArchive():
+		err = r.tryArchive(ctx, c)
+	case c.Return.NeedsRewind():
+		c.Return.NoRewindWAL, err = r.noRewindWAL(ctx, c)
+	}
+	if err != nil {
+		return err
+	}
+	c.Ladder = Ladder(c.Return)
+	return nil
+}
+
+// streams tells whether this host receives WAL through its own slot, and how far it has replayed.
+func (r *Rejoin) streams(ctx context.Context, slot string) (bool, model.LSN, error) {
+	in, err := r.Observer.Full(ctx)
+	if err != nil {
+		return false, 0, err
+	}
+	i := in.Instance
+	return i.State == model.ServerUp && i.InRecovery && i.Receiver.Streaming() && i.Receiver.SlotName == slot, i.Current, nil
+}
+
+// compare reads this host's data, and what the primary says.
+func (c *Case) compare(ctx context.Context) (err error) {
+	if c.Return.Local, err = c.Place.Look(ctx); err != nil {
+		return err
+	}
+	if c.Place.Rewinding() == datadir.HalfRewound {
+		c.Return.Begun = MethodRewind
+	}
+	source, err := postgres.OpenSource(ctx, c.Conninfo)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	if c.Return.Primary, err = source.Identify(ctx, c.Slot); err != nil {
+		return err
+	}
+	if c.Return.Primary.InRecovery {
+		return fmt.Errorf("the server at %s is itself a standby, and not the primary %s", c.Return.Primary.Address, c.Primary)
+	}
+	if slot, _ := c.Return.Primary.Slot(c.Slot); slot.Logical {
+		return fmt.Errorf("%s on the primary %s: %w", c.Slot, c.Primary, postgres.ErrSquatted)
+	}
+	if c.Return.Timelines, err = source.History(ctx, c.Return.Primary.Timeline); err != nil {
+		return err
+	}
+	if c.Return.Fits() {
+		local := c.Return.Local
+		from := local.End - local.End%model.LSN(local.Segment) // a walreceiver asks for whole segments
+		if from < c.Return.Primary.Flushed {                   // or else there is nothing to send yet
+			c.Return.Rate, err = source.Has(ctx, from, local.Timelines[len(local.Timelines)-1].ID, c.Return.Primary.Flushed)
+			switch {
+			case errors.Is(err, postgres.ErrNoWAL):
+				c.Return.NoWAL = err.Error()
+			case err != nil: // it may well have it
+				return err
+			}
+		}
+		if c.Return.Differs, err = c.differs(ctx); err != nil {
+			return err
+		}
+	}
+	if c.Return.Rate == 0 {
+		c.Return.Rate = c.measure(ctx)
+	}
+	return nil
+}
+
+// differs compares the last WAL here with the primary's. Timelines are told apart by number and beginning only, and two hosts
+// that are both promoted from the same WAL, neither knowing of the other, choose the same.
+func (c *Case) differs(ctx context.Context) (bool, error) {
+	const much = 8 << 10
+	local := c.Return.Local
+	newest := local.Timelines[len(local.Timelines)-1]
+	begin := (local.End - 1).Segment(local.Segment) * local.Segment
+	from := max(newest.Begin, model.LSN(begin), local.End-min(local.End, much))
+	if from >= local.End {
+		return false, nil // it has nothing of its newest timeline
+	}
+	mine := make([]byte, from.BytesTo(local.End))
+	f, err := os.Open(filepath.Join(c.Place.Data, "pg_wal", datadir.SegmentName(newest.ID, from.Segment(local.Segment), local.Segment)))
+	if os.IsNotExist(err) {
+		return false, nil // after pg_rewind it may be yet to come
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = f.Close() }()
+	if _, err := f.ReadAt(mine, int64(uint64(from)-begin)); err != nil {
+		return false, fmt.Errorf("read the WAL here: %w", err)
+	}
+	source, err := postgres.OpenSource(ctx, c.Conninfo)
+	if err != nil {
+		return false, err
+	}
+	defer source.Close()
+	its, err := source.WAL(ctx, from, local.End, newest.ID)
+	if errors.Is(err, postgres.ErrNoWAL) {
+		return false, nil
+	}
+	return !bytes.Equal(mine, its), err
+}
+
+// measure measures the rate at which the primary sends, with the WAL that it wrote last. None is no error.
+func (c *Case) measure(ctx context.Context) uint64 {
+	source, err := postgres.OpenSource(ctx, c.Conninfo)
+	if err != nil {
+		return 0
+	}
+	defer source.Close()
+	primary, size := c.Return.Primary, c.Return.Local.Segment
+	from := model.LSN((primary.Flushed - 1).Segment(size) * size)
+	rate, _ := source.Has(ctx, from, primary.Timeline, primary.Flushed)
+	return rate
+}
+
+// Choose picks a way back: the cheapest that is possible, or the one asked for.
+func (c *Case) Choose(method string) (Rung, error) {
+	for _, rung := range c.Ladder {
+		switch {
+		case method == "auto" && rung.Possible && !rung.OnlyIfAsked, method == string(rung.Method) && rung.Possible:
+			return rung, nil
+		case method == string(rung.Method):
+			return rung, fmt.Errorf("%s is not possible: %s", method, rung.Why)
+		}
+	}
+	return Rung{}, errors.New("there is no way back that pgrex goes by itself: see what is said of each")
+}

@@ -1,0 +1,124 @@
+package rejoin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/datadir"
+	"github.com/pgrex/pgrex/controller/postgres"
+)
+
+// copy makes a copy of the primary beside the old data, through this host's own slot, and then swaps the two at once.
+// Until then nothing of the old data is touched; after that the copy is whole. Where pg_wal leads elsewhere, the copy's WAL
+// is beside the old one there, and the swapped folders each lead to their own.
+func (r *Rejoin) copy(c *Case) []operation.Step {
+	p := c.Place
+	begin := "remove what is left of an earlier copy: " + p.Beside()
+	steps := []operation.Step{{Text: begin, Do: func(context.Context) error {
+		if err := p.Clear(); err != nil {
+			return err
+		}
+		return p.TrySwap()
+	}}}
+	text := "pg_basebackup from " + c.Primary + " into " + p.Beside()
+	if wal, err := p.WALFolder(); err == nil && wal != "" {
+		text += ", its WAL into " + datadir.OtherWAL(wal)
+	}
+	return append(steps,
+		operation.Step{Text: text, Do: func(ctx context.Context) error {
+			err := r.baseBackup(ctx, c)
+			if err != nil { // it may have filled the disk
+				err = errors.Join(err, p.Clear())
+			}
+			return err
+		}},
+		operation.Step{Text: "swap " + p.Beside() + " and " + p.Data, Do: func(context.Context) error {
+			if p.Runs() {
+				return errors.Join(errors.New("PostgreSQL was started here meanwhile, on the old data"), p.Clear())
+			}
+			return p.Swap()
+		}},
+	)
+}
+
+// reserve makes this host's slot anew on the primary, where it holds no WAL.
+func (c *Case) reserve() []operation.Step {
+	if slot, _ := c.Return.Primary.Slot(c.Slot); slot.RestartLSN.IsValid() {
+		return nil
+	}
+	return []operation.Step{{Text: "make the slot " + c.Slot + " anew on the primary " + c.Primary, Do: func(ctx context.Context) error {
+		return whileBusy(ctx, func() error {
+			source, err := postgres.OpenSource(ctx, c.Conninfo)
+			if err != nil {
+				return err
+			}
+			defer source.Close()
+			return source.MakeSlot(ctx, c.Slot)
+		})
+	}}}
+}
+
+func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
+	access, err := postgres.AccessFor(c.Conninfo)
+	if err != nil {
+		return err
+	}
+	args := []string{
+		"--dbname=" + access.Conninfo, "--pgdata=" + c.Place.Beside(), "--wal-method=stream", "--slot=" + c.Slot, "--checkpoint=fast",
+		"--progress", "--no-password",
+	}
+	if r.MaxRate > 0 {
+		args = append(args, fmt.Sprintf("--max-rate=%dk", r.MaxRate>>10))
+	}
+	wal, err := c.Place.WALFolder()
+	if err != nil {
+		return err
+	}
+	if wal != "" {
+		args = append(args, "--waldir="+datadir.OtherWAL(wal))
+	}
+	t := c.Place.Program("pg_basebackup", args...)
+	t.Access, t.Progress = access, r.progress()
+	err = whileBusy(ctx, func() error {
+		_, err := t.Run(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	own := []string{c.Place.Data}
+	if c.Place.Rewinding() != datadir.NotBegun {
+		own = append(own, c.Place.Marker()) // those in the data may be the primary's by now
+	}
+	for _, from := range own {
+		if err := datadir.CopyFiles(from, c.Place.Beside()); err != nil {
+			return err
+		}
+	}
+	beside := c.Place
+	beside.Data = c.Place.Beside()
+	return beside.SetSlotName(c.Slot)
+}
+
+var slotInUse = regexp.MustCompile(`replication slot "[a-z0-9_]+" is active for PID`)
+
+// whileBusy does something, again as long as the slot is in use: by what an attempt that was killed has left, until the
+// primary notices (wal_sender_timeout).
+func whileBusy(ctx context.Context, do func() error) error {
+	const patience, between = 90 * time.Second, time.Second
+	for end := time.Now().Add(patience); ; {
+		err := do()
+		if err == nil || !slotInUse.MatchString(err.Error()) || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(between):
+		}
+	}
+}

@@ -1,0 +1,237 @@
+package rejoin
+
+import (
+	"fmt"
+
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// Method is a way to bring a host back.
+type Method string
+
+// The methods, the cheapest first.
+const (
+	MethodStart   Method = "start"   // its data are a part of the primary's, which has the rest
+	MethodArchive Method = "archive" // the same, but a part of the rest is in the WAL archive only
+	MethodRewind  Method = "rewind"  // its data parted from the primary's: pg_rewind takes them back
+	MethodCopy    Method = "copy"    // pg_basebackup
+)
+
+// Return is what is known of a host that is to come back, and of the primary that it is to follow.
+type Return struct {
+	Host  string
+	Local reconcile.LocalData
+	// Primary is who it is to follow: its timelines, and what it said of this host's slot.
+	Primary   model.Upstream
+	Timelines []model.Timeline
+	// Differs: the primary's WAL before Local.End is another one, though the timelines are the same.
+	Differs bool
+	// NoWAL is why the primary cannot send WAL from Local.End on; "" if it can.
+	NoWAL string
+	// NoArchive is why the WAL archive does not have what the primary cannot send; "" if all of it, ArchiveBytes, was
+	// restored for a try.
+	NoArchive    string
+	ArchiveBytes uint64
+	// NoRewindWAL is why neither the primary nor the archive has the WAL from Parted on; "" if one of them has.
+	NoRewindWAL string
+	// Rates as measured, in bytes a second: from the primary, and out of the archive; 0 if there was nothing to measure.
+	Rate, ArchiveRate uint64
+	// MaxRate is the limit of a copy's rate, 0 for none.
+	MaxRate uint64
+	// Begun is the method of an earlier attempt that changed the data and was not finished.
+	Begun Method
+}
+
+// Rung is a way back, possible or not, and why.
+type Rung struct {
+	Method      Method
+	Possible    bool
+	OnlyIfAsked bool   // by its name
+	Why         string // one sentence
+	Bytes       uint64 // to be fetched, about
+	Rate        uint64 // at which it is likely fetched, in bytes a second; 0 if that is not known
+}
+
+// Ladder gives the ways back, the cheapest first.
+func Ladder(r Return) []Rung {
+	return []Rung{r.start(), r.archive(), r.rewind(), r.copied()}
+}
+
+// Fits tells whether the data can go on as they are, given the WAL.
+func (r Return) Fits() bool { return r.unfit() == "" }
+
+// NeedsArchive tells whether the archive is all that the host could go on with as it is.
+func (r Return) NeedsArchive() bool { return r.Fits() && r.NoWAL != "" }
+
+// NeedsRewind tells whether a rewind would do it, if there is the WAL from Parted on.
+func (r Return) NeedsRewind() bool { return r.notRewindable() == "" }
+
+// Parted tells where the host's WAL and the primary's part: the end of what they share.
+func (r Return) Parted() model.LSN {
+	var shared model.LSN
+	for i, mine := range r.Local.Timelines {
+		if i >= len(r.Timelines) || r.Timelines[i] != mine {
+			break
+		}
+		shared = min(end(r.Local.Timelines, i, r.Local.End), end(r.Timelines, i, r.Primary.Flushed))
+	}
+	return shared
+}
+
+func end(timelines []model.Timeline, i int, last model.LSN) model.LSN {
+	if i+1 < len(timelines) {
+		return timelines[i+1].Begin
+	}
+	return last
+}
+
+// onlyAhead: on the primary's own timeline, and further than the primary itself.
+func (r Return) onlyAhead() bool {
+	mine, its := r.Local.Timelines, r.Timelines
+	return len(mine) > 0 && len(mine) == len(its) && mine[len(mine)-1] == its[len(its)-1] && r.Local.End > r.Primary.Flushed
+}
+
+// changedBeyond: pg_rewind has brought changes of the newest timeline here from after where the primary left that.
+func (r Return) changedBeyond() bool {
+	next := len(r.Local.Timelines)
+	return next < len(r.Timelines) && r.Local.Changed > r.Timelines[next].Begin
+}
+
+// unfit is why the data cannot go on as they are, whatever WAL there is; "" if they can.
+func (r Return) unfit() string {
+	switch parted := r.Parted(); {
+	case r.otherSystem() != "":
+		return r.otherSystem()
+	case r.Begun != "":
+		return fmt.Sprintf("a %s was begun here and not finished: the data are of no use as they are", r.Begun)
+	case r.Local.Unreadable != "":
+		return "its WAL is of no use: " + r.Local.Unreadable
+	case r.onlyAhead():
+		return fmt.Sprintf("it has WAL up to %s, and the primary, on the same timeline, only up to %s: the primary has lost "+
+			"what this host has; find out why before you give it up", r.Local.End, r.Primary.Flushed)
+	case parted == 0:
+		return "it shares no timeline with the primary"
+	case parted != r.Local.End:
+		return fmt.Sprintf("its WAL goes on to %s, but parts from the primary's at %s", r.Local.End, parted)
+	case r.Differs:
+		return fmt.Sprintf("its WAL up to %s is not the primary's, though by number and beginning the timeline is the same: two hosts were "+
+			"promoted from the same WAL", r.Local.End)
+	case r.changedBeyond():
+		return fmt.Sprintf("its blocks may hold changes up to %s, which the primary does not have: after pg_rewind another host was promoted", r.Local.Changed)
+	}
+	return ""
+}
+
+func (r Return) start() Rung {
+	rung := Rung{Method: MethodStart, Why: r.unfit(), Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.Rate}
+	switch {
+	case rung.Why != "":
+	case r.NoWAL != "":
+		rung.Why = fmt.Sprintf("it needs WAL from %s on: %s", r.Local.End, r.NoWAL)
+	default:
+		rung.Possible = true
+		rung.Why = fmt.Sprintf("all it has is a part of the primary's WAL, which the primary has from %s on", r.Local.End)
+	}
+	return rung
+}
+
+func (r Return) archive() Rung {
+	rung := Rung{Method: MethodArchive, Why: r.unfit(), Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.ArchiveRate}
+	switch {
+	case rung.Why != "":
+	case r.NoWAL == "":
+		rung.Why = "the primary has all the WAL that is needed"
+	case r.NoArchive != "":
+		rung.Why = r.NoArchive
+	default:
+		rung.Possible = true
+		rung.Why = fmt.Sprintf("the WAL that the primary no longer has, from %s on, is in the archive: %s of it were restored for a try",
+			r.Local.End, model.FormatBytes(r.ArchiveBytes))
+	}
+	return rung
+}
+
+func (r Return) rewind() Rung {
+	parted := r.Parted()
+	// It fetches the blocks that changed, at most about the WAL that changed them, and what lies in the primary's pg_wal.
+	rung := Rung{
+		Method: MethodRewind, Bytes: parted.BytesTo(r.Primary.Flushed) + parted.BytesTo(r.Local.End) + r.Local.WAL, Rate: r.Rate,
+		Why: r.notRewindable(),
+	}
+	switch {
+	case rung.Why != "":
+	case r.NoRewindWAL != "":
+		rung.Why = fmt.Sprintf("its WAL parted from the primary's at %s, and %s", parted, r.NoRewindWAL)
+	default:
+		rung.Possible = true
+		rung.Why = fmt.Sprintf("its WAL parted from the primary's at %s: what was written here since is given up", parted)
+	}
+	return rung
+}
+
+// notRewindable is why pg_rewind has nothing to do or cannot do it here, whatever WAL there is; "" if it can.
+func (r Return) notRewindable() string {
+	switch parted := r.Parted(); {
+	case r.otherSystem() != "":
+		return r.otherSystem()
+	case r.Begun != "":
+		return fmt.Sprintf("a %s was begun here and not finished: pg_rewind must not be run on what it left", r.Begun)
+	case r.Local.Unreadable != "":
+		return "its WAL is of no use: " + r.Local.Unreadable
+	case r.onlyAhead():
+		return "the timelines have not parted: pg_rewind would do nothing"
+	case parted == r.Local.End:
+		return "its WAL has not parted from the primary's: pg_rewind would do nothing"
+	case parted == 0:
+		return "it shares no timeline with the primary"
+	case r.sameNumber():
+		return fmt.Sprintf("its newest timeline has the number of the primary's, %d, and is another one: pg_rewind would not tell them apart", r.Primary.Timeline)
+	case r.Local.Changed > r.Local.End:
+		return fmt.Sprintf("its blocks may hold changes up to %s, of an earlier pg_rewind, and its WAL ends at %s: pg_rewind would not find them",
+			r.Local.Changed, r.Local.End)
+	}
+	return r.Local.NoRewind
+}
+
+// sameNumber: two hosts that did not know of each other were promoted, and chose the same number.
+func (r Return) sameNumber() bool {
+	mine, its := r.Local.Timelines, r.Timelines
+	last := mine[len(mine)-1]
+	return last.ID == its[len(its)-1].ID && last != its[len(its)-1]
+}
+
+func (r Return) copied() Rung {
+	rung := Rung{Method: MethodCopy, Bytes: r.Local.Bytes, Rate: r.Rate}
+	if r.MaxRate > 0 && (r.Rate == 0 || r.MaxRate < r.Rate) {
+		rung.Rate = r.MaxRate
+	}
+	local, size := r.Local, model.FormatBytes
+	needs := local.Bytes
+	if !local.WALApart {
+		needs += local.WAL
+	}
+	switch {
+	case local.NoCopy != "":
+		rung.Why = local.NoCopy
+	case local.Free < needs:
+		rung.Why = fmt.Sprintf("%s are free, but the copy beside the old data needs about %s: make room, or copy by hand",
+			size(local.Free), size(needs))
+	case local.WALApart && local.WALFree < local.WAL:
+		rung.Why = fmt.Sprintf("%s are free on the file system of pg_wal, but the copy's WAL may take %s (max_wal_size), beside the old "+
+			"WAL, which stays until the host streams: make room there, or copy by hand", size(local.WALFree), size(local.WAL))
+	case r.onlyAhead(), r.otherSystem() != "":
+		rung.Possible, rung.OnlyIfAsked = true, true
+		rung.Why = "only if --method copy asks for it: what is here and nowhere else would be lost"
+	default:
+		rung.Possible, rung.Why = true, "always possible; the old data are kept until the copy is whole"
+	}
+	return rung
+}
+
+func (r Return) otherSystem() string {
+	if r.Local.SystemID == r.Primary.SystemID {
+		return ""
+	}
+	return fmt.Sprintf("its data are of another database: the system identifier is %s, the primary's %s", r.Local.SystemID, r.Primary.SystemID)
+}

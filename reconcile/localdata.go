@@ -1,0 +1,22 @@
+package reconcile
+
+import "github.com/pgrex/pgrex/model"
+
+// LocalData is what a stopped server's data folder tells.
+type LocalData struct {
+	SystemID  string
+	Timelines []model.Timeline // the oldest first
+	End       model.LSN        // of its WAL
+	Changed   model.LSN        // its blocks may hold changes up to here; 0 if they hold none beyond End
+	Segment   uint64           // bytes of a WAL segment
+	Bytes     uint64           // in the data folder, without WAL
+	Free      uint64           // on its file system, in bytes
+	// WAL is how much WAL PostgreSQL will come to keep here, in bytes. Where pg_wal is on a file system of its own
+	// (WALApart), WALFree is what is free there.
+	WAL, WALFree uint64
+	WALApart     bool
+	// Unreadable is why nothing is known of its WAL, "" if Timelines and End are known.
+	Unreadable string
+	// NoRewind is why pg_rewind cannot work here, "" if it can; NoCopy the same for a copy.
+	NoRewind, NoCopy string
+}
