@@ -10,6 +10,7 @@ import (
 // Rewinding is how far pg_rewind has come with the data.
 type Rewinding int
 
+// How far it has come.
 const (
 	NotBegun    Rewinding = iota
 	HalfRewound           // it was killed, or has failed: nobody may start a server on what it left
