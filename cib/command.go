@@ -133,11 +133,19 @@ func special(r rune) bool {
 }
 
 // Run runs the command to its end, or to the end of ctx, at the latest until commandTimeout is over. The error says what
-// the tool said.
+// the tool said. Beside the errors of this package, cibadmin's are ErrExists and ErrNoMatch.
 func (c Command) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	begin := time.Now()
 	r, err := call{path: c.Path, args: c.Args, limit: MaxSize}.run(ctx)
-	return explain(mayConnect, c.String(), r, err, begin)
+	err = explain(mayConnect, c.String(), r, err, begin)
+	switch {
+	case c.Path != "cibadmin":
+	case r.exit == exitExists:
+		return fmt.Errorf("%w: %w", ErrExists, err)
+	case r.exit == exitNoSuch:
+		return fmt.Errorf("%w: %w", ErrNoMatch, err)
+	}
+	return err
 }

@@ -21,6 +21,8 @@ const (
 	exitProtocol                = 76
 	exitInsufficientPrivileges2 = 77
 	exitDisconnected            = 102
+	exitNoSuch                  = 105
+	exitExists                  = 108
 	exitTimeout                 = 124
 )
 

@@ -49,7 +49,7 @@ func parse(data []byte) (*document, error) {
 		*to = n
 	}
 	options := []*etree.Element{child(d.configuration, "crm_config")}
-	d.add(&d.properties, options, "cluster_property_set", "cib-bootstrap-options", nil)
+	d.add(&d.properties, options, "cluster_property_set", bootstrapSet, nil)
 	for t := range children(child(d.configuration, "resources"), "template") {
 		if _, taken := d.templates[attr(t, "id")]; !taken {
 			d.templates[attr(t, "id")] = t
@@ -60,20 +60,21 @@ func parse(data []byte) (*document, error) {
 
 // maintenance reports whether maintenance-mode is on, or whether a rule may switch it on: pgrex does not know when.
 func (d *document) maintenance() bool {
-	return isTrue(d.properties.values["maintenance-mode"]) ||
-		slices.ContainsFunc(d.properties.conditional["maintenance-mode"], isTrue)
+	return isTrue(d.properties.values[maintenanceOption]) ||
+		slices.ContainsFunc(d.properties.conditional[maintenanceOption], isTrue)
 }
 
 // cluster joins what is written with what crm_mon says of it.
 func (d *document) cluster(r report) (model.Cluster, error) {
 	c := model.Cluster{
-		Version:     d.version,
-		Quorate:     isTrue(attr(d.root, "have-quorum")),
-		DC:          r.dc,
-		Maintenance: r.maintenance || d.maintenance(),
-		Properties:  d.properties.values,
-		Nodes:       d.nodes(r),
-		Clones:      d.clones(r, d.histories(), d.locations()),
+		Version:       d.version,
+		Quorate:       isTrue(attr(d.root, "have-quorum")),
+		DC:            r.dc,
+		Maintenance:   r.maintenance || d.maintenance(),
+		Properties:    d.properties.values,
+		MaintenanceAt: d.optionAt(maintenanceOption),
+		Nodes:         d.nodes(r),
+		Clones:        d.clones(r, d.histories(), d.locations()),
 	}
 	if d.left < 0 {
 		return model.Cluster{}, unparseable("its parts refer to each other too often; " +

@@ -15,9 +15,15 @@ type Cluster struct {
 	Maintenance bool    `json:"maintenance"`
 	// Properties are the cluster options (crm_config), the highest-scored set winning.
 	Properties map[string]string `json:"properties,omitempty"`
-	Nodes      []Node            `json:"nodes"`  // in order of name
-	Clones     []Clone           `json:"clones"` // the promotable ones, in order of id, then primitive
+	// MaintenanceAt is where crm_config sets maintenance-mode without a rule; the zero value where it does not. Only an
+	// operation needs it, which reads the CIB itself: it is in no snapshot.
+	MaintenanceAt OptionAt `json:"-"`
+	Nodes         []Node   `json:"nodes"`  // in order of name
+	Clones        []Clone  `json:"clones"` // the promotable ones, in order of id, then primitive
 }
+
+// OptionAt is where a cluster option is set: the id of the set, and that of the pair in it.
+type OptionAt struct{ Set, ID string }
 
 // Version orders CIBs: Pacemaker compares admin_epoch, then epoch, then num_updates.
 type Version struct {

@@ -1,0 +1,126 @@
+package cib
+
+import (
+	"cmp"
+	"encoding/xml"
+	"fmt"
+	"strings"
+
+	"github.com/beevik/etree"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// Where crm_config sets a cluster option: the set that crm_attribute uses, and that goes before all others.
+const (
+	bootstrapSet      = "cib-bootstrap-options"
+	maintenanceOption = "maintenance-mode"
+)
+
+// CreateToken takes the lock of a database's operations: it makes the token, in a set of its own. If there is one,
+// whatever it holds, nothing is changed, and the error is ErrExists.
+func CreateToken(primitive string, t model.Token) Command {
+	return Command{"cibadmin", []string{"--create", "--scope", "crm_config", "--xml-text", tokenSet(primitive, t)}}
+}
+
+// ChangeToken gives the token another text, if it is from to the letter. Otherwise nothing is changed, and the error is
+// ErrNoMatch.
+func ChangeToken(primitive string, from, to model.Token) Command {
+	pair := tokenPairPath(primitive) + "[@value=" + literal(from.String()) + "]"
+	return Command{"cibadmin", []string{"--modify", "--xpath", pair, "--xml-text", tokenPair(primitive, to)}}
+}
+
+// DeleteToken removes the token, if it is t to the letter. Otherwise nothing is changed, but there is no error: cibadmin
+// ends well where there is nothing to delete (seen with 2.1.5 and 3.0.0). Whoever has to know reads the CIB again.
+func DeleteToken(primitive string, t model.Token) Command {
+	set := "//crm_config/cluster_property_set[@id=" + literal(model.TokenName(primitive)) + "]" +
+		"[nvpair/@value=" + literal(t.String()) + "]"
+	return Command{"cibadmin", []string{"--delete", "--xpath", set}}
+}
+
+// SetMaintenance switches maintenance-mode and gives the token the text t, both at once, in one change of the CIB. It
+// does so only under the token that has t's own Value, in whatever phase. Without that nothing is changed, and the
+// error is ErrNoMatch: the operation has been taken over or undone elsewhere. The zero value of at is for a cluster
+// that does not set maintenance-mode.
+func SetMaintenance(on bool, at model.OptionAt, primitive string, t model.Token) Command {
+	at = orBootstrap(at)
+	own := "//crm_config[" + strings.TrimPrefix(tokenPairPath(primitive), "//crm_config/") +
+		"[contains(concat(@value, ' '), " + literal(" value="+t.Value+" ") + ")]]"
+	option := element("cluster_property_set", "id", at.Set) +
+		element("nvpair", "id", at.ID, "name", maintenanceOption, "value", fmt.Sprint(on)) + "</nvpair></cluster_property_set>"
+	change := "<crm_config>" + option + tokenSet(primitive, t) + "</crm_config>"
+	return Command{"cibadmin", []string{"--modify", "--xpath", own, "--xml-text", change}}
+}
+
+// DropMaintenance leaves maintenance-mode at its default, if it is set to "false" there. Otherwise nothing is changed,
+// and there is no error; see DeleteToken.
+func DropMaintenance(at model.OptionAt) Command {
+	at = orBootstrap(at)
+	return Command{"cibadmin", []string{"--delete", "--xpath", "//crm_config/cluster_property_set[@id=" + literal(at.Set) + "]" +
+		"/nvpair[@id=" + literal(at.ID) + "][@name='" + maintenanceOption + "'][@value='false']"}}
+}
+
+// orBootstrap is where maintenance-mode is set, or where crm_attribute would set it.
+func orBootstrap(at model.OptionAt) model.OptionAt {
+	return cmp.Or(at, model.OptionAt{Set: bootstrapSet, ID: bootstrapSet + "-" + maintenanceOption})
+}
+
+// tokenID is the id of the pair that holds the token.
+func tokenID(primitive string) string { return model.TokenName(primitive) + "-token" }
+
+// tokenPairPath is an XPath to that pair.
+func tokenPairPath(primitive string) string {
+	return "//crm_config/cluster_property_set[@id=" + literal(model.TokenName(primitive)) + "]" +
+		"/nvpair[@id=" + literal(tokenID(primitive)) + "]"
+}
+
+// tokenSet is the set that holds the token, as XML.
+func tokenSet(primitive string, t model.Token) string {
+	return element("cluster_property_set", "id", model.TokenName(primitive)) + tokenPair(primitive, t) + "</cluster_property_set>"
+}
+
+func tokenPair(primitive string, t model.Token) string {
+	return element("nvpair", "id", tokenID(primitive), "name", model.TokenName(primitive), "value", t.String()) + "</nvpair>"
+}
+
+// element is the start tag of an element with attributes, given as names and values by turns.
+func element(tag string, attributes ...string) string {
+	var b strings.Builder
+	b.WriteString("<" + tag)
+	for i := 0; i < len(attributes); i += 2 {
+		b.WriteString(" " + attributes[i] + `="`)
+		_ = xml.EscapeText(&b, []byte(attributes[i+1])) // a Builder takes everything
+		b.WriteString(`"`)
+	}
+	b.WriteString(">")
+	return b.String()
+}
+
+// literal is a text as an XPath expression. XPath 1.0 has no escapes: a text with both quotes is put together.
+func literal(text string) string {
+	switch {
+	case !strings.Contains(text, "'"):
+		return "'" + text + "'"
+	case !strings.Contains(text, `"`):
+		return `"` + text + `"`
+	}
+	return "concat('" + strings.ReplaceAll(text, "'", `', "'", '`) + "')"
+}
+
+// optionAt finds where crm_config sets an option without a rule, as far as cibadmin can be told: in the set of the
+// highest precedence that has it. The zero value: nowhere.
+func (d *document) optionAt(name string) model.OptionAt {
+	config := child(d.configuration, "crm_config")
+	for _, s := range d.sets([]*etree.Element{config}, "cluster_property_set", bootstrapSet) {
+		for pair := range children(s.el, "nvpair") {
+			to := d.follow(pair)
+			if s.conditional || to == nil || cmp.Or(attr(pair, "name"), attr(to, "name")) != name || !d.spend(1) {
+				continue
+			}
+			if set := to.Parent(); set.Tag == "cluster_property_set" && set.Parent() == config {
+				return model.OptionAt{Set: attr(set, "id"), ID: attr(to, "id")}
+			}
+		}
+	}
+	return model.OptionAt{}
+}
