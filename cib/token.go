@@ -53,7 +53,7 @@ func SetMaintenance(on bool, at model.OptionAt, primitive string, t model.Token)
 }
 
 // DropMaintenance leaves maintenance-mode at its default, if it is set to "false" there. Otherwise nothing is changed,
-// and there is no error; see DeleteToken.
+// and there is no error; see DeleteToken. It fails where another set refers to the pair.
 func DropMaintenance(at model.OptionAt) Command {
 	at = orBootstrap(at)
 	return Command{"cibadmin", []string{"--delete", "--xpath", "//crm_config/cluster_property_set[@id=" + literal(at.Set) + "]" +

@@ -159,6 +159,10 @@ func TestMaintenanceStaysWhereItIs(t *testing.T) {
 					t.Errorf("%d pairs for maintenance-mode, not %d", now, options)
 				}
 				c.run(SetMaintenance(false, at, "pgsql", in), nil)
+				if name == "referred to" {
+					c.run(DropMaintenance(at), ErrFailed) // which Pacemaker refuses
+					return
+				}
 				c.run(DropMaintenance(at), nil)
 				if c.read().MaintenanceAt == at {
 					t.Error("it is still there")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -47,8 +48,8 @@ func Apply(ctx context.Context, executor Executor, steps []model.Step, log logr.
 			r.Pending = append(r.Pending, steps[i:]...)
 			return r
 		}
-		if publishes(step) && slices.ContainsFunc(r.Pending, or(makesSlot, publishes)) ||
-			makesSlot(step) && slices.ContainsFunc(r.Pending, publishes) {
+		if forecasts(step) && slices.ContainsFunc(r.Pending, or(makesSlot, forecasts)) ||
+			makesSlot(step) && slices.ContainsFunc(r.Pending, forecasts) {
 			r.Pending = append(r.Pending, step) // what is published would not be so
 			continue
 		}
@@ -84,9 +85,10 @@ func (r *Result) fail(step model.Step, err error) {
 	r.Failures = append(r.Failures, Failure{Step: step.Kind() + " " + step.Text(), Class: postgres.ClassOf(err), Text: cause(err)})
 }
 
-func publishes(step model.Step) bool {
-	_, is := step.(model.PublishAttribute)
-	return is
+// forecasts reports whether a step publishes a forecast, or removes one. Other attributes say nothing about slots.
+func forecasts(step model.Step) bool {
+	s, is := step.(model.PublishAttribute)
+	return is && strings.HasPrefix(s.Name, model.FormerForecastAttribute)
 }
 
 func makesSlot(step model.Step) bool {

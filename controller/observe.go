@@ -27,6 +27,9 @@ type Observer struct {
 	Kept       State // saved before the start, and of the cluster what was seen since
 	// Patient is set by who looks again and again: nobody being the primary is no outage before that has lasted.
 	Patient bool
+	// Operation, if not nil, is called in each look: what the state folder says of an operation that was begun here, nil
+	// for none. It must not wait. While it is nil itself, nothing is known to be left here.
+	Operation func() *model.LocalOperation
 	// Ended, if not nil, is called whenever a call has ended, with or without an answer.
 	Ended func()
 
@@ -67,7 +70,9 @@ func (o *Observer) Look(ctx context.Context) (reconcile.Who, error) {
 	if o.last.Cluster == nil {
 		return o.last, nil
 	}
-	return o.look(ctx, o.last.Input, func(context.Context, *reconcile.Who) {})
+	in := o.last.Input
+	in.Operation = o.operation()
+	return o.look(ctx, in, func(context.Context, *reconcile.Who) {})
 }
 
 // Cluster reads the CIB only. Where that cannot be read, or does not say who is who, the error says so. The standing
@@ -82,7 +87,7 @@ func (o *Observer) Cluster(ctx context.Context) (reconcile.Who, error) {
 
 // cluster is an input with what Pacemaker says.
 func (o *Observer) cluster(ctx context.Context) (reconcile.Input, error) {
-	in := reconcile.Input{Node: o.Node, Resource: o.Resource, Newest: o.last.Newest}
+	in := reconcile.Input{Node: o.Node, Resource: o.Resource, Newest: o.last.Newest, Operation: o.operation()}
 	cluster, err := o.Clusters.Read(ctx)
 	o.ended()
 	if err != nil {
@@ -104,6 +109,13 @@ func (o *Observer) cluster(ctx context.Context) (reconcile.Input, error) {
 		o.ended()
 	}
 	return in, nil
+}
+
+func (o *Observer) operation() *model.LocalOperation {
+	if o.Operation == nil {
+		return nil
+	}
+	return o.Operation()
 }
 
 func (o *Observer) ended() {

@@ -38,6 +38,7 @@ func drawInput(t *rapid.T) reconcile.Input {
 	}
 	in.Instance.Current = in.Instance.Redo + model.LSN(rapid.IntRange(0, 64<<20).Draw(t, "since redo"))
 	drawWAL(t, &in.Instance)
+	drawOperation(t, &in, hosts)
 	names := policy.SlotNames()
 	in.Instance.Slots = drawSlots(t, policy, names)
 	in.Instance.MaxSlots = max(in.Instance.MaxSlots, len(in.Instance.Slots))
@@ -118,6 +119,32 @@ func drawForecast(t *rapid.T, members []string) string {
 		forecasts = append(forecasts, model.Forecast{Host: strings.ToLower(m), Way: way})
 	}
 	return model.FormatForecasts(forecasts)
+}
+
+// drawOperation draws what is there of operations: a token, attributes, and what the state folder says.
+func drawOperation(t *rapid.T, in *reconcile.Input, hosts []string) {
+	if !rarely(t, "operations") {
+		return
+	}
+	in.Cluster.Properties = map[string]string{model.TokenName("pgsql"): rapid.SampledFrom([]string{
+		model.Token{
+			Operation: "switchover", Host: rapid.SampledFrom(append(hosts, "gone")).Draw(t, "holder"), Value: strings.Repeat("1", 32),
+			Phase: rapid.SampledFrom([]model.Phase{model.PhaseBegun, model.PhaseMaintenance, model.PhaseGiven}).Draw(t, "phase"),
+		}.String(), "nonsense",
+	}).Draw(t, "token")}
+	in.Cluster.Maintenance = rapid.Bool().Draw(t, "in maintenance")
+	if rapid.Bool().Draw(t, "begun here") {
+		in.Operation = &model.LocalOperation{Operation: rapid.SampledFrom([]string{"rejoin", ""}).Draw(t, "here"), Running: rapid.Bool().Draw(t, "runs")}
+	}
+	for i, n := range in.Cluster.Nodes {
+		if rapid.Bool().Draw(t, "left on "+n.Name) {
+			in.Cluster.Nodes[i].Transient = maps.Clone(n.Transient)
+			if n.Transient == nil {
+				in.Cluster.Nodes[i].Transient = map[string]string{}
+			}
+			in.Cluster.Nodes[i].Transient[model.OperationAttribute("pgsql")] = "rejoin"
+		}
+	}
 }
 
 // earlyLSN is where a slot may stand: near others in number of segments, so that they meet, and mostly early.

@@ -133,6 +133,9 @@ func (w Who) endOfOutage() string {
 		return fmt.Sprintf("target-role of %s is %s; when the database is to run, type: crm_resource --resource %[1]s --meta --delete-parameter target-role",
 			w.Clone.ID, role)
 	}
+	if by := w.maintainedBy(); by != "" {
+		return "the cluster is in maintenance because of " + by + ", which has to come to its end first"
+	}
 	if w.Cluster.Maintenance || !w.Clone.Managed {
 		return "the cluster is in maintenance, or the database is unmanaged; end that first"
 	}

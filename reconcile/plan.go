@@ -105,7 +105,8 @@ func (v *view) promotion() {
 }
 
 // plan puts the steps in order: create, release, touch, advance, reset, drop, settings, attributes. Only where the new slots need
-// the room of the dropped ones do the drops come first, and the attribute only where it takes something back.
+// the room of the dropped ones do the drops come first, and the forecast only where it takes something back. The attribute
+// about an operation depends on no other step.
 func (v *view) plan(standing model.Standing) model.Plan {
 	p := model.Plan{Host: v.Self, Standing: standing, RecheckAfter: recheckIdle}
 	first, last := &v.creates, &v.drops
@@ -120,7 +121,7 @@ func (v *view) plan(standing model.Standing) model.Plan {
 	v.toBringBack(p.Forecast)
 	if !v.Policy.Paused {
 		takesBack, publishes := v.publish(standing, p.Forecast)
-		p.Steps = slices.Concat(takesBack, steps, publishes)
+		p.Steps = slices.Concat(v.publishLeft(), takesBack, steps, publishes)
 	}
 	p.Findings = v.findings
 	if v.waiting || len(p.Steps) > 0 {
@@ -192,6 +193,8 @@ func (v *view) nothingForbids(standing model.Standing) bool {
 		v.say(model.CodeNoQuorum, model.Warning, v.Self, "this partition has no quorum: %s", held)
 	}
 	switch {
+	case v.maintainedBy() != "":
+		v.say(model.CodeMaintenance, model.Info, v.Self, "the cluster is in maintenance because of %s: %s", v.maintainedBy(), held)
 	case c.Maintenance || v.Here.Maintenance:
 		v.say(model.CodeMaintenance, model.Info, v.Self, "the cluster or this node is in maintenance: %s", held)
 	case !v.Clone.Managed:

@@ -29,6 +29,10 @@ type Who struct {
 	Standing model.Standing
 	Findings []model.Finding
 
+	// token is that of the operation that holds the database, if it can be read.
+	token *model.Token
+
+	named   bool           // Pacemaker does not call this host by another name
 	fit     bool           // the cluster justifies a look at the server
 	claims  *model.Finding // why there is no confirmed primary
 	waiting bool           // something is expected to change by itself soon
@@ -58,9 +62,12 @@ func ResolveCluster(in Input) (Who, error) {
 	var problems []string
 	w.Policy, problems = model.PolicyOf(w.Clone)
 	w.Names = w.Policy.SlotNames()
-	named := w.isNamed()
+	if token, there, err := in.Cluster.Token(w.Clone.Primitive); there && err == nil {
+		w.token = &token
+	}
+	w.named = w.isNamed()
 	node, known := in.Cluster.Node(in.Node)
-	if !known && named {
+	if !known && w.named {
 		return w, inputErrorf("this host, %s, is no node of the cluster (%s): name it with --node", in.Node, nodeNames(*in.Cluster))
 	}
 	w.Here = node
@@ -68,13 +75,14 @@ func ResolveCluster(in Input) (Who, error) {
 	if w.Primary == "" && w.claims == nil {
 		w.claims = w.noPrimary()
 	}
-	w.fit = w.readPolicy(problems) && named
+	w.fit = w.readPolicy(problems) && w.named
 	return w, nil
 }
 
 // WithServer is a look at the cluster with what the local server, its Instance, says: the standing.
 func (w Who) WithServer() Who {
 	w.Findings = slices.Clone(w.Findings)
+	w.operations()
 	switch {
 	case w.fit && w.serverUsable():
 		w.stand()

@@ -51,7 +51,7 @@ func (s *scenario) settled() reconcile.Input {
 		return s.in
 	}
 	for _, step := range plan.Steps {
-		if p, ok := step.(model.PublishAttribute); ok {
+		if p, ok := step.(model.PublishAttribute); ok && p.Name == model.ForecastAttribute("pgsql") {
 			return published(s.in, p.Node, p.Name, p.To)
 		}
 	}
@@ -62,7 +62,8 @@ func (s *scenario) settled() reconcile.Input {
 // "location NODE SCORE [ROLE]", "without-primary SECONDS", "HOST offline|maintenance", "HOST
 // joining STATUS", "epoch N", "newest N", "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta
 // NAME=VALUE", "conditional NAME", "published HOST TEXT|-", "formerly HOST TEXT" (under the former name), "database
-// ID" (another one), "pacemaker VERSION", "called NAME", "silent WHY", "unasked WHY" (of Pacemaker's own name for this
+// ID" (another one), "token TEXT" (with "value" alone for its value), "operation NAME running|left [WHO]" (of this
+// host), "attribute HOST OPERATION", "pacemaker VERSION", "called NAME", "silent WHY", "unasked WHY" (of Pacemaker's own name for this
 // host).
 func (s *scenario) cluster(words []string) {
 	if s.in.Cluster == nil {
@@ -83,6 +84,19 @@ func (s *scenario) cluster(words []string) {
 		s.in.LocalName.Problem = strings.Join(words[1:], " ")
 	case "unasked":
 		s.in.LocalName.NotAsked = strings.Join(words[1:], " ")
+	case "token":
+		text := strings.Join(words[1:], " ")
+		if strings.HasSuffix(text, " value") {
+			text += "=" + strings.Repeat("1", 32)
+		}
+		c.Properties = map[string]string{model.TokenName("pgsql"): text}
+	case "operation":
+		s.in.Operation = &model.LocalOperation{
+			Operation: words[1], Running: words[2] == "running", Who: strings.Join(words[3:], " "),
+			Begun: time.Date(2026, 11, 30, 3, 20, 11, 0, time.UTC),
+		}
+	case "attribute":
+		s.in = published(s.in, words[1], model.OperationAttribute("pgsql"), words[2])
 	case "no-dc":
 		c.DC = ""
 	case "location":
