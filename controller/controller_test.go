@@ -41,6 +41,7 @@ type world struct {
 	ready       bool
 	hints       chan struct{}
 	stateDir    string // kept between two lives of the daemon
+	left        *model.LocalOperation
 }
 
 func newWorld() *world {
@@ -128,6 +129,12 @@ func (w *world) SetAttribute(_ context.Context, node, name, value string) error 
 	return nil
 }
 
+func (w *world) operation() *model.LocalOperation {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.left
+}
+
 // Asker gives one that nobody answers.
 func (w *world) Asker() (postgres.Asker, error) {
 	return func(context.Context, string, []string) (model.Upstream, error) {
@@ -182,7 +189,7 @@ func live(t *testing.T, w *world, dryRun bool, f func()) {
 			w.log = append(w.log, err.Error())
 		}
 		c := New(Options{
-			Observer: &Observer{Node: "pm01", Clusters: w, Attributes: w, Connect: func(Target) Server { return w }, Kept: kept},
+			Observer: &Observer{Node: "pm01", Clusters: w, Attributes: w, Connect: func(Target) Server { return w }, Kept: kept, Operation: w.operation},
 			StateDir: w.stateDir,
 			Hints:    w.hints, DryRun: dryRun, LookEvery: time.Second, ReadEvery: 10 * time.Second,
 			Publish: w.publish, Notify: w,

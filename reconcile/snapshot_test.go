@@ -83,6 +83,19 @@ func TestSnapshotUnknownFields(t *testing.T) {
 	}
 }
 
+// TestSnapshotWithoutAnOperation: an older pgrex reads a snapshot of a host on which no operation was begun.
+func TestSnapshotWithoutAnOperation(t *testing.T) {
+	for _, operation := range []*model.LocalOperation{nil, {Operation: "rejoin", Who: "root"}} {
+		data, err := reconcile.Snapshot{Input: reconcile.Input{Operation: operation}}.Encode()
+		if err != nil || strings.Contains(string(data), `"operation"`) != (operation != nil) {
+			t.Errorf("%v, %s", err, data)
+		}
+		if back, err := reconcile.DecodeSnapshot(data); err != nil || operation != nil && *back.Input.Operation != *operation {
+			t.Errorf("%+v, %v", back.Input.Operation, err)
+		}
+	}
+}
+
 // names are the objects of a snapshot whose fields are names from outside.
 var names = []string{"properties", "permanent", "transient", "parameters", "meta", "roles"}
 
