@@ -24,7 +24,8 @@ var (
 	ErrEnded = errors.New("the part of pgrex that runs Pacemaker's tools has ended")
 	// ErrExists, beside ErrFailed: what was to be made is in the CIB already (CreateToken).
 	ErrExists = errors.New("it is in the CIB already")
-	// ErrNoMatch, beside ErrFailed: what was to be changed is not in the CIB, or no longer as it was (ChangeToken, SetMaintenance).
+	// ErrNoMatch, beside ErrFailed: what was to be changed is not in the CIB, or no longer as it was (ChangeToken,
+	// SetMaintenance).
 	ErrNoMatch = errors.New("it is not in the CIB, or not as it was")
 	// ErrFailed: a tool failed in a way that is none of the above.
 	ErrFailed = errors.New("Pacemaker's tools failed") //nolint:staticcheck // a name

@@ -2,8 +2,7 @@ package cib
 
 import (
 	"cmp"
-	"encoding/xml"
-	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/beevik/etree"
@@ -20,18 +19,19 @@ const (
 // CreateToken takes the lock of a database's operations: it makes the token, in a set of its own. If there is one,
 // whatever it holds, nothing is changed, and the error is ErrExists.
 func CreateToken(primitive string, t model.Token) Command {
-	return Command{"cibadmin", []string{"--create", "--scope", "crm_config", "--xml-text", tokenSet(primitive, t)}}
+	return Command{"cibadmin", []string{"--create", "--scope", "crm_config", "--xml-text", text(tokenSet(primitive, t))}}
 }
 
 // ChangeToken gives the token another text, if it is from to the letter. Otherwise nothing is changed, and the error is
 // ErrNoMatch.
 func ChangeToken(primitive string, from, to model.Token) Command {
 	pair := tokenPairPath(primitive) + "[@value=" + literal(from.String()) + "]"
-	return Command{"cibadmin", []string{"--modify", "--xpath", pair, "--xml-text", tokenPair(primitive, to)}}
+	return Command{"cibadmin", []string{"--modify", "--xpath", pair, "--xml-text", text(tokenPair(primitive, to))}}
 }
 
-// DeleteToken removes the token, if it is t to the letter. Otherwise nothing is changed, but there is no error: cibadmin
-// ends well where there is nothing to delete (seen with 2.1.5 and 3.0.0). Whoever has to know reads the CIB again.
+// DeleteToken removes the token, if it is t to the letter. Otherwise nothing is changed, but there is no error:
+// cibadmin ends well where there is nothing to delete (seen with 2.1.5 and 3.0.0). Whoever has to know reads the CIB
+// again.
 func DeleteToken(primitive string, t model.Token) Command {
 	set := "//crm_config/cluster_property_set[@id=" + literal(model.TokenName(primitive)) + "]" +
 		"[nvpair/@value=" + literal(t.String()) + "]"
@@ -46,18 +46,19 @@ func SetMaintenance(on bool, at model.OptionAt, primitive string, t model.Token)
 	at = orBootstrap(at)
 	own := "//crm_config[" + strings.TrimPrefix(tokenPairPath(primitive), "//crm_config/") +
 		"[contains(concat(@value, ' '), " + literal(" value="+t.Value+" ") + ")]]"
-	option := element("cluster_property_set", "id", at.Set) +
-		element("nvpair", "id", at.ID, "name", maintenanceOption, "value", fmt.Sprint(on)) + "</nvpair></cluster_property_set>"
-	change := "<crm_config>" + option + tokenSet(primitive, t) + "</crm_config>"
-	return Command{"cibadmin", []string{"--modify", "--xpath", own, "--xml-text", change}}
+	config := etree.NewElement("crm_config")
+	config.AddChild(optionSet(at.Set, optionPair(at.ID, maintenanceOption, strconv.FormatBool(on))))
+	config.AddChild(tokenSet(primitive, t))
+	return Command{"cibadmin", []string{"--modify", "--xpath", own, "--xml-text", text(config)}}
 }
 
 // DropMaintenance leaves maintenance-mode at its default, if it is set to "false" there. Otherwise nothing is changed,
 // and there is no error; see DeleteToken. It fails where another set refers to the pair.
 func DropMaintenance(at model.OptionAt) Command {
 	at = orBootstrap(at)
-	return Command{"cibadmin", []string{"--delete", "--xpath", "//crm_config/cluster_property_set[@id=" + literal(at.Set) + "]" +
-		"/nvpair[@id=" + literal(at.ID) + "][@name='" + maintenanceOption + "'][@value='false']"}}
+	pair := "//crm_config/cluster_property_set[@id=" + literal(at.Set) + "]" +
+		"/nvpair[@id=" + literal(at.ID) + "][@name='" + maintenanceOption + "'][@value='false']"
+	return Command{"cibadmin", []string{"--delete", "--xpath", pair}}
 }
 
 // orBootstrap is where maintenance-mode is set, or where crm_attribute would set it.
@@ -74,26 +75,36 @@ func tokenPairPath(primitive string) string {
 		"/nvpair[@id=" + literal(tokenID(primitive)) + "]"
 }
 
-// tokenSet is the set that holds the token, as XML.
-func tokenSet(primitive string, t model.Token) string {
-	return element("cluster_property_set", "id", model.TokenName(primitive)) + tokenPair(primitive, t) + "</cluster_property_set>"
+// tokenSet is the set that holds the token.
+func tokenSet(primitive string, t model.Token) *etree.Element {
+	return optionSet(model.TokenName(primitive), tokenPair(primitive, t))
 }
 
-func tokenPair(primitive string, t model.Token) string {
-	return element("nvpair", "id", tokenID(primitive), "name", model.TokenName(primitive), "value", t.String()) + "</nvpair>"
+func tokenPair(primitive string, t model.Token) *etree.Element {
+	return optionPair(tokenID(primitive), model.TokenName(primitive), t.String())
 }
 
-// element is the start tag of an element with attributes, given as names and values by turns.
-func element(tag string, attributes ...string) string {
-	var b strings.Builder
-	b.WriteString("<" + tag)
-	for i := 0; i < len(attributes); i += 2 {
-		b.WriteString(" " + attributes[i] + `="`)
-		_ = xml.EscapeText(&b, []byte(attributes[i+1])) // a Builder takes everything
-		b.WriteString(`"`)
-	}
-	b.WriteString(">")
-	return b.String()
+func optionSet(id string, pair *etree.Element) *etree.Element {
+	set := etree.NewElement("cluster_property_set")
+	set.CreateAttr("id", id)
+	set.AddChild(pair)
+	return set
+}
+
+func optionPair(id, name, value string) *etree.Element {
+	pair := etree.NewElement("nvpair")
+	pair.CreateAttr("id", id)
+	pair.CreateAttr("name", name)
+	pair.CreateAttr("value", value)
+	return pair
+}
+
+// text is an element as XML.
+func text(e *etree.Element) string {
+	document := etree.NewDocument()
+	document.SetRoot(e)
+	text, _ := document.WriteToString() // memory takes everything
+	return text
 }
 
 // literal is a text as an XPath expression. XPath 1.0 has no escapes: a text with both quotes is put together.

@@ -136,12 +136,18 @@ func TestSetMaintenance(t *testing.T) {
 
 // Where maintenance-mode is set already, that place is used, whatever it is called, and no second one is made.
 func TestMaintenanceStaysWhereItIs(t *testing.T) {
-	const pair = `<nvpair id="mine-m" name="maintenance-mode" value="false"/>`
+	const (
+		pair  = `<nvpair id="mine-m" name="maintenance-mode" value="false"/>`
+		mine  = `<cluster_property_set id="mine">` + pair + `</cluster_property_set>`
+		first = `<cluster_property_set id="b" score="9">`
+		never = `<rule id="r" score="0"><date_expression id="d" operation="lt" end="2000-01-01"/></rule>`
+	)
 	for name, set := range map[string]string{
-		"own set":       `<cluster_property_set id="mine">` + pair + `</cluster_property_set>`,
-		"referred to":   `<cluster_property_set id="mine">` + pair + `</cluster_property_set><cluster_property_set id="b" score="9"><nvpair id-ref="mine-m"/></cluster_property_set>`,
-		"lower beside":  `<cluster_property_set id="mine" score="2">` + pair + `</cluster_property_set><cluster_property_set id="b" score="1"><nvpair id="b-m" name="maintenance-mode" value="true"/></cluster_property_set>`,
-		"a rule beside": `<cluster_property_set id="b" score="9"><rule id="r" score="0"><date_expression id="d" operation="lt" end="2000-01-01"/></rule><nvpair id="b-m" name="maintenance-mode" value="false"/></cluster_property_set><cluster_property_set id="mine">` + pair + `</cluster_property_set>`,
+		"own set":     mine,
+		"referred to": mine + first + `<nvpair id-ref="mine-m"/></cluster_property_set>`,
+		"lower beside": `<cluster_property_set id="mine" score="2">` + pair + `</cluster_property_set>` +
+			`<cluster_property_set id="b"><nvpair id="b-m" name="maintenance-mode" value="true"/></cluster_property_set>`,
+		"a rule beside": first + never + `<nvpair id="b-m" name="maintenance-mode" value="false"/></cluster_property_set>` + mine,
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachTrial(t, func(c *trial) {

@@ -189,7 +189,9 @@ func live(t *testing.T, w *world, dryRun bool, f func()) {
 			w.log = append(w.log, err.Error())
 		}
 		c := New(Options{
-			Observer: &Observer{Node: "pm01", Clusters: w, Attributes: w, Connect: func(Target) Server { return w }, Kept: kept, Operation: w.operation},
+			Observer: &Observer{
+				Node: "pm01", Clusters: w, Attributes: w, Connect: func(Target) Server { return w }, Kept: kept, Operation: w.operation,
+			},
 			StateDir: w.stateDir,
 			Hints:    w.hints, DryRun: dryRun, LookEvery: time.Second, ReadEvery: 10 * time.Second,
 			Publish: w.publish, Notify: w,

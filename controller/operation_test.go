@@ -32,7 +32,8 @@ func TestPublishesAnOperationThatIsLeft(t *testing.T) {
 		}
 		w.left = &model.LocalOperation{Operation: "switchover"}
 		w.pass(2 * time.Second)
-		if w.tried("pm01 "+leftHere+"=switchover") != 1 || w.status.Healthy || !strings.Contains(w.status.Summary, "sudo pgrex operation show") {
+		told := strings.Contains(w.status.Summary, "sudo pgrex operation show")
+		if w.tried("pm01 "+leftHere+"=switchover") != 1 || w.status.Healthy || !told {
 			t.Errorf("it is left: did %q, and says %s", w.applied, w.status.Summary)
 		}
 		w.left = nil

@@ -36,7 +36,8 @@ type Token struct {
 // operationPrefix is how the names begin of what operations leave in the CIB.
 const operationPrefix = "pgrex-operation-"
 
-// TokenName returns the name of the cluster option that holds a database's token. Its set in crm_config has the same id.
+// TokenName returns the name of the cluster option that holds a database's token. Its set in crm_config has the same
+// id.
 func TokenName(primitive string) string { return operationPrefix + primitive }
 
 // OperationAttribute returns the name of the transient node attribute by which a host says that an operation for a

@@ -41,7 +41,8 @@ func TestTokenIsReadStrictly(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := drawToken(t).String()
 		at := rapid.IntRange(0, len(text)-1).Draw(t, "at")
-		text = text[:at] + rapid.SampledFrom([]string{"", " ", "=", "\n", "\xff", "A", " host=x"}).Draw(t, "instead") + text[at+1:]
+		instead := rapid.SampledFrom([]string{"", " ", "=", "\n", "\xff", "A", " host=x"}).Draw(t, "instead")
+		text = text[:at] + instead + text[at+1:]
 		if got, err := ParseToken(text); err == nil && got.String() != text {
 			t.Errorf("%q is read as %q", text, got)
 		}
@@ -58,7 +59,8 @@ func TestTokenText(t *testing.T) {
 		t.Errorf("%s", token)
 	}
 	for _, wrong := range []string{
-		"", " ", "switchover", strings.Replace(text, "switchover", "", 1), strings.Replace(text, "switchover", "Switchover", 1),
+		"", " ", "switchover",
+		strings.Replace(text, "switchover", "", 1), strings.Replace(text, "switchover", "Switchover", 1),
 		text + " ", " " + text, text + " x=1", text + " host=pm03", strings.Replace(text, "host=pm01", "host=", 1),
 		strings.Replace(text, " target=pm02", " target=", 1), strings.Replace(text, "phase=begun", "phase=over", 1),
 		strings.Replace(text, "Z", "+00:00", 1), strings.Replace(text, "11Z", "11.5Z", 1), strings.Replace(text, "T", " ", 1),

@@ -128,13 +128,16 @@ func drawOperation(t *rapid.T, in *reconcile.Input, hosts []string) {
 	}
 	in.Cluster.Properties = map[string]string{model.TokenName("pgsql"): rapid.SampledFrom([]string{
 		model.Token{
-			Operation: "switchover", Host: rapid.SampledFrom(append(hosts, "gone")).Draw(t, "holder"), Value: strings.Repeat("1", 32),
+			Operation: "switchover", Value: strings.Repeat("1", 32),
+			Host:  rapid.SampledFrom(append(slices.Clone(hosts), "gone")).Draw(t, "holder"),
 			Phase: rapid.SampledFrom([]model.Phase{model.PhaseBegun, model.PhaseMaintenance, model.PhaseGiven}).Draw(t, "phase"),
 		}.String(), "nonsense",
 	}).Draw(t, "token")}
 	in.Cluster.Maintenance = rapid.Bool().Draw(t, "in maintenance")
 	if rapid.Bool().Draw(t, "begun here") {
-		in.Operation = &model.LocalOperation{Operation: rapid.SampledFrom([]string{"rejoin", ""}).Draw(t, "here"), Running: rapid.Bool().Draw(t, "runs")}
+		in.Operation = &model.LocalOperation{
+			Operation: rapid.SampledFrom([]string{"rejoin", ""}).Draw(t, "here"), Running: rapid.Bool().Draw(t, "runs"),
+		}
 	}
 	for i, n := range in.Cluster.Nodes {
 		if rapid.Bool().Draw(t, "left on "+n.Name) {

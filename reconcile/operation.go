@@ -54,14 +54,14 @@ func (w *Who) operations() {
 	}
 	if _, there, err := w.Cluster.Token(w.Clone.Primitive); there && err != nil {
 		w.say(model.CodeOperationUnfinished, model.Critical, model.TokenName(w.Clone.Primitive),
-			"an operation holds the database, but its token is not understood: %v; if another version of pgrex made it, use that one; "+
-				"to look at it, type: cibadmin --query --scope crm_config", err)
+			"an operation holds the database, but its token is not understood: %v; if another version of pgrex made it, "+
+				"use that one; to look at it, type: cibadmin --query --scope crm_config", err)
 	}
 	if w.token != nil {
 		w.held(*w.token)
 	}
-	nodes := slices.SortedFunc(slices.Values(w.Cluster.Nodes), func(a, b model.Node) int { return strings.Compare(a.Name, b.Name) })
-	for _, n := range nodes {
+	byName := func(a, b model.Node) int { return strings.Compare(a.Name, b.Name) }
+	for _, n := range slices.SortedFunc(slices.Values(w.Cluster.Nodes), byName) {
 		switch name := w.leftOn(n); {
 		case name == "", w.token != nil && model.SameNode(w.token.Host, n.Name):
 		case w.Is(n.Name):
@@ -109,7 +109,8 @@ func (w Who) leftOn(n model.Node) string {
 const unnamed = "operation"
 
 func (w Who) ownLeft() begun {
-	return begun{what: cmp.Or(w.Operation.Operation, unnamed), host: w.Node, who: w.Operation.Who, since: w.Operation.Begun}
+	o := w.Operation
+	return begun{what: cmp.Or(o.Operation, unnamed), host: w.Node, who: o.Who, since: o.Begun}
 }
 
 // unfinished reports an operation that is left on a node, and what to do on which host.
@@ -120,11 +121,13 @@ func (w *Who) unfinished(n model.Node, b begun) {
 	}
 	switch {
 	case w.Cluster != nil && !w.Cluster.Quorate: // what it shows of other hosts proves nothing
-		text += "; this partition has no quorum: first bring the other hosts or the network back, then see here where to end it"
+		text += "; this partition has no quorum: first bring the other hosts or the network back, then see here where to " +
+			"end it"
 	case w.Cluster != nil && !w.isNode(n.Name):
 		text += fmt.Sprintf("; %s is no node of the cluster any more; on any member, %s", n.Name, whatToType)
 	case n.Unclean:
-		text += fmt.Sprintf("; %s is unclean, and may still work on it: wait until Pacemaker has fenced it; then on any member, %s", n.Name, whatToType)
+		text += fmt.Sprintf("; %s is unclean, and may still work on it: wait until Pacemaker has fenced it; then on any "+
+			"member, %s", n.Name, whatToType)
 	case n.Pending:
 		text += fmt.Sprintf("; %s is on its way in or out of the cluster; once it is online, on it, %s", n.Name, whatToType)
 	case !n.Online:

@@ -105,8 +105,8 @@ func (v *view) promotion() {
 }
 
 // plan puts the steps in order: create, release, touch, advance, reset, drop, settings, attributes. Only where the new slots need
-// the room of the dropped ones do the drops come first, and the forecast only where it takes something back. The attribute
-// about an operation depends on no other step.
+// the room of the dropped ones do the drops come first, and the forecast only where it takes something back. The
+// attribute about an operation depends on no other step.
 func (v *view) plan(standing model.Standing) model.Plan {
 	p := model.Plan{Host: v.Self, Standing: standing, RecheckAfter: recheckIdle}
 	first, last := &v.creates, &v.drops
@@ -194,7 +194,8 @@ func (v *view) nothingForbids(standing model.Standing) bool {
 	}
 	switch {
 	case v.maintainedBy() != "":
-		v.say(model.CodeMaintenance, model.Info, v.Self, "the cluster is in maintenance because of %s: %s", v.maintainedBy(), held)
+		const because = "the cluster is in maintenance because of %s: %s"
+		v.say(model.CodeMaintenance, model.Info, v.Self, because, v.maintainedBy(), held)
 	case c.Maintenance || v.Here.Maintenance:
 		v.say(model.CodeMaintenance, model.Info, v.Self, "the cluster or this node is in maintenance: %s", held)
 	case !v.Clone.Managed:

@@ -67,7 +67,8 @@ func TestInvariants(t *testing.T) {
 			t.Logf("met: %v", seen)
 			for _, what := range []string{
 				"CreateSlot", "ReleaseXMin", "TouchSlot", "AdvanceSlot", "ResetSlot", "DropSlot", "SetPrimarySlotName", "SetWALBudget",
-				"PublishAttribute", string(model.CodeOperationUnderWay), string(model.CodeOperationUnfinished), "BudgetSpent", "BudgetPinned", "WALSpaceShort", "DiskNearlyFull",
+				"PublishAttribute", string(model.CodeOperationUnderWay), string(model.CodeOperationUnfinished),
+				"BudgetSpent", "BudgetPinned", "WALSpaceShort", "DiskNearlyFull",
 				string(model.Primary), string(model.Standby), string(model.InTransition),
 			} {
 				if seen[what] == 0 {

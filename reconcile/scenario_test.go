@@ -63,8 +63,8 @@ func (s *scenario) settled() reconcile.Input {
 // joining STATUS", "epoch N", "newest N", "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta
 // NAME=VALUE", "conditional NAME", "published HOST TEXT|-", "formerly HOST TEXT" (under the former name), "database
 // ID" (another one), "token TEXT" (with "value" alone for its value), "operation NAME running|left [WHO]" (of this
-// host), "attribute HOST OPERATION", "pacemaker VERSION", "called NAME", "silent WHY", "unasked WHY" (of Pacemaker's own name for this
-// host).
+// host), "attribute HOST OPERATION", "pacemaker VERSION", "called NAME", "silent WHY", "unasked WHY" (of Pacemaker's own
+// name for this host).
 func (s *scenario) cluster(words []string) {
 	if s.in.Cluster == nil {
 		s.in.Cluster = &model.Cluster{Quorate: true, DC: "pm01", Version: model.Version{Epoch: 10}, Clones: []model.Clone{{

@@ -90,7 +90,8 @@ func TestSnapshotWithoutAnOperation(t *testing.T) {
 		if err != nil || strings.Contains(string(data), `"operation"`) != (operation != nil) {
 			t.Errorf("%v, %s", err, data)
 		}
-		if back, err := reconcile.DecodeSnapshot(data); err != nil || operation != nil && *back.Input.Operation != *operation {
+		back, err := reconcile.DecodeSnapshot(data)
+		if err != nil || operation != nil && *back.Input.Operation != *operation {
 			t.Errorf("%+v, %v", back.Input.Operation, err)
 		}
 	}
