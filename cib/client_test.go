@@ -19,10 +19,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// script makes a tool that does what the shell text says.
+// script makes a cibadmin, or what stands for another tool, that does what the shell text says.
 func script(t *testing.T, text string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "tool")
+	path := filepath.Join(t.TempDir(), "cibadmin")
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -140,13 +140,13 @@ func TestClientErrors(t *testing.T) {
 
 func TestClientWithoutTools(t *testing.T) {
 	const install = "no such program; install pacemaker-cli-utils (RPM: pacemaker-cli), or put it on PATH"
-	_, err := (&Client{CIBAdmin: "/does/not/exist"}).Read(t.Context())
-	checkError(t, err, ErrNotInstalled, "Pacemaker's tools are not installed: /does/not/exist --query: "+install)
-	_, err = (&Client{CrmNode: "/does/not/exist"}).LocalName(t.Context())
-	checkError(t, err, ErrNotInstalled, "Pacemaker's tools are not installed: /does/not/exist --name: "+install)
+	_, err := (&Client{CIBAdmin: "/does/not/exist/cibadmin"}).Read(t.Context())
+	checkError(t, err, ErrNotInstalled, "Pacemaker's tools are not installed: /does/not/exist/cibadmin --query: "+install)
+	_, err = (&Client{CrmNode: "/does/not/exist/cibadmin"}).LocalName(t.Context())
+	checkError(t, err, ErrNotInstalled, "Pacemaker's tools are not installed: /does/not/exist/cibadmin --name: "+install)
 	healthy := readFile(t, "../../shared/cib/lab/3node-healthy.xml")
-	_, err = (&Client{CrmMon: "/does/not/exist"}).Interpret(t.Context(), healthy)
-	checkError(t, err, ErrNotInstalled, "Pacemaker's tools are not installed: /does/not/exist --version: "+install)
+	_, err = (&Client{CrmMon: "/does/not/exist/cibadmin"}).Interpret(t.Context(), healthy)
+	checkError(t, err, ErrNotInstalled, "Pacemaker's tools are not installed: /does/not/exist/cibadmin --version: "+install)
 	t.Setenv("PATH", t.TempDir())
 	_, err = (&Client{}).Read(t.Context())
 	checkError(t, err, ErrNotInstalled, "Pacemaker's tools are not installed: cibadmin --query: "+install)

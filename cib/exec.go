@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -41,6 +42,9 @@ type call struct {
 func (c call) run(ctx context.Context) (result, error) {
 	if r := remote.Load(); r != nil && isTool(c.path) {
 		return r.run(ctx, c)
+	}
+	if !isKnown(c.path) {
+		return result{exit: -1}, fmt.Errorf("%q is none of the programs that pgrex asks about the cluster", c.path)
 	}
 	return c.here(ctx, c.environment(os.Environ()), nil)
 }

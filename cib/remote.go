@@ -95,6 +95,31 @@ func (r *Remote) run(ctx context.Context, c call) (result, error) {
 	return none, context.Cause(ctx)
 }
 
+// HoldOut has nothing stop the process that runs Pacemaker's tools any more, where that is another one (UseRemote), and
+// returns once that is so.
+func HoldOut(ctx context.Context) error {
+	if r := remote.Load(); r != nil {
+		return r.holdOut(ctx)
+	}
+	return nil
+}
+
+func (r *Remote) holdOut(ctx context.Context) error {
+	id, outcomes := r.expect()
+	defer r.forget(id)
+	if send(r.conn, &r.write, remoteCall{ID: id, HoldOut: true}) != nil {
+		return ErrEnded
+	}
+	select {
+	case <-outcomes:
+		return nil
+	case <-r.ended:
+		return ErrEnded
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // expect makes a call's number, and where its outcome comes.
 func (r *Remote) expect() (id uint64, outcomes <-chan outcome) {
 	r.mu.Lock()

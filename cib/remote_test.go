@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +30,8 @@ type servedTools struct {
 	remote *Remote
 	theirs net.Conn
 	served chan error
+
+	heldOut atomic.Int32
 }
 
 func serveTools(t *testing.T, scripts map[string]string) *servedTools {
@@ -52,7 +55,7 @@ func serveTools(t *testing.T, scripts map[string]string) *servedTools {
 	ours, theirs := connected(t)
 	s.theirs = theirs
 	environ := Environment([]string{"PATH=" + os.Getenv("PATH"), "CIB_file=F", "PCMK_debug=1", "LD_PRELOAD=x", "HOME=/root", "ODD=1"}, "dba", "/home/dba")
-	go func() { s.served <- Serve(theirs, as, environ) }()
+	go func() { s.served <- Serve(theirs, as, environ, func() { s.heldOut.Add(1) }) }()
 	s.remote = newRemote(ours)
 	t.Cleanup(func() {
 		_ = ours.Close()
@@ -167,7 +170,7 @@ func TestRemoteRefuses(t *testing.T) {
 		if _, err := io.WriteString(ours, message); err != nil {
 			t.Fatal(err)
 		}
-		if err := Serve(theirs, syscall.Credential{}, nil); err == nil {
+		if err := Serve(theirs, syscall.Credential{}, nil, func() {}); err == nil {
 			t.Errorf("%s: it is a message", name)
 		}
 		if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
@@ -230,4 +233,32 @@ func TestRemoteEnds(t *testing.T) {
 		t.Errorf("it says: %v", err)
 	}
 	s.gone(child)
+}
+
+// TestHoldOut: the other process knows before this one goes on; and it may end.
+func TestHoldOut(t *testing.T) {
+	if err := HoldOut(t.Context()); err != nil {
+		t.Errorf("without another process: %v", err)
+	}
+	s := serveTools(t, nil)
+	if err := s.remote.holdOut(t.Context()); err != nil || s.heldOut.Load() != 1 {
+		t.Errorf("%v; it was told %d times", err, s.heldOut.Load())
+	}
+	if err := s.theirs.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-s.remote.Ended()
+	if err := s.remote.holdOut(t.Context()); !errors.Is(err, ErrEnded) {
+		t.Errorf("after its end: %v", err)
+	}
+}
+
+// TestNothingElseIsRun: this process runs no other programs itself, either.
+func TestNothingElseIsRun(t *testing.T) {
+	for _, path := range []string{"sh", "/bin/sh", "", "./rpm", "/bin/cibadmin/sh", "crm_simulate"} {
+		r, err := call{path: path, args: []string{"-c", "true"}, limit: 100}.run(t.Context())
+		if err == nil || r.exit != -1 || !strings.Contains(err.Error(), "none of the programs") {
+			t.Errorf("%q: %+v, %v", path, r, err)
+		}
+	}
 }

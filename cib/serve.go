@@ -18,8 +18,10 @@ import (
 // nothing else
 // that this process has: what the other part sends is never more than a tool's name, arguments and standard input.
 //
+// holdOut is called when the other part wants nothing to stop this process any more, before that is answered.
+//
 // The error is nil at the end of the connection; else what came was no message, and nothing more is run.
-func Serve(conn io.ReadWriteCloser, as syscall.Credential, environ []string) error {
+func Serve(conn io.ReadWriteCloser, as syscall.Credential, environ []string, holdOut func()) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &serving{conn: conn, as: as, environ: environ, running: map[uint64]context.CancelFunc{}}
 	defer s.all.Wait()
@@ -34,6 +36,9 @@ func Serve(conn io.ReadWriteCloser, as syscall.Credential, environ []string) err
 			return fmt.Errorf("the other part of pgrex cannot be understood: %w", err)
 		case c.Kill:
 			s.kill(c.ID)
+		case c.HoldOut:
+			holdOut()
+			s.all.Go(func() { s.say(outcome{ID: c.ID}) })
 		default:
 			s.begin(ctx, c)
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -22,8 +23,17 @@ import (
 // tools are Pacemaker's tools that pgrex runs, and nothing else is run for the other part.
 var tools = []string{"cibadmin", "crm_mon", "crm_node", "crm_attribute", "crm_resource"}
 
+// packageManagers tell an agent's version (Client.AgentVersion).
+var packageManagers = []string{"rpm", "dpkg-query"}
+
 // isTool reports whether a program is one of Pacemaker's tools, by the name that is looked for on PATH.
 func isTool(path string) bool { return slices.Contains(tools, path) }
+
+// isKnown reports whether this process may run a program itself: one of Pacemaker's tools, wherever a Client was told
+// that it is, or a package manager.
+func isKnown(path string) bool {
+	return isTool(filepath.Base(path)) || slices.Contains(packageManagers, path)
+}
 
 const (
 	// maxCall limits a call in bytes: a CIB, in base64, with the arguments. maxOutcome is the same for what a tool
@@ -35,15 +45,17 @@ const (
 	maxCalls = 16
 )
 
-// remoteCall asks for a tool to be run, or with Kill for the call of that number to be ended.
+// remoteCall asks for a tool to be run, or with Kill for the call of that number to be ended, or with HoldOut that
+// nothing stops the other process any more.
 type remoteCall struct {
-	ID    uint64        `json:"id"`
-	Kill  bool          `json:"kill,omitempty"`
-	Tool  string        `json:"tool,omitempty"`
-	Args  []string      `json:"args,omitempty"`
-	Stdin []byte        `json:"stdin,omitempty"`
-	Limit int           `json:"limit,omitempty"`
-	Time  time.Duration `json:"time,omitempty"` // until its deadline
+	ID      uint64        `json:"id"`
+	Kill    bool          `json:"kill,omitempty"`
+	HoldOut bool          `json:"hold-out,omitempty"`
+	Tool    string        `json:"tool,omitempty"`
+	Args    []string      `json:"args,omitempty"`
+	Stdin   []byte        `json:"stdin,omitempty"`
+	Limit   int           `json:"limit,omitempty"`
+	Time    time.Duration `json:"time,omitempty"` // until its deadline
 }
 
 // outcome is what a call left behind, and why it did not end well.

@@ -47,7 +47,7 @@ Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run 
 			}
 			return nil
 		},
-		RunE: operates(s, func(cmd *cobra.Command) error {
+		RunE: operates(s, startsPrograms, func(cmd *cobra.Command) error {
 			a.Observer = s.observer()
 			defer a.Observer.Close()
 			a.GivenUp = strings.FieldsFunc(model.FoldNode(giveUp), func(r rune) bool { return r == ',' })

@@ -34,7 +34,7 @@ Run it on the primary, as root. When a step fails, or it is interrupted, before 
 
 Exit status: 0 it is so, 1 it could not be done, 2 in a dry run something would be done, 64 wrong usage.`,
 		Example: "  sudo pgrex " + name + " --dry-run\n  sudo pgrex " + name,
-		RunE: operates(s, func(cmd *cobra.Command) error {
+		RunE: operates(s, startsTools, func(cmd *cobra.Command) error {
 			o := s.observer()
 			defer o.Close()
 			operate := &handover.Handover{Observer: o}

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -61,12 +58,4 @@ func exitStatus(out *printer.Printer, cmd *cobra.Command, err error) int {
 	}
 	out.Error("pgrex", err, "; see '"+cmd.CommandPath()+" --help'")
 	return exitUsage
-}
-
-// interrupts are the signals by which the user, or the service manager, wants an end.
-var interrupts = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
-
-// interruptible is a context that ends with the first of them.
-func interruptible() (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.Background(), interrupts...)
 }

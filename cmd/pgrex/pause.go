@@ -26,6 +26,7 @@ func pausing(name string, paused bool, short, long string) *cobra.Command {
 		Long:    long + "\n\nExit status: 0 it is so, 1 it could not be done, 2 in a dry run something would be done, 64 wrong usage.",
 		Example: "  pgrex " + name + " --dry-run\n  pgrex " + name,
 		RunE: runE(func(cmd *cobra.Command) error {
+			defer quits(cmd)()
 			if err := s.load(cmd); err != nil {
 				return err
 			}

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"os/signal"
-	"syscall"
-
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller/operation"
 )
@@ -45,8 +43,13 @@ func (a *asking) perform(cmd *cobra.Command, work operation.Work, done string) e
 	return nil
 }
 
-// do does an operation's steps. Who reads what it prints may go away meanwhile: it goes on, so that nothing is left half done.
+// do does an operation's steps. Nothing but an interrupt ends or stops it meanwhile, in either part of pgrex.
 func do(cmd *cobra.Command, steps []operation.Step, report operation.Reporter) error {
-	signal.Ignore(syscall.SIGPIPE)
+	defer holdOut(func() {
+		printer.Errors().Line("pgrex: it cannot be suspended while the steps are done, and goes on; Ctrl-C takes back what can be")
+	})()
+	if err := cib.HoldOut(cmd.Context()); err != nil {
+		return err // nothing was done
+	}
 	return operation.Do(cmd.Context(), steps, report)
 }

@@ -53,7 +53,7 @@ Exit status: 0 the host streams, 1 it does not, 2 in a dry run something would b
 			maxRate, err = parseRate(rate)
 			return err
 		},
-		RunE: operates(s, func(cmd *cobra.Command) error {
+		RunE: operates(s, startsPrograms, func(cmd *cobra.Command) error {
 			return rejoinHost(cmd, s, method, maxRate, dryRun, yes)
 		}),
 	}

@@ -16,15 +16,23 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgrex/pgrex/cib"
-	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller"
 )
 
-// operates makes a command of an operation, which runs with no more rights than each of its parts needs: started as
-// root, it
-// splits (split.go), and so this is called twice, in either part.
-func operates(s *settings, operate func(cmd *cobra.Command) error) func(*cobra.Command, []string) error {
+// starting is what an operation starts on this host. It decides with which rights the operation may run.
+type starting int
+
+const (
+	startsTools    starting = iota // Pacemaker's tools only
+	startsPrograms                 // PostgreSQL's programs, too, and what the server's configuration has them run
+	startsServer                   // and, to take a step back, a server that stays
+)
+
+// operates makes a command of an operation, which runs with no more rights than each of its parts needs. Started as
+// root, it splits (split.go), and so this is called twice, in either part.
+func operates(s *settings, starts starting, operate func(cmd *cobra.Command) error) func(*cobra.Command, []string) error {
 	return runE(func(cmd *cobra.Command) error {
+		defer quits(cmd)()
 		if err := s.load(cmd); err != nil {
 			return err
 		}
@@ -38,12 +46,13 @@ func operates(s *settings, operate func(cmd *cobra.Command) error) func(*cobra.C
 		case err != nil:
 			return err
 		case os.Geteuid() == 0:
-			return owner.split(cmd.Context())
+			return owner.split(cmd, starts)
 		case int(owner.uid) != os.Geteuid():
 			return fmt.Errorf("%s belongs to the user %s, who is another one: type: %s", owner.folder, owner.name, asRoot())
 		}
-		if in, err := cib.InGroup(); in && err == nil {
-			printer.Errors().Line("pgrex: warning: PostgreSQL's programs get the group %s, and lack their own: better type: %s", cib.ClusterGroup, asRoot())
+		if in, err := cib.InGroup(); in && err == nil && starts != startsTools {
+			return fmt.Errorf("PostgreSQL's programs, and what its configuration has them run, would get the group %s, and with it the cluster:"+
+				" type: %s", cib.ClusterGroup, asRoot())
 		}
 		return operate(cmd)
 	})

@@ -54,7 +54,7 @@ Run it on the host in question, as root. All but Pacemaker's tools runs as the u
 
 Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run something would be done, 64 wrong usage.`,
 		Example: "  sudo pgrex " + name + " --dry-run\n  sudo pgrex " + name,
-		RunE: operates(s, func(cmd *cobra.Command) error {
+		RunE: operates(s, startsPrograms, func(cmd *cobra.Command) error {
 			o := s.observer()
 			defer o.Close()
 			work, err := make(&service.Service{Observer: o}, cmd.Context())

@@ -10,32 +10,37 @@ import (
 	"os/signal"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/pgrex/pgrex/cib"
 )
 
 // An operation that root starts is two processes. The child has the rights of the data folder's owner, and his own
-// groups, so
-// that PostgreSQL's programs, and a server that is started again, have what the server always has, and never
-// haclient. It
-// does everything but run Pacemaker's tools: these it asks of the parent, over a pair of sockets. The parent stays
-// root's, to
-// give each tool the group haclient, and opens nothing that the owner could put in its way.
+// groups, so that PostgreSQL's programs, and a server that is started again, have what the server always has, and never
+// haclient. It does everything but run Pacemaker's tools: these it asks of the parent, over a pair of sockets. The parent
+// stays root's, to give each tool the group haclient, and opens nothing that the owner could put in its way.
+//
+// The child begins once the parent has sent it one byte: when it is in a scope of its own (scope.go).
 
 // toolsVariable names the descriptor over which the child asks for Pacemaker's tools. It leaves its environment at
 // once.
 const toolsVariable = "PGREX_TOOLS_FD"
 
+// begin is what the parent sends for the child to begin.
+var begin = []byte{1}
+
 // firstExtra is the number that the first of exec.Cmd's ExtraFiles has in the child.
 const firstExtra = 3
 
 // split runs this program once more, as the owner, runs Pacemaker's tools for it, and ends after it and as it does.
-func (o dataOwner) split(ctx context.Context) error {
+func (o dataOwner) split(cmd *cobra.Command, starts starting) error {
+	ctx := cmd.Context()
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, interrupts...)
+	signal.Notify(signals, operationInterrupts...)
 	defer signal.Stop(signals)
 	if ctx.Err() != nil {
 		return ctx.Err() // one that came before
@@ -48,8 +53,18 @@ func (o dataOwner) split(ctx context.Context) error {
 	if err := errors.Join(child.Start(), theirs.Close()); err != nil {
 		return errors.Join(fmt.Errorf("run this program as the user %s: %w", o.name, err), ours.Close())
 	}
+	if err := letBegin(ctx, ours, cmd.CommandPath(), child.Process.Pid, starts); err != nil {
+		_ = ours.Close() // with which the child ends
+		_ = child.Wait()
+		return err
+	}
+	end := func() {}
+	defer func() { end() }()
+	stay := sync.OnceFunc(func() { end = holdOut(func() {}) }) // it is the child that says so
 	served := make(chan error, 1)
-	go func() { served <- cib.Serve(ours, o.toolsCredential(), cib.Environment(os.Environ(), o.name, o.home)) }()
+	go func() {
+		served <- cib.Serve(ours, o.toolsCredential(), cib.Environment(os.Environ(), o.name, o.home), stay)
+	}()
 	ended := make(chan error, 1)
 	go func() { ended <- child.Wait() }()
 	for passed := false; ; {
@@ -65,6 +80,20 @@ func (o dataOwner) split(ctx context.Context) error {
 			return errors.Join(<-served, childStatus(err))
 		}
 	}
+}
+
+// letBegin lets the child begin, in a scope of its own. A server must not be started in another's.
+func letBegin(ctx context.Context, child net.Conn, command string, pid int, starts starting) error {
+	err := moveToScope(ctx, command, pid)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil && starts == startsServer:
+		return fmt.Errorf("nothing was done, because to take a step back PostgreSQL would be started in this session's cgroup,"+
+			" and end with it: %w; see systemctl status", err)
+	}
+	_, _ = child.Write(begin) // or it has ended
+	return nil
 }
 
 // child is the other part. It is this very program, also while its file is being replaced.
@@ -86,7 +115,7 @@ func childStatus(err error) error {
 		return nil
 	case ok && exit.Exited():
 		return statusError(exit.ExitCode())
-	case ok && slices.Contains(interrupts, os.Signal(exit.Sys().(syscall.WaitStatus).Signal())):
+	case ok && slices.Contains(operationInterrupts, os.Signal(exit.Sys().(syscall.WaitStatus).Signal())):
 		return context.Canceled // before it has begun with anything: from then on it does not end so
 	}
 	return fmt.Errorf("the part of pgrex that does the work did not end by itself (%w): nothing was undone; see how the cluster is, and type it again", err)

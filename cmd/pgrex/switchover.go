@@ -30,7 +30,7 @@ Exit status: 0 the other host is the primary and this one streams from it, 1 it 
 64 wrong usage.`,
 		Example: "  sudo pgrex switchover --dry-run\n  sudo pgrex switchover --to pm02",
 		Args:    cobra.NoArgs,
-		RunE: operates(s, func(cmd *cobra.Command) error {
+		RunE: operates(s, startsServer, func(cmd *cobra.Command) error {
 			return switchOver(cmd, s, to, &ask)
 		}),
 	}

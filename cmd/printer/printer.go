@@ -150,7 +150,7 @@ func (p *Printer) write(text string) {
 		text, p.drawn = eraseLine+text, false
 	}
 	if p.err == nil {
-		_, p.err = io.WriteString(p.w, text)
+		p.err = writeTo(p.w, text)
 	}
 }
 
