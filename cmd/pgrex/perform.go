@@ -46,7 +46,8 @@ func (a *asking) perform(cmd *cobra.Command, work operation.Work, done string) e
 // do does an operation's steps. Nothing but an interrupt ends or stops it meanwhile, in either part of pgrex.
 func do(cmd *cobra.Command, steps []operation.Step, report operation.Reporter) error {
 	defer holdOut(func() {
-		printer.Errors().Line("pgrex: it cannot be suspended while the steps are done, and goes on; Ctrl-C takes back what can be")
+		printer.Errors().Report("pgrex: it cannot be suspended while the steps are done, and goes on;" +
+			" Ctrl-C takes back what can be")
 	})()
 	if err := cib.HoldOut(cmd.Context()); err != nil {
 		return err // nothing was done

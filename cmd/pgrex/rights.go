@@ -30,7 +30,9 @@ const (
 
 // operates makes a command of an operation, which runs with no more rights than each of its parts needs. Started as
 // root, it splits (split.go), and so this is called twice, in either part.
-func operates(s *settings, starts starting, operate func(cmd *cobra.Command) error) func(*cobra.Command, []string) error {
+func operates(
+	s *settings, starts starting, operate func(cmd *cobra.Command) error,
+) func(*cobra.Command, []string) error {
 	return runE(func(cmd *cobra.Command) error {
 		defer quits(cmd)()
 		if err := s.load(cmd); err != nil {
@@ -51,8 +53,8 @@ func operates(s *settings, starts starting, operate func(cmd *cobra.Command) err
 			return fmt.Errorf("%s belongs to the user %s, who is another one: type: %s", owner.folder, owner.name, asRoot())
 		}
 		if in, err := cib.InGroup(); in && err == nil && starts != startsTools {
-			return fmt.Errorf("PostgreSQL's programs, and what its configuration has them run, would get the group %s, and with it the cluster:"+
-				" type: %s", cib.ClusterGroup, asRoot())
+			return fmt.Errorf("PostgreSQL's programs, and what its configuration has them run, would get the group %s,"+
+				" and with it the cluster: type: %s", cib.ClusterGroup, asRoot())
 		}
 		return operate(cmd)
 	})

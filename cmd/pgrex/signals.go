@@ -33,8 +33,9 @@ func quits(cmd *cobra.Command) (end func()) {
 	return end
 }
 
-// holdOut keeps this process going while steps are done, until the returned function is called: a switchover that is
-// suspended is an outage, and who reads what this prints may go away. told is called at the first attempt to suspend it.
+// holdOut keeps this process going while steps are done, until the returned function is called. A switchover that is
+// suspended is an outage, and who reads what this process prints may go away. told is called at the first attempt to
+// suspend it.
 //
 // The signals are caught and not ignored: what this process starts would ignore them, too (execve(2)).
 func holdOut(told func()) (end func()) {

@@ -20,9 +20,9 @@ import (
 )
 
 // An operation that root starts is two processes. The child has the rights of the data folder's owner, and his own
-// groups, so that PostgreSQL's programs, and a server that is started again, have what the server always has, and never
-// haclient. It does everything but run Pacemaker's tools: these it asks of the parent, over a pair of sockets. The parent
-// stays root's, to give each tool the group haclient, and opens nothing that the owner could put in its way.
+// groups, so that PostgreSQL's programs, and a server that is started again, have what the server always has, and
+// never haclient. It does everything but run Pacemaker's tools: these it asks of the parent, over a pair of sockets. The
+// parent stays root's, to give each tool the group haclient, and opens nothing that the owner could put in its way.
 //
 // The child begins once the parent has sent it one byte: when it is in a scope of its own (scope.go).
 
@@ -89,8 +89,8 @@ func letBegin(ctx context.Context, child net.Conn, command string, pid int, star
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil && starts == startsServer:
-		return fmt.Errorf("nothing was done, because to take a step back PostgreSQL would be started in this session's cgroup,"+
-			" and end with it: %w; see systemctl status", err)
+		return fmt.Errorf("nothing was done, because to take a step back PostgreSQL would be started in this session's"+
+			" cgroup, and end with it: %w; see systemctl status", err)
 	}
 	_, _ = child.Write(begin) // or it has ended
 	return nil

@@ -92,7 +92,8 @@ func (s *story) asRoot(host string, arguments ...string) (string, int) {
 	return out, 0
 }
 
-// ownRights: every file of a database is still its owner's, and the server has that one's groups and no others.
+// ownRights: every file of a database is still its owner's, and the server has that one's groups and no others. So has
+// what a superuser of the database runs.
 func (s *story) ownRights(host string) {
 	s.t.Helper()
 	out, err := s.lab.Exec(s.ctx, host, "sh", "-ec", `find "$1/" ! \( -user postgres -group postgres \)
@@ -100,6 +101,11 @@ for id in $(id -G postgres); do echo $id; done | sort >/tmp/own
 sed -n 's/^\(Gid\|Groups\)://p' /proc/$(head -1 "$1/postmaster.pid")/status | tr '\t ' '\n\n' | grep . | sort -u | diff /tmp/own -`, "sh", s.at.Data)
 	if err != nil || out != "" {
 		s.t.Errorf("on %s this is another's, or the server has other groups: %s (%v)", host, out, err)
+	}
+	s.sql(host, "COPY (SELECT 1) TO PROGRAM 'id -G >/tmp/by-program; cat >/dev/null'")
+	out, err = s.lab.Exec(s.ctx, host, "sh", "-ec", `tr ' ' '\n' </tmp/by-program | sort | diff /tmp/own -`)
+	if err != nil || out != "" {
+		s.t.Errorf("on %s COPY TO PROGRAM has other groups: %s (%v)", host, out, err)
 	}
 }
 

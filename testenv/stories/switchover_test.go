@@ -183,6 +183,7 @@ func (s *story) switchoverInterrupted(primary, target string) {
 	}
 	s.awaitPrimary(primary)
 	s.ownRights(primary)
+	s.ownScope(primary)
 	s.nothingLeft(primary)
 	s.awaitRight(patience, primary)
 	if now := s.sql(primary, "SELECT timeline_id FROM pg_control_checkpoint()"); now != timeline {
@@ -206,6 +207,23 @@ func (s *story) switchoverInterrupted(primary, target string) {
 	s.t.Logf("the primary is %s", now)
 	if now != primary {
 		s.switchover(now, primary, "--to", primary)
+	}
+}
+
+// ownScope: the server that an undone switchover has started ends neither with the session nor with a unit.
+func (s *story) ownScope(host string) {
+	s.t.Helper()
+	out, err := s.lab.Exec(s.ctx, host, "sh", "-ec", `cat "/proc/$(head -1 "$1/postmaster.pid")/cgroup"`, "sh", s.at.Data)
+	s.must(err)
+	if !regexp.MustCompile(`(?m):/system\.slice/pgrex-switchover-[0-9]+\.scope$`).MatchString(out) {
+		s.t.Errorf("the server on %s is in %s", host, out)
+	}
+	out, err = s.lab.Exec(s.ctx, host, "systemctl", "show", "--property=Before", "--property=KillSignal", "--property=TimeoutStopUSec", "pgrex-switchover-*.scope")
+	s.must(err)
+	for _, want := range []string{"pacemaker.service", "KillSignal=15", "TimeoutStopUSec=1min"} {
+		if !strings.Contains(out, want) {
+			s.t.Errorf("%s is not in %s", want, out)
+		}
 	}
 }
 
