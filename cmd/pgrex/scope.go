@@ -26,7 +26,7 @@ const scopePatience = 5 * time.Second
 // "pgrex archive prune".
 func moveToScope(ctx context.Context, command string, pid int) error {
 	if _, err := os.Stat(systemdRuns); err != nil {
-		return nil //nolint:nilerr // there is no systemd
+		return nil // there is no systemd
 	}
 	ctx, cancel := context.WithTimeout(ctx, scopePatience)
 	defer cancel()

@@ -364,7 +364,7 @@ func (s *story) backByCopy(f *flood, host string) {
 	s.t.Helper()
 	// Pacemaker starts it on its old data. A start that comes after rejoin's look would end that.
 	s.await(patience, host+" is a member again", func() (bool, string) {
-		_, status := s.command(host, "rejoin", "--dry-run")
+		_, status := s.asRoot(host, "rejoin", "--dry-run")
 		return status == 2, fmt.Sprint(status)
 	})
 	out, status := s.rejoin(host, "--yes")

@@ -17,10 +17,10 @@ func TestRejoin(t *testing.T) {
 		s.settle(old)
 		away := s.others(old)[1]
 		s.chapter("nothing to do", func(s *story) {
-			if out, status := s.command(away, "rejoin", "--yes"); status != 0 || !strings.Contains(out, "nothing to do") {
+			if out, status := s.asRoot(away, "rejoin", "--yes"); status != 0 || !strings.Contains(out, "nothing to do") {
 				s.t.Errorf("on a host that streams, %d: %s", status, out)
 			}
-			if out, status := s.command(old, "rejoin", "--yes"); status != 1 {
+			if out, status := s.asRoot(old, "rejoin", "--yes"); status != 1 {
 				s.t.Errorf("on the primary, %d: %s", status, out)
 			}
 		})
@@ -245,7 +245,7 @@ func (s *story) diverge(old string, megabytes int) {
 	s.must(s.lab.Heal(s.ctx, old))
 	s.must(s.lab.On(s.ctx, old))
 	s.await(patience, old+" is a member again", func() (bool, string) {
-		out, status := s.command(old, "rejoin", "--dry-run")
+		out, status := s.asRoot(old, "rejoin", "--dry-run")
 		return status == 2, out
 	})
 }

@@ -134,7 +134,7 @@ func (s *story) networkCut(primary, host string) {
 		s.must(s.lab.Heal(s.ctx, host))
 	})
 	s.await(patience, host+" is a member again", func() (bool, string) {
-		out, status := s.command(host, "rejoin", "--dry-run")
+		out, status := s.asRoot(host, "rejoin", "--dry-run")
 		return status == 2, out
 	})
 	s.comesBack(primary, host, "start")
