@@ -42,15 +42,31 @@ func DeleteToken(primitive string, t model.Token) Command {
 // does so only under the token that has t's own Value, in whatever phase. Without that nothing is changed, and the
 // error is ErrNoMatch: the operation has been taken over or undone elsewhere. The zero value of at is for a cluster
 // that does not set maintenance-mode.
+//
+// maintenance-mode is the whole cluster's, and a token one database's. So it is not switched on, and the error is
+// ErrNoMatch, while another database's operation is in it: whoever left it first would leave it for both. Nor is it where
+// it is on already for no operation: an operator has just set it, who would find it left.
 func SetMaintenance(on bool, at model.OptionAt, primitive string, t model.Token) Command {
 	at = orBootstrap(at)
 	own := "//crm_config[" + strings.TrimPrefix(tokenPairPath(primitive), "//crm_config/") +
 		"[contains(concat(@value, ' '), " + literal(" value="+t.Value+" ") + ")]]"
+	if on {
+		mine := "[@name=" + literal(model.TokenName(primitive)) + "]"
+		own += "[not(" + inMaintenance + "[@name!=" + literal(model.TokenName(primitive)) + "])]" +
+			"[not(cluster_property_set/nvpair[@id=" + literal(at.ID) + "]" + trueValue + ") or " + inMaintenance + mine + "]"
+	}
 	config := etree.NewElement("crm_config")
 	config.AddChild(optionSet(at.Set, optionPair(at.ID, maintenanceOption, strconv.FormatBool(on))))
 	config.AddChild(tokenSet(primitive, t))
 	return Command{"cibadmin", []string{"--modify", "--xpath", own, "--xml-text", text(config)}}
 }
+
+// inMaintenance is an XPath below crm_config to the tokens of operations that are in maintenance-mode.
+var inMaintenance = "cluster_property_set/nvpair[starts-with(@name, " + literal(model.TokenName("")) + ")]" +
+	"[contains(concat(@value, ' '), " + literal(" phase="+string(model.PhaseMaintenance)+" ") + ")]"
+
+// trueValue is the condition of an XPath that a pair's value is one that Pacemaker takes for true (crm_str_to_boolean).
+const trueValue = "[contains(' true on yes y 1 ', concat(' ', translate(@value, 'TRUEONYS', 'trueonys'), ' '))]"
 
 // DropMaintenance leaves maintenance-mode at its default, if it is set to "false" there. Otherwise nothing is changed,
 // and there is no error; see DeleteToken. It fails where another set refers to the pair.

@@ -134,6 +134,43 @@ func TestSetMaintenance(t *testing.T) {
 	})
 }
 
+// Two databases: while the operation of one is in maintenance-mode, that of the other does not enter it. Left once, it
+// would be left for both.
+func TestMaintenanceOfOneDatabase(t *testing.T) {
+	eachTrial(t, func(c *trial) {
+		at := c.read().MaintenanceAt
+		ours, theirs := token("1", model.PhaseBegun), token("2", model.PhaseBegun)
+		c.run(CreateToken("pgsql", ours), nil)
+		c.run(CreateToken("other", theirs), nil)
+		ours.Phase = model.PhaseMaintenance
+		c.run(SetMaintenance(true, at, "pgsql", ours), nil)
+		in := token("2", model.PhaseMaintenance)
+		c.run(SetMaintenance(true, at, "other", in), ErrNoMatch)
+		c.holds("other", &theirs, "true")
+		c.run(SetMaintenance(true, at, "pgsql", ours), nil) // once more
+		ours.Phase = model.PhaseGiven
+		c.run(SetMaintenance(false, at, "pgsql", ours), nil)
+		c.run(SetMaintenance(true, at, "other", in), nil)
+		c.holds("other", &in, "true")
+		c.holds("pgsql", &ours, "true")
+	})
+}
+
+// An operator who has just set maintenance-mode does not find it left by an operation.
+func TestMaintenanceOfAnOperator(t *testing.T) {
+	eachTrial(t, func(c *trial) {
+		ours := token("1", model.PhaseBegun)
+		c.run(CreateToken("pgsql", ours), nil)
+		c.run(SetProperty("maintenance-mode", "true"), nil)
+		in := token("1", model.PhaseMaintenance)
+		c.run(SetMaintenance(true, c.read().MaintenanceAt, "pgsql", in), ErrNoMatch)
+		c.holds("pgsql", &ours, "true")
+		c.run(SetProperty("maintenance-mode", "false"), nil)
+		c.run(SetMaintenance(true, c.read().MaintenanceAt, "pgsql", in), nil)
+		c.holds("pgsql", &in, "true")
+	})
+}
+
 // Where maintenance-mode is set already, that place is used, whatever it is called, and no second one is made.
 func TestMaintenanceStaysWhereItIs(t *testing.T) {
 	const (

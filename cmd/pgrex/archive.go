@@ -51,11 +51,15 @@ Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run 
 			a.Observer = s.observer()
 			defer a.Observer.Close()
 			a.GivenUp = strings.FieldsFunc(model.FoldNode(giveUp), func(r rune) bool { return r == ',' })
+			engine := s.engine(cmd, a.Observer)
+			if err := engine.Ready(cmd.Context(), nil); err != nil {
+				return err
+			}
 			work, err := a.Prune(cmd.Context())
 			if err != nil {
 				return err
 			}
-			return ask.perform(cmd, work, "")
+			return ask.performWork(cmd, engine, work)
 		}),
 	}
 	s.observeFlags(cmd.Flags())

@@ -20,9 +20,31 @@ import (
 // pacemakerTools are those that scripts, and pgrex under them, run on the CIB.
 var pacemakerTools = []string{"cibadmin", "crm_attribute", "crm_resource", "crm_mon"}
 
-// cluster makes the CIB of two hosts, pm01 and pm02, that have joined and run nothing yet, for all that follows. From then on
-// PATH leads to the same tools one at a time: a cluster does one thing after the other, but on a CIB file they overwrite it in
-// place, and one beside it reads half of it, or undoes what the other did.
+// oneAtATime has one of Pacemaker's tools take its turn. A cluster does one thing after the other, but on a CIB file
+// the tools overwrite it in place, and one beside it reads half of it, or undoes what the other did. Nobody does what a
+// CIB file asks for: nothing is waited for, and nobody is asked to look again (crm_resource 2.1.5 crashes at that).
+// %[1]s is the lock, %[2]s the tool, %[3]s the folder by which "killed" has it wait.
+const oneAtATime = `#!/bin/sh
+meet() {
+	echo "$(basename %[2]s) $2" | grep -qEx -e "$(cat %[3]s/$1 2>/dev/null || echo nobody)" || return
+	rm %[3]s/$1
+	echo $PPID >%[3]s/new && mv %[3]s/new %[3]s/waits
+	while [ -e %[3]s/waits ]; do sleep 0.02; done
+}
+case "$*" in
+*--wait* | *--refresh* | *--cleanup*) tool=true ;;
+*) tool="flock --no-fork %[1]s %[2]s" ;;
+esac
+[ -e %[3]s/before ] || [ -e %[3]s/after ] || exec $tool "$@"
+if meet before "$*"; then exit 1; fi
+$tool "$@"
+status=$?
+meet after "$*"
+exit $status
+`
+
+// cluster makes the CIB of two hosts, pm01 and pm02, that have joined and run nothing yet, for all that follows. From
+// then on PATH leads to the same tools one at a time.
 func cluster(ts *testscript.TestScript, _ bool, _ []string) {
 	data, err := os.ReadFile(filepath.Join(ts.Getenv("TESTDATA"), "cluster.xml"))
 	ts.Check(err)
@@ -32,19 +54,21 @@ func cluster(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(os.Chmod(file, 0o666)) // the tools are the server's user's, where an operation of root's runs them
 	ts.Setenv("CIB_file", file)
 
-	turn, lock := ts.MkAbs("one-at-a-time"), ts.MkAbs("cib.lock") // not where the daemons watch
+	turn, lock, meeting := ts.MkAbs("one-at-a-time"), ts.MkAbs("cib.lock"), ts.MkAbs(meetingFolder) // not where the daemons watch
 	ts.Check(os.Mkdir(turn, 0o755))
+	ts.Check(os.Mkdir(meeting, 0o755))
+	ts.Check(os.Chmod(meeting, 0o777)) // for the server's user, as above
 	for _, tool := range pacemakerTools {
 		path, err := exec.LookPath(tool)
 		ts.Check(err)
-		script := fmt.Sprintf("#!/bin/sh\nexec flock --no-fork %s %s \"$@\"\n", lock, path)
-		ts.Check(os.WriteFile(filepath.Join(turn, tool), []byte(script), 0o755))
+		ts.Check(os.WriteFile(filepath.Join(turn, tool), fmt.Appendf(nil, oneAtATime, lock, path, meeting), 0o755))
 	}
 	ts.Setenv("PATH", turn+string(filepath.ListSeparator)+ts.Getenv("PATH"))
 }
 
-// lrmOperation NODE OPERATION [STATUS [CODE]] enters into the CIB, with cibadmin, what Pacemaker has done to the database on a
-// host, as its controller does: the last of start, promote, demote, stop. "-1 193" is an operation still under way.
+// lrmOperation NODE OPERATION [STATUS [CODE]] enters into the CIB, with cibadmin, what Pacemaker has done to the
+// database on a host, as its controller does: the last of start, promote, demote, stop. "-1 193" is an operation still
+// under way.
 func lrmOperation(ts *testscript.TestScript, _ bool, args []string) {
 	node, name := args[0], args[1]
 	status, code := "0", "0"

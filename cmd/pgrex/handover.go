@@ -23,7 +23,7 @@ on the agent drops the slots and makes them anew, as it always did.`,
 		(*handover.Handover).Release)
 }
 
-func handingOver(name, short, long string, make func(*handover.Handover, context.Context) ([]operation.Step, error)) *cobra.Command {
+func handingOver(name, short, long string, make func(*handover.Handover, context.Context) (operation.Job, error)) *cobra.Command {
 	s := newSettings()
 	var ask asking
 	cmd := &cobra.Command{
@@ -31,18 +31,23 @@ func handingOver(name, short, long string, make func(*handover.Handover, context
 		Long: long + `
 
 Run it on the primary, as root. When a step fails, or it is interrupted, before maintenance-mode is left, what was done is undone.
+When it is killed, do not leave maintenance-mode by hand: sudo pgrex operation finish, or undo, lets Pacemaker look
+first.
 
 Exit status: 0 it is so, 1 it could not be done, 2 in a dry run something would be done, 64 wrong usage.`,
 		Example: "  sudo pgrex " + name + " --dry-run\n  sudo pgrex " + name,
 		RunE: operates(s, startsTools, func(cmd *cobra.Command) error {
 			o := s.observer()
 			defer o.Close()
-			operate := &handover.Handover{Observer: o}
-			steps, err := make(operate, cmd.Context())
+			engine := s.engine(cmd, o)
+			if err := engine.Ready(cmd.Context(), nil); err != nil {
+				return err
+			}
+			job, err := make(&handover.Handover{Observer: o}, cmd.Context())
 			if err != nil {
 				return err
 			}
-			return withWayOut(ask.perform(cmd, operation.Work{Steps: steps}, ""), operate.WayOut())
+			return ask.perform(cmd, engine, job, "")
 		}),
 	}
 	s.observeFlags(cmd.Flags())

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -40,6 +41,13 @@ func TestScripts(t *testing.T) {
 			t.Fatalf("%v; hack/test installs what the tests need", err)
 		}
 	}
+	if _, err := os.Stat(stateDir); errors.Is(err, fs.ErrNotExist) {
+		t.Cleanup(func() {
+			if _, err := os.Stat(stateDir); err == nil {
+				t.Errorf("a script has made %s, a folder of this machine", stateDir)
+			}
+		})
+	}
 	testdata, err := filepath.Abs("testdata")
 	if err != nil {
 		t.Fatal(err)
@@ -47,6 +55,7 @@ func TestScripts(t *testing.T) {
 	commands := map[string]func(*testscript.TestScript, bool, []string){
 		"exits": exits, "big": big, "eventually": eventually, "oneline": oneline,
 		"cluster": cluster, "operation": lrmOperation, "agrees": agrees,
+		"killed": killed, "signaled": signaled,
 	}
 	maps.Copy(commands, serverCommands)
 	testscript.Run(t, testscript.Params{

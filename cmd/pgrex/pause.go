@@ -3,7 +3,6 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/service"
 )
@@ -32,19 +31,12 @@ func pausing(name string, paused bool, short, long string) *cobra.Command {
 			}
 			o := s.observer()
 			defer o.Close()
-			report := printer.Out(cmd).Report
-			steps, err := service.Pause(cmd.Context(), o, paused)
-			switch {
-			case err != nil:
+			actions, err := service.Pause(cmd.Context(), o, paused)
+			if err != nil {
 				return err
-			case len(steps) == 0:
-				report("it is so already")
-				return nil
-			case dryRun:
-				operation.Show(steps, report)
-				return statusError(exitPending)
 			}
-			return do(cmd, steps, report)
+			ask := asking{dryRun: dryRun, yes: true}
+			return ask.performWork(cmd, s.engine(cmd, o), operation.Work{Actions: actions})
 		}),
 	}
 	s.observeFlags(cmd.Flags())

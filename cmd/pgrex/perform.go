@@ -1,10 +1,16 @@
 package main
 
 import (
+	"context"
+	"os"
+	"os/user"
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/cmd/printer"
+	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/operation"
 )
 
@@ -17,34 +23,59 @@ func (a *asking) flags(cmd *cobra.Command) {
 }
 
 // perform shows an operation's steps, asks, and does them. The last line is what is so then.
-func (a *asking) perform(cmd *cobra.Command, work operation.Work, done string) error {
-	report := printer.Out(cmd).Report
-	for _, line := range work.Says {
-		report(line)
+func (a *asking) perform(cmd *cobra.Command, engine *operation.Engine, job operation.Job, done string) error {
+	for _, line := range job.Says {
+		engine.Report(line)
 	}
-	if len(work.Steps) == 0 {
-		report("it is so already")
-		return nil
+	if len(job.Steps) == 0 {
+		engine.Report("it is so already")
+		return a.endLeft(cmd, engine, job)
 	}
-	report("this is done:")
-	operation.Show(work.Steps, report)
+	engine.Report("this is done:")
+	operation.Show(job.Steps, engine.Report)
 	if a.dryRun {
 		return statusError(exitPending)
 	}
 	if err := confirm(cmd, a.yes); err != nil {
 		return err
 	}
-	if err := do(cmd, work.Steps, report); err != nil {
-		return err
+	err := undisturbed(cmd, func(ctx context.Context) error { return engine.Do(ctx, job) })
+	if err == nil && done != "" {
+		engine.Report(done)
 	}
-	if done != "" {
-		report(done)
-	}
-	return nil
+	return err
 }
 
-// do does an operation's steps. Nothing but an interrupt ends or stops it meanwhile, in either part of pgrex.
-func do(cmd *cobra.Command, steps []operation.Step, report operation.Reporter) error {
+// endLeft ends what was left of an operation that turns out to be whole.
+func (a *asking) endLeft(cmd *cobra.Command, engine *operation.Engine, job operation.Job) error {
+	if a.dryRun || job.Continues == nil {
+		return nil
+	}
+	return undisturbed(cmd, func(ctx context.Context) error { return engine.EndLeft(ctx, job.Continues) })
+}
+
+// performWork is perform for what leaves nothing unfinished.
+func (a *asking) performWork(cmd *cobra.Command, engine *operation.Engine, work operation.Work) error {
+	for _, line := range work.Says {
+		engine.Report(line)
+	}
+	if len(work.Actions) == 0 {
+		engine.Report("it is so already")
+		return nil
+	}
+	engine.Report("this is done:")
+	operation.ShowActions(work.Actions, engine.Report)
+	if a.dryRun {
+		return statusError(exitPending)
+	}
+	if err := confirm(cmd, a.yes); err != nil {
+		return err
+	}
+	return undisturbed(cmd, func(ctx context.Context) error { return engine.Run(ctx, work.Actions) })
+}
+
+// undisturbed does what changes something. Nothing but an interrupt ends or stops it meanwhile, in either part of pgrex.
+func undisturbed(cmd *cobra.Command, do func(ctx context.Context) error) error {
 	defer holdOut(func() {
 		printer.Errors().Report("pgrex: it cannot be suspended while the steps are done, and goes on;" +
 			" Ctrl-C takes back what can be")
@@ -52,5 +83,29 @@ func do(cmd *cobra.Command, steps []operation.Step, report operation.Reporter) e
 	if err := cib.HoldOut(cmd.Context()); err != nil {
 		return err // nothing was done
 	}
-	return operation.Do(cmd.Context(), steps, report)
+	return do(cmd.Context())
+}
+
+// engine is what does operations on this host.
+func (s *settings) engine(cmd *cobra.Command, o *controller.Observer) *operation.Engine {
+	return &operation.Engine{Folder: s.StateDir, Observer: o, Report: printer.Out(cmd).Report, Who: starter(cmd.Context())}
+}
+
+// starter names who starts an operation: by sudo's word, and by the login user id that the kernel keeps.
+func starter(ctx context.Context) string {
+	name := os.Getenv("SUDO_USER")
+	account, err := user.Current()
+	switch {
+	case name != "":
+	case isPart(ctx):
+		name = "root"
+	case err == nil:
+		name = account.Username
+	}
+	const unset = "4294967295"
+	text, err := os.ReadFile("/proc/self/loginuid")
+	if id := strings.TrimSpace(string(text)); err == nil && id != unset && id != "" {
+		name += " (login uid " + id + ")"
+	}
+	return name
 }

@@ -16,6 +16,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/operation"
@@ -331,28 +332,68 @@ func TestPrintableOperations(t *testing.T) {
 	root := rootCommand()
 	var out strings.Builder
 	root.SetOut(&out)
-	fails := func(err error) operation.Step {
-		step := operation.Step{Text: "x" + nasty, UndoText: "u" + nasty}
-		step.Do = func(context.Context) error { return err }
-		step.Undo = func(context.Context) error { return errors.New("e" + nasty) }
-		return step
+	act := func(text string, err error) operation.Action {
+		return operation.Program{Text: text + nasty, Run: func(context.Context) error { return err }}
 	}
-	work := operation.Work{
-		Says: []string{"  00000001" + nasty}, Steps: []operation.Step{fails(nil), fails(errors.New("f" + nasty))},
+	fails := func(id string, err error) operation.Step {
+		return operation.Step{ID: id, Action: act("x", err), Back: []operation.Action{act("u", errors.New("e"+nasty))}}
+	}
+	job := operation.Job{
+		Operation: "rejoin", Node: "pm01", Primitive: "pgsql", Token: tokenForTests, Says: []string{"  00000001" + nasty}, Plan: &struct{}{},
+		Steps: []operation.Step{fails("one", nil), fails("two", errors.New("f"+nasty))},
+	}
+	onCIBFile(t)
+	engine := &operation.Engine{
+		Folder: t.TempDir(), Observer: &controller.Observer{Node: "pm01", Clusters: &cib.Client{}}, Report: printer.Out(root).Report, Who: "w" + nasty,
 	}
 	root.SetContext(t.Context())
-	dry := (&asking{dryRun: true}).perform(root, work, "d"+nasty)
-	err := (&asking{yes: true}).perform(root, work, "d"+nasty)
+	dry := (&asking{dryRun: true}).perform(root, engine, job, "d"+nasty)
+	err := (&asking{yes: true}).perform(root, engine, job, "d"+nasty)
 	if status, ok := errors.AsType[statusError](dry); !ok || status != exitPending || err == nil {
 		t.Errorf("%v, %v", dry, err)
 	}
+	// What is left says the same things again, and so does what refuses another one.
+	journal, loadErr := operation.LoadJournal(engine.Folder)
+	if journal == nil || loadErr != nil {
+		t.Fatalf("no journal is left: %v", loadErr)
+	}
+	left := left{cmd: root, engine: engine, report: engine.Report, journal: journal, job: job, ask: asking{dryRun: true}}
+	for _, do := range []func() error{left.show, left.undo} {
+		if err := do(); !errors.Is(err, statusError(exitPending)) {
+			t.Error(err)
+		}
+	}
+	refused := engine.Ready(t.Context(), nil)
+	if refused == nil || !strings.Contains(refused.Error(), "is unfinished on this host") {
+		t.Errorf("not refused: %v", refused)
+	}
+	exitStatus(printer.Out(root), root, refused)
+	work := operation.Work{Says: job.Says, Actions: []operation.Action{act("a", nil), act("b", errors.New("g"+nasty))}}
+	exitStatus(printer.Out(root), root, (&asking{yes: true}).performWork(root, engine, work))
 	printLadder(printer.Out(root).Report, []rejoin.Rung{{Method: rejoin.MethodStart, Why: nasty}})
 	exitStatus(printer.Out(root), root, commandError{err})
 	exitStatus(printer.Out(root), root, err)
 	wantPrintable(t, "an operation", out.String())
-	if n := strings.Count(out.String(), "\n"); n != 13 {
+	if n := strings.Count(out.String(), "\n"); n != 28 {
 		t.Errorf("%d lines:\n%s", n, out.String())
 	}
+}
+
+// tokenForTests is the token of an operation.
+var tokenForTests = model.Token{Operation: "rejoin", Host: "pm01", Phase: model.PhaseBegun, Value: strings.Repeat("7", 32)}
+
+// onCIBFile leads Pacemaker's tools to a CIB of the test's own.
+func onCIBFile(t *testing.T) {
+	t.Helper()
+	data, err := os.ReadFile("testdata/cluster.xml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "cib.xml")
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CIB_file", file)
 }
 
 // TestPrintableSupport: trap 44. The archive's files are for a terminal, too.

@@ -28,15 +28,16 @@ func rejoinCommand() *cobra.Command {
 	s := newSettings()
 	var method, rate string
 	var maxRate uint64
-	var dryRun, yes bool
+	var ask asking
 	cmd := &cobra.Command{
 		Use:   "rejoin",
 		Short: "Bring this host back that does not come back by itself",
-		Long: `Looks at this host's data and at the primary, prints each way back with what it would fetch and why it is possible or
-not, and takes the cheapest: start, archive (start, with WAL that only the WAL archive has), rewind (pg_rewind) or copy
-(pg_basebackup, through this host's own slot, beside the old data). Node-local files stay, primary_slot_name is right before
-the first start, and the agent's PGSQL.lock goes only when the data are proven or mended. It waits until the host streams.
-Interrupted or killed anywhere, it can be run again.
+		Long: `Looks at this host's data and at the primary, prints each way back with what it would fetch and why it
+is possible or not, and takes the cheapest: start, archive (start, with WAL that only the WAL archive has), rewind
+(pg_rewind) or copy (pg_basebackup, through this host's own slot, beside the old data). Node-local files stay,
+primary_slot_name is right before the first start, and the agent's PGSQL.lock goes only when the data are proven or
+mended. It waits until the host streams. Interrupted or killed anywhere, it can be run again, and goes on with what it
+has left; sudo pgrex operation undo takes that back.
 
 Run it on the host that is to come back, as root. All but Pacemaker's tools runs as the user that owns the data.
 
@@ -54,84 +55,72 @@ Exit status: 0 the host streams, 1 it does not, 2 in a dry run something would b
 			return err
 		},
 		RunE: operates(s, startsPrograms, func(cmd *cobra.Command) error {
-			return rejoinHost(cmd, s, method, maxRate, dryRun, yes)
+			return rejoinHost(cmd, s, method, maxRate, &ask)
 		}),
 	}
 	s.observeFlags(cmd.Flags())
 	cmd.Flags().StringVar(&method, "method", "auto", "auto, start, archive, rewind or copy")
 	cmd.Flags().StringVar(&rate, "max-rate", "", "limit of a copy's rate per second, 32k to 1024M")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the ways back and the steps, and do nothing")
-	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	ask.flags(cmd)
 	return cmd
 }
 
-func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, dryRun, yes bool) error {
+func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, ask *asking) error {
 	out := printer.Out(cmd)
-	report := out.Report
 	o := s.observer()
 	defer o.Close()
+	engine := s.engine(cmd, o)
+	if err := engine.Ready(cmd.Context(), rejoin.Continues); err != nil {
+		return err
+	}
 	r := &rejoin.Rejoin{
-		Observer: o, MaxRate: maxRate, DryRun: dryRun,
-		Archive: method != string(rejoin.MethodStart) && method != string(rejoin.MethodCopy), Report: report,
+		Observer: o, MaxRate: maxRate, Report: engine.Report,
+		Archive: method != string(rejoin.MethodStart) && method != string(rejoin.MethodCopy),
 	}
 	if out.Terminal() {
 		r.Redraw = out.Redraw
+	}
+	var err error
+	if r.Left, err = operation.LoadJournal(s.StateDir); err != nil {
+		return err
 	}
 	found, err := r.Look(cmd.Context())
 	if err != nil {
 		return err
 	}
-	defer found.Close()
 	if found.Streams {
-		return rejoined(cmd, r, found, dryRun, yes)
+		return rejoined(cmd, engine, r, found, ask)
 	}
-	printLadder(report, found.Ladder)
+	printLadder(engine.Report, found.Ladder)
 	rung, err := found.Choose(method)
 	if err != nil {
 		return err
 	}
-	by := func(method rejoin.Method) error {
-		steps := r.Steps(found, method)
-		report("this is done, by " + string(method) + ":")
-		operation.Show(steps, report)
-		if dryRun {
-			return statusError(exitPending)
-		}
-		if err := confirm(cmd, yes); err != nil {
-			return err
-		}
-		return do(cmd, steps, report)
+	by := func(way rejoin.Method) error {
+		job := r.Job(cmd.Context(), found, way, method)
+		job.Says = []string{"the way back is " + string(way)}
+		return ask.perform(cmd, engine, job, s.Node+" is back")
 	}
 	err = by(rung.Method)
 	if copied, e := found.Choose(string(rejoin.MethodCopy)); errors.Is(err, rejoin.ErrNoRewind) && method == "auto" && e == nil {
-		report(printer.OneLine(err))
+		engine.Report(printer.OneLine(err))
 		err = by(copied.Method)
 	}
 	if _, ok := errors.AsType[statusError](err); ok || err == nil {
-		if err == nil {
-			report(s.Node + " is back")
-		}
 		return err
 	}
 	return fmt.Errorf("%w; run pgrex rejoin again when that is mended", err)
 }
 
 // rejoined is what is left to do on a host that streams.
-func rejoined(cmd *cobra.Command, r *rejoin.Rejoin, found *rejoin.Case, dryRun, yes bool) error {
-	if !found.Left {
+func rejoined(cmd *cobra.Command, engine *operation.Engine, r *rejoin.Rejoin, found *rejoin.Case, ask *asking) error {
+	if !found.Left && r.Left == nil {
 		r.Report(r.Observer.Node + " streams through its own slot: there is nothing to do")
 		return nil
 	}
-	r.Report(r.Observer.Node + " streams through its own slot; an earlier rejoin has left something:")
-	steps := r.Steps(found, "")
-	operation.Show(steps, r.Report)
-	if dryRun {
-		return statusError(exitPending)
-	}
-	if err := confirm(cmd, yes); err != nil {
-		return err
-	}
-	return do(cmd, steps, r.Report)
+	job := r.Job(cmd.Context(), found, "", "")
+	job.Says = []string{r.Observer.Node + " streams through its own slot; an earlier rejoin has left something"}
+	return ask.perform(cmd, engine, job, "")
 }
 
 // parseRate reads a rate as pg_basebackup takes it, in kB or with a unit, and gives bytes; 0 for none.

@@ -48,7 +48,7 @@ func operates(
 		case err != nil:
 			return err
 		case os.Geteuid() == 0:
-			return owner.split(cmd, starts)
+			return owner.split(cmd, starts, s.StateDir)
 		case int(owner.uid) != os.Geteuid():
 			return fmt.Errorf("%s belongs to the user %s, who is another one: type: %s", owner.folder, owner.name, asRoot())
 		}

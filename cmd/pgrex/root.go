@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/controller/operation"
 )
 
 func rootCommand() *cobra.Command {
@@ -14,9 +16,9 @@ func rootCommand() *cobra.Command {
 		Long: `pgrex keeps PostgreSQL replication slots right on a Pacemaker cluster (PG-REX), so that every host
 rejoins without a full copy. It runs on every database host and changes only the PostgreSQL of its own host.
 
-Run what changes more than slots as root: sudo pgrex rejoin, switchover, start, stop, archive prune, adopt, release. It is done
-with the rights of the user that owns the data, but for Pacemaker's tools. Run the rest as that user, with the group haclient
-(pgrex.service does so).`,
+Run what changes more than slots as root: sudo pgrex rejoin, switchover, start, stop, operation, archive prune, adopt,
+release. It is done with the rights of the user that owns the data, but for Pacemaker's tools. Run the rest as that
+user, with the group haclient (pgrex.service does so).`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
@@ -24,7 +26,7 @@ with the rights of the user that owns the data, but for Pacemaker's tools. Run t
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(runCommand(), planCommand(), applyCommand(), snapshotCommand(), inspectCommand(), statusCommand(), whatIfCommand(),
-		rejoinCommand(), switchoverCommand(), startCommand(), stopCommand(), archiveCommand(), pauseCommand(), resumeCommand(),
+		rejoinCommand(), switchoverCommand(), startCommand(), stopCommand(), operationCommand(), archiveCommand(), pauseCommand(), resumeCommand(),
 		doctorCommand(), adoptCommand(), releaseCommand(),
 		versionCommand(), supportCommand(), manualOf.Command())
 	complete(root)
@@ -36,11 +38,19 @@ func runE(f func(cmd *cobra.Command) error) func(*cobra.Command, []string) error
 	return func(cmd *cobra.Command, _ []string) error {
 		err := f(cmd)
 		if errors.Is(err, context.Canceled) {
-			err = errors.New("interrupted")
+			err = interrupted(err)
 		}
 		if _, ok := errors.AsType[statusError](err); ok || err == nil {
 			return err
 		}
 		return commandError{err}
 	}
+}
+
+// interrupted is what there is to say after an interrupt: how the cluster is left, where not everything was taken back.
+func interrupted(err error) error {
+	if left, ok := errors.AsType[*operation.LeftError](err); ok {
+		return errors.New("interrupted; " + left.Left)
+	}
+	return errors.New("interrupted")
 }

@@ -47,12 +47,13 @@ func (h *hosts) get(ts *testscript.TestScript, name string) *pgserver.Server {
 }
 
 // add makes a server known to the script: $NAME_dir and $NAME_port say where it is, NAME.yaml are the settings of a pgrex
-// on that host. Its intervals are short, so that scripts need not wait.
+// on that host, with a state folder of its own. Its intervals are short, so that scripts need not wait.
 func (h *hosts) add(ts *testscript.TestScript, name string, s *pgserver.Server) {
 	h.servers[name] = s
 	ts.Setenv(name+"_dir", s.Dir)
 	ts.Setenv(name+"_port", fmt.Sprint(s.Port))
-	settings := fmt.Sprintf("node: %s\npg-data: %[2]s/data\npg-socket-dir: %[2]s\npg-port: %d\nsocket: %s.sock\ncib-dir: %s\nlook-interval: 100ms\nread-interval: 500ms\n",
+	settings := fmt.Sprintf("node: %s\npg-data: %[2]s/data\npg-socket-dir: %[2]s\nstate-dir: %[2]s/state\npg-port: %d\n"+
+		"socket: %s.sock\ncib-dir: %s\nlook-interval: 100ms\nread-interval: 500ms\n",
 		name, s.Dir, s.Port, name, ts.MkAbs("cib"))
 	ts.Check(os.WriteFile(ts.MkAbs(name+".yaml"), []byte(settings), 0o644))
 }

@@ -9,9 +9,15 @@ import (
 	"github.com/pgrex/pgrex/controller/operation/service"
 )
 
+// What is so once the database is started, or stopped: behind the host's name.
+const (
+	started = " is started"
+	stopped = " is stopped; pgrex start starts it again"
+)
+
 func startCommand() *cobra.Command {
 	var force bool
-	cmd := serviceCommand("start", "Start the database on this host", " is started",
+	cmd := serviceCommand("start", "Start the database on this host", started,
 		`Starts the database of this host through Pacemaker, which has to run. Where another host is the primary, this one starts as
 a standby, if its data are a part of the primary's and the primary has the rest; otherwise pgrex rejoin is the way. Where no
 host is the primary, this one becomes it, if it has the newest data by what the agent keeps in the CIB; otherwise it says which
@@ -21,21 +27,21 @@ With --force a host becomes the primary though its data are stale or the agent's
 lost. While there is a primary --force does nothing.
 
 Interrupted before it is started, it leaves the database stopped, as it was, and the node in standby.`,
-		func(s *service.Service, ctx context.Context) (operation.Work, error) { return s.Start(ctx, force) })
+		func(s *service.Service, ctx context.Context) (operation.Job, error) { return s.Start(ctx, force) })
 	cmd.Flags().BoolVar(&force, "force", false, "become the primary with data that may be stale")
 	return cmd
 }
 
 func stopCommand() *cobra.Command {
 	var force, noCheckpoint bool
-	cmd := serviceCommand("stop", "Stop the database on this host", " is stopped; pgrex start starts it again",
+	cmd := serviceCommand("stop", "Stop the database on this host", stopped,
 		`Stops the database of this host through Pacemaker, after a checkpoint, and waits for its end. The node is in standby
 then: whatever else it runs for Pacemaker stops, too, and when Pacemaker is started anew the database stays stopped, until
 pgrex start. The primary is stopped last: while others run, that would be a failover, which --force alone allows; pgrex
 switchover is better. Whom it leaves is said before.
 
 Interrupted, it starts the database again; after a failover it says what to type.`,
-		func(s *service.Service, ctx context.Context) (operation.Work, error) {
+		func(s *service.Service, ctx context.Context) (operation.Job, error) {
 			return s.Stop(ctx, !noCheckpoint, force)
 		})
 	cmd.Flags().BoolVar(&force, "force", false, "stop the primary while other hosts run: a failover")
@@ -43,28 +49,43 @@ Interrupted, it starts the database again; after a failover it says what to type
 	return cmd
 }
 
-func serviceCommand(name, short, done, long string, make func(*service.Service, context.Context) (operation.Work, error)) *cobra.Command {
+func serviceCommand(name, short, done, long string, make planning) *cobra.Command {
 	s := newSettings()
 	var ask asking
 	cmd := &cobra.Command{
 		Use: name, Short: short, Args: cobra.NoArgs,
 		Long: long + `
 
-Run it on the host in question, as root. All but Pacemaker's tools runs as the user that owns the data.
+Run it on the host in question, as root. All but Pacemaker's tools runs as the user that owns the data. When it is
+killed: sudo pgrex operation finish, or undo.
 
 Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run something would be done, 64 wrong usage.`,
 		Example: "  sudo pgrex " + name + " --dry-run\n  sudo pgrex " + name,
 		RunE: operates(s, startsPrograms, func(cmd *cobra.Command) error {
-			o := s.observer()
-			defer o.Close()
-			work, err := make(&service.Service{Observer: o}, cmd.Context())
-			if err != nil {
-				return err
-			}
-			return ask.perform(cmd, work, s.Node+done)
+			return serve(cmd, s, &ask, make, nil, done)
 		}),
 	}
 	s.observeFlags(cmd.Flags())
 	ask.flags(cmd)
 	return cmd
+}
+
+// planning plans to start or to stop the database.
+type planning func(*service.Service, context.Context) (operation.Job, error)
+
+// serve starts or stops the database. left is the journal of an operation that is to be finished; nil where there is none.
+func serve(cmd *cobra.Command, s *settings, ask *asking, plan planning, left *operation.Journal, done string) error {
+	o := s.observer()
+	defer o.Close()
+	engine := s.engine(cmd, o)
+	goesOn := func(j *operation.Journal) bool { return left != nil && j.Token == left.Token }
+	if err := engine.Ready(cmd.Context(), goesOn); err != nil {
+		return err
+	}
+	job, err := plan(&service.Service{Observer: o, Left: left}, cmd.Context())
+	if err != nil {
+		return err
+	}
+	job.Continues = goesOn
+	return ask.perform(cmd, engine, job, s.Node+done)
 }

@@ -59,7 +59,8 @@ func (s *settings) observeFlags(f *pflag.FlagSet) {
 	s.instanceFlags(f)
 	f.StringVar(&s.Node, "node", "", "this host's node name in the cluster (default: the host name)")
 	f.StringVar(&s.Resource, "resource", "", "id of the database's clone or primitive, when there are several")
-	f.StringVar(&s.StateDir, "state-dir", s.StateDir, "folder in which the daemon keeps what a restart should not forget")
+	f.StringVar(&s.StateDir, "state-dir", s.StateDir,
+		"folder for what a restart should not forget: the daemon's, and the journal of an operation")
 	f.StringVar(&s.PGData, "pg-data", "", "data folder of the server that has to answer at the socket (default: the agent's pgdata)")
 	f.StringVar(&s.PGSocketDir, "pg-socket-dir", "", "folder of PostgreSQL's socket (default: the agent's socketdir)")
 	f.Uint16Var(&s.PGPort, "pg-port", 0, "PostgreSQL's port (default: the agent's pgport)")
@@ -133,7 +134,7 @@ func (s *settings) forInstance(configGiven bool) error {
 	if name == "" {
 		return nil
 	}
-	if taken := []string{"pgrex", socketName, "state.json"}; !instanceName.MatchString(name) || slices.Contains(taken, name) {
+	if taken := []string{"pgrex", socketName, "state.json", "operation.json", "operation.lock"}; !instanceName.MatchString(name) || slices.Contains(taken, name) {
 		return fmt.Errorf("instance %q: it is the id of the database's primitive, of letters, digits, '_', '.' and '-', and none of %v", name, taken)
 	}
 	if !configGiven {

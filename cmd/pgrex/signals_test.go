@@ -24,12 +24,15 @@ func TestInheritedSignals(t *testing.T) {
 	end := quits(cmd)
 	defer end()
 	var status []byte
-	step := operation.Step{Text: "look", Do: func(ctx context.Context) (err error) {
+	look := operation.Program{Text: "look", Run: func(ctx context.Context) (err error) {
 		status, err = exec.CommandContext(ctx, "cat", "/proc/self/status").Output()
 		return err
 	}}
 	var said bytes.Buffer
-	if err := do(cmd, []operation.Step{step, step}, printer.To(&said).Report); err != nil {
+	engine := &operation.Engine{Report: printer.To(&said).Report}
+	if err := undisturbed(cmd, func(ctx context.Context) error {
+		return engine.Run(ctx, []operation.Action{look, look})
+	}); err != nil {
 		t.Fatal(err)
 	}
 	for _, mask := range []string{"SigIgn", "SigBlk"} {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -37,8 +39,11 @@ var begin = []byte{1}
 const firstExtra = 3
 
 // split runs this program once more, as the owner, runs Pacemaker's tools for it, and ends after it and as it does.
-func (o dataOwner) split(cmd *cobra.Command, starts starting) error {
+func (o dataOwner) split(cmd *cobra.Command, starts starting, stateDir string) error {
 	ctx := cmd.Context()
+	if err := o.makeStateFolder(stateDir); err != nil {
+		return err
+	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, operationInterrupts...)
 	defer signal.Stop(signals)
@@ -82,6 +87,26 @@ func (o dataOwner) split(cmd *cobra.Command, starts starting) error {
 	}
 }
 
+// makeStateFolder makes the folder for the child's journal where only root can: below a folder of root's. The daemon's unit
+// makes it, too, but may never have run.
+func (o dataOwner) makeStateFolder(folder string) error {
+	parent, err := os.Stat(filepath.Dir(folder))
+	if err != nil || parent.Sys().(*syscall.Stat_t).Uid != 0 || parent.Mode()&0o022 != 0 {
+		return nil // the child makes it, or says why it cannot
+	}
+	err = os.Mkdir(folder, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err == nil {
+		err = os.Chown(folder, int(o.uid), int(o.gid))
+	}
+	if err != nil {
+		return fmt.Errorf("make the state folder: %w", err)
+	}
+	return nil
+}
+
 // letBegin lets the child begin, in a scope of its own. A server must not be started in another's.
 func letBegin(ctx context.Context, child net.Conn, command string, pid int, starts starting) error {
 	err := moveToScope(ctx, command, pid)
@@ -118,7 +143,8 @@ func childStatus(err error) error {
 	case ok && slices.Contains(operationInterrupts, os.Signal(exit.Sys().(syscall.WaitStatus).Signal())):
 		return context.Canceled // before it has begun with anything: from then on it does not end so
 	}
-	return fmt.Errorf("the part of pgrex that does the work did not end by itself (%w): nothing was undone; see how the cluster is, and type it again", err)
+	return fmt.Errorf("the part of pgrex that does the work did not end by itself (%w): nothing was undone;"+
+		" type: sudo pgrex operation show", err)
 }
 
 func socketPair() (ours net.Conn, theirs *os.File, err error) {

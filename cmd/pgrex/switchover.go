@@ -1,14 +1,8 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
-
 	"github.com/spf13/cobra"
 
-	"github.com/pgrex/pgrex/cmd/printer"
-	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/switchover"
 )
 
@@ -23,8 +17,9 @@ host its standby, without a copy or a rewind. It refuses while anything speaks a
 is not cleaned up, a constraint left by crm_resource, a host that does not stream or that the agent would not promote, or that has
 no reserved slot for every other member. It says for how long nothing could be written.
 
-Run it on the primary, as root. All but Pacemaker's tools runs as the user that owns the data. When a step fails, or it is interrupted, before Pacemaker has got the
-database back, all is as it was: PostgreSQL is the primary here. Later the message says what to type.
+Run it on the primary, as root. All but Pacemaker's tools runs as the user that owns the data. When a step fails, or it
+is interrupted, before Pacemaker has got the database back, all is as it was: PostgreSQL is the primary here. Later the
+message says what to type. When it is killed, or this host loses power: sudo pgrex operation finish, or undo.
 
 Exit status: 0 the other host is the primary and this one streams from it, 1 it is not so, 2 in a dry run something would be done,
 64 wrong usage.`,
@@ -41,28 +36,16 @@ Exit status: 0 the other host is the primary and this one streams from it, 1 it 
 }
 
 func switchOver(cmd *cobra.Command, s *settings, to string, ask *asking) error {
-	report := printer.Out(cmd).Report
 	o := s.observer()
 	defer o.Close()
-	operate := &switchover.Switchover{Observer: o, To: to, Report: report}
-	steps, err := operate.Steps(cmd.Context())
+	engine := s.engine(cmd, o)
+	if err := engine.Ready(cmd.Context(), nil); err != nil {
+		return err
+	}
+	operate := &switchover.Switchover{Observer: o, To: to, Report: engine.Report}
+	job, err := operate.Job(cmd.Context())
 	if err != nil {
 		return err
 	}
-	err = ask.perform(cmd, operation.Work{Steps: steps}, "")
-	if err == nil {
-		report(operate.Target() + " is the primary, and " + s.Node + " streams from it")
-	}
-	return withWayOut(err, operate.WayOut())
-}
-
-// withWayOut adds to an error how the cluster is left, where not everything was undone.
-func withWayOut(err error, way string) error {
-	switch {
-	case err == nil || way == "":
-		return err
-	case errors.Is(err, context.Canceled):
-		return errors.New("interrupted; " + way)
-	}
-	return fmt.Errorf("%w; %s", err, way)
+	return ask.perform(cmd, engine, job, operate.Target()+" is the primary, and "+s.Node+" streams from it")
 }

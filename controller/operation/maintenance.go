@@ -2,27 +2,47 @@ package operation
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/model"
 )
 
-// MaintenanceMode is the cluster's property that takes every resource out of Pacemaker's hands.
-const MaintenanceMode = "maintenance-mode"
+// Maintenance is maintenance-mode as an operation uses it: it is entered and left in one change with the operation's
+// token, so that whoever finds the cluster in it knows why.
+type Maintenance struct {
+	At        model.OptionAt // where the CIB sets it
+	Primitive string
+	Token     model.Token
+}
 
-// LeaveMaintenance gives the database back to Pacemaker. What the tool says is not all: it may have been done all the same.
-func LeaveMaintenance(command cib.Command, observer *controller.Observer) Step {
-	step := Run(command, nil)
-	do := step.Do
-	step.Do = func(ctx context.Context) error {
-		err := do(ctx)
-		if err == nil {
-			return nil
-		}
-		if who, lookErr := observer.Cluster(context.WithoutCancel(ctx)); lookErr != nil || who.Cluster.Maintenance {
-			return err
-		}
-		return nil
+// Enter takes every resource out of Pacemaker's hands. If the operation goes no further, Back leaves it.
+func (m Maintenance) Enter() Command { return m.set(true, model.PhaseMaintenance) }
+
+// Back leaves maintenance-mode as if it had never been entered.
+func (m Maintenance) Back() []Action { return []Action{m.set(false, model.PhaseBegun), m.Drop()} }
+
+// Leave gives the resources to Pacemaker again. What the tool says is not all: it may have been done all the same.
+func (m Maintenance) Leave(observer *controller.Observer) Command {
+	c := m.set(false, model.PhaseGiven)
+	c.Despite = func(ctx context.Context) bool {
+		who, err := observer.Cluster(ctx)
+		return err == nil && !who.Cluster.Maintenance
 	}
-	return step
+	return c
+}
+
+// Drop removes the option, which was left as "false". Nothing depends on that.
+func (m Maintenance) Drop() Command {
+	return Command{Command: cib.DropMaintenance(m.At), Text: "remove maintenance-mode=false from the CIB"}
+}
+
+func (m Maintenance) set(on bool, phase model.Phase) Command {
+	t := m.Token
+	t.Phase = phase
+	return Command{
+		Command: cib.SetMaintenance(on, m.At, m.Primitive, t),
+		Text:    fmt.Sprintf("set maintenance-mode=%t, and the token to phase %s (cibadmin --modify)", on, phase),
+	}
 }

@@ -20,6 +20,8 @@ var (
 	blockingPolicy = []model.Code{model.CodeInvalidPolicy, model.CodeNotReplicated, model.CodeNotMember}
 )
 
+var errNoQuorum = errors.New("this partition has no quorum: bring the other hosts or the network back first")
+
 // Demand is what an operation needs beside a cluster that says who is who.
 type Demand struct {
 	Managed bool // Pacemaker has to start or stop something for it
@@ -41,7 +43,7 @@ func Preflight(who reconcile.Who, d Demand) error {
 	case !who.Here.Online:
 		return fmt.Errorf("this host, %s, is not online in the cluster: start Pacemaker here, or wait until crm_mon shows it online", who.Node)
 	case !who.Cluster.Quorate:
-		return errors.New("this partition has no quorum: bring the other hosts or the network back first")
+		return errNoQuorum
 	case d.Managed && (who.Cluster.Maintenance || who.Here.Maintenance || !who.Clone.Managed):
 		return fmt.Errorf("the cluster, this node or the database is in maintenance already, and Pacemaker would start and stop nothing: %s",
 			leaveFirst(who.Clone))

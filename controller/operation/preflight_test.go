@@ -41,7 +41,7 @@ func TestTrap36NoOperationUnderAnotherName(t *testing.T) {
 			return err
 		},
 		"switchover": func(o *controller.Observer) error {
-			_, err := (&switchover.Switchover{Observer: o}).Steps(t.Context())
+			_, err := (&switchover.Switchover{Observer: o}).Job(t.Context())
 			return err
 		},
 		"prune": func(o *controller.Observer) error {

@@ -28,11 +28,20 @@ func TestAdoptAndRelease(t *testing.T) {
 			}
 		})
 		s.chapter("interrupted", func(s *story) { s.adoptInterrupted(primary) })
-		s.chapter("adopt", func(s *story) {
+		s.chapter("left, and taken back", func(s *story) {
 			s.undisturbed(primary, func() {
-				if _, status := s.operate(primary, "adopt", "--yes"); status != 0 {
-					s.t.Errorf("adopt ends with %d", status)
+				s.leave(primary, parameter, "adopt")
+				for _, host := range s.lab.Hosts() {
+					s.awaitCondition(host, model.CodeOperationUnfinished)
 				}
+				s.says(primary, 0, "is taken back", "operation", "undo", "--yes")
+			})
+			s.agentHasSlots(primary)
+		})
+		s.chapter("adopt, left and finished", func(s *story) {
+			s.undisturbed(primary, func() {
+				s.leave(primary, refresh, "adopt")
+				s.says(primary, 0, "adopt is finished", "operation", "finish", "--yes")
 			})
 			s.await(patience, "pgrex makes the slots of the standbys", func() (bool, string) {
 				for _, host := range s.others(primary) {
@@ -134,10 +143,16 @@ func (s *story) undisturbed(primary string, do func()) {
 // adoptInterrupted: Ctrl-C after the parameter was removed. All is as it was.
 func (s *story) adoptInterrupted(primary string) {
 	s.undisturbed(primary, func() {
-		err := s.interrupt(primary, "INT", stepDone(5), "adopt")
+		err := s.interrupt(primary, "INT", stepSaid("crm_resource .*--delete-parameter"), "adopt")
 		s.interruptedOutput(primary)
 		s.must(err)
 	})
+	s.agentHasSlots(primary)
+}
+
+// agentHasSlots: the CIB is as it was before adopt.
+func (s *story) agentHasSlots(primary string) {
+	s.t.Helper()
 	out, err := s.lab.Exec(s.ctx, primary, "sh", "-c", "cibadmin --query | grep -E 'maintenance-mode|replication_slot_name|pgrex-slot-prefix'")
 	s.must(err)
 	if strings.Contains(out, "maintenance-mode") || strings.Contains(out, "pgrex-slot-prefix") || !strings.Contains(out, "replication_slot_name") {

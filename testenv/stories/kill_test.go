@@ -26,14 +26,13 @@ type watched struct {
 	status  int // when it has ended
 }
 
-// watchRejoin runs rejoin on a host, as the owner of its database with the group haclient, and kills it and what it
-// started, with SIGKILL, as soon as until is true after a
-// line.
+// watchRejoin runs rejoin on a host, as root, and kills it and what it started, with SIGKILL, as soon as until is true
+// after a line.
 func (s *story) watchRejoin(host string, until func(w *watched, line string) bool, arguments ...string) *watched {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Minute)
 	defer cancel()
-	command, env, err := s.lab.CommandAs(ctx, "postgres", "haclient", host, append([]string{pgrex, "rejoin", "--yes"}, arguments...)...)
+	command, env, err := s.lab.Command(ctx, host, append([]string{pgrex, "rejoin", "--yes"}, arguments...)...)
 	s.must(err)
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Env, cmd.Dir = env, "/"
@@ -98,7 +97,7 @@ func (s *story) killedAt(host, step string, arguments ...string) bool {
 func (s *story) killedEverywhere(primary, host, method, but string, arguments ...string) {
 	s.t.Helper()
 	plan, status := s.rejoin(host, "--dry-run")
-	if status != 2 || !strings.Contains(plan, "this is done, by "+method) {
+	if status != 2 || !strings.Contains(plan, "the way back is "+method) {
 		s.t.Fatalf("the dry run ends with %d and does not say that it is done by %s", status, method)
 	}
 	begin, kills := time.Now(), 0

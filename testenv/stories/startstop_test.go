@@ -24,6 +24,7 @@ func TestStartAndStop(t *testing.T) {
 			s.says(standbys[0], 64, "", "stop", "now")
 		})
 		s.chapter("a standby", func(s *story) {
+			before := s.modes(standbys[0])
 			s.says(standbys[0], 2, "--name standby --update=true", "stop", "--dry-run")
 			s.says(standbys[0], 0, "is stopped", "stop", "--yes")
 			s.says(standbys[0], 0, "it is so already", "stop", "--yes")
@@ -33,6 +34,7 @@ func TestStartAndStop(t *testing.T) {
 			s.says(standbys[0], 2, "remove "+s.at.Lock, "start", "--dry-run")
 			s.says(standbys[0], 0, "is started", "start", "--yes")
 			s.awaitStreams(primary, standbys[0])
+			s.sameModes(standbys[0], before)
 			s.neverCopied(standbys[0])
 		})
 		s.chapter("interrupted", func(s *story) { s.stopInterrupted(primary, standbys[0]) })
@@ -66,8 +68,7 @@ func (s *story) says(host string, status int, text string, arguments ...string) 
 
 // stopInterrupted: Ctrl-C while the stop is under way. The standby streams again.
 func (s *story) stopInterrupted(primary, host string) {
-	s.awaitUnpromoted(host) // it was started just now, which takes Pacemaker a little longer than PostgreSQL
-	err := s.interrupt(host, "INT", stepDone(3), "stop")
+	err := s.interrupt(host, "INT", stepSaid("crm_attribute .*--name standby --update=true"), "stop")
 	out := s.interruptedOutput(host)
 	s.must(err)
 	if !strings.Contains(out, "undone: ") {
@@ -92,7 +93,7 @@ func (s *story) startInterrupted(host string) {
 		return "not there"
 	}
 	before := found()
-	err := s.interrupt(host, "INT", stepDone(6), "start", "--force")
+	err := s.interrupt(host, "INT", stepSaid("crm_resource --clear --resource msPostgresql"), "start", "--force")
 	out := s.interruptedOutput(host)
 	s.must(err)
 	if after := found(); after != before || strings.Contains(out, "could not be undone") {

@@ -344,8 +344,8 @@ func (s *story) awaitCondition(host string, code model.Code) {
 
 const interruptLog = "/tmp/interrupted.log"
 
-// stepDone finds the line that says that a step is done.
-func stepDone(number int) string { return fmt.Sprintf(`^%d\. .*s)$`, number) }
+// stepSaid finds, as grep does, the line that says that a step is done whose text begins so.
+func stepSaid(text string) string { return `^[0-9]*\. ` + text + `.*s)$` }
 
 // interrupt sends a signal to one of pgrex's operations when a line has been reported, and wants it to fail.
 func (s *story) interrupt(host, signal, reported string, arguments ...string) error {

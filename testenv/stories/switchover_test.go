@@ -64,7 +64,7 @@ var writeGap = regexp.MustCompile(`write gap: ([0-9]+) ms`)
 func (s *story) switchover(from, to string, arguments ...string) {
 	s.t.Helper()
 	s.awaitPromotable(from, to, arguments...)
-	began := time.Now()
+	began, before := time.Now(), s.modes(from)
 	out, status := s.operate(from, append([]string{"switchover", "--yes"}, arguments...)...)
 	gap := writeGap.FindStringSubmatch(out)
 	if status != 0 || gap == nil {
@@ -80,6 +80,7 @@ func (s *story) switchover(from, to string, arguments ...string) {
 		s.neverCopied(host)
 		s.ownRights(host)
 	}
+	s.sameModes(from, before)
 	if log, err := s.lab.Exec(s.ctx, from, "sh", "-c", "ls -d "+s.at.Data+".* 2>/dev/null || true"); err != nil || log != "" {
 		s.t.Errorf("this is left on %s: %s (%v)", from, log, err)
 	}
@@ -167,10 +168,12 @@ func (s *story) refusedForItsTarget(primary, target string, refused func(host, w
 func (s *story) switchoverInterrupted(primary, target string) {
 	timeline := s.sql(primary, "SELECT timeline_id FROM pg_control_checkpoint()")
 	done := make(chan error)
-	go func() { done <- s.interrupt(primary, "INT", stepDone(6), "switchover", "--to", target) }()
+	go func() {
+		done <- s.interrupt(primary, "INT", stepSaid("see that .* still follows"), "switchover", "--to", target)
+	}()
 	// Not before: the wait until Pacemaker is at rest would be for a monitor that hangs.
 	s.await(patience, "maintenance-mode, and rest", func() (bool, string) {
-		out, err := s.lab.Exec(s.ctx, primary, "grep", stepDone(5), interruptLog)
+		out, err := s.lab.Exec(s.ctx, primary, "grep", stepSaid("crm_resource --wait"), interruptLog)
 		return err == nil, out
 	})
 	s.must(s.lab.Freeze(s.ctx, target))
@@ -191,7 +194,7 @@ func (s *story) switchoverInterrupted(primary, target string) {
 	}
 	// Later, when Pacemaker has the database again, the cluster goes on by itself.
 	s.awaitPromotable(primary, target, "--to", target)
-	err = s.interrupt(primary, "HUP", stepDone(9), "switchover", "--to", target)
+	err = s.interrupt(primary, "HUP", stepSaid("set maintenance-mode=false"), "switchover", "--to", target)
 	out = s.interruptedOutput(primary)
 	s.must(err)
 	if !strings.Contains(out, "pgrex rejoin") {
@@ -215,10 +218,10 @@ func (s *story) ownScope(host string) {
 	s.t.Helper()
 	out, err := s.lab.Exec(s.ctx, host, "sh", "-ec", `cat "/proc/$(head -1 "$1/postmaster.pid")/cgroup"`, "sh", s.at.Data)
 	s.must(err)
-	if !regexp.MustCompile(`(?m):/system\.slice/pgrex-switchover-[0-9]+\.scope$`).MatchString(out) {
+	if !regexp.MustCompile(`(?m):/system\.slice/pgrex-(switchover|operation-undo)-[0-9]+\.scope$`).MatchString(out) {
 		s.t.Errorf("the server on %s is in %s", host, out)
 	}
-	out, err = s.lab.Exec(s.ctx, host, "systemctl", "show", "--property=Before", "--property=KillSignal", "--property=TimeoutStopUSec", "pgrex-switchover-*.scope")
+	out, err = s.lab.Exec(s.ctx, host, "systemctl", "show", "--property=Before", "--property=KillSignal", "--property=TimeoutStopUSec", "pgrex-*.scope")
 	s.must(err)
 	for _, want := range []string{"pacemaker.service", "KillSignal=15", "TimeoutStopUSec=1min"} {
 		if !strings.Contains(out, want) {

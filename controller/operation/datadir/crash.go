@@ -9,7 +9,7 @@ import (
 // server in single-user mode refuses to be a standby, which the agent's last start has made it.
 func (p Place) Recover(ctx context.Context) error {
 	c, err := p.Control(ctx)
-	if err != nil || c.clean() {
+	if err != nil || c.Clean() {
 		return err
 	}
 	for _, signal := range []string{"standby.signal", "recovery.signal"} {

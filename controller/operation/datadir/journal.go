@@ -30,7 +30,7 @@ func (p Place) Rewinding() Rewinding {
 		return NotBegun
 	}
 	inode, err := p.inode()
-	of, ofErr := os.ReadFile(filepath.Join(p.Marker(), journalOf))
+	of, ofErr := readFile(filepath.Join(p.Marker(), journalOf))
 	if err == nil && ofErr == nil && string(of) != inode {
 		return NotBegun
 	}

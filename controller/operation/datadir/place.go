@@ -66,7 +66,7 @@ func (p Place) PIDFile() string { return filepath.Join(p.Data, "postmaster.pid")
 
 // lockedBy is the name of the process that postmaster.pid names, "" if there is none.
 func (p Place) lockedBy() string {
-	text, err := os.ReadFile(p.PIDFile())
+	text, err := readFile(p.PIDFile())
 	if err != nil {
 		return ""
 	}
@@ -107,7 +107,27 @@ func (c Control) lsn(name string) (model.LSN, error) {
 	return l, nil
 }
 
-func (c Control) clean() bool { return strings.HasPrefix(c["Database cluster state"], "shut down") }
+// Identity is which database the data are of. What pg_controldata does not tell is zero.
+type Identity struct {
+	Folder   string
+	SystemID string
+	Timeline uint32
+}
+
+// Identity reads it from the control file.
+func (p Place) Identity(ctx context.Context) Identity {
+	i := Identity{Folder: p.Data}
+	c, err := p.Control(ctx)
+	if err != nil { // damaged data, or none: an operation can be for just that
+		return i
+	}
+	timeline, _ := strconv.ParseUint(c["Latest checkpoint's TimeLineID"], 10, 32)
+	i.SystemID, i.Timeline = c["Database system identifier"], uint32(timeline)
+	return i
+}
+
+// Clean reports whether the server was shut down, and did not crash.
+func (c Control) Clean() bool { return strings.HasPrefix(c["Database cluster state"], "shut down") }
 
 // Look reads what a stopped server's data tell. What their WAL does not tell is no error: a copy is possible all the same.
 func (p Place) Look(ctx context.Context) (reconcile.LocalData, error) {
@@ -176,7 +196,7 @@ func (p Place) timelines(c Control) ([]model.Timeline, error) {
 	if newest <= 1 {
 		return model.ParseHistory(1, "")
 	}
-	text, err := os.ReadFile(filepath.Join(p.Data, "pg_wal", fmt.Sprintf("%08X.history", newest)))
+	text, err := readFile(filepath.Join(p.Data, "pg_wal", fmt.Sprintf("%08X.history", newest)))
 	if err != nil {
 		return nil, fmt.Errorf("read the history of timeline %d: %w", newest, err)
 	}
@@ -204,14 +224,18 @@ func (p Place) endOfWAL(ctx context.Context, c Control, local reconcile.LocalDat
 	if from == newest.Begin && p.lacksTimeline(local) {
 		return from, nil
 	}
-	dump := func(options ...string) (string, error) {
-		options = append(options, fmt.Sprintf("--timeline=%d", newest.ID), "--path="+filepath.Join(p.Data, "pg_wal"))
+	first, last := p.segments(from, newest.ID, local.Segment)
+	dump := func(start model.LSN, option string) (string, error) {
+		options := []string{option, "--start=" + start.String(), fmt.Sprintf("--timeline=%d", newest.ID), "--path=" + filepath.Join(p.Data, "pg_wal")}
+		if first != "" {
+			options = append(options, SegmentName(newest.ID, start.Segment(local.Segment), local.Segment), last)
+		}
 		return p.Program("pg_waldump", options...).Run(ctx)
 	}
 	const doing = "find the end of the WAL here"
-	_, err = dump("--stats", "--start="+from.String())
+	_, err = dump(from, "--stats")
 	if err == nil {
-		return 0, errors.New(doing + ": pg_waldump does not tell")
+		return p.endOf(last, local.Segment)
 	}
 	if noRecord.MatchString(err.Error()) {
 		return from, nil
@@ -223,23 +247,59 @@ func (p Place) endOfWAL(ctx context.Context, c Control, local reconcile.LocalDat
 	if m == nil {
 		return 0, fmt.Errorf("%s: %w", doing, err)
 	}
-	last, err := model.ParseLSN(m[1])
+	record, err := model.ParseLSN(m[1])
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", doing, err)
 	}
-	out, err := dump("--limit=1", "--start="+last.String())
+	out, err := dump(record, "--limit=1")
 	length := recordLength.FindStringSubmatch(out)
 	if length == nil {
-		return 0, fmt.Errorf("%s: pg_waldump does not show the record at %s (%w)", doing, last, err)
+		return 0, fmt.Errorf("%s: pg_waldump does not show the record at %s (%w)", doing, record, err)
 	}
 	total, err := strconv.ParseUint(length[1], 10, 32)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", doing, err)
 	}
 	if switchRecord.MatchString(out) { // the rest of the segment is its own
-		return model.LSN((uint64(last)/local.Segment + 1) * local.Segment), nil
+		return model.LSN((uint64(record)/local.Segment + 1) * local.Segment), nil
 	}
-	return recordEnd(last, total, local.Segment), nil
+	return recordEnd(record, total, local.Segment), nil
+}
+
+// segments are the files of a timeline in which WAL begins at a position, and the newest; "" where there is no first one.
+//
+// pg_waldump takes from the first file that it is named how big a segment is. With a folder alone that is whichever the file
+// system lists first, and may be one that was made for WAL to come and is all zeros, on which it gives up.
+func (p Place) segments(from model.LSN, timeline uint32, size uint64) (first, last string) {
+	entries, err := os.ReadDir(filepath.Join(p.Data, "pg_wal"))
+	if err != nil {
+		return "", "" // pg_waldump says why
+	}
+	begin := SegmentName(timeline, from.Segment(size), size)
+	for _, e := range entries {
+		name := e.Name()
+		if !walFile.MatchString(name) || name[:8] != begin[:8] {
+			continue
+		}
+		if name == begin {
+			first = begin
+		}
+		last = max(last, name)
+	}
+	return first, last
+}
+
+// endOf is where a segment ends, by its file's name.
+func (p Place) endOf(name string, size uint64) (model.LSN, error) {
+	if !walFile.MatchString(name) {
+		return 0, errors.New("find the end of the WAL here: pg_waldump does not tell")
+	}
+	high, err := strconv.ParseUint(name[8:16], 16, 32)
+	if err != nil {
+		return 0, err
+	}
+	low, err := strconv.ParseUint(name[16:], 16, 32)
+	return model.LSN(high<<32 + (low+1)*size), err
 }
 
 // lacksTimeline tells whether of the segment in which the newest timeline began only the part before that is here: after

@@ -20,7 +20,7 @@ var NodeLocal = []string{"postgresql.conf", "postgresql.auto.conf", "pg_hba.conf
 // password is then left to the passfile.
 func (p Place) Conninfo(ctx context.Context, clone model.Clone) (conninfo string, err error) {
 	err = awaitFile(ctx, func(context.Context) error {
-		text, err := os.ReadFile(filepath.Join(p.Tmp, "recovery.conf"))
+		text, err := readFile(filepath.Join(p.Tmp, "recovery.conf"))
 		if conninfo = setting(string(text), "primary_conninfo"); err == nil && conninfo == "" {
 			err = errors.New("it has no primary_conninfo")
 		}
@@ -100,7 +100,7 @@ func isOctal(c byte) bool { return c >= '0' && c <= '7' }
 // SetSlotName writes primary_slot_name into postgresql.auto.conf, where ALTER SYSTEM would: before the first start.
 func (p Place) SetSlotName(slot string) error {
 	path := filepath.Join(p.Data, "postgresql.auto.conf")
-	text, err := os.ReadFile(path)
+	text, err := readFile(path)
 	if err != nil && !os.IsNotExist(err) {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/pgrex/pgrex/controller/operation/datadir"
 	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
 )
 
 const (
@@ -27,68 +28,125 @@ const (
 // seen that every standby goes on streaming.
 type Handover struct {
 	Observer *controller.Observer // of this host
-
-	given bool // Pacemaker has the database again
 }
 
-// Adopt makes the steps that hand the slots over from the agent to pgrex; none when they are pgrex's already. The prefix
-// comes first, or the agent's slots would stay behind as foreign ones, and hold WAL for ever.
-func (h *Handover) Adopt(ctx context.Context) ([]operation.Step, error) {
+// The operations' names, in journals and tokens.
+const (
+	Adopt   = "adopt"
+	Release = "release"
+)
+
+// Plan is what the journal keeps.
+type Plan struct {
+	Prefix string      `json:"prefix"` // the agent's replication_slot_name, before adopt or after release
+	Meta   bool        `json:"meta"`   // pgrex-slot-prefix is set by adopt, or removed by release
+	Token  model.Token `json:"token"`
+	// What was before, and has to be so afterwards.
+	Roles     map[string]model.Role      `json:"roles"`
+	Unsettled map[string]model.Unsettled `json:"unsettled"`
+	Senders   map[string]int             `json:"senders"`
+	Names     map[string]string          `json:"slot_names"`
+}
+
+// Adopt plans to hand the slots over from the agent to pgrex. There are no steps when they are pgrex's already.
+func (h *Handover) Adopt(ctx context.Context) (operation.Job, error) {
 	b, err := h.look(ctx)
 	if err != nil {
-		return nil, err
+		return operation.Job{}, err
 	}
 	prefix := b.Clone.Parameters[slotParameter]
 	if prefix == "" {
-		return nil, nil
+		return operation.Job{}, nil
 	}
 	if err := ready(b); err != nil {
-		return nil, err
+		return operation.Job{}, err
 	}
-	var steps []operation.Step
 	if b.Policy.SlotPrefix != prefix {
-		return nil, fmt.Errorf("%s is %s and not the agent's %s: remove it first, so that the slots keep their names",
+		return operation.Job{}, fmt.Errorf("%s is %s and not the agent's %s: remove it first, so that the slots keep their names",
 			model.MetaSlotPrefix, b.Policy.SlotPrefix, prefix)
 	}
-	if b.Clone.Meta[model.MetaSlotPrefix] == "" {
-		undo := cib.DeleteMeta(b.Clone.Primitive, model.MetaSlotPrefix)
-		steps = append(steps, operation.Run(cib.SetMeta(b.Clone.Primitive, model.MetaSlotPrefix, prefix), &undo))
-	}
-	return append(steps, h.change(&b, cib.DeleteParameter(b.Clone.Primitive, slotParameter),
-		cib.SetParameter(b.Clone.Primitive, slotParameter, prefix))...), nil
+	return h.plan(ctx, Adopt, b, &Plan{Prefix: prefix, Meta: b.Clone.Meta[model.MetaSlotPrefix] == ""}), nil
 }
 
-// Release makes the steps that hand the slots back to the agent; none when they are the agent's already.
-func (h *Handover) Release(ctx context.Context) ([]operation.Step, error) {
+// Release plans to hand the slots back to the agent. There are no steps when they are the agent's already.
+func (h *Handover) Release(ctx context.Context) (operation.Job, error) {
 	b, err := h.look(ctx)
 	if err != nil {
-		return nil, err
+		return operation.Job{}, err
 	}
 	if b.Clone.Parameters[slotParameter] != "" {
-		return nil, nil
+		return operation.Job{}, nil
 	}
 	if err := ready(b); err != nil {
-		return nil, err
+		return operation.Job{}, err
 	}
 	if b.Policy.StandbySlots {
-		return nil, fmt.Errorf("the slots on the standbys would hold WAL for ever, because the agent moves none: set the meta attribute %s=none "+
-			"first, and wait until pgrex has dropped them", model.MetaStandbySlots)
+		return operation.Job{}, fmt.Errorf("the slots on the standbys would hold WAL for ever, because the agent moves none: "+
+			"set the meta attribute %s=none first, and wait until pgrex has dropped them", model.MetaStandbySlots)
 	}
 	if err := h.standbysHoldNothing(ctx, b); err != nil {
-		return nil, err
+		return operation.Job{}, err
 	}
 	for member, name := range b.Names {
 		if agents := b.Policy.AgentSlotName(member); agents != name {
-			return nil, fmt.Errorf("the slot of %s is %s, but the agent would name it %s: it cannot have the slots", member, name, agents)
+			return operation.Job{}, fmt.Errorf("the slot of %s is %s, but the agent would name it %s: it cannot have the slots", member, name, agents)
 		}
 	}
-	var last []operation.Step
-	if prefix := b.Clone.Meta[model.MetaSlotPrefix]; prefix != "" { // the agent's name is the prefix now
-		undo := cib.SetMeta(b.Clone.Primitive, model.MetaSlotPrefix, prefix)
-		last = append(last, operation.Run(cib.DeleteMeta(b.Clone.Primitive, model.MetaSlotPrefix), &undo))
+	// The agent's name is the prefix from then on.
+	return h.plan(ctx, Release, b, &Plan{Prefix: b.Policy.SlotPrefix, Meta: b.Clone.Meta[model.MetaSlotPrefix] != ""}), nil
+}
+
+// plan notes what is to be the same afterwards.
+func (h *Handover) plan(ctx context.Context, name string, b before, p *Plan) operation.Job {
+	job := operation.NewJob(name, b.Who, on(ctx, b.Clone))
+	p.Token, p.Roles, p.Unsettled, p.Senders, p.Names = job.Token, b.Clone.Roles, b.Clone.Unsettled, b.senders, b.Names
+	return h.job(job, b.Who, p)
+}
+
+// on is the database here, as far as this user may see.
+func on(ctx context.Context, clone model.Clone) operation.On {
+	place, err := datadir.Of(clone)
+	if err != nil {
+		return operation.On{Folder: clone.DataFolder()}
 	}
-	return h.change(&b, cib.SetParameter(b.Clone.Primitive, slotParameter, b.Policy.SlotPrefix),
-		cib.DeleteParameter(b.Clone.Primitive, slotParameter), last...), nil
+	return operation.On(place.Identity(ctx))
+}
+
+// Resume makes the steps of a hand-over that was left once more.
+func (h *Handover) Resume(ctx context.Context, j *operation.Journal) (operation.Job, error) {
+	var p Plan
+	if err := j.Read(&p); err != nil {
+		return operation.Job{}, err
+	}
+	who, err := h.Observer.Cluster(ctx)
+	if err != nil {
+		return operation.Job{}, err
+	}
+	job := operation.NewJob(j.Operation, who, on(ctx, who.Clone))
+	job.Token = p.Token
+	return h.job(job, who, &p), nil
+}
+
+func (h *Handover) job(job operation.Job, who reconcile.Who, p *Plan) operation.Job {
+	primitive := who.Clone.Primitive
+	set, unset := cib.SetMeta(primitive, model.MetaSlotPrefix, p.Prefix), cib.DeleteMeta(primitive, model.MetaSlotPrefix)
+	with, without := cib.SetParameter(primitive, slotParameter, p.Prefix), cib.DeleteParameter(primitive, slotParameter)
+	c := change{Handover: h, Plan: p, who: who}
+	switch job.Operation {
+	case Adopt: // the prefix comes first, or the agent's slots would stay behind as foreign ones, and hold WAL for ever
+		c.was, c.do, c.undo = p.Prefix, without, with
+		if p.Meta {
+			job.Steps = append(job.Steps, operation.Step{ID: "prefix", Action: operation.Command{Command: set}, Back: []operation.Action{operation.Command{Command: unset}}})
+		}
+	case Release:
+		c.do, c.undo = with, without
+		if p.Meta {
+			c.last = []operation.Step{{ID: "prefix", Action: operation.Command{Command: unset}, Back: []operation.Action{operation.Command{Command: set}}}}
+		}
+	}
+	job.Plan, job.Guarded = p, true
+	job.Steps = append(job.Steps, c.steps()...)
+	return job
 }
 
 // replicating is what is asked of the local primary beside what the controller asks.
@@ -133,71 +191,69 @@ func (h *Handover) standbysHoldNothing(ctx context.Context, b before) error {
 	return nil
 }
 
-// change changes the agent's parameter under maintenance-mode. Pacemaker has to be at rest before it is told to look again: an
-// action that the refresh finds under way is killed, and counts as a failure, for which the primary is demoted once
-// maintenance-mode ends (seen with 2.1.5). Once maintenance-mode is left nothing is undone: to change the parameter back outside
-// of it would restart the database on every host. The last steps are done just before.
-func (h *Handover) change(b *before, do, undo cib.Command, last ...operation.Step) []operation.Step {
-	settle, refresh := cib.Settle(), cib.Refresh(b.Clone.Primitive, "")
-	leave := cib.DeleteProperty(operation.MaintenanceMode)
-	known := operation.Await("Pacemaker knows every host's role again", refreshPatience, func(ctx context.Context) error { return h.sameRoles(ctx, b) })
-	enter := cib.SetProperty(operation.MaintenanceMode, "true")
-	parameter, maintenance := operation.Run(do, &undo), operation.Run(enter, &leave)
-	maintenance.UndoWhen = "once crm_mon shows every host's role, or Pacemaker restarts the database"
-	parameter.UndoText = enter.String() + "; " + undo.String() + "; " + settle.String() + "; " + refresh.String()
-	parameter.Undo = func(ctx context.Context) error {
-		// Entered again first: that it was not left is not sure, when to leave it has failed.
-		for _, part := range []func(context.Context) error{enter.Run, undo.Run, settle.Run, refresh.Run, known.Do} {
-			if err := part(ctx); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	steps := []operation.Step{
-		{Text: "see that every standby still streams through its own slot", Do: func(ctx context.Context) error { return h.again(ctx, b) }},
-		maintenance,
-		operation.Run(settle, nil),
-		parameter,
-		{Text: "see that the agent's " + slotParameter + " is changed", Do: func(ctx context.Context) error { return h.changed(ctx, b) }},
-		operation.Run(refresh, nil),
-		known,
-		operation.Await("every standby streams on, over the same connection", refreshPatience, func(ctx context.Context) error { return h.sameSenders(ctx, b) }),
-	}
-	return append(append(steps, last...), operation.NoReturn(operation.LeaveMaintenance(leave, h.Observer), &h.given),
-		operation.Await("every host keeps its role", refreshPatience, func(ctx context.Context) error { return h.sameRoles(ctx, b) }))
+// change is a change of the agent's parameter under maintenance-mode. Pacemaker has to be at rest before it is told to look
+// again: an action that the refresh finds under way is killed, and counts as a failure, for which the primary is demoted once
+// maintenance-mode ends (seen with 2.1.5). Once maintenance-mode is left nothing is taken back: to change the parameter
+// back outside of it would restart the database on every host.
+type change struct {
+	*Handover
+	*Plan
+	who      reconcile.Who
+	was      string // the parameter's value
+	do, undo cib.Command
+	last     []operation.Step // just before maintenance-mode is left
 }
 
-// changed tells whether the agent's parameter is another than it was: the tool ends well, too, where there is nothing to remove.
-func (h *Handover) changed(ctx context.Context, b *before) error {
-	who, err := h.Observer.Cluster(ctx)
+func (c change) steps() []operation.Step {
+	maintenance := operation.Maintenance{At: c.who.Cluster.MaintenanceAt, Primitive: c.who.Clone.Primitive, Token: c.Token}
+	settle := operation.Command{Command: cib.Settle()}
+	refresh := operation.Command{Command: cib.Refresh(c.who.Clone.Primitive, "")}
+	steps := []operation.Step{
+		{ID: "streaming", Action: operation.Look{Text: "see that every standby still streams through its own slot", See: c.again}},
+		{ID: "maintenance", Action: maintenance.Enter(), Back: maintenance.Back()},
+		{ID: "settle", Action: settle},
+		// Entered once more first: that it was not left is not sure, when to leave it has failed.
+		{ID: "parameter", Action: operation.Command{Command: c.do}, Back: []operation.Action{
+			maintenance.Enter(), operation.Command{Command: c.undo}, settle, refresh,
+			operation.Await("Pacemaker knows every host's role again", refreshPatience, c.knownRoles),
+		}},
+		{ID: "changed", Action: operation.Look{Text: "see that the agent's " + slotParameter + " is changed", See: c.changed}},
+		{ID: "refresh", Action: refresh},
+		{ID: "roles-known", Again: true, Action: operation.Await("Pacemaker knows every host's role again", refreshPatience, c.sameRoles)},
+		{ID: "senders", Again: true, Action: operation.Await("every standby streams on, over the same connection", refreshPatience, c.sameSenders)},
+	}
+	return append(append(steps, c.last...),
+		operation.Step{
+			ID: "leave", Action: maintenance.Leave(c.Observer),
+			NoReturn: "the slots are handed over, and nothing is taken back: see that crm_mon shows every host's role, and sudo pgrex status",
+		},
+		operation.Step{ID: "drop-maintenance", Action: maintenance.Drop()},
+		operation.Step{ID: "roles", Action: operation.Await("every host keeps its role", refreshPatience, c.sameRoles)})
+}
+
+// changed returns an error unless the agent's parameter is another than it was: the tool ends well, too, where there is
+// nothing to remove.
+func (c change) changed(ctx context.Context) error {
+	who, err := c.Observer.Cluster(ctx)
 	if err != nil {
 		return err
 	}
-	if now := who.Clone.Parameters[slotParameter]; now == b.Clone.Parameters[slotParameter] {
+	if now := who.Clone.Parameters[slotParameter]; now == c.was {
 		return fmt.Errorf("it still is %q: it is set elsewhere, too; look for it with cibadmin --query", now)
 	}
 	return nil
 }
 
-// WayOut says how the cluster is left where nothing is undone any more.
-func (h *Handover) WayOut() string {
-	if h.given {
-		return "the slots are handed over, and nothing is undone: see that crm_mon shows every host's role, and pgrex status"
-	}
-	return ""
-}
-
 // again looks once more, since the operator may have taken a while to answer.
-func (h *Handover) again(ctx context.Context, b *before) error {
-	now, err := h.look(ctx)
+func (c change) again(ctx context.Context) error {
+	now, err := c.look(ctx)
 	switch {
 	case err != nil:
 		return err
-	case !sameInstances(now.Clone, b.Clone) || !maps.Equal(now.Clone.Parameters, b.Clone.Parameters):
+	case !sameInstances(now.Clone, c.Roles, c.Unsettled) || !maps.Equal(now.Clone.Parameters, c.who.Clone.Parameters):
 		return errors.New("the cluster is no longer as it was: run it again")
 	}
-	b.senders = now.senders
+	c.Senders = now.senders
 	return ready(now)
 }
 
@@ -206,25 +262,38 @@ func (h *Handover) look(ctx context.Context) (before, error) {
 	return before{who, senders(who.Names, who.Instance)}, err
 }
 
-func (h *Handover) sameRoles(ctx context.Context, b *before) error {
-	who, err := h.Observer.Cluster(ctx)
+func (c change) sameRoles(ctx context.Context) error {
+	who, err := c.Observer.Cluster(ctx)
 	if err != nil {
 		return err
 	}
-	if !sameInstances(who.Clone, b.Clone) {
-		return fmt.Errorf("the roles are %v %v, and were %v %v", who.Clone.Roles, who.Clone.Unsettled, b.Clone.Roles, b.Clone.Unsettled)
+	if !sameInstances(who.Clone, c.Roles, c.Unsettled) {
+		return fmt.Errorf("the roles are %v %v, and were %v %v", who.Clone.Roles, who.Clone.Unsettled, c.Roles, c.Unsettled)
 	}
 	_, err = who.ConfirmedPrimary()
 	return err
 }
 
-func (h *Handover) sameSenders(ctx context.Context, b *before) error {
-	who, err := h.Observer.Full(ctx)
+// knownRoles is sameRoles for taking back: a database here that has ended meanwhile, with its host, has no role any more.
+func (c change) knownRoles(ctx context.Context) error {
+	err := c.sameRoles(ctx)
+	if err == nil {
+		return nil
+	}
+	who, lookErr := c.Observer.Full(ctx)
+	if lookErr == nil && who.Instance.State == model.ServerDown && len(who.Clone.Unsettled) == 0 && who.RoleOf(who.Self) == model.RoleStopped {
+		return nil
+	}
+	return err
+}
+
+func (c change) sameSenders(ctx context.Context) error {
+	who, err := c.Observer.Full(ctx)
 	if err != nil {
 		return err
 	}
-	if now := senders(b.Names, who.Instance); !maps.Equal(now, b.senders) {
-		return fmt.Errorf("the walsenders of the standbys are %v, and were %v", now, b.senders)
+	if now := senders(c.Names, who.Instance); !maps.Equal(now, c.Senders) {
+		return fmt.Errorf("the walsenders of the standbys are %v, and were %v", now, c.Senders)
 	}
 	return nil
 }

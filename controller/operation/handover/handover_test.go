@@ -29,21 +29,34 @@ func TestHandoverHalfUndone(t *testing.T) {
 				return model.Cluster{Nodes: []model.Node{{Name: "pm01", Online: true}}, Clones: []model.Clone{{ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true}}}
 			})
 			h := &Handover{Observer: &controller.Observer{Node: "pm01", Clusters: changed}}
-			b := before{Who: reconcile.Who{Clone: model.Clone{Primitive: "pgsql", Parameters: map[string]string{slotParameter: "rex"}}}}
+			job := h.job(operation.Job{Operation: Adopt}, whoOf(changed()), &Plan{Prefix: "rex", Token: token})
+			e := fakes.Engine(t, h.Observer)
 			var said []string
-			steps := h.change(&b, cib.DeleteParameter("pgsql", slotParameter), cib.SetParameter("pgsql", slotParameter, "rex"))
-			err := operation.Do(t.Context(), steps[1:], func(line string) { said = append(said, line) }) // all but the first look
-			if err == nil {
+			e.Report = func(line string) { said = append(said, line) }
+			job.Steps = fakes.From(t, job.Steps, "maintenance") // all but the first look
+			if err := e.Do(t.Context(), job); err == nil {
 				t.Fatal("it has not failed")
 			}
-			if left := strings.Contains(ran(), cib.DeleteProperty(operation.MaintenanceMode).String()); left != test.left {
+			left := operation.Maintenance{Primitive: "pgsql", Token: token}.Back()[0].(operation.Command)
+			if left := strings.Contains(ran(), fakes.Typed(left.Command)); left != test.left {
 				t.Errorf("maintenance-mode is left: %t, not %t; run were:\n%s", left, test.left, ran())
 			}
-			if stays := strings.Contains(strings.Join(said, "\n"), "or Pacemaker restarts the database: "+cib.DeleteProperty(operation.MaintenanceMode).String()); stays == test.left {
-				t.Errorf("it says: %q", said)
+			stays := strings.Contains(strings.Join(said, "\n"), "nothing before it is: crm_resource --resource pgsql --delete-parameter "+slotParameter)
+			if stays == test.left || (operation.Left(e.Folder) != nil) == test.left {
+				t.Errorf("it says: %q, and leaves %v", said, operation.Left(e.Folder))
 			}
 		})
 	}
+}
+
+// token is that of a hand-over.
+var token = model.Token{Operation: Adopt, Host: "pm01", Phase: model.PhaseBegun, Value: strings.Repeat("7", 32)}
+
+// whoOf is a cluster as the steps of a hand-over are made of it.
+func whoOf(c model.Cluster) reconcile.Who {
+	who := reconcile.Who{Clone: c.Clones[0]}
+	who.Cluster = &c
+	return who
 }
 
 // TestHandoverPastLeaving: what goes wrong once maintenance-mode is left undoes nothing, because that would restart the
@@ -51,7 +64,8 @@ func TestHandoverHalfUndone(t *testing.T) {
 // that has connected anew before the first step is not taken for that.
 func TestHandoverPastLeaving(t *testing.T) {
 	const other = "rex"
-	undo, leave := cib.SetParameter("pgsql", slotParameter, other), cib.DeleteProperty(operation.MaintenanceMode)
+	undo := cib.SetParameter("pgsql", slotParameter, other)
+	const leave = "phase=given" // of the token, in the same change
 	for name, test := range map[string]struct {
 		after       string // what was run then
 		interrupted bool
@@ -60,7 +74,7 @@ func TestHandoverPastLeaving(t *testing.T) {
 		elsewhere   bool // the parameter is set, too
 	}{
 		"set elsewhere, too":            {undone: true, elsewhere: true},
-		"interrupted after it was left": {after: leave.String(), interrupted: true},
+		"interrupted after it was left": {after: leave, interrupted: true},
 		"connected anew under it":       {after: "--refresh", reconnected: true, undone: true},
 		"connected anew before":         {reconnected: true},
 	} {
@@ -103,20 +117,22 @@ func TestHandoverPastLeaving(t *testing.T) {
 			}
 			h := &Handover{Observer: &controller.Observer{Node: "pm01", Clusters: clusters,
 				Connect: func(controller.Target) controller.Server { return fakes.Primary{Slots: slots} }}}
-			b := before{senders: map[string]int{"pm02": 7}}
-			b.Clone = clusters().Clones[0]
-			b.Policy, _ = model.PolicyOf(b.Clone)
-			b.Names = b.Policy.SlotNames()
-			steps := h.change(&b, cib.DeleteParameter("pgsql", slotParameter), undo)
-			err := operation.Do(ctx, steps, func(line string) { t.Log(line) })
+			who := whoOf(clusters())
+			who.Policy, _ = model.PolicyOf(who.Clone)
+			p := &Plan{
+				Prefix: other, Token: token, Roles: who.Clone.Roles, Senders: map[string]int{"pm02": 7},
+				Names: who.Policy.SlotNames(),
+			}
+			e := fakes.Engine(t, h.Observer)
+			err := e.Do(ctx, h.job(operation.Job{Operation: Adopt, Token: token}, who, p))
 			if (err != nil) != (test.interrupted || test.undone) {
 				t.Errorf("it ends with %v", err)
 			}
 			text := ran()
-			if undone := strings.Contains(text, undo.String()); undone != test.undone {
+			if undone := strings.Contains(text, fakes.Typed(undo)); undone != test.undone {
 				t.Errorf("undone: %t, not %t (%v); run were:\n%s", undone, test.undone, err, text)
 			}
-			if !strings.Contains(text, leave.String()) {
+			if !strings.Contains(text, "name=\"maintenance-mode\" value=\"false\"") {
 				t.Errorf("maintenance-mode is still on (%v); run were:\n%s", err, text)
 			}
 		})
@@ -134,7 +150,8 @@ func TestTrap46NoHandoverWhileUnsettled(t *testing.T) {
 			t.Errorf("%s: %v", why, err)
 		}
 	}
-	if steps, err := (&Handover{Observer: fakes.NewTrio(t).On("pm01", "pm01")}).Adopt(t.Context()); err != nil || len(steps) == 0 {
-		t.Errorf("with nothing unsettled: %v, %v", steps, err)
+	job, err := (&Handover{Observer: fakes.NewTrio(t).On("pm01", "pm01")}).Adopt(t.Context())
+	if err != nil || len(job.Steps) == 0 {
+		t.Errorf("with nothing unsettled: %v, %v", job.Steps, err)
 	}
 }

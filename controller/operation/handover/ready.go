@@ -41,7 +41,7 @@ func ready(b before) error {
 	return nil
 }
 
-// sameInstances reports whether Pacemaker says the same of every instance.
-func sameInstances(a, b model.Clone) bool {
-	return maps.Equal(a.Roles, b.Roles) && maps.Equal(a.Unsettled, b.Unsettled)
+// sameInstances reports whether Pacemaker says of every instance what it said before.
+func sameInstances(now model.Clone, roles map[string]model.Role, unsettled map[string]model.Unsettled) bool {
+	return maps.Equal(now.Roles, roles) && maps.Equal(now.Unsettled, unsettled)
 }

@@ -115,7 +115,7 @@ func (a *Archive) step(w operation.Work, folder string, names []string, systemID
 		text = fmt.Sprintf("move %d files of %s from %s to %s", len(names), model.FormatBytes(total), folder, a.Move)
 		remove = func(path string) error { return move(path, filepath.Join(a.Move, filepath.Base(path))) }
 	}
-	w.Steps = []operation.Step{{Text: text, Do: func(ctx context.Context) error {
+	w.Actions = []operation.Action{operation.Program{Text: text, Run: func(ctx context.Context) error {
 		for i, name := range names { // the oldest first, so that no gap is left when it ends early
 			err := ctx.Err()
 			if err == nil {

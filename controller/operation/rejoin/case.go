@@ -12,6 +12,7 @@ import (
 	"github.com/pgrex/pgrex/controller/operation/datadir"
 	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
 )
 
 // Case is what was found: the ladder, and what the steps need.
@@ -29,66 +30,52 @@ type Case struct {
 	Conninfo  string
 	Node      string // as Pacemaker spells it
 	Standby   bool   // Pacemaker's standby mode was on
-	only      *os.File
+	locked    bool   // the agent's lock was there
+	swapped   bool   // the swap was begun, so that the old data may be where the copy was
+	who       reconcile.Who
 }
 
-// Close lets another operation begin.
-func (c *Case) Close() {
-	if c != nil && c.only != nil {
-		_ = c.only.Close()
-	}
-}
-
-// Look finds the ways back. It changes nothing. The case is to be closed.
+// Look finds the ways back. It changes nothing.
 func (r *Rejoin) Look(ctx context.Context) (*Case, error) {
-	c, clone, err := r.find(ctx)
-	if err != nil {
-		return nil, err
+	c, err := r.find(ctx)
+	if err == nil {
+		err = r.examine(ctx, c)
 	}
-	if !r.DryRun {
-		if c.only, err = c.Place.Alone(); err != nil {
-			return nil, err
-		}
-	}
-	if err := r.examine(ctx, c, clone); err != nil {
-		c.Close()
-		return nil, err
-	}
-	return c, nil
+	return c, err
 }
 
 // find sees who is to come back, where, and to whom, or why that cannot be now.
-func (r *Rejoin) find(ctx context.Context) (*Case, model.Clone, error) {
+func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 	who, err := r.Observer.Cluster(ctx)
 	if err == nil {
 		err = operation.Preflight(who, operation.Demand{Managed: true})
 	}
 	if err != nil {
-		return nil, who.Clone, err
+		return nil, err
 	}
 	c := &Case{
-		Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name, Standby: who.Here.Standby, Slot: who.OwnSlot(),
+		who: who, Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name, Standby: who.Here.Standby, Slot: who.OwnSlot(),
 	}
 	c.Primary, err = who.ConfirmedPrimary()
 	switch {
 	case err != nil:
-		return nil, who.Clone, err
+		return nil, err
 	case who.Is(c.Primary):
-		return nil, who.Clone, fmt.Errorf("this host, %s, is the primary: there is nothing that it could follow", who.Node)
+		return nil, fmt.Errorf("this host, %s, is the primary: there is nothing that it could follow", who.Node)
 	case c.Slot == "":
-		return nil, who.Clone, fmt.Errorf("this host, %s, is not in the agent's node_list", who.Node)
+		return nil, fmt.Errorf("this host, %s, is not in the agent's node_list", who.Node)
 	}
 	c.Place, err = datadir.Of(who.Clone)
-	return c, who.Clone, err
+	return c, err
 }
 
 // examine fills in what this host and the primary have.
-func (r *Rejoin) examine(ctx context.Context, c *Case, clone model.Clone) (err error) {
+func (r *Rejoin) examine(ctx context.Context, c *Case) (err error) {
 	c.Left = c.Place.Left()
 	if c.Streams, _, err = r.streams(ctx, c.Slot); err != nil || c.Streams {
 		return err
 	}
-	if c.Conninfo, err = c.Place.Conninfo(ctx, clone); err != nil {
+	if c.Conninfo, err = c.Place.Conninfo(ctx, c.who.Clone); err != nil {
 		return err
 	}
 	c.Return.Host, c.Return.MaxRate = c.Node, r.MaxRate

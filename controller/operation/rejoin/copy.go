@@ -17,32 +17,39 @@ import (
 // is beside the old one there, and the swapped folders each lead to their own.
 func (r *Rejoin) copy(c *Case) []operation.Step {
 	p := c.Place
-	begin := "remove what is left of an earlier copy: " + p.Beside()
-	steps := []operation.Step{{Text: begin, Do: func(context.Context) error {
-		if err := p.Clear(); err != nil {
-			return err
-		}
-		return p.TrySwap()
-	}}}
 	text := "pg_basebackup from " + c.Primary + " into " + p.Beside()
 	if wal, err := p.WALFolder(); err == nil && wal != "" {
 		text += ", its WAL into " + datadir.OtherWAL(wal)
 	}
-	return append(steps,
-		operation.Step{Text: text, Do: func(ctx context.Context) error {
+	return []operation.Step{
+		{ID: "clean", Action: operation.Change{Text: "remove what is left of an earlier copy: " + p.Beside(), Make: func() error {
+			if err := p.Clear(); err != nil {
+				return err
+			}
+			return p.TrySwap()
+		}}},
+		{ID: "copy", Action: operation.Program{Text: text, Run: func(ctx context.Context) error {
 			err := r.baseBackup(ctx, c)
 			if err != nil { // it may have filled the disk
 				err = errors.Join(err, p.Clear())
 			}
 			return err
-		}},
-		operation.Step{Text: "swap " + p.Beside() + " and " + p.Data, Do: func(context.Context) error {
+		}}, Back: []operation.Action{operation.Change{Text: "remove the copy, unless it may be in place already", Make: func() error {
+			if c.swapped {
+				return nil
+			}
+			return p.Clear()
+		}}}},
+		{ID: "swap", Action: operation.Change{Text: "swap " + p.Beside() + " and " + p.Data, Make: func() error {
 			if p.Runs() {
 				return errors.Join(errors.New("PostgreSQL was started here meanwhile, on the old data"), p.Clear())
 			}
 			return p.Swap()
-		}},
-	)
+		}}, Back: []operation.Action{operation.Change{Text: "leave what is beside the data: it may be the old data", Make: func() error {
+			c.swapped = true
+			return nil
+		}}}},
+	}
 }
 
 // reserve makes this host's slot anew on the primary, where it holds no WAL.
@@ -50,15 +57,17 @@ func (c *Case) reserve() []operation.Step {
 	if slot, _ := c.Return.Primary.Slot(c.Slot); slot.RestartLSN.IsValid() {
 		return nil
 	}
-	return []operation.Step{{Text: "make the slot " + c.Slot + " anew on the primary " + c.Primary, Do: func(ctx context.Context) error {
-		return whileBusy(ctx, func() error {
-			source, err := postgres.OpenSource(ctx, c.Conninfo)
-			if err != nil {
-				return err
-			}
-			defer source.Close()
-			return source.MakeSlot(ctx, c.Slot)
-		})
+	return []operation.Step{{ID: "slot", Action: operation.Program{
+		Text: "make the slot " + c.Slot + " anew on the primary " + c.Primary, Run: func(ctx context.Context) error {
+			return whileBusy(ctx, func() error {
+				source, err := postgres.OpenSource(ctx, c.Conninfo)
+				if err != nil {
+					return err
+				}
+				defer source.Close()
+				return source.MakeSlot(ctx, c.Slot)
+			})
+		},
 	}}}
 }
 

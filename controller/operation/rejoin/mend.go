@@ -21,44 +21,20 @@ var ErrNoRewind = errors.New("pg_rewind cannot take these data back, and has cha
 func (r *Rejoin) rewind(c *Case) []operation.Step {
 	return []operation.Step{
 		c.makeLock(),
-		{Text: "crash recovery of " + c.Place.Data + ", if it was not shut down", Do: c.Place.Recover},
-		{Text: "a checkpoint on the primary " + c.Primary, Do: func(ctx context.Context) error {
-			source, err := postgres.OpenSourceDatabase(ctx, c.Conninfo)
-			if err != nil {
-				return err
-			}
-			defer source.Close()
-			return source.Checkpoint(ctx)
-		}},
-		{Text: "pg_rewind from " + c.Primary + ", as a dry run", Do: func(ctx context.Context) error {
-			t, err := r.pgRewindTool(ctx, c, "--dry-run")
-			if err != nil {
-				return err
-			}
-			nothing := "" // what it says where it takes nothing back
-			t.Progress = func(line string) {
-				if notRequired.MatchString(line) {
-					nothing = line
-				}
-			}
-			_, err = t.Run(ctx)
-			switch {
-			case err != nil && noRewind.MatchString(err.Error()):
-				return fmt.Errorf("%w: %w", ErrNoRewind, err)
-			case err == nil && nothing != "":
-				return fmt.Errorf("%w: though the data are not a part of the primary's, it says %q", ErrNoRewind, nothing)
-			}
-			return err
-		}},
+		{ID: "recover", Action: operation.Program{Text: "crash recovery of " + c.Place.Data + ", if it was not shut down", Run: c.Place.Recover}},
+		{ID: "checkpoint", Action: operation.Program{Text: "a checkpoint on the primary " + c.Primary, Run: c.checkpoint}},
+		{ID: "dry-rewind", Action: operation.Program{Text: "pg_rewind from " + c.Primary + ", as a dry run", Run: func(ctx context.Context) error {
+			return r.tryRewind(ctx, c)
+		}}},
 		// Once more: the checkpoint may have let go of it.
-		{Text: "there is the WAL with which the rewound data go on", Do: func(ctx context.Context) error {
+		{ID: "rewind-wal", Action: operation.Look{Text: "there is the WAL with which the rewound data go on", See: func(ctx context.Context) error {
 			why, err := r.noRewindWAL(ctx, c)
 			if err == nil && why != "" {
 				err = fmt.Errorf("%w: %s", ErrNoRewind, why)
 			}
 			return err
-		}},
-		{Text: "pg_rewind from " + c.Primary, Do: func(ctx context.Context) error {
+		}}},
+		{ID: "rewind", Action: operation.Program{Text: "pg_rewind from " + c.Primary, Run: func(ctx context.Context) error {
 			if err := c.Place.Begin(); err != nil {
 				return err
 			}
@@ -71,9 +47,41 @@ func (r *Rejoin) rewind(c *Case) []operation.Step {
 				return err
 			}
 			return c.Place.Through()
-		}},
-		c.putBack(),
+		}}},
+		c.putBack("files"),
 	}
+}
+
+// checkpoint has the primary's control file show its timeline, by which pg_rewind goes.
+func (c *Case) checkpoint(ctx context.Context) error {
+	source, err := postgres.OpenSourceDatabase(ctx, c.Conninfo)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	return source.Checkpoint(ctx)
+}
+
+// tryRewind has pg_rewind say whether it can, before anything is changed.
+func (r *Rejoin) tryRewind(ctx context.Context, c *Case) error {
+	t, err := r.pgRewindTool(ctx, c, "--dry-run")
+	if err != nil {
+		return err
+	}
+	nothing := "" // what it says where it takes nothing back
+	t.Progress = func(line string) {
+		if notRequired.MatchString(line) {
+			nothing = line
+		}
+	}
+	_, err = t.Run(ctx)
+	switch {
+	case err != nil && noRewind.MatchString(err.Error()):
+		return fmt.Errorf("%w: %w", ErrNoRewind, err)
+	case err == nil && nothing != "":
+		return fmt.Errorf("%w: though the data are not a part of the primary's, it says %q", ErrNoRewind, nothing)
+	}
+	return err
 }
 
 // noRewind is what pg_rewind says where WAL of this host back to the last common checkpoint is not to be had. Anything else
@@ -99,30 +107,26 @@ func (r *Rejoin) noRewindWAL(ctx context.Context, c *Case) (why string, err erro
 	return why, err
 }
 
-// makeLock keeps the agent from starting the server. It is undone as long as nothing was changed.
+// makeLock keeps the agent from starting the server. It is taken back as long as nothing was changed.
 func (c *Case) makeLock() operation.Step {
-	p, was := c.Place, false
+	p := c.Place
 	return operation.Step{
-		Text: "make sure that the agent's lock is there: " + p.Lock(),
-		Do: func(context.Context) (err error) {
-			was, err = p.MakeLock()
-			return err
-		},
-		Undo: func(context.Context) error {
-			if was || p.Rewinding() != datadir.NotBegun {
+		ID:     "lock",
+		Action: operation.Change{Text: "make sure that the agent's lock is there: " + p.Lock(), Make: p.MakeLock},
+		Back: []operation.Action{operation.Change{Text: "the agent's lock as it was", Make: func() error {
+			if c.locked || p.Rewinding() != datadir.NotBegun {
 				return nil
 			}
 			return p.RemoveLock()
-		},
-		UndoText: "the lock as it was",
+		}}},
 	}
 }
 
-func (c *Case) putBack() operation.Step {
-	return operation.Step{
+func (c *Case) putBack(id string) operation.Step {
+	return operation.Step{ID: id, Action: operation.Change{
 		Text: fmt.Sprintf("put back %s as they were here, with primary_slot_name %s", strings.Join(datadir.NodeLocal, ", "), c.Slot),
-		Do:   func(context.Context) error { return c.Place.PutBack(c.Slot) },
-	}
+		Make: func() error { return c.Place.PutBack(c.Slot) },
+	}}
 }
 
 // pgRewindTool is pg_rewind, which fetches WAL that is no longer here from the archive, if there is a restore_command.

@@ -14,8 +14,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
+	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
@@ -155,7 +155,7 @@ func TestNoRewindRequired(t *testing.T) {
 		t.Errorf("it fits: %t, a rewind would do: %t; its WAL up to %s parts at %s", c.Return.Fits(), c.Return.NeedsRewind(), c.Return.Local.End, c.Return.Parted())
 	}
 	r := &Rejoin{Report: func(line string) { t.Log(line) }}
-	err := operation.Do(t.Context(), r.rewind(c), r.Report)
+	err := fakes.Do(t.Context(), t, r.rewind(c))
 	if !errors.Is(err, ErrNoRewind) || !strings.Contains(err.Error(), "no rewind required") || c.Place.Rewinding() != datadir.NotBegun {
 		t.Errorf("it ends with %v; the journal says %d", err, c.Place.Rewinding())
 	}
@@ -209,7 +209,7 @@ func TestMend(t *testing.T) {
 	moveWALAway(t, host)
 	c = caseOf(t, host, primary)
 	steps := append(c.reserve(), r.copy(c)...)
-	if err := operation.Do(t.Context(), steps, r.Report); err != nil {
+	if err := fakes.Do(t.Context(), t, steps); err != nil {
 		t.Fatal(err)
 	}
 	// A copy ends with a segment, and has no further one.
@@ -221,7 +221,7 @@ func TestMend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := steps[len(steps)-1].Do(t.Context()); err == nil || !strings.Contains(err.Error(), "was started here meanwhile") {
+	if err := fakes.Step(t, steps, "swap").Do(t.Context()); err == nil || !strings.Contains(err.Error(), "was started here meanwhile") {
 		t.Errorf("the data of a server that runs are swapped: %v", err)
 	}
 	if now, err := os.Stat(c.Place.Data); err != nil || !os.SameFile(now, was) {
@@ -248,7 +248,7 @@ func TestMend(t *testing.T) {
 	}
 	unreached := *c
 	unreached.Conninfo += " port=1"
-	if err := r.rewind(&unreached)[3].Do(t.Context()); err == nil || errors.Is(err, ErrNoRewind) {
+	if err := fakes.Step(t, r.rewind(&unreached), "dry-rewind").Do(t.Context()); err == nil || errors.Is(err, ErrNoRewind) {
 		t.Errorf("a primary that cannot be reached is a reason for a copy: %v", err)
 	}
 	noRewindWAL := func(parted model.LSN) string {
@@ -260,7 +260,7 @@ func TestMend(t *testing.T) {
 			t.Fatal(err)
 		}
 		// After pg_rewind's dry run it is looked at again.
-		err = operation.Do(t.Context(), r.rewind(&lost)[:5], r.Report)
+		err = fakes.Do(t.Context(), t, fakes.UpTo(t, r.rewind(&lost), "rewind-wal"))
 		if again := errors.Is(err, ErrNoRewind); again != (why != "") || err != nil && !again {
 			t.Errorf("%q at first, and then: %v", why, err)
 		}
@@ -293,7 +293,7 @@ func TestMend(t *testing.T) {
 	if err := os.WriteFile(c.Place.PIDFile(), []byte(lock), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := operation.Do(t.Context(), r.rewind(c), r.Report); err != nil {
+	if err := fakes.Do(t.Context(), t, r.rewind(c)); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := c.Place.WALFolder(); err != nil || got != primary.Dir+"/wal" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/pgrex/pgrex/cib"
@@ -24,32 +25,96 @@ const (
 type Rejoin struct {
 	Observer *controller.Observer // of this host
 	MaxRate  uint64               // of a copy, in bytes a second; 0 for no limit
-	DryRun   bool                 // Look does not ask for being the only one
+	Left     *operation.Journal   // of an operation that was left here; nil where there is none
 	Archive  bool                 // try the WAL archive, where it is needed
 	Report   operation.Reporter
 	Redraw   operation.Reporter // draws a line over the one that it drew before; nil where there is no terminal
 }
 
+// Name is the operation's, in journals and tokens.
+const Name = "rejoin"
+
+// Plan is what the journal keeps: what the operator has asked for, and how this host was before.
+type Plan struct {
+	Asked   string `json:"method"`   // auto, or a Method
+	MaxRate uint64 `json:"max_rate"` // of a copy, in bytes a second; 0 for no limit
+	Way     Method `json:"way"`
+	Primary string `json:"primary"`
+	Standby bool   `json:"standby"` // Pacemaker's standby mode was on
+	Locked  bool   `json:"locked"`  // the agent's lock was there
+}
+
+// Job plans a way back. asked is what the operator has asked for.
+func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) operation.Job {
+	job := operation.NewJob(Name, c.who, operation.On(c.Place.Identity(ctx)))
+	_, err := os.Stat(c.Place.Lock())
+	c.locked = err == nil
+	if before := r.before(); before != nil {
+		c.Standby, c.locked = before.Standby, before.Locked
+	}
+	job.Plan = &Plan{Asked: asked, MaxRate: r.MaxRate, Way: way, Primary: c.Primary, Standby: c.Standby, Locked: c.locked}
+	job.Steps, job.Continues = r.Steps(c, way), Continues
+	return job
+}
+
+// Continues reports whether a rejoin goes on where the operation of a journal has ended.
+func Continues(j *operation.Journal) bool { return j.Operation == Name }
+
+// before is the plan of a rejoin that was left here, nil where there is none.
+func (r *Rejoin) before() *Plan {
+	if r.Left == nil || !Continues(r.Left) {
+		return nil
+	}
+	var p Plan
+	if r.Left.Read(&p) != nil {
+		return nil
+	}
+	return &p
+}
+
+// Resume makes the steps of a rejoin that was left once more, to take them back. To finish it, one is planned anew: the
+// primary may be another by now.
+func (r *Rejoin) Resume(ctx context.Context, j *operation.Journal) (operation.Job, error) {
+	var p Plan
+	if err := j.Read(&p); err != nil {
+		return operation.Job{}, err
+	}
+	who, err := r.Observer.Cluster(ctx)
+	if err != nil {
+		return operation.Job{}, err
+	}
+	c := &Case{
+		who: who, Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name, Slot: who.OwnSlot(),
+		Primary: p.Primary, Standby: p.Standby, locked: p.Locked,
+	}
+	if c.Place, err = datadir.Of(who.Clone); err != nil {
+		return operation.Job{}, err
+	}
+	job := operation.NewJob(Name, who, operation.On(c.Place.Identity(ctx)))
+	job.Plan, job.Steps = &p, r.Steps(c, p.Way)
+	return job, nil
+}
+
 // Steps are what a way back takes. On a host that streams, what was left is removed.
-func (r *Rejoin) Steps(c *Case, method Method) []operation.Step {
+func (r *Rejoin) Steps(c *Case, way Method) []operation.Step {
 	if c.Streams {
-		return []operation.Step{c.finish()}
+		return []operation.Step{c.removeLeft()}
 	}
 	steps := append([]operation.Step{r.StillPrimary(c)}, r.KeepAway(c)...)
-	if method == MethodStart || method == MethodArchive {
+	if way == MethodStart || way == MethodArchive {
 		steps = append(steps, r.StillFits(c))
 	}
 	steps = append(steps, c.reserve()...)
-	switch method {
+	switch way {
 	case MethodStart, MethodArchive: // PostgreSQL restores by itself
 		if c.Place.Rewinding() == datadir.Rewound {
-			steps = append(steps, c.putBack())
+			steps = append(steps, c.putBack("files"))
 			break
 		}
 		steps = append(steps, c.NameSlot())
 	case MethodRewind:
 		if c.Place.Rewinding() == datadir.Rewound { // from who was the primary then
-			steps = append(steps, c.putBack())
+			steps = append(steps, c.putBack("files-before"))
 		}
 		steps = append(steps, r.rewind(c)...)
 	case MethodCopy:
@@ -60,62 +125,67 @@ func (r *Rejoin) Steps(c *Case, method Method) []operation.Step {
 
 // StillPrimary looks again: the operator may have taken a while to answer.
 func (r *Rejoin) StillPrimary(c *Case) operation.Step {
-	return operation.Step{Text: "see that " + c.Primary + " is still the primary", Do: func(ctx context.Context) error {
-		now, _, err := r.find(ctx)
-		if err == nil && now.Primary != c.Primary {
-			err = fmt.Errorf("%s is the primary by now: run it again", now.Primary)
-		}
-		return err
+	return operation.Step{ID: "still-primary", Action: operation.Look{
+		Text: "see that " + c.Primary + " is still the primary", See: func(ctx context.Context) error {
+			now, err := r.find(ctx)
+			if err == nil && now.Primary != c.Primary {
+				err = fmt.Errorf("%s is the primary by now: run it again", now.Primary)
+			}
+			return err
+		},
 	}}
 }
 
 // StillFits looks at the data again, now that nobody changes them any more.
 func (r *Rejoin) StillFits(c *Case) operation.Step {
-	text := "see that the data here are a part of " + c.Primary + "'s"
-	return operation.Step{Text: text, Do: func(ctx context.Context) error {
-		now := &Case{Place: c.Place, Primary: c.Primary, Slot: c.Slot, Conninfo: c.Conninfo}
-		err := now.compare(ctx)
-		if err == nil && !now.Return.Fits() {
-			err = errors.New("they are not by now: run it again")
-		}
-		return err
+	return operation.Step{ID: "still-fits", Action: operation.Look{
+		Text: "see that the data here are a part of " + c.Primary + "'s", See: func(ctx context.Context) error {
+			now := &Case{Place: c.Place, Primary: c.Primary, Slot: c.Slot, Conninfo: c.Conninfo}
+			err := now.compare(ctx)
+			if err == nil && !now.Return.Fits() {
+				err = errors.New("they are not by now: run it again")
+			}
+			return err
+		},
 	}}
 }
 
-func (c *Case) finish() operation.Step {
-	return operation.Step{
-		Text: "remove what the operation has left", Do: func(context.Context) error { return c.Place.Finish() },
-	}
+// removeLeft removes what this operation, or one before, has left beside the data.
+func (c *Case) removeLeft() operation.Step {
+	return operation.Step{ID: "remove-left", Action: operation.Change{Text: "remove what the operation has left", Make: c.Place.Finish}}
 }
 
 // KeepAway takes the database here out of Pacemaker's hands. Standby mode does so whatever state the resource is in. Where it
 // was on already, it stays on when the operation fails.
 func (r *Rejoin) KeepAway(c *Case) []operation.Step {
-	on, off := cib.SetStandby(c.Node, true), cib.DeleteStandby(c.Node)
-	away := operation.Run(on, nil)
+	away := operation.Step{ID: "standby", Action: operation.Command{Command: cib.SetStandby(c.Node, true)}}
 	if !c.Standby {
-		away.UndoText = off.String()
-		away.Undo = func(ctx context.Context) error {
-			if c.Place.Rewinding() != datadir.NotBegun {
-				return errors.New("the data here are half rewound: run pgrex rejoin again before")
-			}
-			if err := operation.Await("quorum", quorumPatience, r.quorum).Do(ctx); err != nil {
-				return err // what a minority changes is lost when it joins the others again
-			}
-			return off.Run(ctx)
+		away.Back = []operation.Action{
+			operation.Look{Text: "see that the data here are not half rewound", See: func(context.Context) error {
+				if c.Place.Rewinding() != datadir.NotBegun {
+					return errors.New("they are: type sudo pgrex rejoin, which goes on with it")
+				}
+				return nil
+			}},
+			// What a minority changes is lost when it joins the others again.
+			operation.Await("quorum", quorumPatience, r.quorum),
+			operation.Command{Command: cib.DeleteStandby(c.Node)},
 		}
 	}
-	ended := operation.Await("PostgreSQL here has ended", StopPatience, func(ctx context.Context) error {
-		return Stopped(ctx, r.Observer, c.Place)
-	})
-	awaitEnd := ended.Do
-	ended.Do = func(ctx context.Context) error {
+	return []operation.Step{
+		away,
 		// A start that Pacemaker has decided on and not begun yet shows nowhere; it would come all the same. What else the
 		// cluster is busy with is no reason to wait for longer.
-		_ = cib.Settle().Run(ctx)
-		return awaitEnd(ctx)
+		{ID: "settle", Action: operation.Settle()},
+		{ID: "ended", Action: r.Ended(c.Place)},
 	}
-	return []operation.Step{away, ended}
+}
+
+// Ended waits until the database on this host has ended.
+func (r *Rejoin) Ended(p datadir.Place) operation.Wait {
+	return operation.Await("PostgreSQL here has ended", StopPatience, func(ctx context.Context) error {
+		return Stopped(ctx, r.Observer, p)
+	})
 }
 
 // Stopped reports whether Pacemaker knows the database on this host to be stopped, and it is.
@@ -146,33 +216,36 @@ func (r *Rejoin) quorum(ctx context.Context) error {
 func (r *Rejoin) letStart(c *Case) []operation.Step {
 	return []operation.Step{
 		Unlock(c.Place),
-		operation.Run(cib.Cleanup(c.Primitive, c.Node), nil),
-		operation.Run(cib.ClearBan(c.Primitive, c.Node), nil),
-		operation.Run(cib.ClearBan(c.Clone, c.Node), nil),
-		operation.Run(cib.DeleteStandby(c.Node), nil),
+		{ID: "cleanup", Action: operation.Command{Command: cib.Cleanup(c.Primitive, c.Node)}},
+		{ID: "clear-primitive", Action: operation.Command{Command: cib.ClearBan(c.Primitive, c.Node)}},
+		{ID: "clear-clone", Action: operation.Command{Command: cib.ClearBan(c.Clone, c.Node)}},
+		{ID: "unstandby", Action: operation.Command{Command: cib.DeleteStandby(c.Node)}},
 		r.AwaitStreams(c),
-		c.finish(),
+		c.removeLeft(),
 	}
 }
 
 // Unlock removes the agent's lock: the data are proven or mended.
 func Unlock(p datadir.Place) operation.Step {
-	return operation.Step{Text: "remove " + p.Lock(), Do: func(context.Context) error { return p.RemoveLock() }}
+	return operation.Step{ID: "unlock", Action: operation.Change{Text: "remove " + p.Lock(), Make: p.RemoveLock}}
 }
 
 // AwaitStreams waits as long as PostgreSQL replays on: it may have much to replay first.
 func (r *Rejoin) AwaitStreams(c *Case) operation.Step {
-	text := "this host streams through " + c.Slot
-	return operation.AwaitMoving(text, streamPatience, func(ctx context.Context) (string, error) {
-		ok, replayed, err := r.streams(ctx, c.Slot)
-		if err == nil && !ok {
-			err = fmt.Errorf("it does not yet, and has replayed up to %s; see PostgreSQL's log here", replayed)
-		}
-		return replayed.String(), err
-	})
+	return operation.Step{ID: "streams", Action: operation.Wait{
+		Text: "this host streams through " + c.Slot, Patience: streamPatience, Condition: func(ctx context.Context) (string, error) {
+			ok, replayed, err := r.streams(ctx, c.Slot)
+			if err == nil && !ok {
+				err = fmt.Errorf("it does not yet, and has replayed up to %s; see PostgreSQL's log here", replayed)
+			}
+			return replayed.String(), err
+		},
+	}}
 }
 
 // NameSlot makes it ask for its own slot, before it is started.
 func (c *Case) NameSlot() operation.Step {
-	return operation.Step{Text: "set primary_slot_name to " + c.Slot, Do: func(context.Context) error { return c.Place.SetSlotName(c.Slot) }}
+	return operation.Step{ID: "slot-name", Action: operation.Change{
+		Text: "set primary_slot_name to " + c.Slot, Make: func() error { return c.Place.SetSlotName(c.Slot) },
+	}}
 }

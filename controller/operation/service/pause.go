@@ -11,8 +11,8 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// Pause makes the steps that pause pgrex on every host, or let it go on: none where that is so already.
-func Pause(ctx context.Context, observer *controller.Observer, paused bool) ([]operation.Step, error) {
+// Pause makes the actions that pause pgrex on every host, or let it go on: none where that is so already.
+func Pause(ctx context.Context, observer *controller.Observer, paused bool) ([]operation.Action, error) {
 	who, err := pausable(ctx, observer)
 	if err != nil || who.Policy.Paused == paused {
 		return nil, err
@@ -22,15 +22,16 @@ func Pause(ctx context.Context, observer *controller.Observer, paused bool) ([]o
 	if paused {
 		command = cib.SetMeta(who.Clone.Primitive, model.MetaPaused, "true")
 	}
-	return []operation.Step{operation.Run(command, nil), {
-		Text: fmt.Sprintf("see that the CIB says so: %s=%t", model.MetaPaused, paused), Do: func(ctx context.Context) error {
+	return []operation.Action{
+		operation.Command{Command: command},
+		operation.Look{Text: fmt.Sprintf("see that the CIB says so: %s=%t", model.MetaPaused, paused), See: func(ctx context.Context) error {
 			who, err := pausable(ctx, observer)
 			if is := who.Policy.Paused; err == nil && is != paused {
 				err = fmt.Errorf("it still is %t: it is set elsewhere, too; look for it with cibadmin --query", is)
 			}
 			return err
-		},
-	}}, nil
+		}},
+	}, nil
 }
 
 // pausable is a look at the cluster. It may be made on a host that is no node, because it is about all of them.

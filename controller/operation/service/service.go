@@ -26,6 +26,7 @@ const servicePatience = 5 * time.Minute
 // stopped, also after Pacemaker was started anew.
 type Service struct {
 	Observer *controller.Observer // of this host
+	Left     *operation.Journal   // of an operation that was left here, and is to be finished; nil where there is none
 }
 
 // self is this host in the cluster, fit to be started or stopped.
@@ -46,57 +47,131 @@ func (s *Service) look(ctx context.Context) (self, error) {
 	return self{here{who}, place}, err
 }
 
-// Stop makes the steps that stop the database here; none when it is stopped. The primary is stopped last: to stop it while
-// others run is a failover, which force alone allows.
-func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (operation.Work, error) {
+// The operations' names, in journals and tokens.
+const (
+	Start = "start"
+	Stop  = "stop"
+)
+
+// Plan is what the journal keeps: what the operator has asked for, and how this host was before.
+type Plan struct {
+	Force      bool   `json:"force"`
+	Checkpoint bool   `json:"checkpoint"`
+	Standby    bool   `json:"standby"`     // Pacemaker's standby mode was on
+	Failover   bool   `json:"failover"`    // the primary is stopped while others run
+	DataStatus string `json:"data_status"` // the agent's node attribute, where it is changed
+	Locked     bool   `json:"locked"`      // the agent's lock was there
+}
+
+// Stop plans to stop the database here. There are no steps when it is stopped. The primary is stopped last: to stop it
+// while others run is a failover, which force alone allows.
+func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (operation.Job, error) {
 	h, err := s.look(ctx)
 	if err != nil || h.Here.Standby && h.role() == model.RoleStopped && !h.place.Runs() {
-		return operation.Work{}, err
+		return operation.Job{}, err
 	}
 	standbys := h.standbys()
 	failover := h.isPrimary() && len(standbys) > 0
 	if failover && !force {
-		return operation.Work{}, fmt.Errorf("this host, %s, is the primary, and %s would see it fail: type pgrex switchover first; to stop the whole "+
+		return operation.Job{}, fmt.Errorf("this host, %s, is the primary, and %s would see it fail: type pgrex switchover first; to stop the whole "+
 			"cluster, type pgrex stop on %[2]s first and here last; --force is a failover", h.Here.Name, strings.Join(standbys, ", "))
 	}
-	w := operation.Work{Says: h.leaves(failover, standbys)}
 	server, err := s.server(ctx)
 	if err != nil {
-		return operation.Work{}, err
+		return operation.Job{}, err
 	}
+	p := &Plan{Force: force, Checkpoint: checkpoint, Standby: h.Here.Standby, Failover: failover && len(h.Successors()) > 0}
+	if before := s.before(Stop); before != nil {
+		p.Standby = before.Standby
+	}
+	job := s.job(ctx, Stop, h, p)
+	job.Says = h.leaves(failover, standbys)
 	if checkpoint && server != nil {
-		first := operation.Step{Text: "a checkpoint here, so that the stop is short", Do: server.Checkpoint}
-		w.Steps = append(w.Steps, first)
+		job.Steps = append(job.Steps, operation.Step{ID: "checkpoint", Action: operation.Program{
+			Text: "a checkpoint here, so that the stop is short", Run: server.Checkpoint,
+		}})
 	}
-	w.Steps = append(w.Steps, s.unchanged(h, failover))
-	away := (&rejoin.Rejoin{Observer: s.Observer}).KeepAway(&rejoin.Case{Node: h.Here.Name, Place: h.place})
-	switch {
-	case failover && len(h.Successors()) > 0:
-		away[0].UndoText = "pgrex rejoin"
-		away[0].Undo = func(context.Context) error {
-			return errors.New("if this node is in standby, another host is the primary by now, or soon")
-		}
-	case h.Here.Standby:
-		away[0].Undo = nil
+	job.Steps = append(append(job.Steps, s.unchanged(h, failover)), s.keepAway(h, p)...)
+	return job, nil
+}
+
+// keepAway are the steps by which Pacemaker stops the database, and leaves it stopped.
+func (s *Service) keepAway(h self, p *Plan) []operation.Step {
+	steps := s.rejoin().KeepAway(&rejoin.Case{Node: h.Here.Name, Place: h.place, Standby: p.Standby})
+	if p.Failover {
+		steps[0].Back = []operation.Action{operation.Look{Text: "see that this node is not in standby", See: func(ctx context.Context) error {
+			who, err := s.Observer.Cluster(ctx)
+			if err == nil && who.Here.Standby {
+				err = errors.New("it is, and another host is the primary by now, or soon: type sudo pgrex operation finish instead")
+			}
+			return err
+		}}}
+		steps[0].NoReturn = "another host is the primary by now, or soon; to bring this one back, type: sudo pgrex rejoin"
 	}
-	w.Steps = append(w.Steps, away...)
-	return w, nil
+	return steps
+}
+
+// rejoin is the operation that this one borrows steps from.
+func (s *Service) rejoin() *rejoin.Rejoin { return &rejoin.Rejoin{Observer: s.Observer} }
+
+// job begins to plan. An operation goes on with its own that was left here.
+func (s *Service) job(ctx context.Context, name string, h self, p *Plan) operation.Job {
+	job := operation.NewJob(name, h.Who, operation.On(h.place.Identity(ctx)))
+	job.Plan, job.Continues = p, func(j *operation.Journal) bool {
+		return s.Left != nil && j.Operation == name && j.Token == s.Left.Token
+	}
+	return job
+}
+
+// before is the plan of the operation that was left here, nil where there is none by that name.
+func (s *Service) before(name string) *Plan {
+	var p Plan
+	if s.Left == nil || s.Left.Operation != name || s.Left.Read(&p) != nil {
+		return nil
+	}
+	return &p
+}
+
+// Resume makes the steps of an operation that was left once more, to take them back. To finish it, it is planned anew: the
+// database here may have been started or stopped by now.
+func (s *Service) Resume(ctx context.Context, j *operation.Journal) (operation.Job, error) {
+	var p Plan
+	if err := j.Read(&p); err != nil {
+		return operation.Job{}, err
+	}
+	who, err := s.Observer.Cluster(ctx)
+	if err != nil {
+		return operation.Job{}, err
+	}
+	h := self{here: here{who}}
+	if h.place, err = datadir.Of(who.Clone); err != nil {
+		return operation.Job{}, err
+	}
+	job := s.job(ctx, j.Operation, h, &p)
+	switch j.Operation {
+	case Stop:
+		job.Steps = s.keepAway(h, &p)
+	case Start:
+		job.Steps = slices.Concat(s.claim(h, &p), s.hand(h), s.promoted())
+	}
+	return job, nil
 }
 
 // unchanged looks again: the operator may have taken a while to answer, and so may a checkpoint.
 func (s *Service) unchanged(h self, failover bool) operation.Step {
-	text := "see that the database here is still " + h.RoleText(h.Self)
-	return operation.Step{Text: text, Do: func(ctx context.Context) error {
-		now, err := s.look(ctx)
-		switch {
-		case err != nil:
-			return err
-		case now.RoleText(now.Self) != h.RoleText(h.Self):
-			return fmt.Errorf("it is %s by now: type pgrex stop again", now.RoleText(now.Self))
-		case now.isPrimary() && !failover && len(now.standbys()) > 0:
-			return fmt.Errorf("%s runs by now, and would see it fail: type pgrex stop again", strings.Join(now.standbys(), ", "))
-		}
-		return nil
+	return operation.Step{ID: "unchanged", Action: operation.Look{
+		Text: "see that the database here is still " + h.RoleText(h.Self), See: func(ctx context.Context) error {
+			now, err := s.look(ctx)
+			switch {
+			case err != nil:
+				return err
+			case now.isPrimary() != h.isPrimary(): // that a standby has just finished its start changes nothing
+				return fmt.Errorf("it is %s by now: type pgrex stop again", now.RoleText(now.Self))
+			case now.isPrimary() && !failover && len(now.standbys()) > 0:
+				return fmt.Errorf("%s runs by now, and would see it fail: type pgrex stop again", strings.Join(now.standbys(), ", "))
+			}
+			return nil
+		},
 	}}
 }
 
@@ -113,65 +188,65 @@ func (s *Service) server(ctx context.Context) (*postgres.Server, error) {
 	return server, nil
 }
 
-// Start makes the steps that start the database here; none when it is started. Where a primary runs, this host has to be
+// Start plans to start the database here. There are no steps when it is started. Where a primary runs, this host has to be
 // able to follow it; otherwise it has to have the newest data, or force says so.
-func (s *Service) Start(ctx context.Context, force bool) (operation.Work, error) {
+func (s *Service) Start(ctx context.Context, force bool) (operation.Job, error) {
 	h, err := s.look(ctx)
 	if err != nil {
-		return operation.Work{}, err
+		return operation.Job{}, err
 	}
 	if len(h.primaries()) > 0 {
 		return s.follow(ctx, h)
 	}
 	if h.role() != model.RoleStopped || h.place.Runs() {
 		if primary, err := h.ConfirmedPrimary(); err != nil || !h.Is(primary) {
-			return operation.Work{}, fmt.Errorf("the database here runs (to Pacemaker it is %s), and no host is the primary yet: wait, or see crm_mon -A", h.RoleText(h.Self))
+			return operation.Job{}, fmt.Errorf("the database here runs (to Pacemaker it is %s), and no host is the primary yet: wait, or see crm_mon -A", h.RoleText(h.Self))
 		}
-		return operation.Work{}, nil
+		return operation.Job{}, nil
 	}
 	return s.first(ctx, h, force)
 }
 
 // follow starts a standby whose data are a part of the primary's.
-func (s *Service) follow(ctx context.Context, h self) (operation.Work, error) {
-	r := &rejoin.Rejoin{Observer: s.Observer}
+func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
+	r := s.rejoin()
 	c, err := r.Look(ctx)
 	switch {
 	case err != nil:
-		return operation.Work{}, err
+		return operation.Job{}, err
 	case c.Streams:
-		return operation.Work{}, nil
+		return operation.Job{}, nil
 	case h.role() != model.RoleStopped || c.Place.Runs():
-		return operation.Work{}, errors.New("the database here runs, but does not stream through its own slot: wait, or type pgrex rejoin")
+		return operation.Job{}, errors.New("the database here runs, but does not stream through its own slot: wait, or type pgrex rejoin")
 	case c.Place.Rewinding() != datadir.NotBegun:
-		return operation.Work{}, errors.New("a rewind was begun here and not finished: type pgrex rejoin")
+		return operation.Job{}, errors.New("a rewind was begun here and not finished: type pgrex rejoin")
 	}
 	rung, err := c.Choose(string(rejoin.MethodStart))
 	if err != nil {
-		return operation.Work{}, fmt.Errorf("these data cannot just be started, %w; the primary %s has the newest: type pgrex rejoin here", err, c.Primary)
+		return operation.Job{}, fmt.Errorf("these data cannot just be started, %w; the primary %s has the newest: type pgrex rejoin here", err, c.Primary)
 	}
-	var unlocked []operation.Step
+	job := s.job(ctx, Start, h, &Plan{})
+	job.Says = []string{fmt.Sprintf("the primary is %s, which this host can follow: %s", c.Primary, rung.Why)}
+	job.Steps = []operation.Step{r.StillPrimary(c), r.StillFits(c), c.NameSlot()}
 	if _, err := os.Stat(h.place.Lock()); err == nil {
-		unlocked = []operation.Step{rejoin.Unlock(h.place)} // the data are proven
+		job.Steps = append(job.Steps, rejoin.Unlock(h.place)) // the data are proven
 	}
-	return operation.Work{
-		Says:  []string{fmt.Sprintf("the primary is %s, which this host can follow: %s", c.Primary, rung.Why)},
-		Steps: slices.Concat([]operation.Step{r.StillPrimary(c), r.StillFits(c), c.NameSlot()}, unlocked, s.hand(h), []operation.Step{r.AwaitStreams(c)}),
-	}, nil
+	job.Steps = append(append(job.Steps, s.hand(h)...), r.AwaitStreams(c))
+	return job, nil
 }
 
 // first starts this host as the primary, where there is none.
-func (s *Service) first(ctx context.Context, h self, force bool) (operation.Work, error) {
+func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job, error) {
 	if h.place.Rewinding() != datadir.NotBegun {
-		return operation.Work{}, errors.New("a rewind was begun here and not finished: start another host first, then type pgrex rejoin here")
+		return operation.Job{}, errors.New("a rewind was begun here and not finished: start another host first, then type pgrex rejoin here")
 	}
 	c, err := h.place.Control(ctx)
 	if err != nil {
-		return operation.Work{}, err
+		return operation.Job{}, err
 	}
 	local, err := h.place.WAL(ctx, c)
 	if err != nil {
-		return operation.Work{}, fmt.Errorf("it is not known how new the data here are: %w", err)
+		return operation.Job{}, fmt.Errorf("it is not known how new the data here are: %w", err)
 	}
 	claims := h.Claims()
 	why := reconcile.NotFirst(h.Here.Name, local.End, claims)
@@ -179,51 +254,54 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Work
 	switch {
 	case force:
 	case why != "":
-		return operation.Work{}, fmt.Errorf("this host must not be the first to start: %s; --force starts it all the same, and what only others have is lost", why)
+		return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; --force starts it all the same, and what only others have is lost", why)
 	case locked == nil:
-		return operation.Work{}, fmt.Errorf("%s is there: this host was a primary, and did not end as the last one, so that another may have been the primary "+
+		return operation.Job{}, fmt.Errorf("%s is there: this host was a primary, and did not end as the last one, so that another may have been the primary "+
 			"since; start another host first if one has newer data; if none has, --force removes the file and starts this host", h.place.Lock())
 	}
-	steps := []operation.Step{{Text: "see that there is still no primary", Do: s.noPrimary}}
-	if force {
-		steps = append(steps, s.claim(h)...)
+	p := &Plan{Force: force, DataStatus: h.Here.Permanent[reconcile.DataStatus(h.Clone)], Locked: locked == nil}
+	if before := s.before(Start); before != nil {
+		p.DataStatus, p.Locked = before.DataStatus, before.Locked
 	}
-	promoted := operation.Await("it is the primary by every sign", servicePatience, s.isPrimary)
-	promoted.NoReturn = true
-	steps = append(steps, s.hand(h)...)
-	steps = append(steps, promoted, operation.Await("it takes writes", servicePatience, s.takesWrites))
-	says := []string{fmt.Sprintf("no host is the primary; the data here, timeline %d up to %s, are to be the newest", local.Timelines[len(local.Timelines)-1].ID, local.End)}
+	job := s.job(ctx, Start, h, p)
+	job.Says = []string{fmt.Sprintf("no host is the primary; the data here, timeline %d up to %s, are to be the newest",
+		local.Timelines[len(local.Timelines)-1].ID, local.End)}
 	if why != "" {
-		says = append(says, "warning: "+why+"; what only others have is lost")
+		job.Says = append(job.Says, "warning: "+why+"; what only others have is lost")
 	}
-	return operation.Work{Says: says, Steps: steps}, nil
+	job.Steps = []operation.Step{{ID: "no-primary", Action: operation.Look{Text: "see that there is still no primary", See: s.noPrimary}}}
+	if force {
+		job.Steps = append(job.Steps, s.claim(h, p)...)
+	}
+	job.Steps = slices.Concat(job.Steps, s.hand(h), s.promoted())
+	return job, nil
+}
+
+// promoted are the steps that wait until this host is the primary.
+func (s *Service) promoted() []operation.Step {
+	return []operation.Step{
+		{ID: "promoted", NoReturn: "this host is the primary: see PostgreSQL's log", Action: operation.Await("it is the primary by every sign", servicePatience, s.isPrimary)},
+		{ID: "writes", Action: operation.Await("it takes writes", servicePatience, s.takesWrites)},
+	}
 }
 
 // claim are the steps without which the agent would not let this host be the primary: its data are the newest, and nothing
 // locks them.
-func (s *Service) claim(h self) (steps []operation.Step) {
-	whileStopped := func(step operation.Step, undo func(context.Context) error, text string) operation.Step {
-		step.UndoText = "while the database here is stopped: " + text
-		step.Undo = func(ctx context.Context) error {
-			if err := rejoin.Stopped(ctx, s.Observer, h.place); err != nil {
-				return err
-			}
-			return undo(ctx)
-		}
-		return step
-	}
+func (s *Service) claim(h self, p *Plan) (steps []operation.Step) {
+	stopped := operation.Look{Text: "see that the database here is stopped", See: func(ctx context.Context) error {
+		return rejoin.Stopped(ctx, s.Observer, h.place)
+	}}
 	name := reconcile.DataStatus(h.Clone)
-	if status := h.Here.Permanent[name]; status != reconcile.DataLatest {
-		undo := cib.SetNodeAttribute(h.Here.Name, name, status)
-		steps = append(steps, whileStopped(operation.Run(cib.SetNodeAttribute(h.Here.Name, name, reconcile.DataLatest), nil), undo.Run, undo.String()))
+	if p.DataStatus != reconcile.DataLatest {
+		steps = append(steps, operation.Step{
+			ID: "data-status", Action: operation.Command{Command: cib.SetNodeAttribute(h.Here.Name, name, reconcile.DataLatest)},
+			Back: []operation.Action{stopped, operation.Command{Command: cib.SetNodeAttribute(h.Here.Name, name, p.DataStatus)}},
+		})
 	}
-	lock := h.place.Lock()
-	if _, err := os.Stat(lock); err == nil {
-		relock := func(context.Context) error {
-			_, err := h.place.MakeLock()
-			return err
-		}
-		steps = append(steps, whileStopped(rejoin.Unlock(h.place), relock, "touch "+lock))
+	if p.Locked {
+		unlock := rejoin.Unlock(h.place)
+		unlock.Back = []operation.Action{stopped, operation.Change{Text: "touch " + h.place.Lock(), Make: h.place.MakeLock}}
+		steps = append(steps, unlock)
 	}
 	return steps
 }
@@ -240,23 +318,23 @@ func (s *Service) noPrimary(ctx context.Context) error {
 // hand gives the database, whose data are proven, back to Pacemaker. If it fails the database is stopped, and the node in standby,
 // so that it stays stopped.
 func (s *Service) hand(h self) []operation.Step {
-	standby := cib.SetStandby(h.Here.Name, true)
-	cleanup := operation.Run(cib.Cleanup(h.Clone.Primitive, h.Here.Name), nil) // where the node is not in standby, Pacemaker starts it at that
-	cleanup.UndoText = "unless it is the primary by now: " + standby.String()
-	cleanup.Undo = func(ctx context.Context) error {
-		if err := s.isPrimary(ctx); err == nil {
-			return errors.New("it is the primary")
-		}
-		if err := standby.Run(ctx); err != nil {
-			return err
-		}
-		_ = cib.Settle().Run(ctx) // a start under way ends first; what matters is seen below
-		return operation.Await("PostgreSQL here has ended", rejoin.StopPatience, func(ctx context.Context) error {
-			return rejoin.Stopped(ctx, s.Observer, h.place)
-		}).Do(ctx)
+	return []operation.Step{
+		// Where the node is not in standby, Pacemaker starts it at that.
+		{ID: "cleanup", Action: operation.Command{Command: cib.Cleanup(h.Clone.Primitive, h.Here.Name)}, Back: []operation.Action{
+			operation.Look{Text: "see that it is not the primary", See: func(ctx context.Context) error {
+				if s.isPrimary(ctx) == nil {
+					return errors.New("it is by now: type sudo pgrex operation finish instead")
+				}
+				return nil
+			}},
+			operation.Command{Command: cib.SetStandby(h.Here.Name, true)},
+			operation.Settle(), // a start under way ends first
+			s.rejoin().Ended(h.place),
+		}},
+		{ID: "clear-primitive", Action: operation.Command{Command: cib.ClearBan(h.Clone.Primitive, h.Here.Name)}},
+		{ID: "clear-clone", Action: operation.Command{Command: cib.ClearBan(h.Clone.ID, h.Here.Name)}},
+		{ID: "unstandby", Action: operation.Command{Command: cib.DeleteStandby(h.Here.Name)}},
 	}
-	return []operation.Step{cleanup, operation.Run(cib.ClearBan(h.Clone.Primitive, h.Here.Name), nil), operation.Run(cib.ClearBan(h.Clone.ID, h.Here.Name), nil),
-		operation.Run(cib.DeleteStandby(h.Here.Name), nil)}
 }
 
 // isPrimary tells whether this host is the primary by every sign.

@@ -60,7 +60,7 @@ func TestTrap48StopOfWhatMayBeThePrimary(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := fakes.NewTrio(t)
 			c.Clone.Roles, c.Clone.Unsettled = test.roles, test.unsettled
-			_, err := (&Service{c.On("pm01", "pm01")}).Stop(t.Context(), false, false)
+			_, err := (&Service{Observer: c.On("pm01", "pm01")}).Stop(t.Context(), false, false)
 			refused := err != nil && strings.Contains(err.Error(), "would see it fail")
 			if refused != (test.refused != "") || refused && !strings.Contains(err.Error(), test.refused) {
 				t.Errorf("refused: %v", err)
@@ -82,12 +82,12 @@ func TestTrap48NoStartBesideWhatMayBeThePrimary(t *testing.T) {
 			delete(c.Clone.Roles, "pm01")
 		}
 		for _, force := range []bool{false, true} {
-			_, err := (&Service{c.On("pm02", "pm02")}).Start(t.Context(), force)
+			_, err := (&Service{Observer: c.On("pm02", "pm02")}).Start(t.Context(), force)
 			if err == nil || !strings.Contains(err.Error(), "the signs of the primary do not agree yet (pm01: ") {
 				t.Errorf("%s, --force=%t: %v", name, force, err)
 			}
 		}
-		if err := (&Service{c.On("pm02", "pm02")}).noPrimary(t.Context()); err == nil {
+		if err := (&Service{Observer: c.On("pm02", "pm02")}).noPrimary(t.Context()); err == nil {
 			t.Errorf("%s: there is no primary", name)
 		}
 	}

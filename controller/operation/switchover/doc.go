@@ -4,6 +4,6 @@
 // It must not let two hosts be the primary, nor shut down a primary while anything speaks against the other host. It must not
 // undo anything once Pacemaker has the database back.
 //
-// It fails with the old primary serving again as long as Pacemaker has not got the database back; after that WayOut says how the
-// cluster is left, and what to type.
+// It fails with the old primary serving again as long as Pacemaker has not got the database back; after that
+// operation.LeftError says how the cluster is left, and what to type.
 package switchover

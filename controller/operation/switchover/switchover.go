@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -43,17 +41,25 @@ type Switchover struct {
 
 	reconcile.Who
 	place    datadir.Place
-	target   string // its node
-	address  string // its own
 	conninfo string
 	rejoin   *rejoin.Rejoin
 	back     *rejoin.Case // of this host
+	plan     Plan
+}
 
-	end     model.LSN // of the WAL here, once it is shut down
-	system  string
-	stopped time.Time // when it was told to shut down
-	given   bool      // Pacemaker has the database again
-	done    bool      // the target is the primary
+// Name is the operation's, in journals and tokens.
+const Name = "switchover"
+
+// Plan is what the journal keeps. What else the steps are made of, the CIB says.
+type Plan struct {
+	Target  string      `json:"target"`  // its node
+	Address string      `json:"address"` // its own
+	Token   model.Token `json:"token"`
+
+	// What the steps have found.
+	End      model.LSN `json:"end"` // of the WAL here, once it is shut down
+	SystemID string    `json:"system_id"`
+	Stopped  time.Time `json:"stopped"` // when it was told to shut down
 }
 
 // primaryServer is what is asked of the local primary beside what the controller asks.
@@ -62,31 +68,69 @@ type primaryServer interface {
 	Checkpoint(ctx context.Context) error
 }
 
-// Steps looks whether it can be done, and makes the steps. It changes nothing.
-func (s *Switchover) Steps(ctx context.Context) (steps []operation.Step, err error) {
-	if in, err := cib.InGroup(); in && err == nil {
-		return nil, errors.New("to take it back PostgreSQL would be started here with the group " + cib.ClusterGroup +
-			" of this process, and with it every superuser of the database would have the cluster: type, as root: sudo pgrex switchover")
+// Job looks whether it can be done, and plans it. It changes nothing.
+func (s *Switchover) Job(ctx context.Context) (operation.Job, error) {
+	if _, err := s.look(ctx); err != nil {
+		return operation.Job{}, err
 	}
-	server, err := s.look(ctx)
+	job := operation.NewJob(Name, s.Who, operation.On(s.place.Identity(ctx)))
+	job.Token.Target = s.plan.Target
+	s.plan.Token = job.Token
+	return s.job(job), nil
+}
+
+// Resume makes the steps of a switchover that was left once more.
+func (s *Switchover) Resume(ctx context.Context, j *operation.Journal) (operation.Job, error) {
+	err := j.Read(&s.plan)
+	if err == nil {
+		s.Who, err = s.Observer.Cluster(ctx)
+	}
+	if err == nil {
+		s.place, err = datadir.Of(s.Clone)
+	}
+	if err == nil {
+		s.conninfo, err = s.place.Conninfo(ctx, s.Clone)
+	}
 	if err != nil {
-		return nil, err
+		return operation.Job{}, err
 	}
+	if _, member := s.Cluster.Node(s.plan.Target); !member {
+		return operation.Job{}, fmt.Errorf("%s, which was to be the primary, is no node of this cluster", s.plan.Target)
+	}
+	job := operation.NewJob(Name, s.Who, operation.On(s.place.Identity(ctx)))
+	job.Token = s.plan.Token
+	return s.job(job), nil
+}
+
+func (s *Switchover) job(job operation.Job) operation.Job {
 	s.rejoin = &rejoin.Rejoin{Observer: s.Observer, Report: s.Report}
 	s.back = &rejoin.Case{Place: s.place, Node: s.Here.Name, Primitive: s.Clone.Primitive, Slot: s.OwnSlot()}
 	first := []operation.Step{
-		{Text: "a checkpoint here, so that the shutdown is short", Do: server.Checkpoint},
-		{Text: "see that " + s.target + " can still take over", Do: func(ctx context.Context) error {
-			now := *s
-			now.To = s.target
-			_, err := now.look(ctx)
-			if err == nil && now.address != s.address {
-				err = fmt.Errorf("%s has another address by now, %s: run it again", s.target, now.address)
-			}
-			return err
-		}},
+		{ID: "checkpoint", Action: operation.Program{Text: "a checkpoint here, so that the shutdown is short", Run: s.checkpoint}},
+		{ID: "look", Action: operation.Look{Text: "see that " + s.plan.Target + " can still take over", See: s.canStill}},
 	}
-	return slices.Concat(first, s.handOver(), s.comeBack()), nil
+	job.Plan, job.Guarded = &s.plan, true
+	job.Steps = slices.Concat(first, s.handOver(), s.comeBack())
+	return job
+}
+
+func (s *Switchover) checkpoint(ctx context.Context) error {
+	server, ok := s.Observer.Server().(primaryServer)
+	if !ok {
+		return fmt.Errorf("the server is a %T", s.Observer.Server())
+	}
+	return server.Checkpoint(ctx)
+}
+
+// canStill looks again: the operator may have taken a while to answer, and so may a checkpoint.
+func (s *Switchover) canStill(ctx context.Context) error {
+	now := *s
+	now.To = s.plan.Target
+	_, err := now.look(ctx)
+	if err == nil && now.plan.Address != s.plan.Address {
+		err = fmt.Errorf("%s has another address by now, %s: run it again", s.plan.Target, now.plan.Address)
+	}
+	return err
 }
 
 // look finds who can take over from this host, and why nobody can. The operator may take a while to answer, and so may a
@@ -110,11 +154,11 @@ func (s *Switchover) look(ctx context.Context) (server primaryServer, err error)
 		return nil, err
 	}
 	found := candidates{Who: s.Who, Standbys: standbys}
-	if s.target, err = found.successor(s.To); err != nil {
+	if s.plan.Target, err = found.successor(s.To); err != nil {
 		return nil, err
 	}
-	replication, _ := found.replication(s.target)
-	s.address = replication.Address
+	replication, _ := found.replication(s.plan.Target)
+	s.plan.Address = replication.Address
 	return server, s.slotsAreThere(ctx)
 }
 
@@ -123,21 +167,21 @@ func (s *Switchover) look(ctx context.Context) (server primaryServer, err error)
 func (s *Switchover) slotsAreThere(ctx context.Context) error {
 	said, err := s.askTarget(ctx, s.SlotNames()...)
 	if err != nil {
-		return fmt.Errorf("%s cannot be asked from here, so that this host could not follow it: %w", s.target, err)
+		return fmt.Errorf("%s cannot be asked from here, so that this host could not follow it: %w", s.plan.Target, err)
 	}
 	if s.Policy.AgentSlots || !s.Policy.StandbySlots {
 		return nil // there are none before it is promoted
 	}
-	if missing := missingSlots(s.Who, s.target, said); len(missing) > 0 {
+	if missing := missingSlots(s.Who, s.plan.Target, said); len(missing) > 0 {
 		return fmt.Errorf("%s holds no WAL for the others, its slots are not there or not reserved (%s): see that pgrex runs there",
-			s.target, strings.Join(missing, ", "))
+			s.plan.Target, strings.Join(missing, ", "))
 	}
 	return nil
 }
 
 // askTarget asks the target at its own address.
 func (s *Switchover) askTarget(ctx context.Context, slots ...string) (model.Upstream, error) {
-	source, err := postgres.OpenStandby(ctx, s.conninfo, s.address)
+	source, err := postgres.OpenStandby(ctx, s.conninfo, s.plan.Address)
 	if err != nil {
 		return model.Upstream{}, err
 	}
@@ -145,124 +189,71 @@ func (s *Switchover) askTarget(ctx context.Context, slots ...string) (model.Upst
 	return source.Identify(ctx, slots...)
 }
 
-// handOver are the steps that make the target the primary. Until Pacemaker gets the database back, all can be undone.
+// handOver are the steps that make the target the primary. Until Pacemaker gets the database back, all can be taken back.
 func (s *Switchover) handOver() []operation.Step {
 	var steps []operation.Step
-	ban := func(c cib.Command, node string) {
-		clear := cib.ClearBan(s.Clone.ID, node)
-		steps = append(steps, operation.Run(c, &clear))
-	}
 	for _, node := range s.others() {
-		ban(cib.BanPromoted(s.Clone.ID, node), node)
+		steps = append(steps, ban("ban-"+node, cib.BanPromoted(s.Clone.ID, node), cib.ClearBan(s.Clone.ID, node)))
 	}
-	leave, clear := cib.DeleteProperty(operation.MaintenanceMode), cib.ClearBan(s.Clone.ID, s.back.Node)
-	// Undone, it is left when PostgreSQL here is the primary again, and the ban is gone: Pacemaker would stop it.
-	maintenance := operation.Run(cib.SetProperty(operation.MaintenanceMode, "true"), &leave)
-	maintenance.UndoWhen = "once PostgreSQL here answers as the primary, or the data here are given up"
-	return append(steps,
-		maintenance,
-		operation.Run(cib.Settle(), nil),
-		operation.Run(cib.Ban(s.Clone.ID, s.back.Node), &clear),
+	var clear []operation.Step
+	if others := s.clearOthers(); len(others) > 0 {
+		clear = []operation.Step{{ID: "clear-others", Action: others}}
+	}
+	maintenance := operation.Maintenance{At: s.Cluster.MaintenanceAt, Primitive: s.Clone.Primitive, Token: s.plan.Token}
+	steps = append(steps,
+		operation.Step{ID: "maintenance", Action: maintenance.Enter(), Back: maintenance.Back()},
+		operation.Step{ID: "settle", Action: operation.Command{Command: cib.Settle()}},
+		ban("ban-here", cib.Ban(s.Clone.ID, s.Here.Name), cib.ClearBan(s.Clone.ID, s.Here.Name)),
+		operation.Step{ID: "follows", Action: operation.Look{Text: "see that " + s.plan.Target + " still follows", See: s.follows}},
 		s.shutDown(),
-		operation.Await(s.target+" has all of the WAL", receivePatience, s.hasAll),
-		operation.NoReturn(operation.LeaveMaintenance(leave, s.Observer), &s.given),
+		operation.Step{ID: "received", Again: true, Action: operation.Await(s.plan.Target+" has all of the WAL", receivePatience, s.hasAll)},
+		operation.Step{
+			ID: "leave", Action: maintenance.Leave(s.Observer),
+			NoReturn: "Pacemaker may promote any host now; if this one does not come back, type: sudo pgrex rejoin",
+		},
 		s.takesWrites(),
-		operation.NoReturn(
-			operation.Await(s.target+" is the primary by every sign", promotePatience, s.isPrimary), &s.done))
+		operation.Step{
+			ID: "promoted", Action: operation.Await(s.plan.Target+" is the primary by every sign", promotePatience, s.isPrimary),
+			NoReturn: s.plan.Target + " is the primary now; to make this host its standby, type: sudo pgrex rejoin",
+		},
+	)
+	return append(append(steps, clear...), operation.Step{ID: "drop-maintenance", Action: maintenance.Drop()})
+}
+
+func ban(id string, on, off cib.Command) operation.Step {
+	return operation.Step{
+		ID: id, Action: operation.Command{Command: on}, Back: []operation.Action{operation.Command{Command: off}},
+		Again: true, // it ends by itself
+	}
+}
+
+// clearOthers lets every other host be promoted again. It is one action, so that it is begun even after an interrupt.
+func (s *Switchover) clearOthers() operation.Commands {
+	var clear operation.Commands
+	for _, node := range s.others() {
+		clear = append(clear, cib.ClearBan(s.Clone.ID, node))
+	}
+	return clear
+}
+
+// follows asks the target, while Pacemaker looks away already, whether it could take over.
+func (s *Switchover) follows(ctx context.Context) error {
+	said, err := s.askTarget(ctx)
+	if err == nil && !said.InRecovery {
+		err = errors.New("it is no standby any more")
+	}
+	return err
 }
 
 // others are the nodes of the members that are neither this host nor the target.
 func (s *Switchover) others() (nodes []string) {
 	for _, member := range s.Policy.Members {
 		node, known := s.Cluster.Node(member)
-		if known && node.Name != s.target && node.Name != s.back.Node {
+		if known && node.Name != s.plan.Target && node.Name != s.Here.Name {
 			nodes = append(nodes, node.Name)
 		}
 	}
 	return nodes
-}
-
-// shutDown ends PostgreSQL here. Undone, it is started as it was before, as the primary: nobody else has been promoted.
-func (s *Switchover) shutDown() operation.Step {
-	stop := s.place.Program("pg_ctl", "stop", "--pgdata="+s.place.Data, "--mode=fast", "--wait", "--timeout="+shutdownSeconds)
-	log := s.Clone.Parameters["logfile"]
-	if log == "" {
-		log = "/dev/null" // the agent's default
-	}
-	// With the options of its last start, which are in postmaster.opts.
-	start := s.place.Program("pg_ctl", "restart", "--pgdata="+s.place.Data, "--mode=immediate", "--wait", "--timeout=50", "--log="+log)
-	return operation.Step{
-		Text: stop.String(),
-		Do: func(ctx context.Context) error {
-			s.stopped = time.Now()
-			if _, err := stop.Run(context.WithoutCancel(ctx)); err != nil {
-				return err
-			}
-			return s.seeEnd(context.WithoutCancel(ctx))
-		},
-		UndoText: "while maintenance-mode is on: " + start.String(),
-		Undo: func(ctx context.Context) error {
-			if on, err := s.maintenance(ctx); err != nil || !on {
-				return errors.Join(err, errors.New("the database may be Pacemaker's again, and another host the primary"))
-			}
-			return s.startAgain(ctx, start, log)
-		},
-	}
-}
-
-// startAgain starts PostgreSQL here, and sees that it is the primary again. Why it did not start its own log says.
-func (s *Switchover) startAgain(ctx context.Context, start datadir.Tool, log string) error {
-	from := int64(0)
-	if info, err := os.Stat(log); err == nil {
-		from = info.Size()
-	}
-	if _, err := start.Run(ctx); err != nil {
-		return fmt.Errorf("%w; PostgreSQL's log %s says: %s", err, log, lastLines(log, from))
-	}
-	c, err := s.place.Control(ctx)
-	if state := c["Database cluster state"]; err == nil && state != "in production" {
-		err = fmt.Errorf("PostgreSQL was started here, and to pg_controldata it is %q, and not the primary again", state)
-	}
-	return err
-}
-
-// lastLines are the last few lines of a file from some position on, in one line.
-func lastLines(path string, from int64) string {
-	const lines, most = 5, 64 << 10
-	f, err := os.Open(path)
-	if err != nil {
-		return err.Error()
-	}
-	defer func() { _ = f.Close() }() // only read
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return "nothing that could be read"
-	}
-	if _, err := f.Seek(from, io.SeekStart); err != nil {
-		return err.Error()
-	}
-	text, _ := io.ReadAll(io.LimitReader(f, most)) // a part will do
-	all := strings.Split(strings.TrimSpace(string(text)), "\n")
-	return strings.Join(all[max(0, len(all)-lines):], "; ")
-}
-
-// maintenance tells whether maintenance-mode is on.
-func (s *Switchover) maintenance(ctx context.Context) (on bool, err error) {
-	who, err := s.Observer.Cluster(ctx)
-	return err == nil && who.Cluster.Maintenance, err
-}
-
-// seeEnd finds the end of the WAL here.
-func (s *Switchover) seeEnd(ctx context.Context) error {
-	c, err := s.place.Control(ctx)
-	if err != nil {
-		return err
-	}
-	if state := c["Database cluster state"]; state != "shut down" {
-		return fmt.Errorf("to pg_controldata it is %q, and not shut down as a primary", state)
-	}
-	local, err := s.place.WAL(ctx, c)
-	s.end, s.system = local.End, local.SystemID
-	return err
 }
 
 // hasAll tells whether the target has flushed all WAL of this host. The other standbys are not waited for: what they lack
@@ -272,104 +263,88 @@ func (s *Switchover) hasAll(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return err
-	case said.SystemID != s.system:
+	case said.SystemID != s.plan.SystemID:
 		return fmt.Errorf("it is another database, with the system identifier %s", said.SystemID)
 	case !said.InRecovery:
 		return errors.New("it is no standby any more")
-	case said.Flushed < s.end:
-		return fmt.Errorf("it has the WAL up to %s, of %s", said.Flushed, s.end)
+	case said.Flushed < s.plan.End:
+		return fmt.Errorf("it has the WAL up to %s, of %s", said.Flushed, s.plan.End)
 	}
 	return nil
 }
 
-// takesWrites waits for the first look that finds a primary at the address that clients, too, may use. Undone, every host may
-// be promoted again, this one too: all it has the target has as well, so that it may follow it in any case.
+// takesWrites waits for the first look that finds a primary at the address that clients, too, may use. Taken back, every
+// host may be promoted again, this one too: all it has the target has as well, so that it may follow it in any case.
 func (s *Switchover) takesWrites() operation.Step {
 	vip := s.Clone.Parameters["master_ip"]
-	step := operation.Await(vip+" takes writes again", promotePatience, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, lookPatience)
-		defer cancel()
-		source, err := postgres.OpenSource(ctx, s.conninfo)
-		if err != nil {
+	return operation.Step{
+		ID: "writes",
+		Action: operation.Await(vip+" takes writes again", promotePatience, func(ctx context.Context) error {
+			err := s.primaryAnswers(ctx)
+			if err == nil {
+				s.Report(fmt.Sprintf("write gap: %d ms, from the order to shut down here to the first look that found a primary at %s",
+					time.Since(s.plan.Stopped).Milliseconds(), vip))
+			}
 			return err
-		}
-		defer source.Close()
-		said, err := source.Identify(ctx)
-		if err == nil && said.InRecovery {
-			err = errors.New("a standby answers there")
-		}
-		return err
-	})
-	look := step.Do
-	step.Do = func(ctx context.Context) error {
-		err := look(ctx)
-		if err == nil {
-			s.Report(fmt.Sprintf("write gap: %d ms, from the order to shut down here to the first look that found a primary at %s",
-				time.Since(s.stopped).Milliseconds(), vip))
-		}
+		}),
+		Back: []operation.Action{
+			// Without the ban Pacemaker would look for the primary that it has left here, and count what it finds as a failure.
+			// If it does not get there, somebody must be able to serve all the same.
+			operation.Program{Text: "wait until Pacemaker has stopped it here", Run: func(ctx context.Context) error {
+				_ = operation.Await("", demotePatience, func(ctx context.Context) error {
+					return rejoin.Stopped(ctx, s.Observer, s.place)
+				}).Do(ctx)
+				return nil
+			}},
+			operation.Change{Text: "remove " + s.place.Lock(), Make: s.place.RemoveLock},
+			operation.Command{Command: cib.ClearBan(s.Clone.ID, "")},
+		},
+	}
+}
+
+// primaryAnswers returns an error unless a primary answers at the virtual IP.
+func (s *Switchover) primaryAnswers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	source, err := postgres.OpenSource(ctx, s.conninfo)
+	if err != nil {
 		return err
 	}
-	clear := cib.ClearBan(s.Clone.ID, "")
-	step.UndoText = "once the database here is stopped to Pacemaker, too: rm -f " + s.place.Lock() + "; " + clear.String()
-	step.Undo = func(ctx context.Context) error {
-		// Without the ban Pacemaker would look for the primary that it has left here, and count what it finds as a failure. If
-		// it does not get there, somebody must be able to serve all the same.
-		_ = operation.Await("Pacemaker has stopped it here", demotePatience, func(ctx context.Context) error {
-			return rejoin.Stopped(ctx, s.Observer, s.place)
-		}).Do(ctx)
-		if err := s.place.RemoveLock(); err != nil {
-			return err
-		}
-		return clear.Run(ctx)
+	defer source.Close()
+	said, err := source.Identify(ctx)
+	if err == nil && said.InRecovery {
+		err = errors.New("a standby answers there")
 	}
-	return step
+	return err
 }
 
 func (s *Switchover) isPrimary(ctx context.Context) error {
-	return operation.IsPrimary(ctx, s.Observer, s.target)
+	return operation.IsPrimary(ctx, s.Observer, s.plan.Target)
 }
 
 // comeBack are the steps that make this host a standby of the target. What is left when one fails is for pgrex rejoin.
 func (s *Switchover) comeBack() []operation.Step {
-	var steps []operation.Step
-	for _, node := range s.others() {
-		steps = append(steps, operation.Run(cib.ClearBan(s.Clone.ID, node), nil))
-	}
-	proven := "the data here are a part of " + s.target + "'s"
-	return append(steps,
-		operation.Step{Text: proven, Do: func(ctx context.Context) error {
-			var found *rejoin.Case
-			err := operation.Await(proven, promotePatience, func(ctx context.Context) (err error) {
-				found, err = s.rejoin.Look(ctx)
-				return err
-			}).Do(ctx)
-			if err == nil {
-				defer found.Close()
-				_, err = found.Choose(string(rejoin.MethodStart))
-			}
-			return err
-		}},
+	return []operation.Step{
+		{ID: "proven", Again: true, Action: operation.Look{Text: "the data here are a part of " + s.plan.Target + "'s", See: s.proven}},
 		s.back.NameSlot(),
 		rejoin.Unlock(s.place),
-		operation.Run(cib.ClearBan(s.Clone.ID, s.back.Node), nil),
+		{ID: "clear-here", Action: operation.Command{Command: cib.ClearBan(s.Clone.ID, s.Here.Name)}},
 		s.rejoin.AwaitStreams(s.back),
-	)
+	}
 }
 
-// WayOut says how the cluster is left and what to type, where a failure or an interrupt has not undone everything.
-func (s *Switchover) WayOut() string {
-	switch {
-	case s.done:
-		var clear strings.Builder
-		for _, node := range s.others() {
-			clear.WriteString(cib.ClearBan(s.Clone.ID, node).String() + "; ")
-		}
-		return fmt.Sprintf("%s is the primary now; to make this host its standby, type: %spgrex rejoin", s.target, clear.String())
-	case s.given:
-		return "Pacemaker may promote any host now; if this one does not come back, type: pgrex rejoin"
+// proven waits until the target can be asked, and sees that this host can follow it.
+func (s *Switchover) proven(ctx context.Context) error {
+	var found *rejoin.Case
+	err := operation.Await("", promotePatience, func(ctx context.Context) (err error) {
+		found, err = s.rejoin.Look(ctx)
+		return err
+	}).Do(ctx)
+	if err == nil && !found.Streams { // it does where this is done once more
+		_, err = found.Choose(string(rejoin.MethodStart))
 	}
-	return ""
+	return err
 }
 
 // Target is the host that is to be the primary.
-func (s *Switchover) Target() string { return s.target }
+func (s *Switchover) Target() string { return s.plan.Target }

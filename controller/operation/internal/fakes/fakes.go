@@ -75,12 +75,12 @@ func (c *Trio) On(node, called string) *controller.Observer {
 	}}
 }
 
-// Tools are Pacemaker's tools that only note what they are told, and fail where that begins with an option.
+// Tools are Pacemaker's tools that only note what they are told (Typed), and fail where that begins with an option.
 func Tools(t *testing.T, fails string) (ran func() string) {
 	t.Helper()
 	folder := t.TempDir()
 	log := filepath.Join(folder, "log")
-	for _, tool := range []string{"crm_resource", "crm_attribute"} {
+	for _, tool := range []string{"crm_resource", "crm_attribute", "cibadmin"} {
 		script := "#!/bin/sh\necho " + tool + " \"$@\" >>" + log + "\ncase $1 in " + fails + ") exit 1;; esac\n"
 		if err := os.WriteFile(filepath.Join(folder, tool), []byte(script), 0o700); err != nil {
 			t.Fatal(err)

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/handover"
+	"github.com/pgrex/pgrex/controller/operation/rejoin"
+	"github.com/pgrex/pgrex/controller/operation/service"
+	"github.com/pgrex/pgrex/controller/operation/switchover"
+	"github.com/pgrex/pgrex/model"
+)
+
+func operationCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "operation", Short: "Show, finish or take back an operation that was left unfinished",
+		Long: `An operation (rejoin, switchover, start, stop, adopt, release) that is killed, whose host loses power,
+or that cannot take a step back, leaves a journal in the state folder of its host, and a token in the CIB. Until it is
+finished or taken back, every other operation on this database refuses to begin, and pgrex reports it on every host.
+pause and resume work all the same.
+
+Type this on the host on which the operation was started. Where Pacemaker shows that host offline and clean, any other
+member ends the operation from the token: Pacemaker gets the database back. While that host is unclean, wait until it is
+fenced. An undone or finished operation can be repeated.`,
+		Example: "  sudo pgrex operation show\n  sudo pgrex operation undo --dry-run\n  sudo pgrex operation finish",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(
+		unfinished("show", "Show the operation that was left unfinished", startsPrograms,
+			"0 there is none, 1 error, 2 there is one", (*left).show),
+		unfinished("finish", "Go on with an operation that was left unfinished", startsServer,
+			"0 it is finished, or there is none, 1 it could not be finished, 2 in a dry run something would be done", (*left).finish),
+		unfinished("undo", "Take back what an unfinished operation has done", startsServer,
+			"0 it is taken back, or there is none, 1 it could not be taken back, 2 in a dry run something would be done", (*left).undo))
+	return cmd
+}
+
+func unfinished(name, short string, starts starting, exit string, do func(*left) error) *cobra.Command {
+	s := newSettings()
+	l := &left{settings: s}
+	cmd := &cobra.Command{
+		Use: name, Short: short, Args: cobra.NoArgs, Example: "  sudo pgrex operation " + name,
+		Long: short + ".\n\nExit status: " + exit + ", 64 wrong usage.",
+		RunE: operates(s, starts, func(cmd *cobra.Command) error {
+			o := s.observer()
+			defer o.Close()
+			l.cmd, l.observer, l.engine = cmd, o, s.engine(cmd, o)
+			l.report = l.engine.Report
+			return l.find(do)
+		}),
+	}
+	s.observeFlags(cmd.Flags())
+	if name != "show" {
+		l.ask.flags(cmd)
+	}
+	return cmd
+}
+
+// left is an operation that was left unfinished, and how it is dealt with.
+type left struct {
+	settings *settings
+	cmd      *cobra.Command
+	ask      asking
+	observer *controller.Observer
+	engine   *operation.Engine
+	report   operation.Reporter
+
+	journal *operation.Journal // nil where there is only
+	token   model.Token
+	job     operation.Job
+}
+
+// find finds what there is, and has it dealt with.
+func (l *left) find(do func(*left) error) error {
+	ctx := l.cmd.Context()
+	j, err := operation.LoadJournal(l.settings.StateDir)
+	if err != nil {
+		return err
+	}
+	if j == nil {
+		return l.withoutJournal(do)
+	}
+	l.journal = j
+	l.job, err = l.resume(ctx)
+	if err != nil {
+		return fmt.Errorf("%s is unfinished here, and its steps cannot be made: %w", j.What(), err)
+	}
+	return do(l)
+}
+
+// resume makes the steps of the operation once more.
+func (l *left) resume(ctx context.Context) (operation.Job, error) {
+	switch l.journal.Operation {
+	case rejoin.Name:
+		return (&rejoin.Rejoin{Observer: l.observer, Report: l.report}).Resume(ctx, l.journal)
+	case switchover.Name:
+		return (&switchover.Switchover{Observer: l.observer, Report: l.report}).Resume(ctx, l.journal)
+	case handover.Adopt, handover.Release:
+		return (&handover.Handover{Observer: l.observer}).Resume(ctx, l.journal)
+	case service.Start, service.Stop:
+		return (&service.Service{Observer: l.observer, Left: l.journal}).Resume(ctx, l.journal)
+	}
+	return operation.Job{}, fmt.Errorf("this pgrex knows no operation %q", l.journal.Operation)
+}
+
+// show prints what there is.
+func (l *left) show() error {
+	if l.journal == nil {
+		return statusError(exitPending) // the token was shown
+	}
+	for _, line := range l.journal.Describe(l.job.Steps) {
+		l.report(line)
+	}
+	if l.journal.Held(l.settings.StateDir) {
+		l.report("it is under way: wait for it, or interrupt it")
+	} else {
+		l.report("sudo pgrex operation finish does what is left; sudo pgrex operation undo --dry-run shows what would be taken back")
+	}
+	return statusError(exitPending)
+}
+
+// finish goes on. What depends on how the cluster is now is planned anew.
+func (l *left) finish() error {
+	if l.journal == nil {
+		return l.takeOver()
+	}
+	switch l.journal.Operation {
+	case rejoin.Name:
+		var p rejoin.Plan
+		if err := l.journal.Read(&p); err != nil {
+			return err
+		}
+		return rejoinHost(l.cmd, l.settings, cmp.Or(p.Asked, "auto"), p.MaxRate, &l.ask)
+	case service.Start, service.Stop:
+		return l.finishService()
+	}
+	remaining := l.journal.Remaining(l.job.Steps)
+	l.report("this is done to finish " + l.journal.What() + ":")
+	operation.Show(remaining, l.report)
+	return l.perform(func(ctx context.Context) error { return l.engine.Finish(ctx, l.journal, l.job) },
+		l.journal.Operation+" is finished")
+}
+
+func (l *left) finishService() error {
+	var p service.Plan
+	if err := l.journal.Read(&p); err != nil {
+		return err
+	}
+	if l.journal.Operation == service.Start {
+		return serve(l.cmd, l.settings, &l.ask, func(s *service.Service, ctx context.Context) (operation.Job, error) {
+			return s.Start(ctx, p.Force)
+		}, l.journal, started)
+	}
+	return serve(l.cmd, l.settings, &l.ask, func(s *service.Service, ctx context.Context) (operation.Job, error) {
+		return s.Stop(ctx, p.Checkpoint, p.Force)
+	}, l.journal, stopped)
+}
+
+// undo takes back.
+func (l *left) undo() error {
+	if l.journal == nil {
+		return l.takeOver()
+	}
+	actions, how := l.journal.Backwards(l.job.Steps)
+	l.report("this is done to take back " + l.journal.What() + ":")
+	operation.ShowActions(actions, l.report)
+	if how != "" {
+		l.report("it has passed a point of no return: " + how)
+	}
+	return l.perform(func(ctx context.Context) error { return l.engine.Undo(ctx, l.journal, l.job) },
+		l.journal.Operation+" is taken back")
+}
+
+// withoutJournal deals with a token in the CIB of which there is no journal here.
+func (l *left) withoutJournal(do func(*left) error) error {
+	who, err := l.observer.Cluster(l.cmd.Context())
+	if who.Cluster == nil {
+		return err
+	}
+	t, is, err := who.Cluster.Token(who.Clone.Primitive)
+	switch {
+	case err != nil:
+		return fmt.Errorf("there is a token in the CIB, which this pgrex does not understand: %w; look at it with cibadmin --query --scope crm_config", err)
+	case !is:
+		l.report("no operation is unfinished")
+		return nil
+	}
+	l.token = t
+	l.report(fmt.Sprintf("%s was started on %s at %s, and is in phase %s", t.What(), t.Host, t.Begun.Local().Format(time.DateTime), t.Phase))
+	return do(l)
+}
+
+// takeOver ends an operation whose host is gone, from its token alone.
+func (l *left) takeOver() error {
+	actions, err := operation.TakeOver(l.cmd.Context(), l.observer, l.token)
+	if err != nil {
+		return err
+	}
+	l.report("its journal is on " + l.token.Host + "; from here it can be ended only, and Pacemaker gets the database back:")
+	operation.ShowActions(actions, l.report)
+	return l.perform(func(ctx context.Context) error { return l.engine.Run(ctx, actions) },
+		"it is ended; see sudo pgrex status for what "+l.token.Host+" needs once it is back")
+}
+
+// perform asks, and does what was shown.
+func (l *left) perform(do func(ctx context.Context) error, done string) error {
+	if l.ask.dryRun {
+		return statusError(exitPending)
+	}
+	if err := confirm(l.cmd, l.ask.yes); err != nil {
+		return err
+	}
+	if err := undisturbed(l.cmd, do); err != nil {
+		return err
+	}
+	l.report(done)
+	return nil
+}

@@ -1,0 +1,201 @@
+package operation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pgrex/pgrex/cib"
+)
+
+// Action is one thing that an operation does. The set is sealed: Command, Commands, Program, Change, Wait, Look.
+type Action interface {
+	// String is one line: the command where there is one, otherwise what is done, awaited or looked at.
+	String() string
+	// Do does it. An error means that it may have been done in part.
+	Do(ctx context.Context) error
+	// Check finds out whether an action was done that was begun by a process which is gone.
+	Check(ctx context.Context) (State, error)
+}
+
+// State is what a check finds.
+type State int
+
+// NotDone also stands for an action that can be repeated without harm. CannotTell comes with an error that says why.
+const (
+	NotDone State = iota
+	Done
+	CannotTell
+)
+
+// Command is one of Pacemaker's tools. All that pgrex runs set something to a value, so that they can be repeated.
+type Command struct {
+	cib.Command
+	// Text is shown instead of a command that nobody would type.
+	Text string
+	// Despite reports whether it was done, although the tool has failed or nobody knows how it ended. It may be nil.
+	Despite func(ctx context.Context) bool
+}
+
+func (c Command) String() string {
+	if c.Text != "" {
+		return c.Text
+	}
+	return c.Command.String()
+}
+
+// Do runs the tool to its end, whatever becomes of ctx: it takes a moment.
+func (c Command) Do(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	err := c.Run(ctx)
+	if err != nil && c.Despite != nil && c.Despite(ctx) {
+		return nil
+	}
+	return err
+}
+
+// Check asks Despite, and returns NotDone where there is none.
+func (c Command) Check(ctx context.Context) (State, error) {
+	if c.Despite != nil && c.Despite(ctx) {
+		return Done, nil
+	}
+	return NotDone, nil
+}
+
+// Commands are several of Pacemaker's tools, one after the other.
+type Commands []cib.Command
+
+func (c Commands) String() string {
+	var texts []string
+	for _, command := range c {
+		texts = append(texts, command.String())
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Do runs them up to the first that fails.
+func (c Commands) Do(ctx context.Context) error {
+	for _, command := range c {
+		if err := command.Run(context.WithoutCancel(ctx)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Check returns NotDone.
+func (Commands) Check(context.Context) (State, error) { return NotDone, nil }
+
+// Program runs programs of PostgreSQL, or talks to a server.
+type Program struct {
+	Text string
+	Run  func(ctx context.Context) error
+	// Found is its check. It is nil where the program can be repeated.
+	Found func(ctx context.Context) (State, error)
+}
+
+func (p Program) String() string { return p.Text }
+
+// Do runs it.
+func (p Program) Do(ctx context.Context) error { return p.Run(ctx) }
+
+// Check asks Found.
+func (p Program) Check(ctx context.Context) (State, error) { return found(ctx, p.Found) }
+
+// Change changes files.
+type Change struct {
+	Text string
+	Make func() error
+	// Found is its check. It is nil where the change can be repeated.
+	Found func(ctx context.Context) (State, error)
+}
+
+func (c Change) String() string { return c.Text }
+
+// Do makes the change to its end, whatever becomes of ctx.
+func (c Change) Do(context.Context) error { return c.Make() }
+
+// Check asks Found.
+func (c Change) Check(ctx context.Context) (State, error) { return found(ctx, c.Found) }
+
+func found(ctx context.Context, check func(ctx context.Context) (State, error)) (State, error) {
+	if check == nil {
+		return NotDone, nil
+	}
+	return check(ctx)
+}
+
+// Look sees whether something is so, and changes nothing.
+type Look struct {
+	Text string
+	See  func(ctx context.Context) error
+}
+
+func (l Look) String() string { return l.Text }
+
+// Do looks.
+func (l Look) Do(ctx context.Context) error { return l.See(ctx) }
+
+// Check returns NotDone: what was seen may have changed.
+func (Look) Check(context.Context) (State, error) { return NotDone, nil }
+
+// Wait looks again until a condition holds.
+type Wait struct {
+	Text string
+	// Patience is how long it waits, or how long after the last time when something moved.
+	Patience time.Duration
+	// Condition returns an error that says what is not so yet, and a text that changes whenever something has moved.
+	Condition func(ctx context.Context) (moved string, err error)
+}
+
+// Await is a Wait for a condition in which nothing moves.
+func Await(text string, patience time.Duration, condition func(ctx context.Context) error) Wait {
+	return Wait{text, patience, func(ctx context.Context) (string, error) { return "", condition(ctx) }}
+}
+
+func (w Wait) String() string { return w.Text }
+
+// Check returns NotDone.
+func (Wait) Check(context.Context) (State, error) { return NotDone, nil }
+
+// Do waits.
+func (w Wait) Do(ctx context.Context) error {
+	const between = 200 * time.Millisecond
+	begin, place := time.Now(), ""
+	for {
+		now, last := w.look(ctx, w.Patience-time.Since(begin))
+		if last == nil || errors.Is(last, cib.ErrEnded) { // Pacemaker cannot be asked any more
+			return last
+		}
+		if now != place {
+			begin, place = time.Now(), now
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", context.Cause(ctx), last)
+		case <-time.After(between):
+		}
+		if time.Since(begin) >= w.Patience {
+			return fmt.Errorf("not within %s: %w", w.Patience, last)
+		}
+	}
+}
+
+func (w Wait) look(ctx context.Context, left time.Duration) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, left)
+	defer cancel()
+	return w.Condition(ctx)
+}
+
+// Settle waits until Pacemaker has nothing left to do. That it is busy with something else is no error.
+func Settle() Action {
+	command := cib.Settle()
+	return Look{command.String(), func(ctx context.Context) error {
+		if err := command.Run(ctx); errors.Is(err, cib.ErrEnded) {
+			return err
+		}
+		return ctx.Err()
+	}}
+}

@@ -1,0 +1,470 @@
+package operation
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/model"
+)
+
+// undoTimeout bounds each action by which a step is taken back. It begins after the operation's own context has ended.
+const undoTimeout = 60 * time.Second
+
+// Job is an operation that is planned: its steps, and what they were made of.
+type Job struct {
+	Operation string // its command's name
+	Node      string // this host's node
+	Primitive string
+	Token     model.Token // as it is in the CIB from before the first step on
+	On        On
+	Says      []string // what the operator should know before
+	// Plan is what the steps were made of. It is a pointer: what the steps find, they keep there, and the journal with it.
+	Plan any
+	// Steps are none where there is nothing to do.
+	Steps []Step
+	// Guarded says that the token protects more than this host: where it is gone, another member has ended the operation.
+	Guarded bool
+	// Continues reports whether this operation goes on where the one in a journal has ended. It is nil where none does.
+	Continues func(j *Journal) bool
+}
+
+// Work is what leaves nothing unfinished, wherever it ends: nothing where there are no actions. Says is what the operator
+// should know before.
+type Work struct {
+	Says    []string
+	Actions []Action
+}
+
+// Engine does operations: one at a time on a host, and on a database.
+type Engine struct {
+	Folder   string // the state folder
+	Observer *controller.Observer
+	Report   Reporter
+	Who      string // starts it, for the journal
+}
+
+// errCannotTell says that a step was begun by a process that is gone, and that nobody knows whether it was done.
+var errCannotTell = errors.New("it cannot be told whether it was done")
+
+// run is an operation that is being done.
+type run struct {
+	*Engine
+	job     Job
+	journal *Journal
+	// from is the first step that a failure still rolls back, and left how the cluster is left at that.
+	from int
+	left string
+}
+
+// Do does a job. If a step fails, or ctx ends, the steps that were done are taken back in reverse order, the failed one
+// included, because it may have been done in part. Taking back stops at the first action that fails: what was done before
+// that one, such as a ban or maintenance-mode, protects the data until somebody has looked. The journal stays then.
+func (e *Engine) Do(ctx context.Context, job Job) error {
+	held, err := hold(e.Folder)
+	if err != nil {
+		return e.refused(err)
+	}
+	defer func() { _ = held.Close() }() // nothing was written
+	before, err := LoadJournal(e.Folder)
+	if err != nil {
+		return err
+	}
+	if before != nil && (!job.continues(before) || before.Primitive != job.Primitive) {
+		return unfinishedHere(before)
+	}
+	r := &run{Engine: e, job: job, journal: &Journal{
+		Operation: job.Operation, Who: e.Who, Begun: job.Token.Begun, Node: job.Node, Primitive: job.Primitive,
+		Token: job.Token.Value, On: job.On,
+	}}
+	if before != nil {
+		r.goOn(before)
+	}
+	if err := r.save(); err != nil {
+		return err
+	}
+	switch perhaps, err := r.acquire(ctx); {
+	case err == nil:
+		return r.forward(ctx)
+	case before != nil:
+		return err
+	case perhaps:
+		return errors.Join(err, r.end(ctx))
+	default:
+		return errors.Join(err, removeJournal(e.Folder))
+	}
+}
+
+// goOn takes over from an operation that was left. What that had begun and can be taken back, still is to be.
+func (r *run) goOn(before *Journal) {
+	r.journal.Token, r.job.Token.Value = before.Token, before.Token
+	for _, s := range r.job.Steps {
+		if e := before.entry(s.ID); e != nil && !e.Undone && len(s.Back) > 0 {
+			r.journal.note(s, false)
+		}
+	}
+}
+
+func (j Job) continues(journal *Journal) bool { return j.Continues != nil && j.Continues(journal) }
+
+// Finish goes on with an operation that was left: steps that were done are not done again, and the one that was begun is
+// looked at first.
+func (e *Engine) Finish(ctx context.Context, journal *Journal, job Job) error {
+	return e.resume(ctx, journal, job, (*run).forward)
+}
+
+// Undo takes back what an operation that was left has done. A step that was begun is taken back without a look at whether
+// it was done: its Back can be repeated. Only a point of no return is looked at.
+func (e *Engine) Undo(ctx context.Context, journal *Journal, job Job) error {
+	return e.resume(ctx, journal, job, func(r *run, ctx context.Context) error {
+		if err := r.pass(ctx); err != nil {
+			return err
+		}
+		if i := r.from; i > 0 && i < len(r.job.Steps) && r.journal.entry(r.job.Steps[i].ID) == nil {
+			r.journal.note(r.job.Steps[i], false) // it takes back what the point of no return has left
+		}
+		if err := r.back(ctx); err != nil {
+			return err
+		}
+		if r.left != "" {
+			r.Report(r.left)
+		}
+		return r.end(ctx)
+	})
+}
+
+// resume holds the lock and the token of an operation that was left, and goes on by next.
+func (e *Engine) resume(ctx context.Context, journal *Journal, job Job, next func(*run, context.Context) error) error {
+	held, err := hold(e.Folder)
+	if err != nil {
+		return e.refused(err)
+	}
+	defer func() { _ = held.Close() }() // nothing was written
+	now, err := LoadJournal(e.Folder)
+	switch {
+	case err != nil:
+		return err
+	case now == nil || now.Token != journal.Token:
+		return errors.New("somebody else has ended it meanwhile: type sudo pgrex operation show again")
+	case now.Primitive != job.Primitive:
+		return fmt.Errorf("it is an operation on the database %s, and this is %s: choose the other one with --resource", now.Primitive, job.Primitive)
+	case job.On.SystemID != "" && now.On.SystemID != "" && job.On.SystemID != now.On.SystemID:
+		return fmt.Errorf("it was planned for the database with the system identifier %s, and the one in %s has %s",
+			now.On.SystemID, job.On.Folder, job.On.SystemID)
+	}
+	job.Token.Value = now.Token
+	r := &run{Engine: e, job: job, journal: now}
+	switch mine, err := r.hasToken(ctx); {
+	case err != nil:
+		return err
+	case mine:
+		return next(r, ctx)
+	case job.Guarded:
+		e.Report("another member has ended it, so that nothing is done here; see sudo pgrex status")
+		return removeJournal(e.Folder)
+	}
+	if _, err := r.acquire(ctx); err != nil {
+		return err
+	}
+	return next(r, ctx)
+}
+
+// acquire sees that the token in the CIB is this operation's. With an error it perhaps is, all the same: the tool may have
+// made it before it failed.
+func (r *run) acquire(ctx context.Context) (perhaps bool, err error) {
+	if mine, err := r.hasToken(ctx); mine || err != nil {
+		return false, err
+	}
+	err = cib.CreateToken(r.job.Primitive, r.job.Token).Run(context.WithoutCancel(ctx))
+	if errors.Is(err, cib.ErrExists) {
+		return false, cmp.Or(r.free(ctx, ""), err)
+	}
+	return err != nil, err
+}
+
+// hasToken reports whether the token in the CIB is this operation's.
+func (r *run) hasToken(ctx context.Context) (bool, error) {
+	who, err := r.Observer.Cluster(ctx)
+	if who.Cluster == nil {
+		return false, err
+	}
+	if !who.Cluster.Quorate { // what a minority's CIB says of a token, the others may have changed
+		return false, errNoQuorum
+	}
+	t, is, _ := who.Cluster.Token(r.job.Primitive) // one that is not understood is somebody else's
+	return is && t.Value == r.job.Token.Value, nil
+}
+
+// Ready returns an error that names the operation which is under way or unfinished, here or on another host. One that the
+// next operation goes on with is none.
+func (e *Engine) Ready(ctx context.Context, continues func(j *Journal) bool) error {
+	if isHeld(e.Folder) {
+		return e.refused(ErrUnderWay)
+	}
+	j, err := LoadJournal(e.Folder)
+	switch {
+	case err != nil:
+		return err
+	case j == nil:
+		return e.free(ctx, "")
+	case (Job{Continues: continues}).continues(j):
+		return e.free(ctx, j.Token)
+	}
+	return unfinishedHere(j)
+}
+
+// free returns an error that names the operation which holds the token in the CIB, unless its value is mine.
+func (e *Engine) free(ctx context.Context, mine string) error {
+	who, err := e.Observer.Cluster(ctx)
+	if who.Cluster == nil || who.Clone.Primitive == "" {
+		return err
+	}
+	t, is, err := who.Cluster.Token(who.Clone.Primitive)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the CIB has the token of an operation, which this pgrex does not understand: %w", err)
+	case is && t.Value != mine:
+		return fmt.Errorf("%s is under way, or unfinished: on %s, type: sudo pgrex operation show", t.What(), t.Host)
+	}
+	return nil
+}
+
+// EndLeft ends an operation that was left and turns out to be whole; that there is none is no error.
+func (e *Engine) EndLeft(ctx context.Context, continues func(j *Journal) bool) error {
+	held, err := hold(e.Folder)
+	if err != nil {
+		return e.refused(err)
+	}
+	defer func() { _ = held.Close() }() // nothing was written
+	j, err := LoadJournal(e.Folder)
+	if err != nil || j == nil || !(Job{Continues: continues}).continues(j) {
+		return err
+	}
+	r := &run{Engine: e, journal: j, job: Job{Primitive: j.Primitive, Token: model.Token{Value: j.Token}}}
+	return r.end(ctx)
+}
+
+// Run does actions in order, up to the first that fails: those of what leaves nothing to be finished or taken back.
+func (e *Engine) Run(ctx context.Context, actions []Action) error {
+	for i, a := range actions {
+		err := ctx.Err()
+		begin := time.Now()
+		if err == nil {
+			err = a.Do(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", a, err)
+		}
+		e.report(i, a, begin)
+	}
+	return nil
+}
+
+func (e *Engine) report(i int, a Action, begin time.Time) {
+	e.Report(fmt.Sprintf("%d. %s (%s)", i+1, a, time.Since(begin).Round(10*time.Millisecond)))
+}
+
+// forward does the steps that are left. Before a point of no return that was passed nothing is done again: what was so
+// then may be otherwise now.
+func (r *run) forward(ctx context.Context) error {
+	if err := r.pass(ctx); err != nil {
+		return err
+	}
+	for i, s := range r.job.Steps {
+		if i < r.from || r.journal.isDone(s.ID) && !s.Again {
+			continue
+		}
+		err := ctx.Err()
+		if err == nil || r.from > 0 && r.from == i {
+			err = r.step(ctx, i)
+		}
+		switch {
+		case errors.Is(err, errCannotTell):
+			return err
+		case err != nil:
+			return r.fail(ctx, err)
+		case s.NoReturn != "":
+			r.from, r.left = i+1, s.NoReturn
+		}
+	}
+	return r.end(ctx)
+}
+
+// step does a step, unless a process that is gone has done it.
+func (r *run) step(ctx context.Context, i int) error {
+	s := r.job.Steps[i]
+	begin := time.Now()
+	state, err := r.check(ctx, s)
+	if err != nil {
+		return err
+	}
+	if state == NotDone {
+		r.journal.note(s, false)
+		if err := r.save(); err != nil {
+			return err
+		}
+		if err := s.Do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.Action, err)
+		}
+	}
+	r.journal.note(s, true)
+	// Past a point of no return nothing is taken back because the journal cannot be kept. The next step's Back is then done.
+	if err := r.save(); err != nil && s.NoReturn == "" {
+		return err
+	}
+	r.report(i, s.Action, begin)
+	return nil
+}
+
+// check finds out whether a process that is gone has done a step that it had begun.
+func (r *run) check(ctx context.Context, s Step) (State, error) {
+	if !r.journal.isHalf(s.ID) {
+		return NotDone, nil
+	}
+	state, err := s.Check(ctx)
+	if state == CannotTell {
+		return state, fmt.Errorf("%s: %w: %w; nothing was changed", s.Action, errCannotTell, err)
+	}
+	return state, nil
+}
+
+// pass notes the points of no return that were passed by a process that is gone.
+func (r *run) pass(ctx context.Context) error {
+	for i, s := range r.job.Steps {
+		if s.NoReturn == "" {
+			continue
+		}
+		state, err := r.check(ctx, s)
+		if err != nil {
+			return err
+		}
+		if state == Done {
+			r.journal.note(s, true)
+		}
+		if r.journal.isDone(s.ID) {
+			r.from, r.left = i+1, s.NoReturn
+		}
+	}
+	return nil
+}
+
+// fail takes steps back after an error.
+func (r *run) fail(ctx context.Context, err error) error {
+	if backErr := r.back(ctx); backErr != nil {
+		return errors.Join(err, backErr)
+	}
+	if r.left != "" {
+		err = &LeftError{err, r.left}
+	}
+	return errors.Join(err, r.end(ctx))
+}
+
+// LeftError is an error past a point of no return.
+type LeftError struct {
+	Err  error
+	Left string // how the cluster is left, and what to type
+}
+
+func (e *LeftError) Error() string { return e.Err.Error() + "; " + e.Left }
+func (e *LeftError) Unwrap() error { return e.Err }
+
+// back takes back the steps that were begun, also by a process that is gone, the last one first, down to the point of no
+// return. Wherever it ends, `finish` does those steps again, and all that came after them.
+func (r *run) back(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	for i := len(r.job.Steps) - 1; i >= r.from; i-- {
+		s := r.job.Steps[i]
+		entry := r.journal.entry(s.ID)
+		if entry == nil || entry.Undone {
+			continue
+		}
+		entry.Done, entry.At = false, time.Now().UTC()
+		if len(s.Back) == 0 {
+			entry.Undone = true
+			continue
+		}
+		_ = r.save() // a full disk does not keep anything from being taken back
+		for _, a := range s.Back {
+			if err := within(ctx, undoTimeout, a.Do); err != nil {
+				err = fmt.Errorf("could not be taken back, and nothing before it is: %s: %s: %w; mend that, then type: %s",
+					s.Action, a, err, undoCommand)
+				r.Report(err.Error()) // an interrupt says no more than that it was one
+				return err
+			}
+		}
+		entry.Undone, entry.At = true, time.Now().UTC()
+		_ = r.save() // without it a later undo does this once more, which changes nothing
+		r.Report("undone: " + s.backText())
+	}
+	return nil
+}
+
+// undoCommand is what takes back an operation that was left.
+const undoCommand = "sudo pgrex operation undo"
+
+func within(ctx context.Context, timeout time.Duration, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return do(ctx)
+}
+
+// end gives the token back, and removes the journal. Where the token cannot be given back the journal stays, too.
+func (r *run) end(ctx context.Context) error {
+	if err := within(context.WithoutCancel(ctx), undoTimeout, r.giveBack); err != nil {
+		return fmt.Errorf("nothing else is left to do, but the token is still in the CIB: %w; mend that, then type: %s",
+			err, undoCommand)
+	}
+	return removeJournal(r.Folder)
+}
+
+// giveBack removes the token from the CIB, in whatever phase it is.
+func (r *run) giveBack(ctx context.Context) error {
+	for range 2 { // the tool ends well, too, where it removes nothing
+		who, err := r.Observer.Cluster(ctx)
+		if who.Cluster == nil {
+			return err
+		}
+		t, is, err := who.Cluster.Token(r.job.Primitive)
+		if err != nil || !is || t.Value != r.job.Token.Value {
+			return nil
+		}
+		if err := cib.DeleteToken(r.job.Primitive, t).Run(ctx); err != nil {
+			return err
+		}
+	}
+	return errors.New("it was not removed")
+}
+
+// save keeps the journal, with what the steps have found.
+func (r *run) save() (err error) {
+	if r.journal.Plan, err = json.Marshal(r.job.Plan); err != nil {
+		return err
+	}
+	return r.journal.save(r.Folder)
+}
+
+// refused names the operation that is under way on this host.
+func (e *Engine) refused(err error) error {
+	if !errors.Is(err, ErrUnderWay) {
+		return err
+	}
+	if j, _ := LoadJournal(e.Folder); j != nil { // it may have just ended
+		return fmt.Errorf("%w: %s", err, j.What())
+	}
+	return err
+}
+
+// unfinishedHere refuses another operation.
+func unfinishedHere(j *Journal) error {
+	return fmt.Errorf("%s is unfinished on this host: type sudo pgrex operation show, then sudo pgrex operation finish, or undo", j.What())
+}
+
+// What says which operation it is, in a few words.
+func (j *Journal) What() string {
+	return fmt.Sprintf("%s, started by %s at %s", j.Operation, j.Who, j.Begun.Local().Format(time.DateTime))
+}

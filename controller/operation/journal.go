@@ -1,0 +1,230 @@
+package operation
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The state folder has these of an operation. The lock is held by the process that does it, and ends with that.
+const (
+	journalName = "operation.json"
+	lockName    = "operation.lock"
+	journalMode = 0o600
+	folderMode  = 0o700
+	maxJournal  = 1 << 20 // bytes; one with hundreds of steps has some ten thousand
+	// journalFormat is the layout's version. A journal of another one is not read.
+	journalFormat = 1
+)
+
+// Journal is what is kept of an operation, from before its first step until it is whole or taken back.
+type Journal struct {
+	Format    int       `json:"pgrex_operation"`
+	Operation string    `json:"operation"` // its command's name
+	Who       string    `json:"who"`       // started it
+	Begun     time.Time `json:"begun"`
+	Node      string    `json:"node"`
+	Primitive string    `json:"primitive"`
+	Token     string    `json:"token"` // the random value of the one in the CIB
+	On        On        `json:"planned_on"`
+	// Plan is what the operation's steps are made of, and what it has found since. No secret is in it.
+	Plan  json.RawMessage `json:"plan"`
+	Steps []Entry         `json:"steps"` // those begun, in order
+}
+
+// On is the database that an operation was planned for. What is not known is zero.
+type On struct {
+	Folder   string `json:"data_folder"`
+	SystemID string `json:"system_id"`
+	Timeline uint32 `json:"timeline"`
+}
+
+// Entry is a step that was begun.
+type Entry struct {
+	ID     string    `json:"id"`
+	Text   string    `json:"text"`
+	At     time.Time `json:"at"` // of the last change
+	Done   bool      `json:"done"`
+	Undone bool      `json:"undone,omitempty"`
+}
+
+// LoadJournal reads the journal in a state folder: nil where there is none.
+func LoadJournal(folder string) (*Journal, error) {
+	path := filepath.Join(folder, journalName)
+	data, err := readOwn(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var j Journal
+	if err == nil {
+		decoder := json.NewDecoder(bytes.NewReader(data))
+		decoder.DisallowUnknownFields()
+		err = decoder.Decode(&j)
+	}
+	if err == nil && j.Format != journalFormat {
+		err = fmt.Errorf("its format is %d, and this pgrex reads %d", j.Format, journalFormat)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the journal of an unfinished operation: %w; look into %s with the pgrex that wrote it, or see what "+
+			"crm_mon and cibadmin --query say, and remove it", err, path)
+	}
+	return &j, nil
+}
+
+// save replaces the journal in a state folder. It is on disk when save returns.
+func (j *Journal) save(folder string) error {
+	j.Format = journalFormat
+	data, err := json.MarshalIndent(j, "", " ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(folder, journalName)
+	f, err := openOwn(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY)
+	if err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err == nil {
+		err = syncFolder(folder)
+	}
+	if err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	return nil
+}
+
+// removeJournal ends an operation.
+func removeJournal(folder string) error {
+	if err := os.Remove(filepath.Join(folder, journalName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the journal: %w", err)
+	}
+	return syncFolder(folder)
+}
+
+// openOwn opens a file of the state folder. The folder is the data owner's, who may put anything there: no link is
+// followed, and nobody is waited for at the other end of a pipe, which root's Ctrl-C would not end.
+func openOwn(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, journalMode)
+	if err != nil {
+		return nil, err
+	}
+	switch info, statErr := f.Stat(); {
+	case statErr != nil:
+		err = statErr
+	case info.IsDir():
+		err = &fs.PathError{Op: "read", Path: path, Err: unix.EISDIR}
+	case !info.Mode().IsRegular():
+		err = fmt.Errorf("%s is no regular file", path)
+	default:
+		return f, nil
+	}
+	_ = f.Close() // nothing was written
+	return nil, err
+}
+
+// readOwn reads a file of the state folder, if it is no longer than what pgrex writes there.
+func readOwn(path string) ([]byte, error) {
+	f, err := openOwn(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // nothing was written
+	data, err := io.ReadAll(io.LimitReader(f, maxJournal+1))
+	if err == nil && len(data) > maxJournal {
+		err = fmt.Errorf("%s is longer than %d bytes", path, maxJournal)
+	}
+	return data, err
+}
+
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// entry returns a step's entry, nil where the step was not begun.
+func (j *Journal) entry(id string) *Entry {
+	if i := slices.IndexFunc(j.Steps, func(e Entry) bool { return e.ID == id }); i >= 0 {
+		return &j.Steps[i]
+	}
+	return nil
+}
+
+// isDone reports whether a step was done, and not taken back since.
+func (j *Journal) isDone(id string) bool {
+	e := j.entry(id)
+	return e != nil && e.Done && !e.Undone
+}
+
+// isHalf reports whether a step was begun, and neither done nor taken back.
+func (j *Journal) isHalf(id string) bool {
+	e := j.entry(id)
+	return e != nil && !e.Done && !e.Undone
+}
+
+// note enters a step that was begun, or done.
+func (j *Journal) note(s Step, done bool) {
+	now := time.Now().UTC()
+	if e := j.entry(s.ID); e != nil {
+		*e = Entry{ID: s.ID, Text: s.Action.String(), At: now, Done: done}
+		return
+	}
+	j.Steps = append(j.Steps, Entry{ID: s.ID, Text: s.Action.String(), At: now, Done: done})
+}
+
+// ErrUnderWay says that another process does an operation on this host.
+var ErrUnderWay = errors.New("another operation is under way on this host")
+
+// hold makes sure that no other process does an operation on this host, until the file is closed. The kernel closes it
+// when this process ends, however it does.
+func hold(folder string) (*os.File, error) {
+	if err := os.Mkdir(folder, folderMode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("make the state folder: %w", err)
+	}
+	f, err := openOwn(filepath.Join(folder, lockName), os.O_CREATE|os.O_RDWR)
+	if err != nil {
+		return nil, fmt.Errorf("open the lock in the state folder: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = ErrUnderWay
+		}
+		return nil, err
+	}
+	return f, nil
+}
+
+// isHeld reports whether some process does an operation on this host.
+func isHeld(folder string) bool {
+	f, err := openOwn(filepath.Join(folder, lockName), os.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }() // nothing was written
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
+
+// Read reads the operation's plan strictly.
+func (j *Journal) Read(plan any) error {
+	decoder := json.NewDecoder(bytes.NewReader(j.Plan))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(plan); err != nil {
+		return fmt.Errorf("read the plan in the journal: %w", err)
+	}
+	return nil
+}

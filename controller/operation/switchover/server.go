@@ -1,0 +1,155 @@
+package switchover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/model"
+)
+
+// inProduction is what pg_controldata says of a primary that runs, and of one that has crashed.
+const inProduction = "in production"
+
+// shutDown ends PostgreSQL here. Taken back, it is started as it was before, as the primary: nobody else was promoted.
+func (s *Switchover) shutDown() operation.Step {
+	stop := s.place.Program("pg_ctl", "stop", "--pgdata="+s.place.Data, "--mode=fast", "--wait", "--timeout="+shutdownSeconds)
+	// With the options of its last start, which are in postmaster.opts.
+	start := s.place.Program("pg_ctl", "restart", "--pgdata="+s.place.Data, "--mode=immediate", "--wait", "--timeout=50", "--log="+s.log())
+	return operation.Step{
+		ID: "shutdown",
+		Action: operation.Program{
+			Text: stop.String(),
+			Run: func(ctx context.Context) error {
+				s.plan.Stopped = time.Now()
+				if _, err := stop.Run(context.WithoutCancel(ctx)); err != nil {
+					return err
+				}
+				return s.seeEnd(context.WithoutCancel(ctx))
+			},
+			Found: s.isShutDown,
+		},
+		Back: []operation.Action{
+			operation.Look{Text: "see that maintenance-mode is on", See: s.inMaintenance},
+			operation.Program{Text: start.String(), Run: func(ctx context.Context) error {
+				if s.serves(ctx) {
+					return nil // it had not been stopped yet
+				}
+				return s.startAgain(ctx, func(ctx context.Context) error {
+					_, err := start.Run(ctx)
+					return err
+				})
+			}},
+			operation.Program{Text: "see that Pacemaker takes PostgreSQL here for the primary", Run: s.knownAsPrimary},
+		},
+	}
+}
+
+// log is the server's, by the agent's parameter or its default.
+func (s *Switchover) log() string {
+	if log := s.Clone.Parameters["logfile"]; log != "" {
+		return log
+	}
+	return "/dev/null"
+}
+
+// isShutDown is the check of the shutdown.
+func (s *Switchover) isShutDown(ctx context.Context) (operation.State, error) {
+	if s.place.Runs() {
+		return operation.NotDone, nil
+	}
+	if err := s.seeEnd(ctx); err != nil {
+		return operation.CannotTell, fmt.Errorf("PostgreSQL does not run, and did not end as it was to: %w; type sudo pgrex operation undo, "+
+			"which starts it again", err)
+	}
+	return operation.Done, nil
+}
+
+// inMaintenance returns an error unless maintenance-mode is on.
+func (s *Switchover) inMaintenance(ctx context.Context) error {
+	who, err := s.Observer.Cluster(ctx)
+	if err == nil && !who.Cluster.Maintenance {
+		err = errors.New("it is off: the database may be Pacemaker's again, and another host the primary")
+	}
+	return err
+}
+
+// serves reports whether PostgreSQL here answers as the primary.
+func (s *Switchover) serves(ctx context.Context) bool {
+	who, err := s.Observer.Full(ctx)
+	return err == nil && who.Instance.State == model.ServerUp && !who.Instance.InRecovery
+}
+
+// startAgain starts PostgreSQL here, and sees that it is the primary again. Why it did not start its own log says.
+func (s *Switchover) startAgain(ctx context.Context, start func(context.Context) error) error {
+	log, from := s.log(), int64(0)
+	if info, err := os.Stat(log); err == nil {
+		from = info.Size()
+	}
+	if err := start(ctx); err != nil {
+		return fmt.Errorf("%w; PostgreSQL's log %s says: %s", err, log, lastLines(log, from))
+	}
+	c, err := s.place.Control(ctx)
+	if state := c["Database cluster state"]; err == nil && state != inProduction {
+		err = fmt.Errorf("PostgreSQL was started here, and to pg_controldata it is %q, and not the primary again", state)
+	}
+	return err
+}
+
+// knownAsPrimary has Pacemaker look again where it has forgotten that PostgreSQL here is the primary: it was started anew
+// meanwhile. Once maintenance-mode is left, it would start a second server otherwise.
+func (s *Switchover) knownAsPrimary(ctx context.Context) error {
+	known := func(ctx context.Context) error {
+		who, err := s.Observer.Cluster(ctx)
+		if err == nil && who.RoleOf(who.Self) != model.RolePromoted {
+			err = fmt.Errorf("to Pacemaker it is %s", who.RoleText(who.Self))
+		}
+		return err
+	}
+	if known(ctx) == nil {
+		return nil
+	}
+	if err := cib.Refresh(s.Clone.Primitive, s.Here.Name).Run(ctx); err != nil {
+		return err
+	}
+	return operation.Await("Pacemaker knows it", demotePatience, known).Do(ctx)
+}
+
+// seeEnd finds the end of the WAL here.
+func (s *Switchover) seeEnd(ctx context.Context) error {
+	c, err := s.place.Control(ctx)
+	if err != nil {
+		return err
+	}
+	if state := c["Database cluster state"]; state != "shut down" {
+		return fmt.Errorf("to pg_controldata it is %q, and not shut down as a primary", state)
+	}
+	local, err := s.place.WAL(ctx, c)
+	s.plan.End, s.plan.SystemID = local.End, local.SystemID
+	return err
+}
+
+// lastLines are the last few lines of a file from some position on, in one line.
+func lastLines(path string, from int64) string {
+	const lines, most = 5, 64 << 10
+	f, err := os.Open(path)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = f.Close() }() // only read
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return "nothing that could be read"
+	}
+	if _, err := f.Seek(from, io.SeekStart); err != nil {
+		return err.Error()
+	}
+	text, _ := io.ReadAll(io.LimitReader(f, most)) // a part will do
+	all := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "; ")
+}
