@@ -75,7 +75,7 @@ func PolicyOf(c Clone) (p Policy, problems []string) {
 	if v, ok := c.Meta[MetaSlotPrefix]; ok {
 		p.SlotPrefix = v
 	}
-	if !slotPrefixPattern.MatchString(p.SlotPrefix) || len(p.SlotPrefix) > maxSlotPrefix {
+	if !IsSlotPrefix(p.SlotPrefix) {
 		bad("slot prefix", p.SlotPrefix, fmt.Sprintf("a-z, 0-9 and _, at most %d", maxSlotPrefix))
 	}
 	p.PairNaming = choice(MetaSlotNaming, "host", "pair") == "pair"
@@ -103,6 +103,11 @@ func PolicyOf(c Clone) (p Policy, problems []string) {
 	}
 	p.AgentSlots = agentPrefix != "" && agentPrefix == p.SlotPrefix
 	return p, append(problems, unknownMeta(c.Meta)...)
+}
+
+// IsSlotPrefix reports whether slots can be named after a prefix.
+func IsSlotPrefix(prefix string) bool {
+	return slotPrefixPattern.MatchString(prefix) && len(prefix) <= maxSlotPrefix
 }
 
 // policyNames are the meta attributes that decide something in this version, namesToCome those of a later one: they are

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pgrex/pgrex/model"
 )
 
 // The state folder has these of an operation. The lock is held by the process that does it, and ends with that.
@@ -217,6 +219,15 @@ func isHeld(folder string) bool {
 	}
 	defer func() { _ = f.Close() }() // nothing was written
 	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
+
+// Owns returns an error unless a token that was in the plan is the operation's own, and one that other hosts understand:
+// the plan is the data owner's to write, and what is made of it changes the CIB.
+func (j *Journal) Owns(t model.Token) error {
+	if now, err := model.ParseToken(t.String()); err != nil || now.Value != j.Token {
+		return fmt.Errorf("the token in the plan of the journal is not the operation's own: %q", t)
+	}
+	return nil
 }
 
 // Read reads the operation's plan strictly.

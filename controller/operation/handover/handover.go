@@ -115,7 +115,14 @@ func on(ctx context.Context, clone model.Clone) operation.On {
 // Resume makes the steps of a hand-over that was left once more.
 func (h *Handover) Resume(ctx context.Context, j *operation.Journal) (operation.Job, error) {
 	var p Plan
-	if err := j.Read(&p); err != nil {
+	err := j.Read(&p)
+	if err == nil {
+		err = j.Owns(p.Token)
+	}
+	if err == nil && !model.IsSlotPrefix(p.Prefix) { // it becomes a parameter of an agent that is root's
+		err = fmt.Errorf("%q, in the plan of the journal, is no prefix of slots", p.Prefix)
+	}
+	if err != nil {
 		return operation.Job{}, err
 	}
 	who, err := h.Observer.Cluster(ctx)

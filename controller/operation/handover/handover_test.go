@@ -2,6 +2,7 @@ package handover
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -26,7 +27,7 @@ func TestHandoverHalfUndone(t *testing.T) {
 		t.Run(test.fails, func(t *testing.T) {
 			ran := fakes.Tools(t, test.fails)
 			changed := fakes.ClusterOf(func() model.Cluster {
-				return model.Cluster{Nodes: []model.Node{{Name: "pm01", Online: true}}, Clones: []model.Clone{{ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true}}}
+				return model.Cluster{Quorate: true, Nodes: []model.Node{{Name: "pm01", Online: true}}, Clones: []model.Clone{{ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true}}}
 			})
 			h := &Handover{Observer: &controller.Observer{Node: "pm01", Clusters: changed}}
 			job := h.job(operation.Job{Operation: Adopt}, whoOf(changed()), &Plan{Prefix: "rex", Token: token})
@@ -57,6 +58,28 @@ func whoOf(c model.Cluster) reconcile.Who {
 	who := reconcile.Who{Clone: c.Clones[0]}
 	who.Cluster = &c
 	return who
+}
+
+// The journal is the data owner's: nothing of it gets into the CIB that pgrex would not have written there.
+func TestForgedJournal(t *testing.T) {
+	other := token
+	other.Value = strings.Repeat("8", 32)
+	blanks := token
+	blanks.Host = "pm01 phase=maintenance"
+	for name, plan := range map[string]Plan{
+		"prefix": {Prefix: "$(id)", Token: token}, "empty prefix": {Token: token}, "another's token": {Prefix: "rex", Token: other},
+		"a token with blanks": {Prefix: "rex", Token: blanks}, "": {Prefix: "rex", Token: token},
+	} {
+		text, err := json.Marshal(plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := &Handover{Observer: fakes.Lone()}
+		_, err = h.Resume(t.Context(), &operation.Journal{Operation: Adopt, Token: token.Value, Plan: text})
+		if (err == nil) != (name == "") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
 }
 
 // TestHandoverPastLeaving: what goes wrong once maintenance-mode is left undoes nothing, because that would restart the
