@@ -36,7 +36,7 @@ func (s *Switchover) shutDown() operation.Step {
 			Found: s.isShutDown,
 		},
 		Back: []operation.Action{
-			operation.Look{Text: "see that maintenance-mode is on", See: s.inMaintenance},
+			operation.Look{Text: "see that maintenance-mode is on, and no other host the primary", See: s.nobodyElse},
 			operation.Program{Text: start.String(), Run: func(ctx context.Context) error {
 				if s.serves(ctx) {
 					return nil // it had not been stopped yet
@@ -74,10 +74,37 @@ func (s *Switchover) isShutDown(ctx context.Context) (operation.State, error) {
 // inMaintenance returns an error unless maintenance-mode is on.
 func (s *Switchover) inMaintenance(ctx context.Context) error {
 	who, err := s.Observer.Cluster(ctx)
-	if err == nil && !who.Cluster.Maintenance {
+	switch {
+	case err != nil:
+	case !who.Cluster.Quorate: // the others may have left it, and promoted one of them
+		err = errors.New("this partition has no quorum")
+	case !who.Cluster.Maintenance:
 		err = errors.New("it is off: the database may be Pacemaker's again, and another host the primary")
 	}
 	return err
+}
+
+// nobodyElse returns an error unless PostgreSQL may be started here as the primary. maintenance-mode may have been left
+// by hand, for long enough that another host was promoted, and entered again.
+func (s *Switchover) nobodyElse(ctx context.Context) error {
+	if err := s.inMaintenance(ctx); err != nil {
+		return err
+	}
+	who, err := s.Observer.Cluster(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range who.Cluster.Nodes {
+		if !who.Is(n.Name) && who.RoleOf(n.Name) == model.RolePromoted {
+			return fmt.Errorf("to Pacemaker %s is the primary by now: type sudo pgrex operation finish instead", n.Name)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	if said, err := s.askTarget(ctx); err == nil && !said.InRecovery { // it may be down
+		return fmt.Errorf("%s is no standby any more: another primary must not be started here", s.plan.Target)
+	}
+	return nil
 }
 
 // serves reports whether PostgreSQL here answers as the primary.

@@ -83,6 +83,9 @@ func (s *Switchover) Job(ctx context.Context) (operation.Job, error) {
 func (s *Switchover) Resume(ctx context.Context, j *operation.Journal) (operation.Job, error) {
 	err := j.Read(&s.plan)
 	if err == nil {
+		err = j.Owns(s.plan.Token)
+	}
+	if err == nil {
 		s.Who, err = s.Observer.Cluster(ctx)
 	}
 	if err == nil {
@@ -265,6 +268,8 @@ func (s *Switchover) hasAll(ctx context.Context) error {
 		return err
 	case said.SystemID != s.plan.SystemID:
 		return fmt.Errorf("it is another database, with the system identifier %s", said.SystemID)
+	case !said.InRecovery && s.inMaintenance(ctx) != nil && s.isPrimary(ctx) == nil:
+		return nil // maintenance-mode was left by hand, and Pacemaker has promoted it: "proven" sees whether it had all
 	case !said.InRecovery:
 		return errors.New("it is no standby any more")
 	case said.Flushed < s.plan.End:

@@ -29,7 +29,7 @@ type maintenance bool
 
 func (m *maintenance) Read(context.Context) (model.Cluster, error) {
 	return model.Cluster{
-		Maintenance: bool(*m), Nodes: []model.Node{{Name: "pm01", Online: true}},
+		Quorate: true, Maintenance: bool(*m), Nodes: []model.Node{{Name: "pm01", Online: true}},
 		Clones: []model.Clone{{
 			ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql",
 			Parameters: map[string]string{"rep_mode": "sync", "node_list": "pm01"}, Roles: fakes.Roles{"pm01": model.RolePromoted},
@@ -181,6 +181,28 @@ func TestShutDownAndBack(t *testing.T) {
 	standby.Promote()
 	if err := s.hasAll(t.Context()); err == nil || !strings.Contains(err.Error(), "no standby any more") {
 		t.Errorf("a standby that was promoted: %v", err)
+	}
+	if err := fakes.TakeBack(t.Context(), step); err == nil || !strings.Contains(err.Error(), "must not be started here") {
+		t.Errorf("beside another primary: %v", err)
+	}
+	s.Observer = &controller.Observer{Node: "pm01", Clusters: fakes.ClusterOf(promoted)}
+	if err := s.hasAll(t.Context()); err != nil {
+		t.Errorf("Pacemaker has promoted it: %v", err)
+	}
+}
+
+// promoted is the cluster after maintenance-mode was left by hand: pm02 is the primary.
+func promoted() model.Cluster {
+	return model.Cluster{
+		Quorate: true, Nodes: []model.Node{{Name: "pm01", Online: true}, {
+			Name: "pm02", Online: true, Transient: map[string]string{"pgsql-status": "PRI"},
+			Permanent: map[string]string{"pgsql-data-status": "LATEST"},
+		}},
+		Clones: []model.Clone{{
+			ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true,
+			Parameters: map[string]string{"rep_mode": "sync", "node_list": "pm01 pm02"},
+			Roles:      fakes.Roles{"pm01": model.RoleStopped, "pm02": model.RolePromoted},
+		}},
 	}
 }
 
