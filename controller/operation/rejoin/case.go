@@ -31,7 +31,7 @@ type Case struct {
 	Node      string // as Pacemaker spells it
 	Standby   bool   // Pacemaker's standby mode was on
 	locked    bool   // the agent's lock was there
-	swapped   bool   // the swap was begun, so that the old data may be where the copy was
+	swapped   *bool  // the swap was begun, so that the old data may be where the copy was; in the plan
 	who       reconcile.Who
 }
 

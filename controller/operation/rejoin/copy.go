@@ -17,6 +17,9 @@ import (
 // is beside the old one there, and the swapped folders each lead to their own.
 func (r *Rejoin) copy(c *Case) []operation.Step {
 	p := c.Place
+	if c.swapped == nil {
+		c.swapped = new(bool)
+	}
 	text := "pg_basebackup from " + c.Primary + " into " + p.Beside()
 	if wal, err := p.WALFolder(); err == nil && wal != "" {
 		text += ", its WAL into " + datadir.OtherWAL(wal)
@@ -26,6 +29,7 @@ func (r *Rejoin) copy(c *Case) []operation.Step {
 			if err := p.Clear(); err != nil {
 				return err
 			}
+			*c.swapped = false
 			return p.TrySwap()
 		}}},
 		{ID: "copy", Action: operation.Program{Text: text, Run: func(ctx context.Context) error {
@@ -35,7 +39,7 @@ func (r *Rejoin) copy(c *Case) []operation.Step {
 			}
 			return err
 		}}, Back: []operation.Action{operation.Change{Text: "remove the copy, unless it may be in place already", Make: func() error {
-			if c.swapped {
+			if *c.swapped {
 				return nil
 			}
 			return p.Clear()
@@ -46,7 +50,7 @@ func (r *Rejoin) copy(c *Case) []operation.Step {
 			}
 			return p.Swap()
 		}}, Back: []operation.Action{operation.Change{Text: "leave what is beside the data: it may be the old data", Make: func() error {
-			c.swapped = true
+			*c.swapped = true
 			return nil
 		}}}},
 	}

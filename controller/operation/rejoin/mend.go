@@ -117,7 +117,7 @@ func (c *Case) makeLock() operation.Step {
 			if c.locked || p.Rewinding() != datadir.NotBegun {
 				return nil
 			}
-			return p.RemoveLock()
+			return p.RemoveOwnLock()
 		}}},
 	}
 }

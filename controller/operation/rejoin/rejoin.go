@@ -42,6 +42,8 @@ type Plan struct {
 	Primary string `json:"primary"`
 	Standby bool   `json:"standby"` // Pacemaker's standby mode was on
 	Locked  bool   `json:"locked"`  // the agent's lock was there
+	// Swapped is what taking the swap back has found: the old data may be where the copy was.
+	Swapped bool `json:"swapped,omitempty"`
 }
 
 // Job plans a way back. asked is what the operator has asked for.
@@ -49,10 +51,11 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) ope
 	job := operation.NewJob(Name, c.who, operation.On(c.Place.Identity(ctx)))
 	_, err := os.Stat(c.Place.Lock())
 	c.locked = err == nil
+	p := &Plan{Asked: asked, MaxRate: r.MaxRate, Way: way, Primary: c.Primary}
 	if before := r.before(); before != nil {
-		c.Standby, c.locked = before.Standby, before.Locked
+		c.Standby, c.locked, p.Swapped = before.Standby, before.Locked, before.Swapped
 	}
-	job.Plan = &Plan{Asked: asked, MaxRate: r.MaxRate, Way: way, Primary: c.Primary, Standby: c.Standby, Locked: c.locked}
+	p.Standby, p.Locked, c.swapped, job.Plan = c.Standby, c.locked, &p.Swapped, p
 	job.Steps, job.Continues = r.Steps(c, way), Continues
 	return job
 }
@@ -85,7 +88,7 @@ func (r *Rejoin) Resume(ctx context.Context, j *operation.Journal) (operation.Jo
 	}
 	c := &Case{
 		who: who, Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name, Slot: who.OwnSlot(),
-		Primary: p.Primary, Standby: p.Standby, locked: p.Locked,
+		Primary: p.Primary, Standby: p.Standby, locked: p.Locked, swapped: &p.Swapped,
 	}
 	if c.Place, err = datadir.Of(who.Clone); err != nil {
 		return operation.Job{}, err

@@ -1,0 +1,93 @@
+package rejoin
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/datadir"
+	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
+)
+
+// placed is a data folder with the old data beside it, as after a swap.
+func placed(t *testing.T) datadir.Place {
+	t.Helper()
+	p := datadir.Place{Data: filepath.Join(t.TempDir(), "data"), Tmp: t.TempDir()}
+	for _, folder := range []string{p.Data, p.Beside()} {
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
+// The swap was taken back by a process that was killed at that. The next one, which has only the plan, does not take the
+// old data for the copy.
+func TestOldDataStayThroughTwoUndos(t *testing.T) {
+	p := placed(t)
+	r := new(Rejoin)
+	plan := &Plan{Way: MethodCopy}
+	first := &Case{Place: p, swapped: &plan.Swapped}
+	if err := fakes.TakeBack(t.Context(), fakes.Step(t, r.copy(first), "swap")); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept Plan
+	if err := (&operation.Journal{Plan: text}).Read(&kept); err != nil {
+		t.Fatal(err)
+	}
+	next := &Case{Place: p, swapped: &kept.Swapped}
+	if err := fakes.TakeBack(t.Context(), fakes.Step(t, r.copy(next), "copy")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(p.Beside()); err != nil {
+		t.Errorf("the old data are gone: %v", err)
+	}
+	copied := &Case{Place: p}
+	if err := fakes.TakeBack(t.Context(), fakes.Step(t, r.copy(copied), "copy")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(p.Beside()); err == nil {
+		t.Error("a copy that was not swapped is still there")
+	}
+}
+
+// Taking back removes the lock that the rejoin has made. One that the agent has made since, because it has promoted this
+// host, keeps data from being started that have parted from the next primary's.
+func TestAgentsLockStays(t *testing.T) {
+	p := placed(t)
+	step := (&Case{Place: p}).makeLock()
+	for _, test := range []struct {
+		name  string
+		since func() error
+		stays bool
+	}{
+		{"its own", func() error { return nil }, false},
+		{"the agent's", func() error { return os.WriteFile(p.Lock(), nil, 0o600) }, true},
+		{"none", p.RemoveLock, false},
+	} {
+		if err := p.RemoveLock(); err != nil {
+			t.Fatal(err)
+		}
+		if err := step.Do(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(p.Lock()); err != nil {
+			t.Fatalf("%s: there is no lock: %v", test.name, err)
+		}
+		if err := test.since(); err != nil {
+			t.Fatal(err)
+		}
+		if err := fakes.TakeBack(t.Context(), step); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(p.Lock()); (err == nil) != test.stays {
+			t.Errorf("%s: the lock stays: %t", test.name, err == nil)
+		}
+	}
+}
