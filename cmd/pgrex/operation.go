@@ -88,6 +88,12 @@ func (l *left) find(do func(*left) error) error {
 		return l.withoutJournal(do)
 	}
 	l.journal = j
+	if j.Held(l.settings.StateDir) {
+		l.report(j.What() + " is under way here")
+		if l.cmd.Name() != "show" {
+			return statusError(exitPending) // its journal is not to be worked on by two
+		}
+	}
 	l.job, err = l.resume(ctx)
 	if err != nil {
 		return fmt.Errorf("%s is unfinished here, and its steps cannot be made: %w", j.What(), err)
@@ -205,7 +211,7 @@ func (l *left) takeOver() error {
 	}
 	l.report("its journal is on " + l.token.Host + "; from here it can be ended only, and Pacemaker gets the database back:")
 	operation.ShowActions(actions, l.report)
-	return l.perform(func(ctx context.Context) error { return l.engine.Run(ctx, actions) },
+	return l.perform(func(ctx context.Context) error { return l.engine.RunAlone(ctx, actions) },
 		"it is ended; see sudo pgrex status for what "+l.token.Host+" needs once it is back")
 }
 

@@ -249,6 +249,19 @@ func (e *Engine) EndLeft(ctx context.Context, continues func(j *Journal) bool) e
 	return r.end(ctx)
 }
 
+// RunAlone is Run for what ends an operation that has no journal here: while it works, no operation begins on this host.
+func (e *Engine) RunAlone(ctx context.Context, actions []Action) error {
+	held, err := hold(e.Folder)
+	if err != nil {
+		return e.refused(err)
+	}
+	defer func() { _ = held.Close() }() // nothing was written
+	if j, err := LoadJournal(e.Folder); err != nil || j != nil {
+		return cmp.Or(err, errors.New("an operation was begun here meanwhile: type sudo pgrex operation show again"))
+	}
+	return e.Run(ctx, actions)
+}
+
 // Run does actions in order, up to the first that fails: those of what leaves nothing to be finished or taken back.
 func (e *Engine) Run(ctx context.Context, actions []Action) error {
 	for i, a := range actions {

@@ -688,6 +688,29 @@ func TestJournalCannotBeKeptPastNoReturn(t *testing.T) {
 	}
 }
 
+// What ends an operation without its journal is not done beside another operation on this host, nor where there is a
+// journal.
+func TestRunAlone(t *testing.T) {
+	w := newWorld(t)
+	e := w.engine("pm01")
+	ran := 0
+	var inner error
+	only := []operation.Action{operation.Change{Text: "only", Make: func() error { ran++; return nil }}}
+	outer := []operation.Action{operation.Program{Text: "outer", Run: func(ctx context.Context) error {
+		inner = w.engine("pm01").RunAlone(ctx, only)
+		return nil
+	}}}
+	w.must(e.RunAlone(t.Context(), outer))
+	if !errors.Is(inner, operation.ErrUnderWay) || ran != 0 {
+		t.Errorf("a second one: %v, and it ran %d times", inner, ran)
+	}
+	w.must(e.RunAlone(t.Context(), only))
+	fakes.Killed(t, e, w.job("pm01"), "make", fakes.Between)
+	if err := w.engine("pm01").RunAlone(t.Context(), only); err == nil || ran != 1 {
+		t.Errorf("beside a journal: %v, and it ran %d times", err, ran)
+	}
+}
+
 // Somebody else has ended it between the question and the answer.
 func TestEndedMeanwhile(t *testing.T) {
 	w := newWorld(t)
