@@ -234,7 +234,8 @@ func (c change) steps() []operation.Step {
 			ID: "leave", Action: maintenance.Leave(c.Observer),
 			NoReturn: "the slots are handed over, and nothing is taken back: see that crm_mon shows every host's role, and sudo pgrex status",
 		},
-		operation.Step{ID: "drop-maintenance", Action: maintenance.Drop()},
+		// Taken back or done, the option does not stay behind.
+		operation.Step{ID: "drop-maintenance", Action: maintenance.Drop(), Back: []operation.Action{maintenance.Drop()}},
 		operation.Step{ID: "roles", Action: operation.Await("every host keeps its role", refreshPatience, c.sameRoles)})
 }
 
