@@ -1,6 +1,7 @@
 package prune
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -148,10 +149,14 @@ func (a *Archive) mayMove(folder string) error {
 	return nil
 }
 
-// move moves a file and overwrites none; to another file system it copies it whole before it removes it.
+// move moves a file and overwrites none; to another file system it copies it whole before it removes it. A move that was
+// killed between the two is finished.
 func move(from, to string) error {
 	if _, err := os.Lstat(to); err == nil {
-		return fmt.Errorf("%s is there already", to)
+		if !sameContent(from, to) {
+			return fmt.Errorf("%s is there already", to)
+		}
+		return os.Remove(from)
 	}
 	err := os.Rename(from, to)
 	if !errors.Is(err, syscall.EXDEV) {
@@ -161,6 +166,18 @@ func move(from, to string) error {
 		return err
 	}
 	return os.Remove(from)
+}
+
+// sameContent reports whether two regular files are different ones of the same content.
+func sameContent(one, other string) bool {
+	a, errA := os.Lstat(one)
+	b, errB := os.Lstat(other)
+	if errA != nil || errB != nil || !b.Mode().IsRegular() || os.SameFile(a, b) || a.Size() != b.Size() {
+		return false
+	}
+	textA, errA := os.ReadFile(one) // of a segment: 1 GB at most
+	textB, errB := os.ReadFile(other)
+	return errA == nil && errB == nil && bytes.Equal(textA, textB)
 }
 
 // copyWhole copies a file, so that under the new name there is the whole of it or nothing, also after a power cut.

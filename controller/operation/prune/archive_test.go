@@ -1,0 +1,416 @@
+package prune
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+	"github.com/pgrex/pgrex/testenv/pgserver"
+)
+
+const system = 7 // identifier of the database here
+
+// segmentOf is the beginning of a segment of a database.
+func segmentOf(system uint64) []byte {
+	head := make([]byte, 100)
+	head[0], head[1] = 0x10, 0xD1
+	binary.NativeEndian.PutUint16(head[2:], 2)
+	binary.NativeEndian.PutUint64(head[24:], system)
+	return head
+}
+
+// archive makes a folder of files, each of this database.
+func archive(t *testing.T, names ...string) string {
+	t.Helper()
+	folder := t.TempDir()
+	for _, name := range names {
+		write(t, filepath.Join(folder, name), segmentOf(system))
+	}
+	return folder
+}
+
+func write(t *testing.T, path string, text []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// filesIn are the names in a folder, in order.
+func filesIn(t *testing.T, folder string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// from is a need of everything from a position on.
+func from(position model.LSN) *needs {
+	n := &needs{found: []Need{{"somebody", position}}}
+	n.Instance.SystemID, n.Instance.WALSegmentSize = "7", mib16
+	return n
+}
+
+// prune does what is chosen.
+func prune(t *testing.T, ctx context.Context, a *Archive, folder string, n *needs) error {
+	t.Helper()
+	w, err := a.choose(folder, n)
+	if err != nil {
+		return err
+	}
+	return fakes.Engine(t, fakes.Lone()).Run(ctx, w.Actions)
+}
+
+// What is on disk after a pruning: files that are none of PostgreSQL's, folders and links stay, whatever they are called.
+func TestPruneFolder(t *testing.T) {
+	stays := []string{"00000002.history", "00000003.history.gz", "000000010000000000000004", "000000010000000000000004.00000028.backup",
+		"0000000200000000000000FF.gz", "000000010000000000000001.tmp", "note", "000000010000000000000100"}
+	goes := []string{"000000010000000000000001", "000000010000000000000002.partial", "000000010000000000000002.00000028.backup.gz",
+		"000000020000000000000003", "000000020000000000000003.zst"}
+	folder := archive(t, slices.Concat(stays, goes)...)
+	write(t, filepath.Join(folder, "other"), nil)
+	for name, make := range map[string]func(path string) error{
+		"000000010000000000000000": func(path string) error { return os.Mkdir(path, 0o700) },
+		"000000020000000000000000": func(path string) error { return os.Symlink(filepath.Join(folder, "other"), path) },
+		"000000020000000000000001": func(path string) error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		if err := make(filepath.Join(folder, name)); err != nil {
+			t.Fatal(err)
+		}
+		stays = append(stays, name)
+	}
+	if err := prune(t, t.Context(), &Archive{}, folder, from(0x4000100)); err != nil {
+		t.Fatal(err)
+	}
+	stays = append(stays, "other")
+	slices.Sort(stays)
+	if diff := cmp.Diff(stays, filesIn(t, folder)); diff != "" {
+		t.Errorf("there is (-wanted +there):\n%s", diff)
+	}
+	w, err := (&Archive{}).choose(folder, from(0x4000100))
+	if err != nil || len(w.Actions) > 0 || !slices.Contains(w.Says, "every file is needed") {
+		t.Errorf("a second time it would do %v, and says %q, %v", w.Actions, w.Says, err)
+	}
+}
+
+// A folder that is no archive of this database loses nothing.
+func TestNotThisArchive(t *testing.T) {
+	names := []string{"000000010000000000000001", "000000010000000000000002", "000000010000000000000003"}
+	for name, test := range map[string]struct {
+		happens func(folder string) error
+		says    string
+	}{
+		"another database's, in the middle": {func(folder string) error {
+			return os.WriteFile(filepath.Join(folder, names[1]), segmentOf(8), 0o600)
+		}, names[1] + " is WAL of another database: its system identifier is 8, and here it is 7"},
+		"a pg_wal": {func(folder string) error { return os.Mkdir(filepath.Join(folder, "archive_status"), 0o700) }, "is the pg_wal of a database"},
+		"a pg_wal, by a link": {func(folder string) error {
+			return os.Symlink(t.TempDir(), filepath.Join(folder, "archive_status"))
+		}, "is the pg_wal of a database"},
+		"no folder": {os.RemoveAll, "look into the archive"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			folder := archive(t, names...)
+			if err := test.happens(folder); err != nil {
+				t.Fatal(err)
+			}
+			before, _ := os.ReadDir(folder)
+			if err := prune(t, t.Context(), &Archive{}, folder, from(0x9000000)); err == nil || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("it says %v", err)
+			}
+			if after, _ := os.ReadDir(folder); len(after) != len(before) {
+				t.Errorf("there is %v, and was %v", after, before)
+			}
+		})
+	}
+	// What does not say whose it is goes, with a warning; one that says so is enough.
+	folder := archive(t)
+	write(t, filepath.Join(folder, names[0]), []byte("packed"))
+	for _, warned := range []bool{true, false} {
+		w, err := (&Archive{}).choose(folder, from(0x9000000))
+		if said := strings.Contains(strings.Join(w.Says, "\n"), "whose WAL they are cannot be seen"); err != nil || said != warned {
+			t.Errorf("it says %q, %v", w.Says, err)
+		}
+		write(t, filepath.Join(folder, names[1]), segmentOf(system))
+	}
+}
+
+// A backup that is kept needs everything from where it begins; what does not say where is an error, and nothing goes.
+func TestPruneForBackups(t *testing.T) {
+	names := []string{"000000010000000000000001", "000000010000000000000002", "000000010000000000000003"}
+	const line = "START WAL LOCATION: %s (file 000000010000000000000002)\n"
+	for name, test := range map[string]struct {
+		label string
+		left  int
+		says  string
+	}{
+		"begins in the second": {strings.Replace(line, "%s", "0/2000028", 1), 2, ""},
+		"after other lines":    {"LABEL: START WAL\n" + strings.Replace(line, "%s", "0/3000028", 1), 1, ""},
+		"empty":                {"", 3, "does not tell"},
+		"cut off":              {"START WAL LOCATION: 0/", 3, "does not tell"},
+		"no position":          {strings.Replace(line, "%s", "0/123456789", 1), 3, "0/123456789"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			folder, backup := archive(t, names...), t.TempDir()
+			write(t, filepath.Join(backup, "backup_label"), []byte(test.label))
+			err := prune(t, t.Context(), &Archive{BackupFolders: []string{backup}}, folder, from(0x9000000))
+			if (err != nil) != (test.says != "") || err != nil && !strings.Contains(err.Error(), test.says) {
+				t.Errorf("it says %v", err)
+			}
+			if left := filesIn(t, folder); len(left) != test.left {
+				t.Errorf("there is %v", left)
+			}
+		})
+	}
+}
+
+// ends is a context that ends when it was asked some times.
+type ends struct {
+	context.Context
+	left *int
+}
+
+// Err implements context.Context.
+func (e ends) Err() error {
+	if *e.left--; *e.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// Interrupted in the middle, the oldest are gone and no gap is left. Run again, it does the others.
+func TestPruneInterrupted(t *testing.T) {
+	names := []string{"000000010000000000000001", "000000010000000000000002", "000000020000000000000003", "000000020000000000000004"}
+	for _, to := range []string{"", t.TempDir()} {
+		folder := archive(t, names...)
+		left := 3 // the engine's question, and those before two files
+		err := prune(t, ends{t.Context(), &left}, &Archive{Move: to}, folder, from(0x9000000))
+		if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "2 of 4 are done, run it again for the others") {
+			t.Errorf("it ends with %v", err)
+		}
+		if diff := cmp.Diff(names[2:], filesIn(t, folder)); diff != "" {
+			t.Errorf("left is (-wanted +there):\n%s", diff)
+		}
+		if err := prune(t, t.Context(), &Archive{Move: to}, folder, from(0x9000000)); err != nil || len(filesIn(t, folder)) > 0 {
+			t.Errorf("run again: %v, left is %v", err, filesIn(t, folder))
+		}
+		if to == "" {
+			continue
+		}
+		if diff := cmp.Diff(names, filesIn(t, to)); diff != "" {
+			t.Errorf("moved is (-wanted +there):\n%s", diff)
+		}
+	}
+}
+
+// A file that somebody else has removed since the question is no hindrance.
+func TestPruneGoneMeanwhile(t *testing.T) {
+	folder := archive(t, "000000010000000000000001", "000000010000000000000002")
+	w, err := (&Archive{}).choose(folder, from(0x9000000))
+	if err == nil {
+		err = os.Remove(filepath.Join(folder, "000000010000000000000001"))
+	}
+	if err == nil {
+		err = fakes.Engine(t, fakes.Lone()).Run(t.Context(), w.Actions)
+	}
+	if err != nil || len(filesIn(t, folder)) > 0 {
+		t.Errorf("%v, left is %v", err, filesIn(t, folder))
+	}
+}
+
+// Files are moved whole to another file system, and a move that was killed there is finished by the next one. A file of
+// the same name that is another one stays, and so does what was to be moved.
+func TestPruneMovesOver(t *testing.T) {
+	names := []string{"000000010000000000000001", "000000010000000000000002", "000000010000000000000003"}
+	folder := archive(t, names...)
+	to, err := os.MkdirTemp("/dev/shm", "pgrex-prune")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(to) })
+	write(t, filepath.Join(to, names[0]+".pgrex-new"), []byte("cut o")) // killed while the first was copied
+	write(t, filepath.Join(to, names[1]), segmentOf(system))            // and once before the second was removed
+	write(t, filepath.Join(to, names[2]), []byte("another"))
+	err = prune(t, t.Context(), &Archive{Move: to}, folder, from(0x9000000))
+	if err == nil || !strings.Contains(err.Error(), "2 of 3 are done") || !strings.Contains(err.Error(), names[2]+" is there already") {
+		t.Errorf("it ends with %v", err)
+	}
+	if diff := cmp.Diff(names[2:], filesIn(t, folder)); diff != "" {
+		t.Errorf("left is (-wanted +there):\n%s", diff)
+	}
+	if diff := cmp.Diff(names, filesIn(t, to)); diff != "" {
+		t.Errorf("moved is (-wanted +there):\n%s", diff)
+	}
+	for name, want := range map[string]string{names[0]: string(segmentOf(system)), names[1]: string(segmentOf(system)), names[2]: "another"} {
+		if text, err := os.ReadFile(filepath.Join(to, name)); err != nil || string(text) != want {
+			t.Errorf("%s is %q, %v", name, text, err)
+		}
+	}
+}
+
+// Where files cannot be moved is said before any is.
+func TestMayMove(t *testing.T) {
+	folder := archive(t, "000000010000000000000001")
+	link, file := filepath.Join(t.TempDir(), "link"), filepath.Join(t.TempDir(), "file")
+	if err := os.Symlink(folder, link); err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, nil)
+	for to, says := range map[string]string{
+		folder: "is the archive itself", link: "is the archive itself", file: "is no folder", filepath.Join(folder, "none"): "make the folder first",
+	} {
+		if err := prune(t, t.Context(), &Archive{Move: to}, folder, from(0x9000000)); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("to %s: %v", to, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(folder, "000000010000000000000001")); errors.Is(err, fs.ErrNotExist) {
+		t.Error("it was moved")
+	}
+}
+
+// standbyOf is a look from pm02, a standby of pm01's; pm03 is away, and pm01 holds WAL for it.
+func standbyOf(t *testing.T, change func(n *needs, pm03 *model.Node, clone *model.Clone)) *needs {
+	t.Helper()
+	c := fakes.NewTrio(t)
+	c.Clone.Roles = fakes.Roles{"pm01": "promoted", "pm02": "unpromoted", "pm03": "stopped"}
+	cluster, err := c.Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster.Nodes[0].Transient["pgrex-forecast-pgsql"] = "pm03=stream"
+	n := &needs{}
+	n.Instance = model.Instance{
+		State: model.ServerUp, InRecovery: true, SystemID: "7", Redo: 0x5000000,
+		Slots: []model.Slot{{Name: "pgrex_pm03", RestartLSN: 0x4800000}, {Name: "none"}},
+	}
+	n.Upstream = &model.Upstream{SystemID: "7", Slots: []model.UpstreamSlot{
+		{Name: "pgrex_pm02", Exists: true, RestartLSN: 0x6000000}, {Name: "pgrex_pm03", Exists: true, RestartLSN: 0x4000000},
+	}}
+	if change != nil {
+		change(n, &cluster.Nodes[2], &cluster.Clones[0])
+	}
+	instance, upstream := n.Instance, n.Upstream
+	n.Who, err = reconcile.ResolveCluster(reconcile.Input{Node: "pm02", Cluster: &cluster})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Instance, n.Upstream = instance, upstream
+	return n
+}
+
+// What is needed is known only where everybody who may need something has said so, or is given up.
+func TestNeeds(t *testing.T) {
+	n := standbyOf(t, nil)
+	if err := n.gather(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := []Need{
+		{"pm02, its last checkpoint", 0x5000000}, {"the slot pgrex_pm03 on pm02", 0x4800000}, {"the slot pgrex_pm02 on pm01", 0x6000000},
+		{"the slot pgrex_pm03 on pm01", 0x4000000},
+	}
+	if diff := cmp.Diff(want, n.found); diff != "" {
+		t.Errorf("needed is (-wanted +found):\n%s", diff)
+	}
+	for name, test := range map[string]struct {
+		change func(n *needs, pm03 *model.Node, clone *model.Clone)
+		says   string
+		always bool // also where pm03 is given up
+	}{
+		"a base backup here": {func(n *needs, _ *model.Node, _ *model.Clone) {
+			n.Instance.Senders = []model.WALSender{{State: "streaming"}, {State: "backup"}}
+		}, "a base backup is being taken here", true},
+		"the primary is silent": {func(n *needs, _ *model.Node, _ *model.Clone) { n.Upstream = nil }, "the primary pm01 could not be asked", true},
+		"another database":      {func(n *needs, _ *model.Node, _ *model.Clone) { n.Upstream.SystemID = "8" }, "is another database", true},
+		"no slot":               {func(n *needs, _ *model.Node, _ *model.Clone) { n.Upstream.Slots = n.Upstream.Slots[:1] }, "holds no WAL for pm03", false},
+		"a slot that is lost":   {func(n *needs, _ *model.Node, _ *model.Clone) { n.Upstream.Slots[1].RestartLSN = 0 }, "holds no WAL for pm03", false},
+		"unclean":               {func(_ *needs, pm03 *model.Node, _ *model.Clone) { pm03.Unclean, pm03.Online = true, false }, "put that right first", false},
+		"joins":                 {func(_ *needs, pm03 *model.Node, _ *model.Clone) { pm03.Pending, pm03.Online = true, false }, "put that right first", false},
+		"nobody knows its role": {func(_ *needs, _ *model.Node, c *model.Clone) { delete(c.Roles, "pm03") }, "put that right first", false},
+		"paused": {func(_ *needs, _ *model.Node, c *model.Clone) { c.Meta = map[string]string{model.MetaPaused: "true"} },
+			"pgrex is paused", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, givenUp := range []bool{false, true} {
+				n := standbyOf(t, test.change)
+				if givenUp {
+					n.givenUp = []string{"pm03"}
+				}
+				err := n.gather(t.Context())
+				if refused := !givenUp || test.always; refused != (err != nil) || refused && !strings.Contains(err.Error(), test.says) {
+					t.Errorf("given up %t: %v", givenUp, err)
+				}
+			}
+		})
+	}
+}
+
+// A standby that runs says itself what it has, and what its slots hold. Who answers in its place does not count.
+func TestMemberIsAsked(t *testing.T) {
+	t.Parallel()
+	primary := pgserver.New(t)
+	standby := primary.Standby()
+	standby.SQL("SELECT pg_create_physical_replication_slot('pgrex_pm02', true)")
+	held, err := model.ParseLSN(standby.SQL("SELECT restart_lsn FROM pg_replication_slots"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := func(server *pgserver.Server, system string) (*needs, error) {
+		n := standbyOf(t, func(n *needs, _ *model.Node, c *model.Clone) {
+			n.Instance.SystemID = system
+			c.Roles["pm03"] = model.RoleUnpromoted
+		})
+		n.conninfo = server.Conninfo()
+		return n, n.member(t.Context(), "pm03", map[string]string{"pm03": "127.0.0.1"})
+	}
+	own := primary.SQL("SELECT system_identifier FROM pg_control_system()")
+	n, err := asked(standby, own)
+	if err != nil || len(n.found) != 2 || n.found[0].Who != "pm03, what it has" || n.found[0].From < held ||
+		n.found[1] != (Need{"the slot pgrex_pm02 on pm03", held}) {
+		t.Errorf("it needs %v, %v; the slot holds %s", n.found, err, held)
+	}
+	if _, err := asked(primary, own); err == nil || !strings.Contains(err.Error(), "a primary answers") {
+		t.Errorf("a primary: %v", err)
+	}
+	if _, err := asked(standby, "8"); err == nil || !strings.Contains(err.Error(), "is another database") {
+		t.Errorf("another database: %v", err)
+	}
+	standby.Stop("fast")
+	if _, err := asked(standby, own); err == nil || !strings.Contains(err.Error(), "runs and could not be asked") {
+		t.Errorf("it has ended: %v", err)
+	}
+}
+
+// What prunes is one action, and shows what it is about.
+func TestPruneShows(t *testing.T) {
+	folder, to := archive(t, "000000010000000000000001"), t.TempDir()
+	for move, want := range map[string]string{"": "1. remove 1 files of ", to: "1. move 1 files of "} {
+		w, err := (&Archive{Move: move}).choose(folder, from(0x9000000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var said []string
+		operation.ShowActions(w.Actions, func(line string) { said = append(said, line) })
+		if len(said) != 1 || !strings.HasPrefix(said[0], want) || !strings.Contains(said[0], " from "+folder) ||
+			!slices.Contains(w.Says, "  from 0/9000000 on: somebody") || !slices.Contains(w.Says, "  000000010000000000000001") {
+			t.Errorf("it shows %q, and says %q", said, w.Says)
+		}
+	}
+}
