@@ -85,11 +85,21 @@ func (p Place) lockedBy() string {
 // Control is what pg_controldata says.
 type Control map[string]string
 
+// wrongSum is what pg_controldata says of a damaged control file, on standard output or, in later versions, on standard
+// error. It ends well then, and prints whatever is there.
+const wrongSum = "CRC checksum does not match"
+
 // Control reads the control file.
 func (p Place) Control(ctx context.Context) (Control, error) {
-	out, err := p.Program("pg_controldata", "-D", p.Data).Run(ctx)
+	damaged := false
+	tool := p.Program("pg_controldata", "-D", p.Data)
+	tool.Progress = func(line string) { damaged = damaged || strings.Contains(line, wrongSum) }
+	out, err := tool.Run(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if damaged || strings.Contains(out, wrongSum) {
+		return nil, fmt.Errorf("the control file of %s is damaged: its checksum is wrong", p.Data)
 	}
 	c := Control{}
 	for line := range strings.Lines(out) {

@@ -106,7 +106,11 @@ func (p Place) SetSlotName(slot string) error {
 	}
 	lines := slices.Collect(strings.Lines(string(text)))
 	lines = slices.DeleteFunc(lines, func(l string) bool { return setting(l, "primary_slot_name") != "" || isUnset(l) })
-	return writeWhole(path, strings.Join(lines, "")+"primary_slot_name = '"+slot+"'\n")
+	others := strings.Join(lines, "")
+	if others != "" && !strings.HasSuffix(others, "\n") { // somebody has edited it
+		others += "\n"
+	}
+	return writeWhole(path, others+"primary_slot_name = '"+slot+"'\n")
 }
 
 func isUnset(line string) bool {

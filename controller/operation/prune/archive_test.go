@@ -248,7 +248,7 @@ func TestPruneMovesOver(t *testing.T) {
 	t.Cleanup(func() { _ = os.RemoveAll(to) })
 	write(t, filepath.Join(to, names[0]+".pgrex-new"), []byte("cut o")) // killed while the first was copied
 	write(t, filepath.Join(to, names[1]), segmentOf(system))            // and once before the second was removed
-	write(t, filepath.Join(to, names[2]), []byte("another"))
+	write(t, filepath.Join(to, names[2]), segmentOf(8))
 	err = prune(t, t.Context(), &Archive{Move: to}, folder, from(0x9000000))
 	if err == nil || !strings.Contains(err.Error(), "2 of 3 are done") || !strings.Contains(err.Error(), names[2]+" is there already") {
 		t.Errorf("it ends with %v", err)
@@ -259,7 +259,7 @@ func TestPruneMovesOver(t *testing.T) {
 	if diff := cmp.Diff(names, filesIn(t, to)); diff != "" {
 		t.Errorf("moved is (-wanted +there):\n%s", diff)
 	}
-	for name, want := range map[string]string{names[0]: string(segmentOf(system)), names[1]: string(segmentOf(system)), names[2]: "another"} {
+	for name, want := range map[string]string{names[0]: string(segmentOf(system)), names[1]: string(segmentOf(system)), names[2]: string(segmentOf(8))} {
 		if text, err := os.ReadFile(filepath.Join(to, name)); err != nil || string(text) != want {
 			t.Errorf("%s is %q, %v", name, text, err)
 		}
