@@ -125,6 +125,8 @@ func (w *Who) unfinished(n model.Node, b begun) {
 			"end it"
 	case w.Cluster != nil && !w.isNode(n.Name):
 		text += fmt.Sprintf("; %s is no node of the cluster any more; on any member, %s", n.Name, whatToType)
+	case n.Unclean && !n.Online && w.inPhase(model.PhaseMaintenance): // in which nobody is fenced
+		text += fmt.Sprintf("; %s is lost, and Pacemaker fences it once maintenance-mode is left; on any member, %s", n.Name, whatToType)
 	case n.Unclean:
 		text += fmt.Sprintf("; %s is unclean, and may still work on it: wait until Pacemaker has fenced it; then on any "+
 			"member, %s", n.Name, whatToType)
@@ -137,6 +139,9 @@ func (w *Who) unfinished(n model.Node, b begun) {
 	}
 	w.say(model.CodeOperationUnfinished, model.Critical, model.FoldNode(n.Name), "%s", text)
 }
+
+// inPhase reports whether the token is in a phase.
+func (w Who) inPhase(phase model.Phase) bool { return w.token.Phase == phase }
 
 func (w Who) isNode(host string) bool {
 	_, is := w.Cluster.Node(host)
