@@ -1,0 +1,558 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
+	"github.com/pgrex/pgrex/controller/postgres"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/testenv/pgserver"
+)
+
+// world is pm01, whose CIB is in a file, and on which this test does what Pacemaker and its agent would do.
+type world struct {
+	*fakes.CIB
+	t      *testing.T
+	state  string
+	server *pgserver.Server // real, nil where none is needed
+	runs   bool
+	// waits has Pacemaker do nothing, and holds has it start the database, and not promote it.
+	waits, holds bool
+}
+
+// newWorld makes one without a server, in which Pacemaker does nothing.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	return &world{CIB: fakes.NewCIB(t, "../../.."), t: t, state: t.TempDir() + "/state", waits: true}
+}
+
+// newServed makes one with a server that runs. pm02 is stopped.
+func newServed(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t)
+	w.server, w.runs, w.waits = pgserver.New(t), true, false
+	w.Data = filepath.Join(w.server.Dir, "data")
+	version := filepath.Join(w.Data, "PG_VERSION") // whose owner pgrex has to be
+	w.must(errors.Join(os.Chown(version, os.Geteuid(), os.Getegid()), os.Chmod(version, 0o644)))
+	w.Run(cib.SetParameter("pgsql", "pgdata", w.Data))
+	w.Run(cib.SetParameter("pgsql", "pgctl", filepath.Join(fakes.Programs(t, w.server), "pg_ctl")))
+	w.Primary()
+	w.Did("pm02", "stop")
+	w.Run(cib.SetAttribute("pm02", "pgsql-status", "STOP"))
+	w.Run(cib.SetNodeAttribute("pm02", "pgsql-data-status", "DISCONNECT"))
+	return w
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// Read implements the controller's reader of the cluster. Whatever Pacemaker has to do is done by then.
+func (w *world) Read(ctx context.Context) (model.Cluster, error) {
+	cluster, err := new(cib.Client).Read(ctx)
+	if err != nil || w.waits {
+		return cluster, err
+	}
+	node, _ := cluster.Node("pm01")
+	role, _ := cluster.Clones[0].Role("pm01")
+	_, locked := os.Stat(w.lock())
+	latest := node.Permanent["pgsql-data-status"] == "LATEST" && !w.holds
+	switch {
+	case node.Standby && role != model.RoleStopped:
+		w.run(false)
+		w.Did("pm01", "stop")
+		w.Run(cib.SetAttribute("pm01", "pgsql-status", "STOP"))
+	case !node.Standby && role == model.RoleStopped && locked != nil && !latest:
+		w.run(true)
+		w.Did("pm01", "start")
+		w.Run(cib.SetAttribute("pm01", "pgsql-status", "HS:alone"))
+	case !node.Standby && role != model.RolePromoted && locked != nil && latest:
+		w.run(true)
+		w.Did("pm01", "promote")
+		w.Run(cib.SetAttribute("pm01", "pgsql-status", "PRI"))
+	default:
+		return cluster, nil
+	}
+	return new(cib.Client).Read(ctx)
+}
+
+// run has the server run, or not.
+func (w *world) run(runs bool) {
+	switch {
+	case runs && !w.runs:
+		w.server.Start()
+	case !runs && w.runs:
+		w.server.Stop("fast")
+	}
+	w.runs = runs
+}
+
+func (w *world) lock() string { return filepath.Join(w.Tmp, "PGSQL.lock") }
+
+// down is a server that is stopped.
+type down struct{ controller.Server }
+
+// Observe implements the controller's server.
+func (down) Observe(context.Context) (model.Instance, error) {
+	return model.Instance{State: model.ServerDown}, nil
+}
+
+// service is one of a new process.
+func (w *world) service(left *operation.Journal) *Service {
+	o := &controller.Observer{Node: "pm01", Clusters: w, Connect: func(controller.Target) controller.Server { return down{} }}
+	if w.server != nil {
+		o.Override = controller.Target{SocketDir: w.server.Dir, Port: w.server.Port}
+		o.Connect = func(t controller.Target) controller.Server {
+			return postgres.NewServer(postgres.Config{DataDir: t.DataDir, SocketDir: t.SocketDir, Port: t.Port, User: t.User, Database: t.Database})
+		}
+		w.t.Cleanup(func() { o.Close() })
+	}
+	return &Service{Observer: o, Left: left}
+}
+
+func (w *world) engine(s *Service) *operation.Engine {
+	e := fakes.Engine(w.t, s.Observer)
+	e.Folder = w.state
+	return e
+}
+
+// planning is how an operation is planned.
+type planning func(*Service) (operation.Job, error)
+
+func stops(t *testing.T, force bool) planning {
+	return func(s *Service) (operation.Job, error) {
+		return s.Stop(t.Context(), s.Observer.Override.Port != 0, force)
+	}
+}
+
+func starts(t *testing.T, force bool) planning {
+	return func(s *Service) (operation.Job, error) { return s.Start(t.Context(), force) }
+}
+
+func (w *world) kill(plan planning, id string, at fakes.Point) {
+	w.t.Helper()
+	s := w.service(nil)
+	job, err := plan(s)
+	w.must(err)
+	fakes.Killed(w.t, w.engine(s), job, id, at)
+}
+
+func (w *world) journal() *operation.Journal {
+	w.t.Helper()
+	j, err := operation.LoadJournal(w.state)
+	w.must(err)
+	if j == nil {
+		w.t.Fatal("no journal is left")
+	}
+	return j
+}
+
+// finish plans an operation that was left once more, and goes on with it.
+func (w *world) finish(plan planning) error {
+	w.t.Helper()
+	s := w.service(w.journal())
+	job, err := plan(s)
+	w.must(err)
+	if len(job.Steps) > 0 {
+		return w.engine(s).Do(w.t.Context(), job)
+	}
+	return w.engine(s).EndLeft(w.t.Context(), func(j *operation.Journal) bool { return j.Token == s.Left.Token })
+}
+
+func (w *world) undo() error {
+	w.t.Helper()
+	s := w.service(nil)
+	j := w.journal()
+	job, err := s.Resume(w.t.Context(), j)
+	w.must(err)
+	return w.engine(s).Undo(w.t.Context(), j, job)
+}
+
+// moment is all that a kill leaves.
+type moment struct {
+	cluster, state, tmp map[string][]byte
+	runs                bool
+}
+
+func (w *world) kept() moment {
+	w.t.Helper()
+	return moment{w.Kept(), fakes.Files(w.t, w.state), fakes.Files(w.t, w.Tmp), w.runs}
+}
+
+func (w *world) set(m moment) {
+	w.t.Helper()
+	w.holds = false
+	w.run(m.runs)
+	w.Set(m.cluster)
+	fakes.SetFiles(w.t, w.state, m.state)
+	fakes.SetFiles(w.t, w.Tmp, m.tmp)
+}
+
+// part has a part of the test begin at a moment.
+func (w *world) part(t *testing.T, m moment) {
+	t.Helper()
+	w.t = t
+	w.For(t)
+	w.set(m)
+}
+
+// now is the cluster, when Pacemaker has done what there was to do.
+func (w *world) now() model.Cluster {
+	w.t.Helper()
+	cluster, err := w.Read(w.t.Context())
+	w.must(err)
+	cluster.Version = model.Version{}
+	return cluster
+}
+
+// wantEnd wants the cluster to be so, the lock to be there or not, and no journal.
+func (w *world) wantEnd(how string, cluster model.Cluster, locked bool) {
+	w.t.Helper()
+	if diff := cmp.Diff(cluster, w.now()); diff != "" {
+		w.t.Errorf("%s, the cluster is (-wanted +there):\n%s", how, diff)
+	}
+	if _, err := os.Stat(w.lock()); (err == nil) != locked {
+		w.t.Errorf("%s, the lock: %v", how, err)
+	}
+	if left := operation.Left(w.state); left != nil {
+		w.t.Errorf("%s, a journal is there: %+v", how, left)
+	}
+}
+
+// The last host's database is stopped, killed on the way: it is finished, or from the same point taken back, and runs again.
+func TestStopKilled(t *testing.T) {
+	w := newServed(t)
+	running, begin := w.now(), w.kept()
+	s := w.service(nil)
+	job, err := stops(t, false)(s)
+	w.must(err)
+	if text := strings.Join(job.Says, "\n"); !strings.Contains(text, "this host is the last: nobody serves then") {
+		t.Errorf("it says %q", text)
+	}
+	w.must(w.engine(s).Do(t.Context(), job))
+	stopped := w.now()
+	if node, _ := stopped.Node("pm01"); !node.Standby || stopped.Clones[0].Roles["pm01"] != model.RoleStopped || w.runs {
+		t.Fatalf("it is not stopped: %+v", stopped)
+	}
+	for _, point := range []struct {
+		id string
+		at fakes.Point
+	}{{"checkpoint", fakes.Between}, {"standby", fakes.Before}, {"standby", fakes.Between}, {"standby", fakes.After}, {"ended", fakes.Between}} {
+		t.Run(point.id+" "+string(point.at), func(t *testing.T) {
+			w.part(t, begin)
+			w.kill(stops(t, false), point.id, point.at)
+			left := w.kept()
+			w.must(w.finish(stops(t, false)))
+			w.wantEnd("finished", stopped, false)
+
+			w.set(left)
+			w.must(w.undo())
+			w.wantEnd("taken back", running, false)
+			if !w.runs {
+				t.Error("taken back, it does not run")
+			}
+		})
+	}
+	w.part(t, begin)
+}
+
+// A start by force, of data that nobody says are the newest, is killed on the way. Until this host is the primary it can be
+// taken back: the data status and the lock, too.
+func TestStartKilled(t *testing.T) {
+	w := newServed(t)
+	w.Run(cib.SetNodeAttribute("pm01", "pgsql-data-status", "DISCONNECT"))
+	w.Run(cib.SetStandby("pm01", true))
+	stopped := w.now()
+	w.must(os.WriteFile(w.lock(), nil, 0o600))
+	begin := w.kept()
+	s := w.service(nil)
+	job, err := starts(t, true)(s)
+	w.must(err)
+	w.must(w.engine(s).Do(t.Context(), job))
+	running := w.now()
+	if node, _ := running.Node("pm01"); node.Standby || node.Permanent["pgsql-data-status"] != "LATEST" || running.Clones[0].Roles["pm01"] != model.RolePromoted {
+		t.Fatalf("it is not started: %+v", running)
+	}
+	for _, point := range []struct {
+		id    string
+		at    fakes.Point
+		holds bool // Pacemaker has not promoted it yet
+		past  string
+	}{
+		{"data-status", fakes.Before, false, ""},
+		{"data-status", fakes.Between, false, ""},
+		{"unlock", fakes.Between, false, ""},
+		{"cleanup", fakes.Between, false, ""},
+		{"clear-clone", fakes.After, false, ""},
+		{"unstandby", fakes.Between, true, ""},
+		{"unstandby", fakes.Between, false, "it is by now: type sudo pgrex operation finish instead"},
+		{"promoted", fakes.Between, false, "it is by now: type sudo pgrex operation finish instead"},
+		{"promoted", fakes.After, false, "whole"},
+	} {
+		t.Run(point.id+" "+string(point.at), func(t *testing.T) {
+			w.part(t, begin)
+			w.kill(starts(t, true), point.id, point.at)
+			left := w.kept()
+			w.must(w.finish(starts(t, true)))
+			w.wantEnd("finished", running, false)
+
+			w.set(left)
+			w.holds = point.holds
+			err := w.undo()
+			switch {
+			case point.past == "":
+				w.must(err)
+				w.wantEnd("taken back", stopped, true)
+			case point.past == "whole":
+				w.must(err)
+				w.wantEnd("past the point of no return", running, false)
+			case err == nil || !strings.Contains(err.Error(), point.past):
+				t.Errorf("undo says %v", err)
+			default:
+				w.must(w.finish(starts(t, true)))
+				w.wantEnd("finished after all", running, false)
+			}
+		})
+	}
+	w.part(t, begin)
+}
+
+// The data status and the lock are put back only while the database is stopped: under one that runs they would be untrue.
+func TestClaimIsTakenBackOfAStoppedDatabase(t *testing.T) {
+	for _, before := range []string{"DISCONNECT", ""} {
+		w := newWorld(t)
+		w.Did("pm01", "stop")
+		w.Did("pm02", "stop")
+		w.Run(cib.SetNodeAttribute("pm01", "pgsql-data-status", before))
+		w.must(os.WriteFile(w.lock(), nil, 0o600))
+		stopped := w.now()
+		s := w.service(nil)
+		h, err := s.look(t.Context())
+		w.must(err)
+		p := &Plan{Force: true, DataStatus: before, Locked: true}
+		job := s.job(t.Context(), Start, h, p)
+		job.Steps = append(s.claim(h, p), s.hand(h)...)
+		fakes.Killed(t, w.engine(s), job, "unlock", fakes.After)
+		w.Did("pm01", "start")
+		if err := w.undo(); err == nil || !strings.Contains(err.Error(), "to Pacemaker it is unpromoted") {
+			t.Errorf("%q: undo says %v", before, err)
+		}
+		node, _ := w.now().Node("pm01")
+		if _, err := os.Stat(w.lock()); err == nil || node.Permanent["pgsql-data-status"] != "LATEST" || operation.Left(w.state) == nil {
+			t.Errorf("%q: it was put back: %v, lock %v", before, node.Permanent, err)
+		}
+		w.Did("pm01", "stop")
+		w.must(w.undo())
+		w.wantEnd("taken back", stopped, true)
+	}
+}
+
+// A plan that was left keeps what was before it: what it has changed itself is not taken for that.
+func TestLeftKeepsWhatWasBefore(t *testing.T) {
+	plan := func(name, text string) *Service {
+		return &Service{Left: &operation.Journal{Operation: name, Plan: []byte(text)}}
+	}
+	const text = `{"force": true, "checkpoint": false, "standby": false, "failover": false, "data_status": "DISCONNECT", "locked": true}`
+	want := &Plan{Force: true, DataStatus: "DISCONNECT", Locked: true}
+	if diff := cmp.Diff(want, plan(Start, text).before(Start)); diff != "" {
+		t.Errorf("what was before is (-wanted +got):\n%s", diff)
+	}
+	for name, s := range map[string]*Service{
+		"nothing left": {}, "another's": plan(Stop, text), "damaged": plan(Start, text[:30]), "a later pgrex's": plan(Start, `{"later": true}`),
+	} {
+		if p := s.before(Start); p != nil {
+			t.Errorf("%s: %+v", name, p)
+		}
+	}
+	// On the CIB: a stop was killed when the node was in standby by it, and not before.
+	w := newWorld(t)
+	w.Did("pm01", "start")
+	w.Did("pm02", "promote")
+	w.Run(cib.SetAttribute("pm02", "pgsql-status", "PRI"))
+	w.Run(cib.SetNodeAttribute("pm02", "pgsql-data-status", "LATEST"))
+	w.kill(stops(t, false), "standby", fakes.Between)
+	s := w.service(w.journal())
+	job, err := stops(t, false)(s)
+	w.must(err)
+	if p := job.Plan.(*Plan); p.Standby || len(fakes.Step(t, job.Steps, "standby").Back) == 0 {
+		t.Errorf("planned once more, the node was in standby before: %+v", p)
+	}
+}
+
+// A stop of the primary by force is a failover: once the node is in standby nobody takes that back.
+func TestFailover(t *testing.T) {
+	w := newWorld(t)
+	w.Primary()
+	begin, before := w.kept(), w.now()
+	if _, err := stops(t, false)(w.service(nil)); err == nil || !strings.Contains(err.Error(), "pm02 would see it fail") {
+		t.Errorf("without force: %v", err)
+	}
+	for at, says := range map[fakes.Point]string{
+		fakes.Before: "", fakes.Between: "another host is the primary by now, or soon: type sudo pgrex operation finish instead", fakes.After: "",
+	} {
+		t.Run(string(at), func(t *testing.T) {
+			w.part(t, begin)
+			w.kill(stops(t, true), "standby", at)
+			left := w.kept()
+			err := w.undo()
+			if (err != nil) != (says != "") || err != nil && !strings.Contains(err.Error(), says) {
+				t.Errorf("undo says %v", err)
+			}
+			node, _ := w.now().Node("pm01")
+			if node.Standby != (at != fakes.Before) || (operation.Left(w.state) != nil) != (says != "") {
+				t.Errorf("taken back, standby is %t, and left %v", node.Standby, operation.Left(w.state))
+			}
+			if at == fakes.Before {
+				w.wantEnd("taken back", before, false)
+			}
+
+			w.set(left)
+			w.Did("pm01", "stop")
+			w.Did("pm02", "promote")
+			w.must(w.finish(stops(t, true)))
+			if node, _ := w.now().Node("pm01"); !node.Standby || operation.Left(w.state) != nil {
+				t.Errorf("finished, standby is %t, and left %v", node.Standby, operation.Left(w.state))
+			}
+		})
+	}
+	w.part(t, begin)
+}
+
+// A failover that fails after the point of no return is not taken back, and says what to type.
+func TestFailoverFailsLater(t *testing.T) {
+	w := newWorld(t)
+	w.Primary()
+	s := w.service(nil)
+	job, err := stops(t, true)(s)
+	w.must(err)
+	ctx, cancel := context.WithCancel(t.Context())
+	e := w.engine(s)
+	e.Report = func(line string) {
+		if strings.Contains(line, "--update=true") {
+			cancel()
+		}
+	}
+	var left *operation.LeftError
+	if err := e.Do(ctx, job); !errors.As(err, &left) || !strings.Contains(left.Left, "to bring this one back, type: sudo pgrex rejoin") {
+		t.Errorf("it ends with %v", err)
+	}
+	if node, _ := w.now().Node("pm01"); !node.Standby || operation.Left(w.state) != nil {
+		t.Errorf("standby is %t, and left %v", node.Standby, operation.Left(w.state))
+	}
+}
+
+// Who is not the first to start where nobody is the primary, and why; force is for who knows better.
+func TestNotFirst(t *testing.T) {
+	w := newServed(t)
+	w.Run(cib.SetStandby("pm01", true))
+	w.now()
+	begin := w.kept()
+	for name, test := range map[string]struct {
+		mine, others string // data status
+		location     string // of pm02's data
+		locked       bool
+		says         string // why not
+		steps        string // by force
+	}{
+		"the newest":      {"LATEST", "DISCONNECT", "", false, "", "no-primary cleanup clear-primitive clear-clone unstandby promoted writes"},
+		"locked":          {"LATEST", "DISCONNECT", "", true, "is there: this host was a primary", "no-primary unlock cleanup clear-primitive clear-clone unstandby promoted writes"},
+		"another's":       {"DISCONNECT", "LATEST", "", false, "pm02 has the newest data", "no-primary data-status cleanup clear-primitive clear-clone unstandby promoted writes"},
+		"two":             {"LATEST", "LATEST", "", false, "more than one host's data are said to be the newest", "no-primary cleanup clear-primitive clear-clone unstandby promoted writes"},
+		"in step":         {"STREAMING|SYNC", "DISCONNECT", "", false, "", "no-primary cleanup clear-primitive clear-clone unstandby promoted writes"},
+		"pm02 is further": {"LATEST", "DISCONNECT", "00000000FF000000", false, "pm02 runs and has data up to 0/FF000000", "no-primary cleanup clear-primitive clear-clone unstandby promoted writes"},
+		"nobody's":        {"DISCONNECT", "DISCONNECT", "", true, "no host's data are said to be the newest", "no-primary data-status unlock cleanup clear-primitive clear-clone unstandby promoted writes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.part(t, begin)
+			w.Run(cib.SetNodeAttribute("pm01", "pgsql-data-status", test.mine))
+			w.Run(cib.SetNodeAttribute("pm02", "pgsql-data-status", test.others))
+			if test.location != "" {
+				w.Run(cib.SetAttribute("pm02", "pgsql-xlog-loc", test.location))
+			}
+			if test.locked {
+				w.must(os.WriteFile(w.lock(), nil, 0o600))
+			}
+			job, err := starts(t, false)(w.service(nil))
+			if (err != nil) != (test.says != "") || err != nil && !strings.Contains(err.Error(), test.says) || err == nil && len(job.Steps) == 0 {
+				t.Errorf("it says %v, and has %d steps", err, len(job.Steps))
+			}
+			job, err = starts(t, true)(w.service(nil))
+			w.must(err)
+			var ids []string
+			for _, s := range job.Steps {
+				ids = append(ids, s.ID)
+			}
+			if test.mine == "STREAMING|SYNC" { // force claims it, too
+				ids = append(ids[:1], ids[2:]...)
+			}
+			if got := strings.Join(ids, " "); got != test.steps {
+				t.Errorf("by force, the steps are %s", got)
+			}
+		})
+	}
+	w.part(t, begin)
+}
+
+// An operation goes on with the one that it was told of, and with no other; a plan that cannot be read is not guessed at.
+func TestResumeOfAnother(t *testing.T) {
+	w := newWorld(t)
+	w.Primary()
+	w.kill(stops(t, true), "standby", fakes.Before)
+	j := w.journal()
+	for _, plan := range []string{``, `{"standby": 7}`, `{"later": true}`} {
+		damaged := *j
+		damaged.Plan = []byte(plan)
+		if _, err := w.service(nil).Resume(t.Context(), &damaged); err == nil || !strings.Contains(err.Error(), "read the plan in the journal") {
+			t.Errorf("the plan %q: %v", plan, err)
+		}
+	}
+	for _, left := range []*operation.Journal{nil, {Operation: Stop, Token: strings.Repeat("7", 32)}} {
+		job, err := stops(t, true)(w.service(left))
+		w.must(err)
+		s := w.service(nil)
+		if err := w.engine(s).Do(t.Context(), job); err == nil || !strings.Contains(err.Error(), "stop, started by somebody") {
+			t.Errorf("%+v goes on with it: %v", left, err)
+		}
+	}
+}
+
+// A pause is in the CIB, once, until it ends; one that is set elsewhere, too, is not ended in silence.
+func TestPause(t *testing.T) {
+	w := newWorld(t)
+	o := w.service(nil).Observer
+	pause := func(paused bool, steps int) error {
+		t.Helper()
+		actions, err := Pause(t.Context(), o, paused)
+		w.must(err)
+		if len(actions) != steps {
+			t.Errorf("to have it paused %t takes %v", paused, actions)
+		}
+		return w.engine(w.service(nil)).Run(t.Context(), actions)
+	}
+	w.must(pause(false, 0))
+	w.must(pause(true, 2))
+	if got := w.now().Clones[0].Meta[model.MetaPaused]; got != "true" {
+		t.Errorf("it is paused: %q", got)
+	}
+	w.must(pause(true, 0))
+	w.CIBAdmin("--modify", "--scope", "resources", "--xml-text",
+		`<primitive id="pgsql"><meta_attributes id="more"><nvpair id="more-1" name="`+model.MetaPaused+`" value="true"/></meta_attributes></primitive>`)
+	if err := pause(false, 2); err == nil || !strings.Contains(err.Error(), "it still is true: it is set elsewhere, too") {
+		t.Errorf("set twice, it ends with %v", err)
+	}
+	w.must(pause(false, 2))
+	w.must(pause(false, 0))
+}
