@@ -306,12 +306,17 @@ func TestStartKilled(t *testing.T) {
 			w.part(t, begin)
 			w.kill(starts(t, true), point.id, point.at)
 			left := w.kept()
+			job, err := starts(t, true)(w.service(w.journal()))
+			w.must(err)
+			if p, planned := job.Plan.(*Plan); planned && (p.DataStatus != "DISCONNECT" || !p.Locked) {
+				t.Errorf("planned once more, it takes what it has changed for what was before: %+v", p)
+			}
 			w.must(w.finish(starts(t, true)))
 			w.wantEnd("finished", running, false)
 
 			w.set(left)
 			w.holds = point.holds
-			err := w.undo()
+			err = w.undo()
 			switch {
 			case point.past == "":
 				w.must(err)
@@ -332,7 +337,7 @@ func TestStartKilled(t *testing.T) {
 
 // The data status and the lock are put back only while the database is stopped: under one that runs they would be untrue.
 func TestClaimIsTakenBackOfAStoppedDatabase(t *testing.T) {
-	for _, before := range []string{"DISCONNECT", ""} {
+	for before, id := range map[string]string{"DISCONNECT": "unlock", "": "data-status"} {
 		w := newWorld(t)
 		w.Did("pm01", "stop")
 		w.Did("pm02", "stop")
@@ -345,13 +350,13 @@ func TestClaimIsTakenBackOfAStoppedDatabase(t *testing.T) {
 		p := &Plan{Force: true, DataStatus: before, Locked: true}
 		job := s.job(t.Context(), Start, h, p)
 		job.Steps = append(s.claim(h, p), s.hand(h)...)
-		fakes.Killed(t, w.engine(s), job, "unlock", fakes.After)
+		fakes.Killed(t, w.engine(s), job, id, fakes.After)
 		w.Did("pm01", "start")
 		if err := w.undo(); err == nil || !strings.Contains(err.Error(), "to Pacemaker it is unpromoted") {
 			t.Errorf("%q: undo says %v", before, err)
 		}
 		node, _ := w.now().Node("pm01")
-		if _, err := os.Stat(w.lock()); err == nil || node.Permanent["pgsql-data-status"] != "LATEST" || operation.Left(w.state) == nil {
+		if _, err := os.Stat(w.lock()); (err == nil) != (id == "data-status") || node.Permanent["pgsql-data-status"] != "LATEST" || operation.Left(w.state) == nil {
 			t.Errorf("%q: it was put back: %v, lock %v", before, node.Permanent, err)
 		}
 		w.Did("pm01", "stop")
