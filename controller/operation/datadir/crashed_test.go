@@ -115,11 +115,11 @@ func TestIdentity(t *testing.T) {
 	file := filepath.Join(p.Data, "global", "pg_control")
 	whole, err := os.ReadFile(file)
 	must(t, err)
-	for name, damage := range map[string]func() error{
-		"cut off":     func() error { return os.WriteFile(file, whole[:20], 0o600) },
-		"empty":       func() error { return os.WriteFile(file, nil, 0o600) },
-		"another bit": func() error { return os.WriteFile(file, append([]byte{whole[0] ^ 1}, whole[1:]...), 0o600) },
-		"overwritten": func() error { return os.WriteFile(file, make([]byte, len(whole)), 0o600) },
+	for name, damage := range map[string]func() error{ // readable for the server's user, also where it is made anew
+		"cut off":     func() error { return os.WriteFile(file, whole[:20], 0o644) },
+		"empty":       func() error { return os.WriteFile(file, nil, 0o644) },
+		"another bit": func() error { return os.WriteFile(file, append([]byte{whole[0] ^ 1}, whole[1:]...), 0o644) },
+		"overwritten": func() error { return os.WriteFile(file, make([]byte, len(whole)), 0o644) },
 		"missing":     func() error { return os.Remove(file) },
 	} {
 		must(t, damage())
@@ -130,7 +130,7 @@ func TestIdentity(t *testing.T) {
 			t.Errorf("%s: the control file is read", name)
 		}
 	}
-	must(t, os.WriteFile(file, whole, 0o600))
+	must(t, os.WriteFile(file, whole, 0o644))
 	p.Bin = t.TempDir()
 	if got := p.Identity(t.Context()); got != (Identity{Folder: p.Data}) {
 		t.Errorf("without programs it is %+v", got)
