@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -223,9 +224,13 @@ func (l *left) perform(do func(ctx context.Context) error, done string) error {
 	if err := confirm(l.cmd, l.ask.yes); err != nil {
 		return err
 	}
-	if err := undisturbed(l.cmd, do); err != nil {
-		return err
+	err := undisturbed(l.cmd, do)
+	switch {
+	case errors.Is(err, operation.ErrNothingLeft):
+		l.report(err.Error())
+		return nil
+	case err == nil:
+		l.report(done)
 	}
-	l.report(done)
-	return nil
+	return err
 }

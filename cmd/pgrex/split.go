@@ -94,12 +94,16 @@ func (o dataOwner) makeStateFolder(folder string) error {
 	if err != nil || parent.Sys().(*syscall.Stat_t).Uid != 0 || parent.Mode()&0o022 != 0 {
 		return nil // the child makes it, or says why it cannot
 	}
-	err = os.Mkdir(folder, 0o700)
+	root, err := os.OpenRoot(filepath.Dir(folder)) // whoever moves it meanwhile, in this one it is made
+	if err == nil {
+		defer func() { _ = root.Close() }() // nothing is written by it
+		err = root.Mkdir(filepath.Base(folder), 0o700)
+	}
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
 	if err == nil {
-		err = os.Chown(folder, int(o.uid), int(o.gid))
+		err = root.Lchown(filepath.Base(folder), int(o.uid), int(o.gid))
 	}
 	if err != nil {
 		return fmt.Errorf("make the state folder: %w", err)

@@ -37,6 +37,8 @@ type Command struct {
 	Text string
 	// Despite reports whether it was done, although the tool has failed or nobody knows how it ended. It may be nil.
 	Despite func(ctx context.Context) bool
+	// NoMatch says what it means that the tool finds the CIB otherwise than it has to be (cib.ErrNoMatch).
+	NoMatch string
 }
 
 func (c Command) String() string {
@@ -50,8 +52,11 @@ func (c Command) String() string {
 func (c Command) Do(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	err := c.Run(ctx)
-	if err != nil && c.Despite != nil && c.Despite(ctx) {
+	switch {
+	case err != nil && c.Despite != nil && c.Despite(ctx):
 		return nil
+	case errors.Is(err, cib.ErrNoMatch) && c.NoMatch != "":
+		return fmt.Errorf("%s (%w)", c.NoMatch, err)
 	}
 	return err
 }

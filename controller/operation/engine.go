@@ -49,6 +49,9 @@ type Engine struct {
 	Who      string // starts it, for the journal
 }
 
+// ErrNothingLeft says that an operation that was left needs neither to be finished nor to be undone, and is none any more.
+var ErrNothingLeft = errors.New("nothing is left to do")
+
 // errCannotTell says that a step was begun by a process that is gone, and that nobody knows whether it was done.
 var errCannotTell = errors.New("it cannot be told whether it was done")
 
@@ -162,11 +165,14 @@ func (e *Engine) resume(ctx context.Context, journal *Journal, job Job, next fun
 	switch mine, err := r.hasToken(ctx); {
 	case err != nil:
 		return err
+	case now.Ended:
+		return cmp.Or(r.end(ctx), fmt.Errorf("%w: it had come to its end", ErrNothingLeft))
 	case mine:
 		return next(r, ctx)
+	case len(now.Steps) == 0:
+		return cmp.Or(removeJournal(e.Folder), fmt.Errorf("%w: no step was begun", ErrNothingLeft))
 	case job.Guarded:
-		e.Report("another member has ended it, so that nothing is done here; see sudo pgrex status")
-		return removeJournal(e.Folder)
+		return cmp.Or(removeJournal(e.Folder), fmt.Errorf("%w: another member has ended it; see sudo pgrex status", ErrNothingLeft))
 	}
 	if _, err := r.acquire(ctx); err != nil {
 		return err
@@ -428,6 +434,8 @@ func within(ctx context.Context, timeout time.Duration, do func(context.Context)
 
 // end gives the token back, and removes the journal. Where the token cannot be given back the journal stays, too.
 func (r *run) end(ctx context.Context) error {
+	r.journal.Ended = true
+	_ = r.save() // without it an undo would take back what is whole, should the journal outlive the token
 	if err := within(context.WithoutCancel(ctx), undoTimeout, r.giveBack); err != nil {
 		return fmt.Errorf("nothing else is left to do, but the token is still in the CIB: %w; mend that, then type: %s",
 			err, undoCommand)

@@ -40,7 +40,8 @@ type Journal struct {
 	On        On        `json:"planned_on"`
 	// Plan is what the operation's steps are made of, and what it has found since. No secret is in it.
 	Plan  json.RawMessage `json:"plan"`
-	Steps []Entry         `json:"steps"` // those begun, in order
+	Steps []Entry         `json:"steps"`           // those begun, in order
+	Ended bool            `json:"ended,omitempty"` // nothing is left but the token, and this file
 }
 
 // On is the database that an operation was planned for. What is not known is zero.

@@ -43,6 +43,8 @@ func (m Maintenance) set(on bool, phase model.Phase) Command {
 	t.Phase = phase
 	return Command{
 		Command: cib.SetMaintenance(on, m.At, m.Primitive, t),
-		Text:    fmt.Sprintf("set maintenance-mode=%t, and the token to phase %s (cibadmin --modify)", on, phase),
+		NoMatch: "maintenance-mode is on already, for somebody else or another database's operation, or this operation was ended by another " +
+			"member: see crm_mon, and cibadmin --query --scope crm_config",
+		Text: fmt.Sprintf("set maintenance-mode=%t, and the token to phase %s (cibadmin --modify)", on, phase),
 	}
 }

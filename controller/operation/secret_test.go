@@ -83,7 +83,7 @@ func resumed(t *testing.T, resume func(context.Context, *operation.Journal) (ope
 	if err != nil {
 		t.Fatal(err)
 	}
-	job, err := resume(t.Context(), &operation.Journal{Operation: name, Plan: data})
+	job, err := resume(t.Context(), &operation.Journal{Operation: name, Plan: data, Token: strings.Repeat("7", 32)})
 	if err != nil || len(job.Steps) < 3 {
 		t.Fatalf("%s: %d steps, %v", name, len(job.Steps), err)
 	}

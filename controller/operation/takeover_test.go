@@ -195,7 +195,7 @@ func TestTakeOverOnACIB(t *testing.T) {
 	begin := w.kept()
 	e := w.engine("pm02")
 	actions := w.takeOver(e)
-	if len(actions) != 5 {
+	if len(actions) != 6 {
 		t.Fatalf("it does %v", actions)
 	}
 	for i := range actions {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -143,6 +144,9 @@ func (s *Service) Resume(ctx context.Context, j *operation.Journal) (operation.J
 	if err != nil {
 		return operation.Job{}, err
 	}
+	if !dataStatus.MatchString(p.DataStatus) { // the plan is the data owner's to write
+		return operation.Job{}, fmt.Errorf("the data status in the plan of the journal is none of the agent's: %q", p.DataStatus)
+	}
 	h := self{here: here{who}}
 	if h.place, err = datadir.Of(who.Clone); err != nil {
 		return operation.Job{}, err
@@ -156,6 +160,9 @@ func (s *Service) Resume(ctx context.Context, j *operation.Journal) (operation.J
 	}
 	return job, nil
 }
+
+// dataStatus is what the agent's node attribute says of data.
+var dataStatus = regexp.MustCompile(`^(LATEST|DISCONNECT|(STREAMING|CATCHUP|STARTUP|BACKUP|STOPPING)\|[A-Z]+)?$`)
 
 // unchanged looks again: the operator may have taken a while to answer, and so may a checkpoint.
 func (s *Service) unchanged(h self, failover bool) operation.Step {

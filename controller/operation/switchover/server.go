@@ -84,6 +84,15 @@ func (s *Switchover) inMaintenance(ctx context.Context) error {
 	return err
 }
 
+// unwatched returns an error unless maintenance-mode is on, or PostgreSQL here is down already.
+func (s *Switchover) unwatched(ctx context.Context) error {
+	err := s.inMaintenance(ctx)
+	if err != nil && !s.place.Runs() {
+		return nil
+	}
+	return err
+}
+
 // nobodyElse returns an error unless PostgreSQL may be started here as the primary. maintenance-mode may have been left
 // by hand, for long enough that another host was promoted, and entered again.
 func (s *Switchover) nobodyElse(ctx context.Context) error {

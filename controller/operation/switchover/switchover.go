@@ -206,6 +206,8 @@ func (s *Switchover) handOver() []operation.Step {
 	steps = append(steps,
 		operation.Step{ID: "maintenance", Action: maintenance.Enter(), Back: maintenance.Back()},
 		operation.Step{ID: "settle", Action: operation.Command{Command: cib.Settle()}},
+		// Outside of it Pacemaker would demote PostgreSQL here for the ban, which is an immediate shutdown.
+		operation.Step{ID: "unwatched", Again: true, Action: operation.Look{Text: "see that Pacemaker looks away from PostgreSQL here", See: s.unwatched}},
 		ban("ban-here", cib.Ban(s.Clone.ID, s.Here.Name), cib.ClearBan(s.Clone.ID, s.Here.Name)),
 		operation.Step{ID: "follows", Action: operation.Look{Text: "see that " + s.plan.Target + " still follows", See: s.follows}},
 		s.shutDown(),
@@ -214,7 +216,7 @@ func (s *Switchover) handOver() []operation.Step {
 			ID: "leave", Action: maintenance.Leave(s.Observer),
 			NoReturn: "Pacemaker may promote any host now; if this one does not come back, type: sudo pgrex rejoin",
 		},
-		s.takesWrites(),
+		s.takesWrites(maintenance),
 		operation.Step{
 			ID: "promoted", Action: operation.Await(s.plan.Target+" is the primary by every sign", promotePatience, s.isPrimary),
 			NoReturn: s.plan.Target + " is the primary now; to make this host its standby, type: sudo pgrex rejoin",
@@ -280,7 +282,7 @@ func (s *Switchover) hasAll(ctx context.Context) error {
 
 // takesWrites waits for the first look that finds a primary at the address that clients, too, may use. Taken back, every
 // host may be promoted again, this one too: all it has the target has as well, so that it may follow it in any case.
-func (s *Switchover) takesWrites() operation.Step {
+func (s *Switchover) takesWrites(maintenance operation.Maintenance) operation.Step {
 	vip := s.Clone.Parameters["master_ip"]
 	return operation.Step{
 		ID: "writes",
@@ -303,6 +305,7 @@ func (s *Switchover) takesWrites() operation.Step {
 			}},
 			operation.Change{Text: "remove " + s.place.Lock(), Make: s.place.RemoveLock},
 			operation.Command{Command: cib.ClearBan(s.Clone.ID, "")},
+			maintenance.Drop(),
 		},
 	}
 }
