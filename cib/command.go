@@ -133,7 +133,7 @@ func special(r rune) bool {
 }
 
 // Run runs the command to its end, or to the end of ctx, at the latest until commandTimeout is over. The error says what
-// the tool said. Beside the errors of this package, cibadmin's are ErrExists and ErrNoMatch.
+// the tool said. For cibadmin, the error may also be ErrExists or ErrNoMatch.
 func (c Command) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()

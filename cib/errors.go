@@ -20,13 +20,13 @@ var (
 	ErrPermission = errors.New("no permission to use Pacemaker's tools")
 	// ErrUnparseable: there is an answer, but this version does not understand it, or it is too big.
 	ErrUnparseable = errors.New("the CIB cannot be understood")
-	// ErrEnded: the process that runs the tools for this one is no more (Remote). It does not come back.
+	// ErrEnded: the process that runs the tools for this one has ended (Remote). It does not come back.
 	ErrEnded = errors.New("the part of pgrex that runs Pacemaker's tools has ended")
-	// ErrExists, beside ErrFailed: what was to be made is in the CIB already (CreateToken).
-	ErrExists = errors.New("it is in the CIB already")
-	// ErrNoMatch, beside ErrFailed: what was to be changed is not in the CIB, or no longer as it was (ChangeToken,
+	// ErrExists, beside ErrFailed: the CIB already has what was to be made (CreateToken).
+	ErrExists = errors.New("the CIB already has it")
+	// ErrNoMatch, beside ErrFailed: the CIB does not have what was to be changed, or it has changed since (ChangeToken,
 	// SetMaintenance).
-	ErrNoMatch = errors.New("it is not in the CIB, or not as it was")
+	ErrNoMatch = errors.New("the CIB does not have it, or it has changed")
 	// ErrFailed: a tool failed in a way that is none of the above.
 	ErrFailed = errors.New("Pacemaker's tools failed") //nolint:staticcheck // a name
 )

@@ -44,7 +44,7 @@ func (c call) run(ctx context.Context) (result, error) {
 		return r.run(ctx, c)
 	}
 	if !isKnown(c.path) {
-		return result{exit: -1}, fmt.Errorf("%q is none of the programs that pgrex asks about the cluster", c.path)
+		return result{exit: -1}, fmt.Errorf("pgrex does not run %q to ask about the cluster", c.path)
 	}
 	return c.here(ctx, c.environment(os.Environ()), nil)
 }

@@ -95,8 +95,8 @@ func (r *Remote) run(ctx context.Context, c call) (result, error) {
 	return none, context.Cause(ctx)
 }
 
-// HoldOut has nothing stop the process that runs Pacemaker's tools any more, where that is another one (UseRemote), and
-// returns once that is so.
+// HoldOut makes the process that runs Pacemaker's tools, if that is another one (UseRemote), resist being suspended. It
+// returns once that process does.
 func HoldOut(ctx context.Context) error {
 	if r := remote.Load(); r != nil {
 		return r.holdOut(ctx)

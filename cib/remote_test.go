@@ -257,7 +257,7 @@ func TestHoldOut(t *testing.T) {
 func TestNothingElseIsRun(t *testing.T) {
 	for _, path := range []string{"sh", "/bin/sh", "", "./rpm", "/bin/cibadmin/sh", "crm_simulate"} {
 		r, err := call{path: path, args: []string{"-c", "true"}, limit: 100}.run(t.Context())
-		if err == nil || r.exit != -1 || !strings.Contains(err.Error(), "none of the programs") {
+		if err == nil || r.exit != -1 || !strings.Contains(err.Error(), "pgrex does not run") {
 			t.Errorf("%q: %+v, %v", path, r, err)
 		}
 	}

@@ -12,15 +12,14 @@ import (
 	"syscall"
 )
 
-// Serve runs Pacemaker's tools for the other part of an operation (Remote) until that closes its end, and then kills
-// those
-// that still run. They get the user and the group of as, of the environment what Environment leaves of it, and
-// nothing else
-// that this process has: what the other part sends is never more than a tool's name, arguments and standard input.
+// Serve runs Pacemaker's tools for the other part of an operation (Remote) until that part closes its end. Then it
+// kills those that still run. A tool gets the user and the group of as, the environment that Environment allows, and
+// nothing else that this process has: the other part sends only a tool's name, arguments and standard input.
 //
-// holdOut is called when the other part wants nothing to stop this process any more, before that is answered.
+// The other part may ask this process to resist being suspended. Serve then calls holdOut before it answers.
 //
-// The error is nil at the end of the connection; else what came was no message, and nothing more is run.
+// The error is nil at the end of the connection. Any other error means that a message could not be understood; nothing
+// more is run.
 func Serve(conn io.ReadWriteCloser, as syscall.Credential, environ []string, holdOut func()) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &serving{conn: conn, as: as, environ: environ, running: map[uint64]context.CancelFunc{}}

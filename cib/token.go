@@ -10,42 +10,41 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// Where crm_config sets a cluster option: the set that crm_attribute uses, and that goes before all others.
+// Where crm_config sets a cluster option: the set that crm_attribute uses. It takes precedence over all others.
 const (
 	bootstrapSet      = "cib-bootstrap-options"
 	maintenanceOption = "maintenance-mode"
 )
 
-// CreateToken takes the lock of a database's operations: it makes the token, in a set of its own. If there is one,
-// whatever it holds, nothing is changed, and the error is ErrExists.
+// CreateToken takes the lock of a database's operations: it makes the token, in a set of its own. If there is a token
+// already, whatever it holds, CreateToken changes nothing, and the error is ErrExists.
 func CreateToken(primitive string, t model.Token) Command {
 	return Command{"cibadmin", []string{"--create", "--scope", "crm_config", "--xml-text", text(tokenSet(primitive, t))}}
 }
 
-// ChangeToken gives the token another text, if it is from to the letter. Otherwise nothing is changed, and the error is
+// ChangeToken replaces the token from with to. If the token is not exactly from, it changes nothing, and the error is
 // ErrNoMatch.
 func ChangeToken(primitive string, from, to model.Token) Command {
 	pair := tokenPairPath(primitive) + "[@value=" + literal(from.String()) + "]"
 	return Command{"cibadmin", []string{"--modify", "--xpath", pair, "--xml-text", text(tokenPair(primitive, to))}}
 }
 
-// DeleteToken removes the token, if it is t to the letter. Otherwise nothing is changed, but there is no error:
-// cibadmin ends well where there is nothing to delete (seen with 2.1.5 and 3.0.0). Whoever has to know reads the CIB
-// again.
+// DeleteToken removes the token if it is exactly t. Otherwise it changes nothing, without an error: cibadmin succeeds
+// if there is nothing to delete (seen with 2.1.5 and 3.0.0). A caller that has to know reads the CIB again.
 func DeleteToken(primitive string, t model.Token) Command {
 	set := "//crm_config/cluster_property_set[@id=" + literal(model.TokenName(primitive)) + "]" +
 		"[nvpair/@value=" + literal(t.String()) + "]"
 	return Command{"cibadmin", []string{"--delete", "--xpath", set}}
 }
 
-// SetMaintenance switches maintenance-mode and gives the token the text t, both at once, in one change of the CIB. It
-// does so only under the token that has t's own Value, in whatever phase. Without that nothing is changed, and the
-// error is ErrNoMatch: the operation has been taken over or undone elsewhere. The zero value of at is for a cluster
-// that does not set maintenance-mode.
+// SetMaintenance switches maintenance-mode and sets the token to t, in one change of the CIB. It requires a token with
+// t's own Value, in any phase. Without that token it changes nothing, and the error is ErrNoMatch: the operation was
+// taken over or undone elsewhere. The zero value of at is for a cluster that does not set maintenance-mode.
 //
-// maintenance-mode is the whole cluster's, and a token one database's. So it is not switched on, and the error is
-// ErrNoMatch, while another database's operation is in it: whoever left it first would leave it for both. Nor is it where
-// it is on already for no operation: an operator has just set it, who would find it left.
+// maintenance-mode belongs to the whole cluster, and a token to one database. While the operation of another database
+// is in maintenance-mode, SetMaintenance does not switch it on, and the error is ErrNoMatch: the first operation to
+// leave would leave for both. The same holds if maintenance-mode is on without an operation: an operator has set it,
+// and the operation would leave it.
 func SetMaintenance(on bool, at model.OptionAt, primitive string, t model.Token) Command {
 	at = orBootstrap(at)
 	own := "//crm_config[" + strings.TrimPrefix(tokenPairPath(primitive), "//crm_config/") +
@@ -65,11 +64,11 @@ func SetMaintenance(on bool, at model.OptionAt, primitive string, t model.Token)
 var inMaintenance = "cluster_property_set/nvpair[starts-with(@name, " + literal(model.TokenName("")) + ")]" +
 	"[contains(concat(@value, ' '), " + literal(" phase="+string(model.PhaseMaintenance)+" ") + ")]"
 
-// trueValue is the condition of an XPath that a pair's value is one that Pacemaker takes for true (crm_str_to_boolean).
+// trueValue is the XPath condition that Pacemaker takes the value of a pair for true (crm_str_to_boolean).
 const trueValue = "[contains(' true on yes y 1 ', concat(' ', translate(@value, 'TRUEONYS', 'trueonys'), ' '))]"
 
-// DropMaintenance leaves maintenance-mode at its default, if it is set to "false" there. Otherwise nothing is changed,
-// and there is no error; see DeleteToken. It fails where another set refers to the pair.
+// DropMaintenance returns maintenance-mode to its default if it is set to "false" there. Otherwise it changes nothing,
+// without an error; see DeleteToken. It fails if another set refers to the pair.
 func DropMaintenance(at model.OptionAt) Command {
 	at = orBootstrap(at)
 	pair := "//crm_config/cluster_property_set[@id=" + literal(at.Set) + "]" +
@@ -134,8 +133,8 @@ func literal(text string) string {
 	return "concat('" + strings.ReplaceAll(text, "'", `', "'", '`) + "')"
 }
 
-// optionAt finds where crm_config sets an option without a rule, as far as cibadmin can be told: in the set of the
-// highest precedence that has it. The zero value: nowhere.
+// optionAt finds where crm_config sets an option without a rule, as far as cibadmin can address that place: in the set
+// of the highest precedence that has it. The zero value means nowhere.
 func (d *document) optionAt(name string) model.OptionAt {
 	config := child(d.configuration, "crm_config")
 	for _, s := range d.sets([]*etree.Element{config}, "cluster_property_set", bootstrapSet) {

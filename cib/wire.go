@@ -30,7 +30,7 @@ var packageManagers = []string{"rpm", "dpkg-query"}
 func isTool(path string) bool { return slices.Contains(tools, path) }
 
 // isKnown reports whether this process may run a program itself: one of Pacemaker's tools, wherever a Client was told
-// that it is, or a package manager.
+// to find it, or a package manager.
 func isKnown(path string) bool {
 	return isTool(filepath.Base(path)) || slices.Contains(packageManagers, path)
 }
@@ -45,8 +45,8 @@ const (
 	maxCalls = 16
 )
 
-// remoteCall asks for a tool to be run, or with Kill for the call of that number to be ended, or with HoldOut that
-// nothing stops the other process any more.
+// remoteCall asks for a tool to be run. With Kill it asks to end the call of that number. With HoldOut it asks the
+// other process to resist being suspended.
 type remoteCall struct {
 	ID      uint64        `json:"id"`
 	Kill    bool          `json:"kill,omitempty"`

@@ -391,7 +391,7 @@ func TestOneFailureStopsNoOtherStep(t *testing.T) {
 	})
 }
 
-// TestTakenBackFirst: what was foretold counted on a slot that is gone. Another is made only once that is taken back.
+// TestTakenBackFirst: what was foretold counted on a slot that is gone. Another is made only once that is undone.
 func TestTakenBackFirst(t *testing.T) {
 	w := newWorld()
 	w.cluster.Nodes[0].Transient[model.ForecastAttribute("pgsql")] = "pm02=stream"

@@ -27,8 +27,8 @@ type Observer struct {
 	Kept       State // saved before the start, and of the cluster what was seen since
 	// Patient is set by who looks again and again: nobody being the primary is no outage before that has lasted.
 	Patient bool
-	// Operation, if not nil, is called in each look: what the state folder says of an operation that was begun here, nil
-	// for none. It must not wait. While it is nil itself, nothing is known to be left here.
+	// Operation, if not nil, is called in each look. It returns what the state folder says of an operation that was
+	// begun here, or nil. It must not wait. If Operation itself is nil, no operation counts as left here.
 	Operation func() *model.LocalOperation
 	// Ended, if not nil, is called whenever a call has ended, with or without an answer.
 	Ended func()

@@ -15,8 +15,8 @@ type Cluster struct {
 	Maintenance bool    `json:"maintenance"`
 	// Properties are the cluster options (crm_config), the highest-scored set winning.
 	Properties map[string]string `json:"properties,omitempty"`
-	// MaintenanceAt is where crm_config sets maintenance-mode without a rule; the zero value where it does not. Only an
-	// operation needs it, which reads the CIB itself: it is in no snapshot.
+	// MaintenanceAt is where crm_config sets maintenance-mode without a rule; the zero value means nowhere. Only an
+	// operation needs it, and an operation reads the CIB itself. So no snapshot has it.
 	MaintenanceAt OptionAt `json:"-"`
 	Nodes         []Node   `json:"nodes"`  // in order of name
 	Clones        []Clone  `json:"clones"` // the promotable ones, in order of id, then primitive

@@ -9,39 +9,39 @@ import (
 	"unicode/utf8"
 )
 
-// Phase is how far an operation has come, as far as another host has to know that.
+// Phase is how far an operation has come, as far as other hosts have to know.
 type Phase string
 
 // The phases, in order.
 const (
-	PhaseBegun       Phase = "begun"       // nothing is guarded yet
+	PhaseBegun       Phase = "begun"       // the operation guards nothing yet
 	PhaseMaintenance Phase = "maintenance" // maintenance-mode is on because of the operation
 	PhaseGiven       Phase = "given"       // the operation has left maintenance-mode, and has not ended yet
 )
 
-// Token is the lock that an operation holds in the whole cluster, for one database: the value of a cluster option
-// (TokenName). It outlives the process and the host that made it, and says what another one has to know to finish the
-// operation or to undo it.
+// Token is the lock that an operation holds on one database in the whole cluster: the value of a cluster option
+// (TokenName). It outlives the process and the host that made it. It says what another host has to know to finish or
+// undo the operation.
 type Token struct {
 	Operation string // the command, such as "switchover": lower-case letters and "-"
 	Host      string // the node that works on it
 	Phase     Phase
-	Target    string // the node that the operation is about, if that is another one; "" for none
-	// Value is this token's own and no other's: 32 hexadecimal digits, at random. It stays while the phase changes, and is
-	// another one where another host takes the operation over.
+	Target    string // another node that the operation is about; may be ""
+	// Value identifies this token: 32 random hexadecimal digits. It stays while the phase changes. A host that takes
+	// the operation over sets another one.
 	Value string
 	Begun time.Time // in whole seconds of UTC
 }
 
-// operationPrefix is how the names begin of what operations leave in the CIB.
+// operationPrefix begins the names of all that operations leave in the CIB.
 const operationPrefix = "pgrex-operation-"
 
 // TokenName returns the name of the cluster option that holds a database's token. Its set in crm_config has the same
 // id.
 func TokenName(primitive string) string { return operationPrefix + primitive }
 
-// OperationAttribute returns the name of the transient node attribute by which a host says that an operation for a
-// database was begun there, and that nobody works on it. Its value is the operation's name.
+// OperationAttribute returns the name of the transient node attribute by which a host says that an operation on a
+// database was begun there, and that nobody works on it. Its value is the name of the operation.
 func OperationAttribute(primitive string) string { return operationPrefix + primitive }
 
 // tokenValue is how many digits Token.Value has.
@@ -57,8 +57,8 @@ func (t Token) String() string {
 	return strings.Join(words, " ")
 }
 
-// ParseToken reads a token just as String writes it. Anything else is an error: a token half understood could be taken
-// for another host's, or for none.
+// ParseToken reads a token exactly as String writes it. Anything else is an error: a half-understood token could pass
+// for that of another host, or for none.
 func ParseToken(text string) (Token, error) {
 	var t Token
 	var rest string
@@ -83,10 +83,10 @@ func ParseToken(text string) (Token, error) {
 		err = t.check()
 	}
 	if err == nil && t.String() != text {
-		err = errors.New("its words are not those of a token, or not in their order")
+		err = errors.New("the words of a token are missing, wrong or out of order")
 	}
 	if err != nil {
-		return Token{}, fmt.Errorf("%q is no token that this pgrex understands: %w", text, err)
+		return Token{}, fmt.Errorf("%q is not a token: %w", text, err)
 	}
 	return t, nil
 }
@@ -94,11 +94,11 @@ func ParseToken(text string) (Token, error) {
 func (t Token) check() error {
 	switch {
 	case t.Operation == "" || strings.Trim(t.Operation, "abcdefghijklmnopqrstuvwxyz-") != "":
-		return fmt.Errorf("%q is no operation", t.Operation)
+		return fmt.Errorf("%q is not an operation", t.Operation)
 	case t.Host == "" || !isWord(t.Host) || !isWord(t.Target):
 		return errors.New("it does not name a host")
 	case t.Phase != PhaseBegun && t.Phase != PhaseMaintenance && t.Phase != PhaseGiven:
-		return fmt.Errorf("%q is no phase", t.Phase)
+		return fmt.Errorf("%q is not a phase", t.Phase)
 	case len(t.Value) != tokenValue || strings.Trim(t.Value, "0123456789abcdef") != "":
 		return fmt.Errorf("its value is not %d hexadecimal digits", tokenValue)
 	}
@@ -120,8 +120,8 @@ func (t Token) What() string {
 	return t.Operation + " to " + t.Target
 }
 
-// Token returns the token of a database's operation. There is none where the bool is false. With an error there is one
-// that cannot be read.
+// Token returns the token of the operation on a database. The bool is false if there is none. An error means that there
+// is one which cannot be read.
 func (c Cluster) Token(primitive string) (Token, bool, error) {
 	text, there := c.Properties[TokenName(primitive)]
 	if !there {
@@ -135,9 +135,9 @@ func (c Cluster) Token(primitive string) (Token, bool, error) {
 type LocalOperation struct {
 	Operation string    `json:"operation"` // the command, such as "switchover"
 	Begun     time.Time `json:"begun"`
-	Who       string    `json:"who,omitempty"` // who began it; "" where nobody knows
+	Who       string    `json:"who,omitempty"` // who began it; "" if unknown
 	Running   bool      `json:"running"`       // false: the process that worked on it is gone
 }
 
-// Left reports whether an operation was begun here, and nobody works on it. There may be none at all.
+// Left reports whether an operation was begun here, and nobody works on it. A nil operation is not left.
 func (o *LocalOperation) Left() bool { return o != nil && !o.Running }

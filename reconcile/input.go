@@ -34,8 +34,8 @@ type Input struct {
 	// Upstream is nil when it was not or could not be read; UpstreamProblem then says why.
 	Upstream        *model.Upstream `json:"upstream,omitempty"`
 	UpstreamProblem string          `json:"upstream_problem,omitempty"`
-	// Operation is what this host's state folder says of an operation that was begun here; nil: there is none, or nobody
-	// has looked.
+	// Operation is what this host's state folder says of an operation that was begun here. It is nil if there is none,
+	// or if nobody has looked.
 	Operation *model.LocalOperation `json:"operation,omitempty"`
 	// WALRate is how fast WAL comes here, as the daemon has measured it; zero when it is unknown, as for a single plan.
 	WALRate model.WALRate `json:"wal_rate,omitzero"`

@@ -10,12 +10,12 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// This file reports operations that are under way, and those that nobody works on any more. Every host says the same.
+// This file reports operations that are under way, and operations that were left. Every host reports the same.
 
 // whatToType is what ends an operation that was left.
 const whatToType = "type: sudo pgrex operation show, then sudo pgrex operation finish, or sudo pgrex operation undo"
 
-// begun is an operation as part of a sentence. since is zero, and who empty, where nobody knows.
+// begun is an operation as part of a sentence. since is zero, and who empty, if unknown.
 type begun struct {
 	what, host, who string
 	since           time.Time
@@ -34,7 +34,7 @@ func (b begun) String() string {
 	return text
 }
 
-// maintainedBy returns the operation because of which the cluster is in maintenance; "" for none.
+// maintainedBy returns the operation that put the cluster into maintenance, or "".
 func (w Who) maintainedBy() string {
 	if w.token == nil || w.token.Phase != model.PhaseMaintenance || !w.Cluster.Maintenance {
 		return ""
@@ -42,9 +42,9 @@ func (w Who) maintainedBy() string {
 	return begunBy(*w.token).String()
 }
 
-// operations reports the operation that holds the token, and those that are left on some host. If the holder is online
-// and nothing says that the operation is left there, it is under way. A silent holder that is not known to be gone for
-// good is waited for (trap 48).
+// operations reports the operation that holds the token, and the operations that are left on some host. The token's
+// operation is under way if its host is online and nothing says that it is left there. If the host is silent but may
+// come back, pgrex waits for it (trap 48).
 func (w *Who) operations() {
 	if w.Cluster == nil {
 		if w.Operation.Left() {
@@ -54,8 +54,8 @@ func (w *Who) operations() {
 	}
 	if _, there, err := w.Cluster.Token(w.Clone.Primitive); there && err != nil {
 		w.say(model.CodeOperationUnfinished, model.Critical, model.TokenName(w.Clone.Primitive),
-			"an operation holds the database, but its token is not understood: %v; if another version of pgrex made it, "+
-				"use that one; to look at it, type: cibadmin --query --scope crm_config", err)
+			"an operation holds the database, but this pgrex does not understand its token: %v; if another version of "+
+				"pgrex made it, use that version; to look at it, type: cibadmin --query --scope crm_config", err)
 	}
 	if w.token != nil {
 		w.held(*w.token)
@@ -87,14 +87,14 @@ func (w *Who) held(t model.Token) {
 	default:
 		text := fmt.Sprintf("%s has been under way on %s since %s", t.What(), t.Host, t.Begun.UTC().Format(time.RFC3339))
 		if w.maintainedBy() != "" {
-			text += "; the cluster is in maintenance until it leaves that"
+			text += "; the cluster is in maintenance until the operation leaves it"
 		}
 		w.say(model.CodeOperationUnderWay, model.Info, model.FoldNode(t.Host), "%s", text)
 	}
 }
 
-// leftOn returns the operation that is left on a node, by its name; "" for none. Of this host its own state folder
-// says so, of another one its attribute.
+// leftOn returns the name of the operation that is left on a node, or "". For this host the state folder says so, for
+// another one its node attribute.
 func (w Who) leftOn(n model.Node) string {
 	if !w.Is(n.Name) {
 		return n.Transient[model.OperationAttribute(w.Clone.Primitive)]
@@ -105,7 +105,7 @@ func (w Who) leftOn(n model.Node) string {
 	return ""
 }
 
-// unnamed stands for an operation whose name nobody knows.
+// unnamed stands for an operation of unknown name.
 const unnamed = "operation"
 
 func (w Who) ownLeft() begun {
@@ -115,23 +115,23 @@ func (w Who) ownLeft() begun {
 
 // unfinished reports an operation that is left on a node, and what to do on which host.
 func (w *Who) unfinished(n model.Node, b begun) {
-	text := b.String() + " has not come to its end"
+	text := b.String() + " is unfinished"
 	if w.Cluster != nil && w.maintainedBy() != "" && model.SameNode(w.token.Host, n.Name) {
-		text += "; because of it the cluster is in maintenance, and Pacemaker takes care of no failure"
+		text += "; because of it the cluster is in maintenance, and Pacemaker reacts to no failure"
 	}
 	switch {
-	case w.Cluster != nil && !w.Cluster.Quorate: // what it shows of other hosts proves nothing
+	case w.Cluster != nil && !w.Cluster.Quorate: // what a minority shows of other hosts proves nothing
 		text += "; this partition has no quorum: first bring the other hosts or the network back, then see here where to " +
 			"end it"
 	case w.Cluster != nil && !w.isNode(n.Name):
-		text += fmt.Sprintf("; %s is no node of the cluster any more; on any member, %s", n.Name, whatToType)
+		text += fmt.Sprintf("; %s is no longer a node of the cluster; on any member, %s", n.Name, whatToType)
 	case n.Unclean && !n.Online && w.inPhase(model.PhaseMaintenance): // in which nobody is fenced
 		text += fmt.Sprintf("; %s is lost, and Pacemaker fences it once maintenance-mode is left; on any member, %s", n.Name, whatToType)
 	case n.Unclean:
 		text += fmt.Sprintf("; %s is unclean, and may still work on it: wait until Pacemaker has fenced it; then on any "+
 			"member, %s", n.Name, whatToType)
 	case n.Pending:
-		text += fmt.Sprintf("; %s is on its way in or out of the cluster; once it is online, on it, %s", n.Name, whatToType)
+		text += fmt.Sprintf("; %s is joining or leaving the cluster; once it is online, on %[1]s, %[2]s", n.Name, whatToType)
 	case !n.Online:
 		text += fmt.Sprintf("; %s is offline; on any member, %s", n.Name, whatToType)
 	default:
@@ -148,9 +148,9 @@ func (w Who) isNode(host string) bool {
 	return is
 }
 
-// publishLeft plans to tell the other hosts that an operation is left here, or no longer is: also in transition and in
-// maintenance, because an operation is seldom left when all is well. Without a quorum nothing is published, nor under a
-// name that Pacemaker does not call this host by.
+// publishLeft plans to tell the other hosts that an operation is left here, or no longer is. It does so even in
+// transition and in maintenance: an operation is seldom left when all is well. It publishes nothing without a quorum,
+// or under a name that Pacemaker does not call this host by.
 func (v *view) publishLeft() []model.Step {
 	if v.Cluster == nil || !v.Cluster.Quorate || !v.named {
 		return nil

@@ -62,7 +62,7 @@ func (w Who) underWay() string {
 		why, unsettled := w.Clone.UnsettledOn(member)
 		switch {
 		case n.Unclean || n.Pending:
-			return n.Name + " is on its way in or out of the cluster"
+			return n.Name + " is joining or leaving the cluster"
 		case unsettled && why != model.UnsettledFailed && why != model.UnsettledBlocked && why != model.UnsettledOrphaned:
 			return fmt.Sprintf("to Pacemaker the database on %s is %s", member, why)
 		case w.mayTakeOver(member):
@@ -134,7 +134,7 @@ func (w Who) endOfOutage() string {
 			w.Clone.ID, role)
 	}
 	if by := w.maintainedBy(); by != "" {
-		return "the cluster is in maintenance because of " + by + ", which has to come to its end first"
+		return "the cluster is in maintenance because of " + by + ", which has to end first"
 	}
 	if w.Cluster.Maintenance || !w.Clone.Managed {
 		return "the cluster is in maintenance, or the database is unmanaged; end that first"

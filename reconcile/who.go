@@ -2,7 +2,7 @@ package reconcile
 
 import "github.com/pgrex/pgrex/model"
 
-// RoleText is what Pacemaker says of the database on a host, for people.
+// RoleText is what Pacemaker says of the database on a host, as text for people.
 func (w Who) RoleText(host string) string {
 	if why, unsettled := w.Clone.UnsettledOn(host); unsettled {
 		return string(why)

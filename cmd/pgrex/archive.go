@@ -36,7 +36,7 @@ one that was taken on a standby leaves none there: name it with --backup. Histor
 Run it on the host that has the folder, as root, and not while a backup is being taken. The files are removed with
 the rights of the user that owns the data.
 
-Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run something would be done, 64 wrong usage.`,
+Exit status: 0 done or nothing to do, 1 failed or refused, 2 dry run with something to do, 64 wrong usage.`,
 		Example: "  sudo pgrex archive prune --dry-run\n  sudo pgrex archive prune --keep-backups 2 --move /archive/old",
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {

@@ -19,7 +19,7 @@ that is left. The slots keep their names, and every standby goes on streaming. p
 func releaseCommand() *cobra.Command {
 	return handingOver("release", "Hand the slots back from pgrex to the agent",
 		`Sets the agent's replication_slot_name to the prefix of the slots, without a restart of PostgreSQL. From its next start
-on the agent drops the slots and makes them anew, as it always did.`,
+on the agent drops the slots and makes them again, as it always did.`,
 		(*handover.Handover).Release)
 }
 
@@ -30,11 +30,11 @@ func handingOver(name, short, long string, make func(*handover.Handover, context
 		Use: name, Short: short, Args: cobra.NoArgs,
 		Long: long + `
 
-Run it on the primary, as root. When a step fails, or it is interrupted, before maintenance-mode is left, what was done is undone.
-When it is killed, do not leave maintenance-mode by hand: sudo pgrex operation finish, or undo, lets Pacemaker look
-first.
+Run it on the primary, as root. If a step fails, or you interrupt it, before maintenance-mode is left, the steps are
+undone. If it is killed, do not leave maintenance-mode by hand: Pacemaker has to look first. Type: sudo pgrex operation
+finish, or undo.
 
-Exit status: 0 it is so, 1 it could not be done, 2 in a dry run something would be done, 64 wrong usage.`,
+Exit status: 0 done or nothing to do, 1 failed or refused, 2 dry run with something to do, 64 wrong usage.`,
 		Example: "  sudo pgrex " + name + " --dry-run\n  sudo pgrex " + name,
 		RunE: operates(s, startsTools, func(cmd *cobra.Command) error {
 			o := s.observer()

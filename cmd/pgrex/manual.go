@@ -20,8 +20,8 @@ attributes of the database's clone: /usr/share/doc/pgrex/README.md.
 : The daemon's socket, which **pgrex status** and **pgrex what-if** ask.
 
 **/var/lib/pgrex**
-: What the daemon keeps over a restart: the version of the newest CIB seen, and how fast WAL has come. An
-operation keeps there its journal, operation.json, until it has ended, and the lock operation.lock: **pgrex operation**.
+: What the daemon keeps across a restart: the version of the newest CIB seen, and how fast WAL has come. An
+operation keeps its journal, operation.json, here until it has ended, and its lock, operation.lock: **pgrex operation**.
 
 **/etc/pgrex/NAME.yaml**, **/run/pgrex/NAME/pgrex.sock**, **/var/lib/pgrex/NAME**
 : The same for one of several databases of a cluster, whose primitive has the id NAME: **pgrex@NAME.service**, and

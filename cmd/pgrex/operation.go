@@ -20,26 +20,26 @@ import (
 
 func operationCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "operation", Short: "Show, finish or take back an operation that was left unfinished",
-		Long: `An operation (rejoin, switchover, start, stop, adopt, release) that is killed, whose host loses power,
-or that cannot take a step back, leaves a journal in the state folder of its host, and a token in the CIB. Until it is
-finished or taken back, every other operation on this database refuses to begin, and pgrex reports it on every host.
-pause and resume work all the same.
+		Use: "operation", Short: "Show, finish or undo an operation that was left unfinished",
+		Long: `An operation (rejoin, switchover, start, stop, adopt, release) is unfinished if it is killed, if its host
+loses power, or if it cannot undo a step. It then leaves a journal in the state folder of its host, and a token in the
+CIB. Until you finish or undo it, pgrex reports it on every host, and every other operation on this database refuses to
+begin. pause and resume still work.
 
-Type this on the host on which the operation was started. Where Pacemaker shows that host offline and clean, any other
-member ends the operation from the token: Pacemaker gets the database back. While that host is unclean, wait until it is
-fenced. An undone or finished operation can be repeated.`,
+Type this on the host on which the operation was started. If Pacemaker shows that host offline and clean, type it on any
+other member: it ends the operation, and Pacemaker gets the database back. If that host is unclean, wait until Pacemaker
+has fenced it. An undone or finished operation can be repeated.`,
 		Example: "  sudo pgrex operation show\n  sudo pgrex operation undo --dry-run\n  sudo pgrex operation finish",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
 		unfinished("show", "Show the operation that was left unfinished", startsPrograms,
-			"0 there is none, 1 error, 2 there is one", (*left).show),
+			"0 nothing is unfinished, 1 failed, 2 an operation is unfinished", (*left).show),
 		unfinished("finish", "Go on with an operation that was left unfinished", startsServer,
-			"0 it is finished, or there is none, 1 it could not be finished, 2 in a dry run something would be done", (*left).finish),
-		unfinished("undo", "Take back what an unfinished operation has done", startsServer,
-			"0 it is taken back, or there is none, 1 it could not be taken back, 2 in a dry run something would be done", (*left).undo))
+			"0 done or nothing to do, 1 failed or refused, 2 dry run with something to do", (*left).finish),
+		unfinished("undo", "Undo the steps of an operation that was left unfinished", startsServer,
+			"0 done or nothing to do, 1 failed or refused, 2 dry run with something to do", (*left).undo))
 	return cmd
 }
 
@@ -64,7 +64,7 @@ func unfinished(name, short string, starts starting, exit string, do func(*left)
 	return cmd
 }
 
-// left is an operation that was left unfinished, and how it is dealt with.
+// left is an operation that was left unfinished, and how to deal with it.
 type left struct {
 	settings *settings
 	cmd      *cobra.Command
@@ -73,12 +73,12 @@ type left struct {
 	engine   *operation.Engine
 	report   operation.Reporter
 
-	journal *operation.Journal // nil where there is only
+	journal *operation.Journal // nil if there is only
 	token   model.Token
 	job     operation.Job
 }
 
-// find finds what there is, and has it dealt with.
+// find finds what there is, and calls do for it.
 func (l *left) find(do func(*left) error) error {
 	ctx := l.cmd.Context()
 	j, err := operation.LoadJournal(l.settings.StateDir)
@@ -97,12 +97,12 @@ func (l *left) find(do func(*left) error) error {
 	}
 	l.job, err = l.resume(ctx)
 	if err != nil {
-		return fmt.Errorf("%s is unfinished here, and its steps cannot be made: %w", j.What(), err)
+		return fmt.Errorf("%s is unfinished here, and pgrex cannot tell its steps: %w", j.What(), err)
 	}
 	return do(l)
 }
 
-// resume makes the steps of the operation once more.
+// resume makes the steps of the operation.
 func (l *left) resume(ctx context.Context) (operation.Job, error) {
 	switch l.journal.Operation {
 	case rejoin.Name:
@@ -114,7 +114,7 @@ func (l *left) resume(ctx context.Context) (operation.Job, error) {
 	case service.Start, service.Stop:
 		return (&service.Service{Observer: l.observer, Left: l.journal}).Resume(ctx, l.journal)
 	}
-	return operation.Job{}, fmt.Errorf("this pgrex knows no operation %q", l.journal.Operation)
+	return operation.Job{}, fmt.Errorf("this pgrex does not know the operation %q: use the pgrex that began it", l.journal.Operation)
 }
 
 // show prints what there is.
@@ -126,14 +126,14 @@ func (l *left) show() error {
 		l.report(line)
 	}
 	if l.journal.Held(l.settings.StateDir) {
-		l.report("it is under way: wait for it, or interrupt it")
+		l.report("the operation is under way: wait for it, or interrupt it")
 	} else {
-		l.report("sudo pgrex operation finish does what is left; sudo pgrex operation undo --dry-run shows what would be taken back")
+		l.report("sudo pgrex operation finish does what is left; sudo pgrex operation undo --dry-run shows what would be undone")
 	}
 	return statusError(exitPending)
 }
 
-// finish goes on. What depends on how the cluster is now is planned anew.
+// finish goes on. It plans again what depends on the present state of the cluster.
 func (l *left) finish() error {
 	if l.journal == nil {
 		return l.takeOver()
@@ -149,7 +149,7 @@ func (l *left) finish() error {
 		return l.finishService()
 	}
 	remaining := l.journal.Remaining(l.job.Steps)
-	l.report("this is done to finish " + l.journal.What() + ":")
+	l.report("pgrex does this to finish " + l.journal.What() + ":")
 	operation.Show(remaining, l.report)
 	return l.perform(func(ctx context.Context) error { return l.engine.Finish(ctx, l.journal, l.job) },
 		l.journal.Operation+" is finished")
@@ -170,22 +170,22 @@ func (l *left) finishService() error {
 	}, l.journal, stopped)
 }
 
-// undo takes back.
+// undo undoes the steps.
 func (l *left) undo() error {
 	if l.journal == nil {
 		return l.takeOver()
 	}
 	actions, how := l.journal.Backwards(l.job.Steps)
-	l.report("this is done to take back " + l.journal.What() + ":")
+	l.report("pgrex does this to undo " + l.journal.What() + ":")
 	operation.ShowActions(actions, l.report)
 	if how != "" {
-		l.report("it has passed a point of no return: " + how)
+		l.report("the operation has passed a point of no return: " + how)
 	}
 	return l.perform(func(ctx context.Context) error { return l.engine.Undo(ctx, l.journal, l.job) },
-		l.journal.Operation+" is taken back")
+		l.journal.Operation+" is undone")
 }
 
-// withoutJournal deals with a token in the CIB of which there is no journal here.
+// withoutJournal deals with a token in the CIB without a journal here.
 func (l *left) withoutJournal(do func(*left) error) error {
 	who, err := l.observer.Cluster(l.cmd.Context())
 	if who.Cluster == nil {
@@ -194,13 +194,13 @@ func (l *left) withoutJournal(do func(*left) error) error {
 	t, is, err := who.Cluster.Token(who.Clone.Primitive)
 	switch {
 	case err != nil:
-		return fmt.Errorf("there is a token in the CIB, which this pgrex does not understand: %w; look at it with cibadmin --query --scope crm_config", err)
+		return fmt.Errorf("this pgrex does not understand the token of an operation in the CIB: %w; look at it with cibadmin --query --scope crm_config", err)
 	case !is:
 		l.report("no operation is unfinished")
 		return nil
 	}
 	l.token = t
-	l.report(fmt.Sprintf("%s was started on %s at %s, and is in phase %s", t.What(), t.Host, t.Begun.Local().Format(time.DateTime), t.Phase))
+	l.report(fmt.Sprintf("%s was started on %s at %s; phase %s", t.What(), t.Host, t.Begun.Local().Format(time.DateTime), t.Phase))
 	return do(l)
 }
 
@@ -210,13 +210,13 @@ func (l *left) takeOver() error {
 	if err != nil {
 		return err
 	}
-	l.report("its journal is on " + l.token.Host + "; from here it can be ended only, and Pacemaker gets the database back:")
+	l.report("its journal is on " + l.token.Host + "; this host can only end the operation, and give the database back to Pacemaker:")
 	operation.ShowActions(actions, l.report)
 	return l.perform(func(ctx context.Context) error { return l.engine.RunAlone(ctx, actions) },
-		"it is ended; see sudo pgrex status for what "+l.token.Host+" needs once it is back")
+		"the operation is ended; see sudo pgrex status for what "+l.token.Host+" needs once it is back")
 }
 
-// perform asks, and does what was shown.
+// perform asks, and then does what was shown.
 func (l *left) perform(do func(ctx context.Context) error, done string) error {
 	if l.ask.dryRun {
 		return statusError(exitPending)

@@ -17,8 +17,8 @@ type partKey struct{}
 // isPart reports whether this process is an operation's part that has the rights of the data folder's owner.
 func isPart(ctx context.Context) bool { return ctx.Value(partKey{}) != nil }
 
-// takePart makes this process an operation's part, where another one has started it as that (split.go), and waits until
-// it may begin. The context ends with that other one, as after Ctrl-C.
+// takePart makes this process a part of an operation if another process has started it as that (split.go). It waits
+// until it may begin. The context ends with the other process, as after Ctrl-C.
 func takePart(ctx context.Context) (context.Context, error) {
 	value, ok := os.LookupEnv(toolsVariable)
 	if !ok {
@@ -55,7 +55,7 @@ func takePart(ctx context.Context) (context.Context, error) {
 		return ctx, err
 	}
 	if _, err := io.ReadFull(conn, make([]byte, len(begin))); err != nil {
-		return ctx, statusError(exitError) // the other one says why
+		return ctx, statusError(exitError) // the other part says why
 	}
 	tools := cib.UseRemote(conn)
 	ctx, end := context.WithCancel(context.WithValue(ctx, partKey{}, true))

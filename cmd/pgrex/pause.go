@@ -22,7 +22,7 @@ func pausing(name string, paused bool, short, long string) *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use: name, Short: short, Args: cobra.NoArgs,
-		Long:    long + "\n\nExit status: 0 it is so, 1 it could not be done, 2 in a dry run something would be done, 64 wrong usage.",
+		Long:    long + "\n\nExit status: 0 done or nothing to do, 1 failed or refused, 2 dry run with something to do, 64 wrong usage.",
 		Example: "  pgrex " + name + " --dry-run\n  pgrex " + name,
 		RunE: runE(func(cmd *cobra.Command) error {
 			defer quits(cmd)()

@@ -22,16 +22,16 @@ func (a *asking) flags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&a.yes, "yes", false, "do not ask")
 }
 
-// perform shows an operation's steps, asks, and does them. The last line is what is so then.
+// perform shows an operation's steps, asks, and does them. done is the last line.
 func (a *asking) perform(cmd *cobra.Command, engine *operation.Engine, job operation.Job, done string) error {
 	for _, line := range job.Says {
 		engine.Report(line)
 	}
 	if len(job.Steps) == 0 {
-		engine.Report("it is so already")
+		engine.Report("nothing to do")
 		return a.endLeft(cmd, engine, job)
 	}
-	engine.Report("this is done:")
+	engine.Report("pgrex does this:")
 	operation.Show(job.Steps, engine.Report)
 	if a.dryRun {
 		return statusError(exitPending)
@@ -54,16 +54,16 @@ func (a *asking) endLeft(cmd *cobra.Command, engine *operation.Engine, job opera
 	return undisturbed(cmd, func(ctx context.Context) error { return engine.EndLeft(ctx, job.Continues) })
 }
 
-// performWork is perform for what leaves nothing unfinished.
+// performWork is perform for work without a journal.
 func (a *asking) performWork(cmd *cobra.Command, engine *operation.Engine, work operation.Work) error {
 	for _, line := range work.Says {
 		engine.Report(line)
 	}
 	if len(work.Actions) == 0 {
-		engine.Report("it is so already")
+		engine.Report("nothing to do")
 		return nil
 	}
-	engine.Report("this is done:")
+	engine.Report("pgrex does this:")
 	operation.ShowActions(work.Actions, engine.Report)
 	if a.dryRun {
 		return statusError(exitPending)
@@ -74,11 +74,12 @@ func (a *asking) performWork(cmd *cobra.Command, engine *operation.Engine, work 
 	return undisturbed(cmd, func(ctx context.Context) error { return engine.Run(ctx, work.Actions) })
 }
 
-// undisturbed does what changes something. Nothing but an interrupt ends or stops it meanwhile, in either part of pgrex.
+// undisturbed does what changes something. Meanwhile only an interrupt ends it, and nothing suspends it, in either part
+// of pgrex.
 func undisturbed(cmd *cobra.Command, do func(ctx context.Context) error) error {
 	defer holdOut(func() {
-		printer.Errors().Report("pgrex: it cannot be suspended while the steps are done, and goes on;" +
-			" Ctrl-C takes back what can be")
+		printer.Errors().Report("pgrex: an operation cannot be suspended while it does its steps; it goes on." +
+			" Ctrl-C undoes the steps")
 	})()
 	if err := cib.HoldOut(cmd.Context()); err != nil {
 		return err // nothing was done
@@ -86,12 +87,12 @@ func undisturbed(cmd *cobra.Command, do func(ctx context.Context) error) error {
 	return do(cmd.Context())
 }
 
-// engine is what does operations on this host.
+// engine does operations on this host.
 func (s *settings) engine(cmd *cobra.Command, o *controller.Observer) *operation.Engine {
 	return &operation.Engine{Folder: s.StateDir, Observer: o, Report: printer.Out(cmd).Report, Who: starter(cmd.Context())}
 }
 
-// starter names who starts an operation: by sudo's word, and by the login user id that the kernel keeps.
+// starter names who starts an operation: the user that sudo names, and the login user id that the kernel keeps.
 func starter(ctx context.Context) string {
 	name := os.Getenv("SUDO_USER")
 	account, err := user.Current()

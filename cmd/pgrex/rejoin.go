@@ -31,17 +31,17 @@ func rejoinCommand() *cobra.Command {
 	var ask asking
 	cmd := &cobra.Command{
 		Use:   "rejoin",
-		Short: "Bring this host back that does not come back by itself",
+		Short: "Bring this host back into replication",
 		Long: `Looks at this host's data and at the primary, prints each way back with what it would fetch and why it
 is possible or not, and takes the cheapest: start, archive (start, with WAL that only the WAL archive has), rewind
 (pg_rewind) or copy (pg_basebackup, through this host's own slot, beside the old data). Node-local files stay,
 primary_slot_name is right before the first start, and the agent's PGSQL.lock goes only when the data are proven or
-mended. It waits until the host streams. Interrupted or killed anywhere, it can be run again, and goes on with what it
-has left; sudo pgrex operation undo takes that back.
+mended. It waits until the host streams. If it is interrupted or killed, run it again: it goes on where it stopped. Or
+undo it: sudo pgrex operation undo.
 
 Run it on the host that is to come back, as root. All but Pacemaker's tools runs as the user that owns the data.
 
-Exit status: 0 the host streams, 1 it does not, 2 in a dry run something would be done, 64 wrong usage.`,
+Exit status: 0 the host streams, 1 failed or refused, 2 dry run with something to do, 64 wrong usage.`,
 		Example: "  sudo pgrex rejoin --dry-run\n  sudo pgrex rejoin\n  sudo pgrex rejoin --method copy --max-rate 50M",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -109,21 +109,21 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 	if _, ok := errors.AsType[statusError](err); ok || err == nil {
 		return err
 	}
-	return fmt.Errorf("%w; run pgrex rejoin again when that is mended", err)
+	return fmt.Errorf("%w; mend that, then type: sudo pgrex rejoin", err)
 }
 
 // rejoined is what is left to do on a host that streams.
 func rejoined(cmd *cobra.Command, engine *operation.Engine, r *rejoin.Rejoin, found *rejoin.Case, ask *asking) error {
 	if !found.Left && r.Left == nil {
-		r.Report(r.Observer.Node + " streams through its own slot: there is nothing to do")
+		r.Report(r.Observer.Node + " streams through its own slot: nothing to do")
 		return nil
 	}
 	job := r.Job(cmd.Context(), found, "", "")
-	job.Says = []string{r.Observer.Node + " streams through its own slot; an earlier rejoin has left something"}
+	job.Says = []string{r.Observer.Node + " streams through its own slot, but an earlier rejoin has left something"}
 	return ask.perform(cmd, engine, job, "")
 }
 
-// parseRate reads a rate as pg_basebackup takes it, in kB or with a unit, and gives bytes; 0 for none.
+// parseRate reads a rate as pg_basebackup takes it, in kB or with a unit, and returns bytes; 0 for none.
 func parseRate(text string) (uint64, error) {
 	if text == "" {
 		return 0, nil

@@ -19,17 +19,17 @@ import (
 	"github.com/pgrex/pgrex/controller"
 )
 
-// starting is what an operation starts on this host. It decides with which rights the operation may run.
+// starting is what an operation starts on this host. It decides which rights the operation may have.
 type starting int
 
 const (
 	startsTools    starting = iota // Pacemaker's tools only
 	startsPrograms                 // PostgreSQL's programs, too, and what the server's configuration has them run
-	startsServer                   // and, to take a step back, a server that stays
+	startsServer                   // and, to undo a step, a server that stays
 )
 
-// operates makes a command of an operation, which runs with no more rights than each of its parts needs. Started as
-// root, it splits (split.go), and so this is called twice, in either part.
+// operates makes the command of an operation. Each part of the operation gets only the rights that it needs. A command
+// that root starts splits (split.go), and each of the two parts calls operate.
 func operates(
 	s *settings, starts starting, operate func(cmd *cobra.Command) error,
 ) func(*cobra.Command, []string) error {

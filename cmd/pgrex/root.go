@@ -16,9 +16,9 @@ func rootCommand() *cobra.Command {
 		Long: `pgrex keeps PostgreSQL replication slots right on a Pacemaker cluster (PG-REX), so that every host
 rejoins without a full copy. It runs on every database host and changes only the PostgreSQL of its own host.
 
-Run what changes more than slots as root: sudo pgrex rejoin, switchover, start, stop, operation, archive prune, adopt,
-release. It is done with the rights of the user that owns the data, but for Pacemaker's tools. Run the rest as that
-user, with the group haclient (pgrex.service does so).`,
+Run as root what changes more than slots: sudo pgrex rejoin, switchover, start, stop, operation, archive prune, adopt,
+release. All but Pacemaker's tools then runs with the rights of the user that owns the data. Run the rest as that user,
+with the group haclient (pgrex.service does so).`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
@@ -47,7 +47,7 @@ func runE(f func(cmd *cobra.Command) error) func(*cobra.Command, []string) error
 	}
 }
 
-// interrupted is what there is to say after an interrupt: how the cluster is left, where not everything was taken back.
+// interrupted is the error after an interrupt. It says how the cluster is left, unless every step was undone.
 func interrupted(err error) error {
 	if left, ok := errors.AsType[*operation.LeftError](err); ok {
 		return errors.New("interrupted; " + left.Left)

@@ -12,17 +12,17 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 )
 
-// A server that an operation starts, to take a step back, lives on after the operation. systemd would count it among
-// what the user's session, or the unit that has called pgrex, has started, and end it with that. So the part that may
-// start one gets a scope of its own.
+// A server that an operation starts to undo a step lives on after the operation. systemd would count it as part of the
+// user's session, or of the unit that called pgrex, and end it with that. So the part that may start a server gets a
+// scope of its own.
 
-// systemdRuns is there where systemd is the init (sd_booted(3)).
+// systemdRuns exists if systemd is the init (sd_booted(3)).
 const systemdRuns = "/run/systemd/system"
 
 // scopePatience is how long systemd may take to make a scope.
 const scopePatience = 5 * time.Second
 
-// moveToScope puts a process of this host's into a scope of its own, where systemd runs. The command is for the name:
+// moveToScope moves a process of this host into a scope of its own, if systemd runs. The command is for the name:
 // "pgrex archive prune".
 func moveToScope(ctx context.Context, command string, pid int) error {
 	if _, err := os.Stat(systemdRuns); err != nil {
@@ -35,7 +35,7 @@ func moveToScope(ctx context.Context, command string, pid int) error {
 	select {
 	case err := <-moved:
 		return err
-	case <-ctx.Done(): // whatever the library still waits for
+	case <-ctx.Done(): // the library may still wait
 		return fmt.Errorf("systemd does not answer: %w", ctx.Err())
 	}
 }
@@ -53,7 +53,7 @@ func startScope(ctx context.Context, name string, properties []dbus.Property) er
 	select {
 	case how := <-done:
 		if how != "done" {
-			return fmt.Errorf("systemd has not made %s: %s", name, how)
+			return fmt.Errorf("systemd did not make %s: %s", name, how)
 		}
 		return nil
 	case <-ctx.Done():
@@ -77,7 +77,7 @@ func scopeProperties(command string, pid int) []dbus.Property {
 		return dbus.Property{Name: name, Value: godbus.MakeVariant(value)}
 	}
 	return []dbus.Property{
-		dbus.PropDescription(command + ", and the PostgreSQL that it starts to take a step back"),
+		dbus.PropDescription(command + ", and the PostgreSQL that it starts to undo a step"),
 		dbus.PropSlice("system.slice"),
 		dbus.PropPids(uint32(pid)),
 		dbus.PropBefore("pacemaker.service"),

@@ -17,7 +17,7 @@ func TestScope(t *testing.T) {
 		got[p.Name] = p.Value.String()
 	}
 	want := map[string]string{
-		"Description":     `"pgrex switchover, and the PostgreSQL that it starts to take a step back"`,
+		"Description":     `"pgrex switchover, and the PostgreSQL that it starts to undo a step"`,
 		"Slice":           `"system.slice"`,
 		"PIDs":            `@au [4711]`,
 		"Before":          `["pacemaker.service"]`, // which stops first, then

@@ -9,7 +9,7 @@ import (
 	"github.com/pgrex/pgrex/controller/operation/service"
 )
 
-// What is so once the database is started, or stopped: behind the host's name.
+// The end of the last line, after the host's name.
 const (
 	started = " is started"
 	stopped = " is stopped; pgrex start starts it again"
@@ -36,9 +36,9 @@ func stopCommand() *cobra.Command {
 	var force, noCheckpoint bool
 	cmd := serviceCommand("stop", "Stop the database on this host", stopped,
 		`Stops the database of this host through Pacemaker, after a checkpoint, and waits for its end. The node is in standby
-then: whatever else it runs for Pacemaker stops, too, and when Pacemaker is started anew the database stays stopped, until
-pgrex start. The primary is stopped last: while others run, that would be a failover, which --force alone allows; pgrex
-switchover is better. Whom it leaves is said before.
+then: whatever else it runs for Pacemaker stops, too. The database stays stopped until pgrex start, even after a restart
+of Pacemaker. Stop the primary last: while others run, that is a failover, which only --force allows; pgrex switchover
+is better. pgrex says first who is left.
 
 Interrupted, it starts the database again; after a failover it says what to type.`,
 		func(s *service.Service, ctx context.Context) (operation.Job, error) {
@@ -56,10 +56,10 @@ func serviceCommand(name, short, done, long string, make planning) *cobra.Comman
 		Use: name, Short: short, Args: cobra.NoArgs,
 		Long: long + `
 
-Run it on the host in question, as root. All but Pacemaker's tools runs as the user that owns the data. When it is
-killed: sudo pgrex operation finish, or undo.
+Run it on the host in question, as root. All but Pacemaker's tools runs as the user that owns the data. If it is
+killed, type: sudo pgrex operation finish, or undo.
 
-Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run something would be done, 64 wrong usage.`,
+Exit status: 0 done or nothing to do, 1 failed or refused, 2 dry run with something to do, 64 wrong usage.`,
 		Example: "  sudo pgrex " + name + " --dry-run\n  sudo pgrex " + name,
 		RunE: operates(s, startsPrograms, func(cmd *cobra.Command) error {
 			return serve(cmd, s, &ask, make, nil, done)
@@ -73,7 +73,7 @@ Exit status: 0 it is so, 1 it could not be done, or must not be, 2 in a dry run 
 // planning plans to start or to stop the database.
 type planning func(*service.Service, context.Context) (operation.Job, error)
 
-// serve starts or stops the database. left is the journal of an operation that is to be finished; nil where there is none.
+// serve starts or stops the database. left is the journal of an operation to finish; it may be nil.
 func serve(cmd *cobra.Command, s *settings, ask *asking, plan planning, left *operation.Journal, done string) error {
 	o := s.observer()
 	defer o.Close()

@@ -12,10 +12,11 @@ import (
 	"github.com/pgrex/pgrex/cmd/printer"
 )
 
-// interrupts are the signals by which the user, or the service manager, wants an end.
+// interrupts are the signals by which the user, or the service manager, ends a command.
 var interrupts = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
 
-// operationInterrupts are those of an operation, which Go's dump of all goroutines would leave half done.
+// operationInterrupts are those of an operation. SIGQUIT is among them: Go's dump of all goroutines would leave the
+// operation half done.
 var operationInterrupts = append([]os.Signal{syscall.SIGQUIT}, interrupts...)
 
 // stops are the signals by which a terminal suspends a process.
@@ -26,18 +27,19 @@ func interruptible() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), interrupts...)
 }
 
-// quits has SIGQUIT interrupt a command, too, until the returned function is called.
+// quits lets SIGQUIT interrupt a command, too, until the returned function is called.
 func quits(cmd *cobra.Command) (end func()) {
 	ctx, end := signal.NotifyContext(cmd.Context(), syscall.SIGQUIT)
 	cmd.SetContext(ctx)
 	return end
 }
 
-// holdOut keeps this process going while steps are done, until the returned function is called. A switchover that is
-// suspended is an outage, and who reads what this process prints may go away. told is called at the first attempt to
-// suspend it.
+// holdOut keeps this process going while steps are done, until the returned function is called. A suspended switchover
+// is an outage, and the reader of this process's output may go away. holdOut calls told at the first attempt to suspend
+// the process.
 //
-// The signals are caught and not ignored: what this process starts would ignore them, too (execve(2)).
+// The process catches the signals instead of ignoring them: the programs that it starts would ignore them, too
+// (execve(2)).
 func holdOut(told func()) (end func()) {
 	printer.KeepWriting()
 	pipe, suspend := make(chan os.Signal, 1), make(chan os.Signal, 1)

@@ -21,24 +21,26 @@ import (
 	"github.com/pgrex/pgrex/cib"
 )
 
-// An operation that root starts is two processes. The child has the rights of the data folder's owner, and his own
-// groups, so that PostgreSQL's programs, and a server that is started again, have what the server always has, and
-// never haclient. It does everything but run Pacemaker's tools: these it asks of the parent, over a pair of sockets. The
-// parent stays root's, to give each tool the group haclient, and opens nothing that the owner could put in its way.
+// An operation that root starts is two processes. The child has the rights of the data folder's owner, and the owner's
+// groups, but never haclient. So PostgreSQL's programs, and a server that is started again, have the rights that the
+// server always has. The child does everything except running Pacemaker's tools: it asks the parent for these, over a
+// pair of sockets. The parent stays root's, to run each tool with the group haclient. It opens nothing that the owner
+// could put in its way.
 //
-// The child begins once the parent has sent it one byte: when it is in a scope of its own (scope.go).
+// The child begins once the parent has sent it one byte: when the child is in a scope of its own (scope.go).
 
 // toolsVariable names the descriptor over which the child asks for Pacemaker's tools. It leaves its environment at
 // once.
 const toolsVariable = "PGREX_TOOLS_FD"
 
-// begin is what the parent sends for the child to begin.
+// begin is what the parent sends to let the child begin.
 var begin = []byte{1}
 
 // firstExtra is the number that the first of exec.Cmd's ExtraFiles has in the child.
 const firstExtra = 3
 
-// split runs this program once more, as the owner, runs Pacemaker's tools for it, and ends after it and as it does.
+// split runs this program again, as the owner, and runs Pacemaker's tools for it. It ends after the child, with the
+// same exit status.
 func (o dataOwner) split(cmd *cobra.Command, starts starting, stateDir string) error {
 	ctx := cmd.Context()
 	if err := o.makeStateFolder(stateDir); err != nil {
@@ -59,13 +61,13 @@ func (o dataOwner) split(cmd *cobra.Command, starts starting, stateDir string) e
 		return errors.Join(fmt.Errorf("run this program as the user %s: %w", o.name, err), ours.Close())
 	}
 	if err := letBegin(ctx, ours, cmd.CommandPath(), child.Process.Pid, starts); err != nil {
-		_ = ours.Close() // with which the child ends
+		_ = ours.Close() // this ends the child
 		_ = child.Wait()
 		return err
 	}
 	end := func() {}
 	defer func() { end() }()
-	stay := sync.OnceFunc(func() { end = holdOut(func() {}) }) // it is the child that says so
+	stay := sync.OnceFunc(func() { end = holdOut(func() {}) }) // the child reports it
 	served := make(chan error, 1)
 	go func() {
 		served <- cib.Serve(ours, o.toolsCredential(), cib.Environment(os.Environ(), o.name, o.home), stay)
@@ -87,8 +89,8 @@ func (o dataOwner) split(cmd *cobra.Command, starts starting, stateDir string) e
 	}
 }
 
-// makeStateFolder makes the folder for the child's journal where only root can: below a folder of root's. The daemon's unit
-// makes it, too, but may never have run.
+// makeStateFolder makes the folder for the child's journal if only root can: below a folder of root's. The daemon's
+// unit also makes it, but may never have run.
 func (o dataOwner) makeStateFolder(folder string) error {
 	parent, err := os.Stat(filepath.Dir(folder))
 	if err != nil || parent.Sys().(*syscall.Stat_t).Uid != 0 || parent.Mode()&0o022 != 0 {
@@ -111,17 +113,17 @@ func (o dataOwner) makeStateFolder(folder string) error {
 	return nil
 }
 
-// letBegin lets the child begin, in a scope of its own. A server must not be started in another's.
+// letBegin lets the child begin, in a scope of its own. The child must not start a server in the cgroup of a session.
 func letBegin(ctx context.Context, child net.Conn, command string, pid int, starts starting) error {
 	err := moveToScope(ctx, command, pid)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil && starts == startsServer:
-		return fmt.Errorf("nothing was done, because to take a step back PostgreSQL would be started in this session's"+
+		return fmt.Errorf("nothing was done, because to undo a step PostgreSQL would be started in this session's"+
 			" cgroup, and end with it: %w; see systemctl status", err)
 	}
-	_, _ = child.Write(begin) // or it has ended
+	_, _ = child.Write(begin) // the child may have ended
 	return nil
 }
 

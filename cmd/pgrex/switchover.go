@@ -12,17 +12,18 @@ func switchoverCommand() *cobra.Command {
 	var ask asking
 	cmd := &cobra.Command{
 		Use: "switchover", Short: "Make another host the primary, and this one its standby",
-		Long: `Shuts PostgreSQL down cleanly here, so that the other host has everything, lets Pacemaker promote that one, and makes this
-host its standby, without a copy or a rewind. It refuses while anything speaks against it: no quorum, maintenance, a failure that
-is not cleaned up, a constraint left by crm_resource, a host that does not stream or that the agent would not promote, or that has
-no reserved slot for every other member. It says for how long nothing could be written.
+		Long: `Makes another host the primary and this host its standby, without a copy or a rewind. It shuts PostgreSQL down cleanly
+here. Once the other host has everything, Pacemaker promotes it. pgrex refuses while anything speaks against that: no
+quorum, maintenance, a failure that is not cleaned up, a constraint left by crm_resource, a host that does not stream,
+that the agent would not promote, or that lacks a reserved slot for another member. It says how long writes were
+impossible.
 
-Run it on the primary, as root. All but Pacemaker's tools runs as the user that owns the data. When a step fails, or it
-is interrupted, before Pacemaker has got the database back, all is as it was: PostgreSQL is the primary here. Later the
-message says what to type. When it is killed, or this host loses power: sudo pgrex operation finish, or undo.
+Run it on the primary, as root. All but Pacemaker's tools runs as the user that owns the data. If a step fails, or you
+interrupt it, before Pacemaker has the database back, the steps are undone, and PostgreSQL is the primary here. Later
+the message says what to type. If it is killed, or this host loses power, type: sudo pgrex operation finish, or undo.
 
-Exit status: 0 the other host is the primary and this one streams from it, 1 it is not so, 2 in a dry run something would be done,
-64 wrong usage.`,
+Exit status: 0 the other host is the primary and this one streams from it, 1 failed or refused, 2 dry run with something
+to do, 64 wrong usage.`,
 		Example: "  sudo pgrex switchover --dry-run\n  sudo pgrex switchover --to pm02",
 		Args:    cobra.NoArgs,
 		RunE: operates(s, startsServer, func(cmd *cobra.Command) error {

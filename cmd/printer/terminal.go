@@ -11,12 +11,12 @@ import (
 
 var keepWriting atomic.Bool
 
-// KeepWriting has everything that is printed from now on written, whoever has the terminal. Where SIGTTOU is caught, a
-// write from the background to a terminal with "stty tostop" would be tried again for ever (termios(3), TOSTOP).
+// KeepWriting makes every later print reach the terminal, whoever has it. If SIGTTOU is caught, a write from the
+// background to a terminal with "stty tostop" would be tried again for ever (termios(3), TOSTOP).
 func KeepWriting() { keepWriting.Store(true) }
 
-// writeTo writes a text. After KeepWriting its thread blocks SIGTTOU meanwhile; no other thread does, nor what those
-// start.
+// writeTo writes a text. After KeepWriting its thread blocks SIGTTOU meanwhile. Other threads do not, and neither do
+// the programs that they start.
 func writeTo(w io.Writer, text string) (err error) {
 	if !keepWriting.Load() {
 		_, err = io.WriteString(w, text)

@@ -12,30 +12,30 @@ import (
 
 // Action is one thing that an operation does. The set is sealed: Command, Commands, Program, Change, Wait, Look.
 type Action interface {
-	// String is one line: the command where there is one, otherwise what is done, awaited or looked at.
+	// String is one line: the command, or what the action does, waits for or looks at.
 	String() string
-	// Do does it. An error means that it may have been done in part.
+	// Do does the action. After an error the action may be done in part.
 	Do(ctx context.Context) error
-	// Check finds out whether an action was done that was begun by a process which is gone.
+	// Check reports whether the action was done. A process that is gone had begun it.
 	Check(ctx context.Context) (State, error)
 }
 
 // State is what a check finds.
 type State int
 
-// NotDone also stands for an action that can be repeated without harm. CannotTell comes with an error that says why.
+// NotDone also stands for an action that is safe to repeat. CannotTell comes with an error that says why.
 const (
 	NotDone State = iota
 	Done
 	CannotTell
 )
 
-// Command is one of Pacemaker's tools. All that pgrex runs set something to a value, so that they can be repeated.
+// Command runs one of Pacemaker's tools. Every command that pgrex runs sets a value, and so is safe to repeat.
 type Command struct {
 	cib.Command
 	// Text is shown instead of a command that nobody would type.
 	Text string
-	// Despite reports whether it was done, although the tool has failed or nobody knows how it ended. It may be nil.
+	// Despite reports whether the command took effect although the tool failed, or its end is unknown. It may be nil.
 	Despite func(ctx context.Context) bool
 	// NoMatch says what it means that the tool finds the CIB otherwise than it has to be (cib.ErrNoMatch).
 	NoMatch string
@@ -48,7 +48,7 @@ func (c Command) String() string {
 	return c.Command.String()
 }
 
-// Do runs the tool to its end, whatever becomes of ctx: it takes a moment.
+// Do runs the tool to its end even if ctx ends: the tool takes only a moment.
 func (c Command) Do(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	err := c.Run(ctx)
@@ -61,7 +61,7 @@ func (c Command) Do(ctx context.Context) error {
 	return err
 }
 
-// Check asks Despite, and returns NotDone where there is none.
+// Check asks Despite, and returns NotDone if there is none.
 func (c Command) Check(ctx context.Context) (State, error) {
 	if c.Despite != nil && c.Despite(ctx) {
 		return Done, nil
@@ -69,7 +69,7 @@ func (c Command) Check(ctx context.Context) (State, error) {
 	return NotDone, nil
 }
 
-// Commands are several of Pacemaker's tools, one after the other.
+// Commands runs several of Pacemaker's tools, one after the other.
 type Commands []cib.Command
 
 func (c Commands) String() string {
@@ -97,7 +97,7 @@ func (Commands) Check(context.Context) (State, error) { return NotDone, nil }
 type Program struct {
 	Text string
 	Run  func(ctx context.Context) error
-	// Found is its check. It is nil where the program can be repeated.
+	// Found is the check. It is nil if the program is safe to repeat.
 	Found func(ctx context.Context) (State, error)
 }
 
@@ -113,13 +113,13 @@ func (p Program) Check(ctx context.Context) (State, error) { return found(ctx, p
 type Change struct {
 	Text string
 	Make func() error
-	// Found is its check. It is nil where the change can be repeated.
+	// Found is the check. It is nil if the change is safe to repeat.
 	Found func(ctx context.Context) (State, error)
 }
 
 func (c Change) String() string { return c.Text }
 
-// Do makes the change to its end, whatever becomes of ctx.
+// Do makes the whole change even if ctx ends.
 func (c Change) Do(context.Context) error { return c.Make() }
 
 // Check asks Found.
@@ -132,7 +132,7 @@ func found(ctx context.Context, check func(ctx context.Context) (State, error)) 
 	return check(ctx)
 }
 
-// Look sees whether something is so, and changes nothing.
+// Look checks a condition once, and changes nothing.
 type Look struct {
 	Text string
 	See  func(ctx context.Context) error
@@ -146,12 +146,12 @@ func (l Look) Do(ctx context.Context) error { return l.See(ctx) }
 // Check returns NotDone: what was seen may have changed.
 func (Look) Check(context.Context) (State, error) { return NotDone, nil }
 
-// Wait looks again until a condition holds.
+// Wait checks a condition again and again until it holds.
 type Wait struct {
 	Text string
-	// Patience is how long it waits, or how long after the last time when something moved.
+	// Patience limits the time since the start, or since something last moved.
 	Patience time.Duration
-	// Condition returns an error that says what is not so yet, and a text that changes whenever something has moved.
+	// Condition returns an error that says what is still missing, and a text that changes whenever something moves.
 	Condition func(ctx context.Context) (moved string, err error)
 }
 
@@ -194,7 +194,7 @@ func (w Wait) look(ctx context.Context, left time.Duration) (string, error) {
 	return w.Condition(ctx)
 }
 
-// Settle waits until Pacemaker has nothing left to do. That it is busy with something else is no error.
+// Settle waits until Pacemaker has nothing left to do. A cluster that stays busy is not an error.
 func Settle() Action {
 	command := cib.Settle()
 	return Look{command.String(), func(ctx context.Context) error {

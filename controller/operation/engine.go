@@ -13,61 +13,63 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// undoTimeout bounds each action by which a step is taken back. It begins after the operation's own context has ended.
+// undoTimeout bounds each action that undoes a step. It begins after the context of the operation has ended.
 const undoTimeout = 60 * time.Second
 
-// Job is an operation that is planned: its steps, and what they were made of.
+// Job is a planned operation: its steps, and what they are made of.
 type Job struct {
 	Operation string // its command's name
 	Node      string // this host's node
 	Primitive string
-	Token     model.Token // as it is in the CIB from before the first step on
+	Token     model.Token // is in the CIB from before the first step on
 	On        On
 	Says      []string // what the operator should know before
-	// Plan is what the steps were made of. It is a pointer: what the steps find, they keep there, and the journal with it.
+	// Plan is what the steps are made of. It is a pointer: the steps keep in it what they find, and the journal saves
+	// it.
 	Plan any
-	// Steps are none where there is nothing to do.
+	// Steps is empty if there is nothing to do.
 	Steps []Step
-	// Guarded says that the token protects more than this host: where it is gone, another member has ended the operation.
+	// Guarded says that the token protects more than this host. If the token is gone, another member has ended the
+	// operation.
 	Guarded bool
-	// Continues reports whether this operation goes on where the one in a journal has ended. It is nil where none does.
+	// Continues reports whether this operation goes on with the one in a journal. It is nil if it goes on with none.
 	Continues func(j *Journal) bool
 }
 
-// Work is what leaves nothing unfinished, wherever it ends: nothing where there are no actions. Says is what the operator
-// should know before.
+// Work is a change without a journal: wherever it ends, nothing is unfinished. There is nothing to do if it has no
+// actions. Says is what the operator should know before.
 type Work struct {
 	Says    []string
 	Actions []Action
 }
 
-// Engine does operations: one at a time on a host, and on a database.
+// Engine does operations: one at a time on each host, and on each database.
 type Engine struct {
 	Folder   string // the state folder
 	Observer *controller.Observer
 	Report   Reporter
-	Who      string // starts it, for the journal
+	Who      string // who starts the operation, for the journal
 }
 
-// ErrNothingLeft says that an operation that was left needs neither to be finished nor to be undone, and is none any more.
+// ErrNothingLeft says that an operation that was left needs neither `finish` nor `undo`. Its journal is removed.
 var ErrNothingLeft = errors.New("nothing is left to do")
 
-// errCannotTell says that a step was begun by a process that is gone, and that nobody knows whether it was done.
-var errCannotTell = errors.New("it cannot be told whether it was done")
+// errCannotTell: a process that is gone had begun the step, and the check cannot tell whether the step was done.
+var errCannotTell = errors.New("pgrex cannot tell whether this step was done")
 
-// run is an operation that is being done.
+// run is an operation at work.
 type run struct {
 	*Engine
 	job     Job
 	journal *Journal
-	// from is the first step that a failure still rolls back, and left how the cluster is left at that.
+	// from is the first step that a failure still undoes. left says how the cluster is left then.
 	from int
 	left string
 }
 
-// Do does a job. If a step fails, or ctx ends, the steps that were done are taken back in reverse order, the failed one
-// included, because it may have been done in part. Taking back stops at the first action that fails: what was done before
-// that one, such as a ban or maintenance-mode, protects the data until somebody has looked. The journal stays then.
+// Do does a job. If a step fails, or ctx ends, Do undoes the steps in reverse order. It undoes the failed step first,
+// which may be done in part. Undoing stops at the first action that fails. The steps before it, such as a ban or
+// maintenance-mode, then stay done: they protect the data until somebody has looked. The journal stays then, too.
 func (e *Engine) Do(ctx context.Context, job Job) error {
 	held, err := hold(e.Folder)
 	if err != nil {
@@ -103,7 +105,8 @@ func (e *Engine) Do(ctx context.Context, job Job) error {
 	}
 }
 
-// goOn takes over from an operation that was left. What that had begun and can be taken back, still is to be.
+// goOn takes over from an operation that was left. It notes the steps which that had begun, and which a failure has to
+// undo.
 func (r *run) goOn(before *Journal) {
 	r.journal.Token, r.job.Token.Value = before.Token, before.Token
 	for _, s := range r.job.Steps {
@@ -115,21 +118,21 @@ func (r *run) goOn(before *Journal) {
 
 func (j Job) continues(journal *Journal) bool { return j.Continues != nil && j.Continues(journal) }
 
-// Finish goes on with an operation that was left: steps that were done are not done again, and the one that was begun is
-// looked at first.
+// Finish goes on with an operation that was left. It does not repeat the steps that are done, and checks the step that
+// was begun first.
 func (e *Engine) Finish(ctx context.Context, journal *Journal, job Job) error {
 	return e.resume(ctx, journal, job, (*run).forward)
 }
 
-// Undo takes back what an operation that was left has done. A step that was begun is taken back without a look at whether
-// it was done: its Back can be repeated. Only a point of no return is looked at.
+// Undo undoes the steps of an operation that was left. It undoes a step that was begun without checking whether the
+// step was done: its Back is safe to repeat. It checks only points of no return.
 func (e *Engine) Undo(ctx context.Context, journal *Journal, job Job) error {
 	return e.resume(ctx, journal, job, func(r *run, ctx context.Context) error {
 		if err := r.pass(ctx); err != nil {
 			return err
 		}
 		if i := r.from; i > 0 && i < len(r.job.Steps) && r.journal.entry(r.job.Steps[i].ID) == nil {
-			r.journal.note(r.job.Steps[i], false) // it takes back what the point of no return has left
+			r.journal.note(r.job.Steps[i], false) // its Back cleans up after the point of no return
 		}
 		if err := r.back(ctx); err != nil {
 			return err
@@ -141,7 +144,7 @@ func (e *Engine) Undo(ctx context.Context, journal *Journal, job Job) error {
 	})
 }
 
-// resume holds the lock and the token of an operation that was left, and goes on by next.
+// resume takes the lock and the token of an operation that was left, and calls next.
 func (e *Engine) resume(ctx context.Context, journal *Journal, job Job, next func(*run, context.Context) error) error {
 	held, err := hold(e.Folder)
 	if err != nil {
@@ -153,11 +156,12 @@ func (e *Engine) resume(ctx context.Context, journal *Journal, job Job, next fun
 	case err != nil:
 		return err
 	case now == nil || now.Token != journal.Token:
-		return errors.New("somebody else has ended it meanwhile: type sudo pgrex operation show again")
+		return errors.New("somebody else has ended the operation meanwhile; type: sudo pgrex operation show")
 	case now.Primitive != job.Primitive:
-		return fmt.Errorf("it is an operation on the database %s, and this is %s: choose the other one with --resource", now.Primitive, job.Primitive)
+		return fmt.Errorf("the operation is on the database %s, and this one is %s: choose that database with --resource", now.Primitive, job.Primitive)
 	case job.On.SystemID != "" && now.On.SystemID != "" && job.On.SystemID != now.On.SystemID:
-		return fmt.Errorf("it was planned for the database with the system identifier %s, and the one in %s has %s",
+		return fmt.Errorf("the operation was planned for the database with the system identifier %s, and the one in %s has %s; "+
+			"look at the journal, and decide by hand",
 			now.On.SystemID, job.On.Folder, job.On.SystemID)
 	}
 	job.Token.Value = now.Token
@@ -172,7 +176,7 @@ func (e *Engine) resume(ctx context.Context, journal *Journal, job Job, next fun
 	case len(now.Steps) == 0:
 		return cmp.Or(removeJournal(e.Folder), fmt.Errorf("%w: no step was begun", ErrNothingLeft))
 	case job.Guarded:
-		return cmp.Or(removeJournal(e.Folder), fmt.Errorf("%w: another member has ended it; see sudo pgrex status", ErrNothingLeft))
+		return cmp.Or(removeJournal(e.Folder), fmt.Errorf("%w: another member has ended the operation; see sudo pgrex status", ErrNothingLeft))
 	}
 	if _, err := r.acquire(ctx); err != nil {
 		return err
@@ -180,8 +184,8 @@ func (e *Engine) resume(ctx context.Context, journal *Journal, job Job, next fun
 	return next(r, ctx)
 }
 
-// acquire sees that the token in the CIB is this operation's. With an error it perhaps is, all the same: the tool may have
-// made it before it failed.
+// acquire makes sure that the token in the CIB is this operation's. After an error, perhaps says that it may be: the
+// tool may have made the token before it failed.
 func (r *run) acquire(ctx context.Context) (perhaps bool, err error) {
 	if mine, err := r.hasToken(ctx); mine || err != nil {
 		return false, err
@@ -199,15 +203,15 @@ func (r *run) hasToken(ctx context.Context) (bool, error) {
 	if who.Cluster == nil {
 		return false, err
 	}
-	if !who.Cluster.Quorate { // what a minority's CIB says of a token, the others may have changed
+	if !who.Cluster.Quorate { // the other hosts may have changed the token since
 		return false, errNoQuorum
 	}
-	t, is, _ := who.Cluster.Token(r.job.Primitive) // one that is not understood is somebody else's
+	t, is, _ := who.Cluster.Token(r.job.Primitive) // an unreadable token is somebody else's
 	return is && t.Value == r.job.Token.Value, nil
 }
 
-// Ready returns an error that names the operation which is under way or unfinished, here or on another host. One that the
-// next operation goes on with is none.
+// Ready returns an error that names the operation which is under way or unfinished, here or on another host. It ignores
+// an operation that the next one goes on with.
 func (e *Engine) Ready(ctx context.Context, continues func(j *Journal) bool) error {
 	if isHeld(e.Folder) {
 		return e.refused(ErrUnderWay)
@@ -233,14 +237,15 @@ func (e *Engine) free(ctx context.Context, mine string) error {
 	t, is, err := who.Cluster.Token(who.Clone.Primitive)
 	switch {
 	case err != nil:
-		return fmt.Errorf("the CIB has the token of an operation, which this pgrex does not understand: %w", err)
+		return fmt.Errorf("this pgrex does not understand the token of an operation in the CIB: %w; "+
+			"look at it with cibadmin --query --scope crm_config", err)
 	case is && t.Value != mine:
 		return fmt.Errorf("%s is under way, or unfinished: on %s, type: sudo pgrex operation show", t.What(), t.Host)
 	}
 	return nil
 }
 
-// EndLeft ends an operation that was left and turns out to be whole; that there is none is no error.
+// EndLeft ends an operation that was left and turns out to be whole. If there is none, EndLeft does nothing.
 func (e *Engine) EndLeft(ctx context.Context, continues func(j *Journal) bool) error {
 	held, err := hold(e.Folder)
 	if err != nil {
@@ -255,7 +260,7 @@ func (e *Engine) EndLeft(ctx context.Context, continues func(j *Journal) bool) e
 	return r.end(ctx)
 }
 
-// RunAlone is Run for what ends an operation that has no journal here: while it works, no operation begins on this host.
+// RunAlone is Run for an operation that has no journal here. Until it returns, no operation begins on this host.
 func (e *Engine) RunAlone(ctx context.Context, actions []Action) error {
 	held, err := hold(e.Folder)
 	if err != nil {
@@ -268,7 +273,7 @@ func (e *Engine) RunAlone(ctx context.Context, actions []Action) error {
 	return e.Run(ctx, actions)
 }
 
-// Run does actions in order, up to the first that fails: those of what leaves nothing to be finished or taken back.
+// Run does actions in order, up to the first that fails. It keeps no journal and undoes nothing.
 func (e *Engine) Run(ctx context.Context, actions []Action) error {
 	for i, a := range actions {
 		err := ctx.Err()
@@ -288,8 +293,8 @@ func (e *Engine) report(i int, a Action, begin time.Time) {
 	e.Report(fmt.Sprintf("%d. %s (%s)", i+1, a, time.Since(begin).Round(10*time.Millisecond)))
 }
 
-// forward does the steps that are left. Before a point of no return that was passed nothing is done again: what was so
-// then may be otherwise now.
+// forward does the remaining steps. It repeats nothing before a point of no return that was passed: the cluster may
+// have changed since.
 func (r *run) forward(ctx context.Context) error {
 	if err := r.pass(ctx); err != nil {
 		return err
@@ -332,7 +337,8 @@ func (r *run) step(ctx context.Context, i int) error {
 		}
 	}
 	r.journal.note(s, true)
-	// Past a point of no return nothing is taken back because the journal cannot be kept. The next step's Back is then done.
+	// Past a point of no return, a journal that cannot be saved is no reason to undo. The Back of the next step then
+	// runs.
 	if err := r.save(); err != nil && s.NoReturn == "" {
 		return err
 	}
@@ -340,7 +346,7 @@ func (r *run) step(ctx context.Context, i int) error {
 	return nil
 }
 
-// check finds out whether a process that is gone has done a step that it had begun.
+// check reports whether a process that is gone has done a step that it had begun.
 func (r *run) check(ctx context.Context, s Step) (State, error) {
 	if !r.journal.isHalf(s.ID) {
 		return NotDone, nil
@@ -352,7 +358,7 @@ func (r *run) check(ctx context.Context, s Step) (State, error) {
 	return state, nil
 }
 
-// pass notes the points of no return that were passed by a process that is gone.
+// pass notes the points of no return that a process which is gone has passed.
 func (r *run) pass(ctx context.Context) error {
 	for i, s := range r.job.Steps {
 		if s.NoReturn == "" {
@@ -372,7 +378,7 @@ func (r *run) pass(ctx context.Context) error {
 	return nil
 }
 
-// fail takes steps back after an error.
+// fail undoes steps after an error.
 func (r *run) fail(ctx context.Context, err error) error {
 	if backErr := r.back(ctx); backErr != nil {
 		return errors.Join(err, backErr)
@@ -392,8 +398,8 @@ type LeftError struct {
 func (e *LeftError) Error() string { return e.Err.Error() + "; " + e.Left }
 func (e *LeftError) Unwrap() error { return e.Err }
 
-// back takes back the steps that were begun, also by a process that is gone, the last one first, down to the point of no
-// return. Wherever it ends, `finish` does those steps again, and all that came after them.
+// back undoes the steps that were begun, by this process or one that is gone. It goes in reverse order, down to the
+// point of no return. Wherever back ends, `finish` repeats those steps and all later ones.
 func (r *run) back(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	for i := len(r.job.Steps) - 1; i >= r.from; i-- {
@@ -407,23 +413,23 @@ func (r *run) back(ctx context.Context) error {
 			entry.Undone = true
 			continue
 		}
-		_ = r.save() // a full disk does not keep anything from being taken back
+		_ = r.save() // a full disk stops no undoing
 		for _, a := range s.Back {
 			if err := within(ctx, undoTimeout, a.Do); err != nil {
-				err = fmt.Errorf("could not be taken back, and nothing before it is: %s: %s: %w; mend that, then type: %s",
+				err = fmt.Errorf("this step could not be undone, and the steps before it stay done: %s: %s: %w; mend that, then type: %s",
 					s.Action, a, err, undoCommand)
-				r.Report(err.Error()) // an interrupt says no more than that it was one
+				r.Report(err.Error()) // after an interrupt, the command prints nothing else
 				return err
 			}
 		}
 		entry.Undone, entry.At = true, time.Now().UTC()
-		_ = r.save() // without it a later undo does this once more, which changes nothing
+		_ = r.save() // otherwise a later undo repeats this, which is safe
 		r.Report("undone: " + s.backText())
 	}
 	return nil
 }
 
-// undoCommand is what takes back an operation that was left.
+// undoCommand undoes an operation that was left.
 const undoCommand = "sudo pgrex operation undo"
 
 func within(ctx context.Context, timeout time.Duration, do func(context.Context) error) error {
@@ -432,20 +438,20 @@ func within(ctx context.Context, timeout time.Duration, do func(context.Context)
 	return do(ctx)
 }
 
-// end gives the token back, and removes the journal. Where the token cannot be given back the journal stays, too.
+// end removes the token from the CIB, and then the journal. If the token cannot be removed, the journal stays.
 func (r *run) end(ctx context.Context) error {
 	r.journal.Ended = true
 	_ = r.save() // without it an undo would take back what is whole, should the journal outlive the token
 	if err := within(context.WithoutCancel(ctx), undoTimeout, r.giveBack); err != nil {
-		return fmt.Errorf("nothing else is left to do, but the token is still in the CIB: %w; mend that, then type: %s",
+		return fmt.Errorf("everything else is done, but the token is still in the CIB: %w; mend that, then type: %s",
 			err, undoCommand)
 	}
 	return removeJournal(r.Folder)
 }
 
-// giveBack removes the token from the CIB, in whatever phase it is.
+// giveBack removes the token from the CIB, in whatever phase the token is.
 func (r *run) giveBack(ctx context.Context) error {
-	for range 2 { // the tool ends well, too, where it removes nothing
+	for range 2 { // the tool also succeeds if it removes nothing
 		who, err := r.Observer.Cluster(ctx)
 		if who.Cluster == nil {
 			return err
@@ -461,7 +467,7 @@ func (r *run) giveBack(ctx context.Context) error {
 	return errors.New("it was not removed")
 }
 
-// save keeps the journal, with what the steps have found.
+// save writes the journal, with what the steps have found.
 func (r *run) save() (err error) {
 	if r.journal.Plan, err = json.Marshal(r.job.Plan); err != nil {
 		return err
@@ -474,18 +480,18 @@ func (e *Engine) refused(err error) error {
 	if !errors.Is(err, ErrUnderWay) {
 		return err
 	}
-	if j, _ := LoadJournal(e.Folder); j != nil { // it may have just ended
+	if j, _ := LoadJournal(e.Folder); j != nil { // the operation may have just ended
 		return fmt.Errorf("%w: %s", err, j.What())
 	}
 	return err
 }
 
-// unfinishedHere refuses another operation.
+// unfinishedHere refuses another operation while one is unfinished here.
 func unfinishedHere(j *Journal) error {
 	return fmt.Errorf("%s is unfinished on this host: type sudo pgrex operation show, then sudo pgrex operation finish, or undo", j.What())
 }
 
-// What says which operation it is, in a few words.
+// What names the operation in a few words.
 func (j *Journal) What() string {
 	return fmt.Sprintf("%s, started by %s at %s", j.Operation, j.Who, j.Begun.Local().Format(time.DateTime))
 }

@@ -28,7 +28,7 @@ type world struct {
 	again   int // how often the step that is done once more was done
 	// wrong, if not nil, is what the check of a step finds.
 	wrong error
-	// broken is the step whose taking back fails.
+	// broken is the step whose undoing fails.
 	broken string
 }
 
@@ -289,7 +289,7 @@ func TestOperation(t *testing.T) {
 	}
 }
 
-// An operation whose process is killed anywhere is finished, or from the same point taken back, and every effect is there
+// An operation whose process is killed anywhere is finished, or from the same point undone, and every effect is there
 // once, or none.
 func TestKilled(t *testing.T) {
 	w := newWorld(t)
@@ -320,7 +320,7 @@ func TestKilled(t *testing.T) {
 	w.t = t
 }
 
-// What takes an operation back may be killed anywhere, too. After that it is taken back, or finished.
+// What undoes an operation may be killed anywhere, too. After that it is undone, or finished.
 func TestKilledWhileUndone(t *testing.T) {
 	w := newWorld(t)
 	fakes.Killed(t, w.engine("pm01"), w.job("pm01"), "await", fakes.After)
@@ -360,7 +360,7 @@ func TestKilledWhileUndone(t *testing.T) {
 	w.t = t
 }
 
-// An operation that fails is taken back by itself, whatever a process that is gone had begun of it before.
+// An operation that fails is undone by itself, whatever a process that is gone had begun of it before.
 func TestFailsAfterItWasKilled(t *testing.T) {
 	w := newWorld(t)
 	fakes.Killed(t, w.engine("pm01"), w.job("pm01"), "two", fakes.Between)
@@ -381,13 +381,13 @@ func TestFailsAfterItWasKilled(t *testing.T) {
 		}
 		w.wantEnd(none)
 	}
-	// An interrupt before anything else: the step that was begun is taken back with the others.
+	// An interrupt before anything else: the step that was begun is undone with the others.
 	w.set(left)
 	ctx, cancel := context.WithCancel(t.Context())
 	j, job := w.resume()
 	w.interrupts(cancel, j, job, ctx)
 	w.wantEnd(none)
-	// Planned anew, it fails at its first step: what goes on with the old one takes back what that had begun.
+	// Planned anew, it fails at its first step: what goes on with the old one undoes what that had begun.
 	w.set(left)
 	_, job = w.resume()
 	job.Continues = func(j *operation.Journal) bool { return j.Operation == "switchover" }
@@ -444,7 +444,7 @@ func TestPlanIsKept(t *testing.T) {
 	}
 	actions, left := j.Backwards(job.Steps)
 	if len(actions) != 1 || actions[0].String() != "remove append" || left != "" {
-		t.Errorf("what would be taken back is %v, %q", actions, left)
+		t.Errorf("what would be undone is %v, %q", actions, left)
 	}
 	w.must(w.undo())
 }
@@ -459,7 +459,7 @@ func TestPastNoReturn(t *testing.T) {
 	}
 	actions, left := j.Backwards(job.Steps)
 	if len(actions) != 1 || actions[0].String() != "remove write" || left != "it was left" {
-		t.Errorf("what would be taken back is %v, %q", actions, left)
+		t.Errorf("what would be undone is %v, %q", actions, left)
 	}
 	w.must(os.Remove(w.path("make"))) // as which the second look would fail
 	looks := w.again
@@ -476,7 +476,7 @@ func TestCannotTell(t *testing.T) {
 	w.wrong = errors.New("the disk is gone")
 	before := w.kept()
 	err := w.finish()
-	if err == nil || !strings.Contains(err.Error(), "make: it cannot be told whether it was done: the disk is gone; nothing was changed") {
+	if err == nil || !strings.Contains(err.Error(), "make: pgrex cannot tell whether this step was done: the disk is gone; nothing was changed") {
 		t.Errorf("finish says %v", err)
 	}
 	if diff := cmp.Diff(before, w.kept()); diff != "" {
@@ -504,7 +504,7 @@ func TestCannotTellOfNoReturn(t *testing.T) {
 			}
 		}
 		err := resume(w.engine("pm01"), t.Context(), j, job)
-		if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "leave: it cannot be told") {
+		if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "leave: pgrex cannot tell") {
 			t.Errorf("%s says %v", name, err)
 		}
 		if diff := cmp.Diff(before, w.kept()); diff != "" {
@@ -521,7 +521,7 @@ func TestUndoFails(t *testing.T) {
 	w.broken = "append"
 	for range 2 {
 		err := w.undo()
-		if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "nothing before it is: append: remove append: broken; mend that") {
+		if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "the steps before it stay done: append: remove append: broken; mend that") {
 			t.Errorf("undo says %v", err)
 		}
 		w.wantLeft()
@@ -534,7 +534,7 @@ func TestUndoFails(t *testing.T) {
 	w.must(w.undo())
 	w.wantEnd(none)
 	w.set(left)
-	w.must(w.finish()) // what was taken back is done again
+	w.must(w.finish()) // what was undone is done again
 	w.wantEnd(all)
 }
 
@@ -651,7 +651,7 @@ func TestOfAnotherDatabase(t *testing.T) {
 	}
 }
 
-// Without a quorum nothing is finished or taken back: the CIB here may be an old one, and the others may have ended it.
+// Without a quorum nothing is finished or undone: the CIB here may be an old one, and the others may have ended it.
 func TestNoQuorum(t *testing.T) {
 	w := newWorld(t)
 	fakes.Killed(t, w.engine("pm01"), w.job("pm01"), "make", fakes.Between)
@@ -673,7 +673,7 @@ func TestNoQuorum(t *testing.T) {
 	}
 }
 
-// The journal cannot be kept once a point of no return is passed: nothing from before that is taken back, and what
+// The journal cannot be kept once a point of no return is passed: nothing from before that is undone, and what
 // comes after it is.
 func TestJournalCannotBeKeptPastNoReturn(t *testing.T) {
 	w := newWorld(t)
@@ -727,7 +727,7 @@ func TestEndedMeanwhile(t *testing.T) {
 	w.must(w.undo())
 	for range 2 {
 		err := w.engine("pm01").Undo(t.Context(), j, job)
-		if err == nil || !strings.Contains(err.Error(), "somebody else has ended it meanwhile") {
+		if err == nil || !strings.Contains(err.Error(), "somebody else has ended the operation meanwhile") {
 			t.Errorf("it says %v", err)
 		}
 		fakes.Killed(t, w.engine("pm01"), w.job("pm01"), "append", fakes.Before) // another one, which is not touched

@@ -17,18 +17,20 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// The state folder has these of an operation. The lock is held by the process that does it, and ends with that.
+// The files of an operation in the state folder. The process that works on the operation holds the lock. The lock ends
+// with that process.
 const (
 	journalName = "operation.json"
 	lockName    = "operation.lock"
 	journalMode = 0o600
 	folderMode  = 0o700
-	maxJournal  = 1 << 20 // bytes; one with hundreds of steps has some ten thousand
-	// journalFormat is the layout's version. A journal of another one is not read.
+	maxJournal  = 1 << 20 // bytes; a journal with hundreds of steps has about ten thousand
+	// journalFormat is the version of the layout. pgrex reads no other.
 	journalFormat = 1
 )
 
-// Journal is what is kept of an operation, from before its first step until it is whole or taken back.
+// Journal is the record of an operation. It exists from before the first step until the operation is finished or
+// undone.
 type Journal struct {
 	Format    int       `json:"pgrex_operation"`
 	Operation string    `json:"operation"` // its command's name
@@ -36,15 +38,15 @@ type Journal struct {
 	Begun     time.Time `json:"begun"`
 	Node      string    `json:"node"`
 	Primitive string    `json:"primitive"`
-	Token     string    `json:"token"` // the random value of the one in the CIB
+	Token     string    `json:"token"` // the random value of the token in the CIB
 	On        On        `json:"planned_on"`
-	// Plan is what the operation's steps are made of, and what it has found since. No secret is in it.
+	// Plan is what the steps are made of, and what they have found. It holds no secret.
 	Plan  json.RawMessage `json:"plan"`
-	Steps []Entry         `json:"steps"`           // those begun, in order
+	Steps []Entry         `json:"steps"`           // the steps that were begun, in order
 	Ended bool            `json:"ended,omitempty"` // nothing is left but the token, and this file
 }
 
-// On is the database that an operation was planned for. What is not known is zero.
+// On is the database that an operation was planned for. Unknown fields are zero.
 type On struct {
 	Folder   string `json:"data_folder"`
 	SystemID string `json:"system_id"`
@@ -60,7 +62,7 @@ type Entry struct {
 	Undone bool      `json:"undone,omitempty"`
 }
 
-// LoadJournal reads the journal in a state folder: nil where there is none.
+// LoadJournal reads the journal in a state folder. It returns nil if there is none.
 func LoadJournal(folder string) (*Journal, error) {
 	path := filepath.Join(folder, journalName)
 	data, err := readOwn(path)
@@ -116,8 +118,8 @@ func removeJournal(folder string) error {
 	return syncFolder(folder)
 }
 
-// openOwn opens a file of the state folder. The folder is the data owner's, who may put anything there: no link is
-// followed, and nobody is waited for at the other end of a pipe, which root's Ctrl-C would not end.
+// openOwn opens a file of the state folder. The data's owner may put anything into that folder. So openOwn follows no
+// link, and does not wait for the other end of a pipe: root's Ctrl-C would not end that wait.
 func openOwn(path string, flags int) (*os.File, error) {
 	f, err := os.OpenFile(path, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, journalMode)
 	if err != nil {
@@ -137,7 +139,7 @@ func openOwn(path string, flags int) (*os.File, error) {
 	return nil, err
 }
 
-// readOwn reads a file of the state folder, if it is no longer than what pgrex writes there.
+// readOwn reads a file of the state folder, up to the length that pgrex writes there.
 func readOwn(path string) ([]byte, error) {
 	f, err := openOwn(path, os.O_RDONLY)
 	if err != nil {
@@ -159,7 +161,7 @@ func syncFolder(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// entry returns a step's entry, nil where the step was not begun.
+// entry returns the entry of a step, or nil if the step was not begun.
 func (j *Journal) entry(id string) *Entry {
 	if i := slices.IndexFunc(j.Steps, func(e Entry) bool { return e.ID == id }); i >= 0 {
 		return &j.Steps[i]
@@ -167,19 +169,19 @@ func (j *Journal) entry(id string) *Entry {
 	return nil
 }
 
-// isDone reports whether a step was done, and not taken back since.
+// isDone reports whether a step was done, and not undone since.
 func (j *Journal) isDone(id string) bool {
 	e := j.entry(id)
 	return e != nil && e.Done && !e.Undone
 }
 
-// isHalf reports whether a step was begun, and neither done nor taken back.
+// isHalf reports whether a step was begun, and neither done nor undone.
 func (j *Journal) isHalf(id string) bool {
 	e := j.entry(id)
 	return e != nil && !e.Done && !e.Undone
 }
 
-// note enters a step that was begun, or done.
+// note records a step as begun, or as done.
 func (j *Journal) note(s Step, done bool) {
 	now := time.Now().UTC()
 	if e := j.entry(s.ID); e != nil {
@@ -192,8 +194,8 @@ func (j *Journal) note(s Step, done bool) {
 // ErrUnderWay says that another process does an operation on this host.
 var ErrUnderWay = errors.New("another operation is under way on this host")
 
-// hold makes sure that no other process does an operation on this host, until the file is closed. The kernel closes it
-// when this process ends, however it does.
+// hold takes the lock: no other process works on an operation on this host until the file is closed. The kernel closes
+// the file when this process ends, for whatever reason.
 func hold(folder string) (*os.File, error) {
 	if err := os.Mkdir(folder, folderMode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("make the state folder: %w", err)
@@ -212,7 +214,7 @@ func hold(folder string) (*os.File, error) {
 	return f, nil
 }
 
-// isHeld reports whether some process does an operation on this host.
+// isHeld reports whether a process works on an operation on this host.
 func isHeld(folder string) bool {
 	f, err := openOwn(filepath.Join(folder, lockName), os.O_RDONLY)
 	if err != nil {

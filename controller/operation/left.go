@@ -12,7 +12,7 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// NewJob begins to plan an operation of this host's.
+// NewJob begins to plan an operation on this host.
 func NewJob(operation string, who reconcile.Who, on On) Job {
 	return Job{Operation: operation, Node: who.Here.Name, Primitive: who.Clone.Primitive, On: on, Token: model.Token{
 		Operation: operation, Host: who.Here.Name, Phase: model.PhaseBegun, Begun: time.Now().UTC().Truncate(time.Second), Value: randomValue(),
@@ -26,8 +26,8 @@ func randomValue() string {
 	return hex.EncodeToString(b)
 }
 
-// Left is what the state folder says of an operation that was begun on this host: nil where there is none. A journal that
-// cannot be read is one, too.
+// Left returns what the state folder says of an operation that was begun on this host, or nil. A journal that cannot be
+// read counts as an operation.
 func Left(folder string) *model.LocalOperation {
 	j, err := LoadJournal(folder)
 	switch {
@@ -41,15 +41,15 @@ func Left(folder string) *model.LocalOperation {
 	return &model.LocalOperation{Operation: j.Operation, Begun: j.Begun, Who: j.Who, Running: isHeld(folder)}
 }
 
-// Held reports whether a process works on it.
+// Held reports whether a process works on the operation.
 func (j *Journal) Held(folder string) bool { return isHeld(folder) }
 
-// Remaining are the steps that `finish` would do.
+// Remaining returns the steps that `finish` would do.
 func (j *Journal) Remaining(steps []Step) (remaining []Step) {
 	for _, s := range steps {
 		switch {
 		case j.isDone(s.ID) && s.NoReturn != "":
-			remaining = nil // what comes before a point of no return is not done again
+			remaining = nil // nothing before a point of no return is repeated
 		case !j.isDone(s.ID) || s.Again:
 			remaining = append(remaining, s)
 		}
@@ -57,7 +57,7 @@ func (j *Journal) Remaining(steps []Step) (remaining []Step) {
 	return remaining
 }
 
-// Backwards are the actions that `undo` would do, and how the cluster is left at that: "" as it was before.
+// Backwards returns the actions that `undo` would do, and how the cluster is left then: "" means as it was before.
 func (j *Journal) Backwards(steps []Step) (actions []Action, left string) {
 	for i := len(steps) - 1; i >= 0; i-- {
 		given := i > 0 && steps[i-1].NoReturn != "" && j.isDone(steps[i-1].ID)
@@ -71,7 +71,7 @@ func (j *Journal) Backwards(steps []Step) (actions []Action, left string) {
 	return actions, ""
 }
 
-// Describe says what was done, in lines.
+// Describe lists the steps, and how far each one is.
 func (j *Journal) Describe(steps []Step) []string {
 	lines := []string{
 		fmt.Sprintf("%s, on %s", j.What(), j.Node),

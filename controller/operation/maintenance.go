@@ -9,21 +9,22 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// Maintenance is maintenance-mode as an operation uses it: it is entered and left in one change with the operation's
-// token, so that whoever finds the cluster in it knows why.
+// Maintenance is maintenance-mode as an operation uses it. The operation's token changes in the same change of the CIB.
+// So anyone who finds the cluster in maintenance-mode learns why.
 type Maintenance struct {
 	At        model.OptionAt // where the CIB sets it
 	Primitive string
 	Token     model.Token
 }
 
-// Enter takes every resource out of Pacemaker's hands. If the operation goes no further, Back leaves it.
+// Enter takes every resource out of Pacemaker's hands. Back leaves maintenance-mode if the operation goes no further.
 func (m Maintenance) Enter() Command { return m.set(true, model.PhaseMaintenance) }
 
-// Back leaves maintenance-mode as if it had never been entered.
+// Back leaves maintenance-mode as if the operation had never entered it.
 func (m Maintenance) Back() []Action { return []Action{m.set(false, model.PhaseBegun), m.Drop()} }
 
-// Leave gives the resources to Pacemaker again. What the tool says is not all: it may have been done all the same.
+// Leave returns the resources to Pacemaker. If the tool fails, Leave looks at the cluster: the change may be made all
+// the same.
 func (m Maintenance) Leave(observer *controller.Observer) Command {
 	c := m.set(false, model.PhaseGiven)
 	c.Despite = func(ctx context.Context) bool {
@@ -33,7 +34,7 @@ func (m Maintenance) Leave(observer *controller.Observer) Command {
 	return c
 }
 
-// Drop removes the option, which was left as "false". Nothing depends on that.
+// Drop removes the option, which Leave sets to "false". Nothing depends on this.
 func (m Maintenance) Drop() Command {
 	return Command{Command: cib.DropMaintenance(m.At), Text: "remove maintenance-mode=false from the CIB"}
 }

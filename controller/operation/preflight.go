@@ -13,8 +13,8 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// blocking are the findings with which no operation may act for this host. blockingPolicy are those with which none
-// may rely on slots.
+// blocking are the findings that stop every operation on this host. blockingPolicy are those that stop an operation
+// which relies on slots.
 var (
 	blocking       = []model.Code{model.CodeClusterUnknown, model.CodeNodeDiffers, model.CodeAmbiguousParameter}
 	blockingPolicy = []model.Code{model.CodeInvalidPolicy, model.CodeNotReplicated, model.CodeNotMember}
@@ -22,14 +22,14 @@ var (
 
 var errNoQuorum = errors.New("this partition has no quorum: bring the other hosts or the network back first")
 
-// Demand is what an operation needs beside a cluster that says who is who.
+// Demand is what an operation needs beyond a cluster that says who is who.
 type Demand struct {
 	Managed bool // Pacemaker has to start or stop something for it
 	Policy  bool // the operation relies on the slots that the policy asks for
 }
 
-// Preflight refuses a look on which an operation must not begin. The order is that in which an operator puts things
-// right.
+// Preflight refuses a cluster in which an operation must not begin. It checks in the order in which an operator puts
+// things right.
 func Preflight(who reconcile.Who, d Demand) error {
 	var texts []string
 	for _, f := range who.Findings {
@@ -45,7 +45,7 @@ func Preflight(who reconcile.Who, d Demand) error {
 	case !who.Cluster.Quorate:
 		return errNoQuorum
 	case d.Managed && (who.Cluster.Maintenance || who.Here.Maintenance || !who.Clone.Managed):
-		return fmt.Errorf("the cluster, this node or the database is in maintenance already, and Pacemaker would start and stop nothing: %s",
+		return fmt.Errorf("the cluster, this node or the database is in maintenance, where Pacemaker starts and stops nothing: %s",
 			leaveFirst(who.Clone))
 	}
 	return nil
@@ -61,7 +61,7 @@ func leaveFirst(clone model.Clone) string {
 		"crm_resource --wait, then crm_resource --refresh, until crm_mon shows every role"
 }
 
-// OnPrimary looks from this host, which must be the confirmed primary.
+// OnPrimary looks at the cluster from this host, which must be the confirmed primary.
 func OnPrimary(ctx context.Context, observer *controller.Observer) (reconcile.Who, error) {
 	who, err := observer.Full(ctx)
 	if err == nil && who.Cluster == nil {
@@ -75,9 +75,9 @@ func OnPrimary(ctx context.Context, observer *controller.Observer) (reconcile.Wh
 	case err != nil:
 		return who, err
 	case !who.Is(primary):
-		return who, fmt.Errorf("this host, %s, is not the primary: run it on %s, where it can be seen that every standby streams", who.Node, primary)
+		return who, fmt.Errorf("this host, %s, is not the primary: run it on %s", who.Node, primary)
 	case who.Instance.State != model.ServerUp || who.Instance.InRecovery:
-		return who, fmt.Errorf("PostgreSQL here is %s, or no primary: %s", who.Instance.State, who.Instance.Problem)
+		return who, fmt.Errorf("PostgreSQL here is %s, or a standby: %s", who.Instance.State, who.Instance.Problem)
 	}
 	return who, Preflight(who, Demand{Managed: true, Policy: true})
 }

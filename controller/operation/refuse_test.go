@@ -313,7 +313,7 @@ func (w *world) asNobody() {
 	w.t.Cleanup(func() { _ = unix.Setfsuid(was) })
 }
 
-// A full disk: nothing begins, and what was begun is taken back, though nobody can write that down.
+// A full disk: nothing begins, and what was begun is undone, though nobody can write that down.
 func TestFullDisk(t *testing.T) {
 	w := newWorld(t)
 	e, free := w.engine("pm01"), func() {}

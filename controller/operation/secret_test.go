@@ -116,7 +116,7 @@ func journalOf(t *testing.T, job operation.Job) string {
 }
 
 // An operation that was left is planned once more with the same steps, which a journal knows by their names: each is there
-// once. What takes steps back has a name, too.
+// once. What undoes steps has a name, too.
 func TestStepsHaveNames(t *testing.T) {
 	c := fakes.NewTrio(t)
 	t.Setenv("CIB_file", "")

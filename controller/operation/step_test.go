@@ -21,7 +21,7 @@ func says(did *[]string, name string, fails error) operation.Action {
 	return operation.Program{Text: name, Run: func(context.Context) error { *did = append(*did, name); return fails }}
 }
 
-// A failed step and those before it are taken back, in reverse order, up to the first that cannot be: what lies before that
+// A failed step and those before it are undone, in reverse order, up to the first that cannot be: what lies before that
 // protects the data. It is said what to type then, and the journal stays.
 func TestDoUndoes(t *testing.T) {
 	fakes.Tools(t, "never")
@@ -36,7 +36,7 @@ func TestDoUndoes(t *testing.T) {
 	if got := strings.Join(did, ", "); got != "a, b, c, d, undo d, undo b" {
 		t.Errorf("did %s", got)
 	}
-	const says = "could not be taken back, and nothing before it is: b: undo b: broken; mend that, then type: sudo pgrex operation undo"
+	const says = "this step could not be undone, and the steps before it stay done: b: undo b: broken; mend that, then type: sudo pgrex operation undo"
 	if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "d: broken") || !strings.Contains(err.Error(), says) {
 		t.Errorf("error %v", err)
 	}
@@ -45,7 +45,7 @@ func TestDoUndoes(t *testing.T) {
 	}
 }
 
-// What is taken back has several parts, in order, and ends at the first that fails.
+// What is undone has several parts, in order, and ends at the first that fails.
 func TestBackInOrder(t *testing.T) {
 	fakes.Tools(t, "never")
 	var did []string
@@ -56,7 +56,7 @@ func TestBackInOrder(t *testing.T) {
 	}
 }
 
-// What lies before a point of no return is taken back as long as that is not reached, and then no more. The error says how
+// What lies before a point of no return is undone as long as that is not reached, and then no more. The error says how
 // the cluster is left.
 func TestDoNoReturn(t *testing.T) {
 	fakes.Tools(t, "never")
@@ -92,7 +92,7 @@ func TestDoNoReturn(t *testing.T) {
 	}
 }
 
-// An interrupt lets the step under way end, takes it back, and begins no other.
+// An interrupt lets the step under way end, undoes it, and begins no other.
 func TestDoInterrupted(t *testing.T) {
 	fakes.Tools(t, "never")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -112,7 +112,7 @@ func TestDoInterrupted(t *testing.T) {
 	}
 }
 
-// An interrupt at a point of no return: the next step ends at once, and what takes it back is what puts things right.
+// An interrupt at a point of no return: the next step ends at once, and what undoes it is what puts things right.
 func TestDoInterruptedAtNoReturn(t *testing.T) {
 	fakes.Tools(t, "never")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -281,7 +281,7 @@ func TestShow(t *testing.T) {
 }
 
 // After an undo that has failed, finish does again what it had come to, and all that came after that, also what there is
-// nothing to take back of: it was done on what is no more.
+// nothing to undo: it was done on what is no more.
 func TestFinishAfterUndoFailed(t *testing.T) {
 	fakes.Tools(t, "never")
 	var did []string

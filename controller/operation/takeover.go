@@ -14,9 +14,9 @@ import (
 // rolesPatience is how long Pacemaker may take to look at the resource on every host.
 const rolesPatience = 2 * time.Minute
 
-// TakeOver makes the actions that end an operation whose host is gone, and with it the journal: all that is known is the
-// token. Pacemaker gets the database back, and chooses the primary as after any other failure. Each action can be
-// repeated; the token goes last.
+// TakeOver makes the actions that end an operation whose host is gone. The journal is gone with the host: only the
+// token is known. Pacemaker gets the database back, and chooses the primary as after any other failure. Each action is
+// safe to repeat. The token goes last.
 func TakeOver(ctx context.Context, observer *controller.Observer, t model.Token) ([]Action, error) {
 	gone := func(ctx context.Context) (reconcile.Who, error) {
 		who, err := observer.Cluster(ctx)
@@ -29,18 +29,18 @@ func TakeOver(ctx context.Context, observer *controller.Observer, t model.Token)
 	if err != nil {
 		return nil, err
 	}
-	actions := []Action{Look{"see that " + t.Host + " is still out of it", func(ctx context.Context) error {
+	actions := []Action{Look{"see that the operation is still left on " + t.Host, func(ctx context.Context) error {
 		_, err := gone(ctx)
 		return err
 	}}}
 	clone, primitive := who.Clone.ID, who.Clone.Primitive
-	mine := t // a host that comes back meanwhile finds another's token, and ends its own operation
+	mine := t // a host that comes back meanwhile finds another token, and ends its own operation
 	mine.Host, mine.Value = who.Here.Name, randomValue()
 	actions = append(actions, Command{Command: cib.ChangeToken(primitive, t, mine), Text: "take over the token in the CIB"})
 	switch {
 	case t.Operation == "switchover":
 		actions = append(actions, Command{Command: cib.ClearBan(clone, "")})
-	case t.Phase == model.PhaseMaintenance: // a parameter may be changed: without a new look Pacemaker would restart the database
+	case t.Phase == model.PhaseMaintenance: // a parameter may be changed: without a refresh Pacemaker would restart the database
 		actions = append(actions, lookAgain(observer, who, t.Host)...)
 	}
 	m := Maintenance{At: who.Cluster.MaintenanceAt, Primitive: primitive, Token: mine}
@@ -54,8 +54,8 @@ func TakeOver(ctx context.Context, observer *controller.Observer, t model.Token)
 	return append(actions, Command{Command: cib.DeleteToken(primitive, mine), Text: "remove the token from the CIB"}), nil
 }
 
-// lookAgain has Pacemaker look at the database on every host that is there, until it knows each role but that of the host
-// that is gone.
+// lookAgain makes Pacemaker look at the database again on every host that is online, and waits until it knows every role
+// except that of the host that is gone.
 func lookAgain(observer *controller.Observer, who reconcile.Who, gone string) []Action {
 	actions := []Action{Settle()}
 	for _, n := range who.Cluster.Nodes {
@@ -63,7 +63,7 @@ func lookAgain(observer *controller.Observer, who reconcile.Who, gone string) []
 			actions = append(actions, Command{Command: cib.Refresh(who.Clone.Primitive, n.Name)})
 		}
 	}
-	return append(actions, Await("Pacemaker knows the role of every host", rolesPatience, func(ctx context.Context) error {
+	return append(actions, Await("wait until Pacemaker knows the role of every host", rolesPatience, func(ctx context.Context) error {
 		who, err := observer.Cluster(ctx)
 		if err != nil {
 			return err
@@ -77,12 +77,12 @@ func lookAgain(observer *controller.Observer, who reconcile.Who, gone string) []
 	}))
 }
 
-// isGone returns an error unless nobody can go on with the operation of a token: its host is offline and clean (trap 48),
-// or it is this one, where no process does an operation and there is no journal.
+// isGone returns an error if somebody may still go on with the operation of a token. Nobody can if its host is offline
+// and clean (trap 48), or is this host, and there is no journal here and no process at work.
 //
 // In maintenance-mode Pacemaker fences nobody ("No fencing will be done until there are resources to manage"; seen with
-// 3.0.0), so that a host that is lost then stays unclean. It is out of it all the same: once maintenance-mode is left,
-// Pacemaker fences it before it promotes another one.
+// 3.0.0). A host that is lost then stays unclean. Once maintenance-mode is left, Pacemaker fences that host before it
+// promotes another one.
 func isGone(who reconcile.Who, t model.Token) error {
 	node, known := who.Cluster.Node(t.Host)
 	switch {
@@ -91,9 +91,9 @@ func isGone(who reconcile.Who, t model.Token) error {
 	case !known, who.Is(t.Host):
 		return nil
 	case node.Online:
-		return fmt.Errorf("%s is there, and has the journal: type it there: sudo pgrex operation show", t.Host)
+		return fmt.Errorf("%s is online, and has the journal: type on %[1]s: sudo pgrex operation show", t.Host)
 	case node.Pending, node.Unclean && t.Phase != model.PhaseMaintenance:
-		return fmt.Errorf("%s is not known to be off: wait until it is fenced, or is back", t.Host)
+		return fmt.Errorf("%s may still be running: wait until it is fenced or online", t.Host)
 	}
 	return nil
 }

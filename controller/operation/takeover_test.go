@@ -49,9 +49,9 @@ func TestTrap48TakeOverOfWhatMayGoOn(t *testing.T) {
 	}{
 		"off":       {func(*model.Cluster) {}, ""},
 		"no node":   {func(c *model.Cluster) { c.Nodes = c.Nodes[1:] }, ""},
-		"online":    {func(c *model.Cluster) { c.Nodes[0].Online = true }, "pm01 is there, and has the journal: type it there: sudo pgrex operation show"},
-		"pending":   {func(c *model.Cluster) { c.Nodes[0].Pending = true }, "pm01 is not known to be off"},
-		"unclean":   {func(c *model.Cluster) { c.Nodes[0].Unclean = true }, "pm01 is not known to be off"},
+		"online":    {func(c *model.Cluster) { c.Nodes[0].Online = true }, "pm01 is online, and has the journal: type on pm01: sudo pgrex operation show"},
+		"pending":   {func(c *model.Cluster) { c.Nodes[0].Pending = true }, "pm01 may still be running"},
+		"unclean":   {func(c *model.Cluster) { c.Nodes[0].Unclean = true }, "pm01 may still be running"},
 		"no quorum": {func(c *model.Cluster) { c.Quorate = false }, "this partition has no quorum"},
 		"no quorum, and no node": {func(c *model.Cluster) { c.Quorate, c.Nodes = false, c.Nodes[1:] },
 			"this partition has no quorum"},
@@ -95,12 +95,12 @@ func TestTakeOverOfOnesOwn(t *testing.T) {
 // What ends each operation in each phase.
 func TestTakeOverActions(t *testing.T) {
 	const (
-		see     = "see that pm01 is still out of it"
+		see     = "see that the operation is still left on pm01"
 		take    = "take over the token in the CIB"
 		bans    = "crm_resource --clear --resource ms"
 		settle  = "crm_resource --wait --timeout=25s"
 		refresh = "crm_resource --refresh --resource pgsql --node "
-		roles   = "Pacemaker knows the role of every host"
+		roles   = "wait until Pacemaker knows the role of every host"
 		leave   = "set maintenance-mode=false, and the token to phase given (cibadmin --modify)"
 		drop    = "remove maintenance-mode=false from the CIB"
 		remove  = "remove the token from the CIB"
@@ -152,7 +152,9 @@ func TestTakeOverWaitsForRoles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(actions, func(a operation.Action) bool { return a.String() == "Pacemaker knows the role of every host" })
+	i := slices.IndexFunc(actions, func(a operation.Action) bool {
+		return a.String() == "wait until Pacemaker knows the role of every host"
+	})
 	if err := fakes.Engine(t, o).Run(t.Context(), actions[:i+1]); err != nil || looks != 6 {
 		t.Errorf("%d looks, %v", looks, err)
 	}
@@ -166,7 +168,7 @@ func TestTakeOverWithoutRoles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		i := slices.IndexFunc(actions, func(a operation.Action) bool { return strings.HasPrefix(a.String(), "Pacemaker knows") })
+		i := slices.IndexFunc(actions, func(a operation.Action) bool { return strings.HasPrefix(a.String(), "wait until Pacemaker knows") })
 		if err := actions[i].Do(t.Context()); err == nil || !strings.Contains(err.Error(), "pm03 is blocked") {
 			t.Errorf("it says %v", err)
 		}

@@ -28,13 +28,13 @@ func TestAdoptAndRelease(t *testing.T) {
 			}
 		})
 		s.chapter("interrupted", func(s *story) { s.adoptInterrupted(primary) })
-		s.chapter("left, and taken back", func(s *story) {
+		s.chapter("left, and undone", func(s *story) {
 			s.undisturbed(primary, func() {
 				s.leave(primary, parameter, "adopt")
 				for _, host := range s.lab.Hosts() {
 					s.awaitCondition(host, model.CodeOperationUnfinished)
 				}
-				s.says(primary, 0, "is taken back", "operation", "undo", "--yes")
+				s.says(primary, 0, "is undone", "operation", "undo", "--yes")
 			})
 			s.agentHasSlots(primary)
 		})
@@ -79,7 +79,7 @@ func TestAdoptAndRelease(t *testing.T) {
 				}
 			})
 			s.awaitCondition(primary, model.CodeAgentOwnsSlots)
-			if out, status := s.operate(primary, "release", "--yes"); status != 0 || !strings.Contains(out, "it is so already") {
+			if out, status := s.operate(primary, "release", "--yes"); status != 0 || !strings.Contains(out, "nothing to do") {
 				s.t.Errorf("a second release ends with %d", status)
 			}
 		})

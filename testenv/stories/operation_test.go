@@ -30,14 +30,14 @@ var (
 )
 
 // TestOperationLeft: operations are killed, or their host loses power. Every host says so, no other operation begins,
-// and what was left is finished or taken back with one command. No acknowledged commit is lost.
+// and what was left is finished or undone with one command. No acknowledged commit is lost.
 func TestOperationLeft(t *testing.T) {
 	on(t, ownLayout, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}}, func(s *story) {
 		s.prepareSwitchover()
 		s.startLoad()
-		s.chapter("a switchover is taken back", func(s *story) { s.switchoversUndone(entering, entered, banning, leaving) })
+		s.chapter("a switchover is undone", func(s *story) { s.switchoversUndone(entering, entered, banning, leaving) })
 		s.chapter("a switchover is finished", func(s *story) { s.switchoversFinished(entered, leaving, left) })
-		s.chapter("its host loses power, and takes it back", func(s *story) { s.undoneAfterPowerCut() })
+		s.chapter("its host loses power, and undoes it", func(s *story) { s.undoneAfterPowerCut() })
 		s.chapter("its host loses power, and another ends it", func(s *story) { s.endedElsewhere() })
 		s.chapter("a stop", func(s *story) { s.stopLeft() })
 		s.chapter("two at once", func(s *story) { s.twoAtOnce() })
@@ -87,7 +87,7 @@ func (s *story) unfinished(host string) {
 	s.says(host, 2, "started by root", "operation", "show")
 	for _, other := range s.others(host) {
 		s.says(other, 2, "was started on "+host, "operation", "show")
-		s.says(other, 1, host+" is there, and has the journal", "operation", "undo", "--yes")
+		s.says(other, 1, host+" is online, and has the journal", "operation", "undo", "--yes")
 	}
 }
 
@@ -122,7 +122,7 @@ func (s *story) switchoversUndone(moments ...moment) {
 		s.leave(primary, at, "switchover", "--to", target)
 		s.unfinished(primary)
 		s.says(primary, 2, "", "operation", "undo", "--dry-run")
-		s.says(primary, 0, "is taken back", "operation", "undo", "--yes")
+		s.says(primary, 0, "is undone", "operation", "undo", "--yes")
 		s.ended(primary)
 		if now := s.sql(primary, "SELECT timeline_id FROM pg_control_checkpoint()"); now != timeline {
 			s.t.Errorf("the timeline was %s and is %s: somebody was promoted", timeline, now)
@@ -161,7 +161,7 @@ func (s *story) undoneAfterPowerCut() {
 	for _, host := range s.lab.Hosts() {
 		s.awaitCondition(host, model.CodeOperationUnfinished)
 	}
-	s.says(primary, 0, "is taken back", "operation", "undo", "--yes")
+	s.says(primary, 0, "is undone", "operation", "undo", "--yes")
 	s.ended(primary)
 }
 
@@ -178,7 +178,7 @@ func (s *story) endedElsewhere() {
 	for _, host := range others {
 		s.awaitCondition(host, model.CodeOperationUnfinished)
 	}
-	s.says(others[0], 0, "it is ended", "operation", "undo", "--yes")
+	s.says(others[0], 0, "the operation is ended", "operation", "undo", "--yes")
 	s.await(patience, "another primary", func() (bool, string) {
 		now, err := s.lab.Primary(s.ctx)
 		return err == nil && now != primary, fmt.Sprint(now, err)
@@ -186,7 +186,7 @@ func (s *story) endedElsewhere() {
 	s.must(s.lab.On(s.ctx, primary))
 	s.await(patience, primary+" knows that it was ended", func() (bool, string) {
 		out, status := s.asRoot(primary, "operation", "undo", "--yes")
-		return status == 0 && strings.Contains(out, "another member has ended it"), out
+		return status == 0 && strings.Contains(out, "another member has ended the operation"), out
 	})
 	s.await(patience, primary+" comes back", func() (bool, string) {
 		out, status := s.asRoot(primary, "rejoin", "--yes")
@@ -196,13 +196,13 @@ func (s *story) endedElsewhere() {
 	s.ended(s.primary())
 }
 
-// stopLeft: a stop of a standby is taken back, and finished.
+// stopLeft: a stop of a standby is undone, and finished.
 func (s *story) stopLeft() {
 	primary := s.primary()
 	host := s.others(primary)[0]
 	s.awaitUnpromoted(host)
 	s.leave(host, standby, "stop")
-	s.says(host, 0, "is taken back", "operation", "undo", "--yes")
+	s.says(host, 0, "is undone", "operation", "undo", "--yes")
 	s.awaitStreams(primary, host)
 	s.ended(primary)
 	s.awaitUnpromoted(host)
@@ -266,4 +266,4 @@ func (s *story) offered(primary string) (host string) {
 	return host
 }
 
-var successor = regexp.MustCompile(`(?m)^[0-9]+\. (\S+) is the primary by every sign$`)
+var successor = regexp.MustCompile(`(?m)^[0-9]+\. wait until (\S+) is confirmed as primary$`)

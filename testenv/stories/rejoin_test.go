@@ -51,11 +51,11 @@ func TestRejoinKilled(t *testing.T) {
 		old := s.primary()
 		s.settle(old)
 		away := s.others(old)[1]
-		s.chapter("taken back", func(s *story) {
+		s.chapter("undone", func(s *story) {
 			s.lockedOut(old, away)
 			s.leave(away, standby, "rejoin")
 			s.awaitCondition(old, model.CodeOperationUnfinished)
-			s.says(away, 0, "is taken back", "operation", "undo", "--yes")
+			s.says(away, 0, "is undone", "operation", "undo", "--yes")
 			s.comesBack(old, away, "start")
 		})
 		s.chapter("start", func(s *story) {
@@ -72,7 +72,7 @@ func TestRejoinKilled(t *testing.T) {
 		s.chapter("rewind that cannot be", func(s *story) {
 			s.diverge(next, 60)
 			out, status := s.rejoin(next, "--yes")
-			if status != 0 || !strings.Contains(out, "a copy is left") {
+			if status != 0 || !strings.Contains(out, "use a full copy") {
 				s.t.Errorf("it does not go on with a copy: %d", status)
 			}
 			s.awaitRight(patience, s.primary())
@@ -311,7 +311,7 @@ func (s *story) rejoinByRewind(old string) {
 	s.diverge(old, 1)
 	s.asOwner(old, "cd "+s.at.Data+"; echo '# rewound on "+old+"' >>postgresql.conf; mv pg_wal ../wal; ln -s ../wal pg_wal")
 	folder := s.asOwner(old, "stat -c %i "+s.at.Data) // a copy is another one
-	s.killedEverywhere(s.primary(), old, "rewind", `^(there is the WAL .*|pg_rewind from pm0[0-9])$`)
+	s.killedEverywhere(s.primary(), old, "rewind", `^(see that there is the WAL .*|pg_rewind from pm0[0-9])$`)
 	if now := s.asOwner(old, "stat -c %i "+s.at.Data); now != folder {
 		s.t.Errorf("it came back by a copy: its data folder is %s, and was %s", now, folder)
 	}

@@ -16,7 +16,7 @@ func TestStartAndStop(t *testing.T) {
 		s.settle(primary)
 		s.chapter("what runs is started, and the primary goes last", func(s *story) {
 			for _, host := range s.lab.Hosts() {
-				s.says(host, 0, "it is so already", "start", "--yes")
+				s.says(host, 0, "nothing to do", "start", "--yes")
 			}
 			s.says(primary, 1, "type pgrex switchover first", "stop", "--yes")
 			s.says(primary, 2, standbys[0]+" takes over", "stop", "--force", "--dry-run")
@@ -27,7 +27,7 @@ func TestStartAndStop(t *testing.T) {
 			before := s.modes(standbys[0])
 			s.says(standbys[0], 2, "--name standby --update=true", "stop", "--dry-run")
 			s.says(standbys[0], 0, "is stopped", "stop", "--yes")
-			s.says(standbys[0], 0, "it is so already", "stop", "--yes")
+			s.says(standbys[0], 0, "nothing to do", "stop", "--yes")
 			s.load(primary, 200<<20)
 			_, err := s.lab.Exec(s.ctx, standbys[0], "touch", s.at.Lock) // what it has is proven by the primary: the lock may go
 			s.must(err)

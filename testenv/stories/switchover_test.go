@@ -236,7 +236,7 @@ func (s *story) awaitPromotable(primary, host string, arguments ...string) {
 	s.t.Helper()
 	s.await(patience, host+" can be the primary", func() (bool, string) {
 		out, status := s.asRoot(primary, append([]string{"switchover", "--dry-run"}, arguments...)...)
-		return status == 2 && strings.Contains(out, host+" is the primary by every sign"), out
+		return status == 2 && strings.Contains(out, host+" is confirmed as primary"), out
 	})
 }
 

@@ -13,8 +13,8 @@ import (
 // newMode is that of a file that replaces none.
 const newMode = 0o600
 
-// writeWhole replaces a file, so that whoever reads it finds the old text or the new one, also after a power cut. Its mode
-// and its group stay.
+// writeWhole replaces a file at once. A reader finds the old text or the new one, even after a power cut. Mode and
+// group stay.
 func writeWhole(path, text string) error {
 	as, err := os.Stat(path)
 	if err != nil && !os.IsNotExist(err) {
@@ -64,7 +64,7 @@ func readFile(path string) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// SyncFolder makes sure that what was renamed or removed in a folder is so after a power cut, too.
+// SyncFolder makes renames and removals in a folder survive a power cut.
 func SyncFolder(path string) error {
 	d, err := os.Open(path)
 	if err != nil {

@@ -17,8 +17,8 @@ const (
 	Rewound               // it is through; the files are still to be put back that are this host's own
 )
 
-// The journal of pg_rewind is a folder beside the data, Marker, that is there from before it changes anything until all
-// is done. It keeps the node's own files, and has in it:
+// The journal of pg_rewind is a folder beside the data, Marker. It exists from before pg_rewind changes anything until
+// all is done. It keeps the node's own files, and holds:
 const (
 	journalOf    = "data-folder" // the inode of the data folder: to one that has taken its place it does not apply
 	journalWhole = "rewound"     // there once pg_rewind is through
@@ -76,7 +76,7 @@ func (p Place) Begin() error {
 // Through notes that pg_rewind is through.
 func (p Place) Through() error { return writeWhole(filepath.Join(p.Marker(), journalWhole), "") }
 
-// PutBack gives the data this host's own files again, and closes the journal.
+// PutBack puts this host's own files back into the data, and closes the journal.
 func (p Place) PutBack(slot string) error {
 	if err := CopyFiles(p.Marker(), p.Data); err != nil {
 		return err
@@ -87,7 +87,7 @@ func (p Place) PutBack(slot string) error {
 	return p.close()
 }
 
-// close ends the journal, at once: without its notes it would mean something else.
+// close ends the journal at once: without its notes it would mean something else.
 func (p Place) close() error {
 	if err := os.RemoveAll(p.closed()); err != nil {
 		return err

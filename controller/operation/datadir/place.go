@@ -55,7 +55,7 @@ func (p Place) Program(name string, args ...string) Tool {
 	return Tool{Path: filepath.Join(p.Bin, name), Args: args}
 }
 
-// Runs tells whether a server has the data folder open: its postmaster.pid names a process that is one.
+// Runs reports whether a server has the data folder open: its postmaster.pid names a process that is one.
 func (p Place) Runs() bool {
 	name := p.lockedBy()
 	return strings.HasPrefix(name, "postgres") || strings.HasPrefix(name, "postmaster")
@@ -312,8 +312,9 @@ func (p Place) endOf(name string, size uint64) (model.LSN, error) {
 	return model.LSN(high<<32 + (low+1)*size), err
 }
 
-// lacksTimeline tells whether of the segment in which the newest timeline began only the part before that is here: after
-// pg_rewind the rest is received once the server runs, though later segments may have come with the primary's files.
+// lacksTimeline reports whether only the part before the newest timeline is here of the segment in which that timeline
+// began. After pg_rewind the rest is received once the server runs, though later segments may have come with the
+// primary's files.
 func (p Place) lacksTimeline(local reconcile.LocalData) bool {
 	last := len(local.Timelines) - 1
 	newest := local.Timelines[last]

@@ -35,10 +35,9 @@ type Tool struct {
 // String is the command line.
 func (t Tool) String() string { return strings.Join(append([]string{t.Path}, t.Args...), " ") }
 
-// Run runs it to its end, in a session of its own: an interrupt from the terminal is for us to handle, and what the
-// server's
-// configuration has it run, as restore_command, must not type at root's terminal. It gives
-// standard output, and standard error in the error.
+// Run runs the program to its end, in a session of its own. So pgrex handles an interrupt from the terminal, and what
+// the server's configuration runs, such as restore_command, cannot type at root's terminal. Run returns standard
+// output. Its error quotes standard error.
 func (t Tool) Run(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, t.Path, t.Args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "PGAPPNAME=pgrex")
@@ -58,7 +57,8 @@ func (t Tool) Run(ctx context.Context) (string, error) {
 	cmd.WaitDelay = killDelay
 	var stdout bytes.Buffer
 	cmd.Stdout = &stdout
-	// Not its own pipe, whose end may never come: what a command has left in the background, as ssh does, may hold it for ever.
+	// Use our own pipe. The end of the command's own pipe may never come: what the command left in the background, as
+	// ssh does, may hold it for ever.
 	pipe, stderr := io.Pipe()
 	cmd.Stderr = stderr
 	listened := make(chan []string, 1)

@@ -27,8 +27,8 @@ func (p Place) WALFolder() (string, error) {
 	return filepath.EvalSymlinks(link)
 }
 
-// OtherWAL is the folder for the WAL of a copy: beside the one in use, on the same file system. The two names alternate from
-// copy to copy, so that nothing needs to be renamed.
+// OtherWAL is the folder for the WAL of a copy: beside the one in use, on the same file system. The two names alternate
+// from copy to copy. So nothing needs renaming.
 func OtherWAL(folder string) string {
 	const suffix = ".pgrex"
 	if name, ok := strings.CutSuffix(folder, suffix); ok {
@@ -71,14 +71,14 @@ func noneBeside(folder string) string {
 	case err != nil:
 		return err.Error()
 	case apart:
-		return folder + " is a file system of its own, so that no other folder can take its place: copy by hand"
+		return folder + " is a file system of its own, and no other folder can take its place: copy by hand"
 	case unix.Access(parent, unix.W_OK) != nil:
 		return fmt.Sprintf("no folder can be made beside %s: let this user write in %s", folder, parent)
 	}
 	return ""
 }
 
-// onOther tells whether two folders are on different file systems.
+// onOther reports whether two folders are on different file systems.
 func onOther(a, b string) (bool, error) {
 	var first, second syscall.Stat_t
 	if err := errors.Join(syscall.Stat(a, &first), syscall.Stat(b, &second)); err != nil {
@@ -116,7 +116,7 @@ func (p Place) room(ctx context.Context, local *reconcile.LocalData) (err error)
 	}
 	n, err := strconv.ParseUint(size, 10, 32)
 	if err != nil {
-		return fmt.Errorf("max_wal_size is %q, no number", size)
+		return fmt.Errorf("max_wal_size is %q, not a number", size)
 	}
 	local.WAL = n << 20
 	return nil
@@ -184,7 +184,7 @@ func (p Place) Clear() error {
 	return nil
 }
 
-// Left tells whether there is anything that Clear, or the end of an operation, removes.
+// Left reports whether there is anything that Clear, or the end of an operation, removes.
 func (p Place) Left() bool {
 	for _, path := range append(p.triedFolders(), p.Beside(), p.opening(), p.Marker(), p.closed()) {
 		if _, err := os.Lstat(path); err == nil {

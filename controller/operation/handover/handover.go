@@ -23,14 +23,14 @@ const (
 	refreshPatience = 2 * time.Minute
 )
 
-// Handover hands the slots over between the agent and pgrex, without a restart of PostgreSQL: in maintenance-mode the agent's
-// parameter is changed, and Pacemaker is told to look again before it leaves it. It is done on the primary, where it can be
-// seen that every standby goes on streaming.
+// Handover hands the slots over between the agent and pgrex. PostgreSQL does not restart: the agent's parameter changes
+// in maintenance-mode, and Pacemaker looks again before maintenance-mode is left. It runs on the primary, which sees
+// whether every standby still streams.
 type Handover struct {
 	Observer *controller.Observer // of this host
 }
 
-// The operations' names, in journals and tokens.
+// The names of the operations, in journals and tokens.
 const (
 	Adopt   = "adopt"
 	Release = "release"
@@ -41,14 +41,14 @@ type Plan struct {
 	Prefix string      `json:"prefix"` // the agent's replication_slot_name, before adopt or after release
 	Meta   bool        `json:"meta"`   // pgrex-slot-prefix is set by adopt, or removed by release
 	Token  model.Token `json:"token"`
-	// What was before, and has to be so afterwards.
+	// The state before, which must be the same afterwards.
 	Roles     map[string]model.Role      `json:"roles"`
 	Unsettled map[string]model.Unsettled `json:"unsettled"`
 	Senders   map[string]int             `json:"senders"`
 	Names     map[string]string          `json:"slot_names"`
 }
 
-// Adopt plans to hand the slots over from the agent to pgrex. There are no steps when they are pgrex's already.
+// Adopt plans to hand the slots over from the agent to pgrex. There are no steps if pgrex already has them.
 func (h *Handover) Adopt(ctx context.Context) (operation.Job, error) {
 	b, err := h.look(ctx)
 	if err != nil {
@@ -62,13 +62,13 @@ func (h *Handover) Adopt(ctx context.Context) (operation.Job, error) {
 		return operation.Job{}, err
 	}
 	if b.Policy.SlotPrefix != prefix {
-		return operation.Job{}, fmt.Errorf("%s is %s and not the agent's %s: remove it first, so that the slots keep their names",
+		return operation.Job{}, fmt.Errorf("%s is %s and not the agent's %s, and the slots would change their names: remove it first",
 			model.MetaSlotPrefix, b.Policy.SlotPrefix, prefix)
 	}
 	return h.plan(ctx, Adopt, b, &Plan{Prefix: prefix, Meta: b.Clone.Meta[model.MetaSlotPrefix] == ""}), nil
 }
 
-// Release plans to hand the slots back to the agent. There are no steps when they are the agent's already.
+// Release plans to hand the slots back to the agent. There are no steps if the agent already has them.
 func (h *Handover) Release(ctx context.Context) (operation.Job, error) {
 	b, err := h.look(ctx)
 	if err != nil {
@@ -96,7 +96,7 @@ func (h *Handover) Release(ctx context.Context) (operation.Job, error) {
 	return h.plan(ctx, Release, b, &Plan{Prefix: b.Policy.SlotPrefix, Meta: b.Clone.Meta[model.MetaSlotPrefix] != ""}), nil
 }
 
-// plan notes what is to be the same afterwards.
+// plan keeps what must be the same afterwards.
 func (h *Handover) plan(ctx context.Context, name string, b before, p *Plan) operation.Job {
 	job := operation.NewJob(name, b.Who, on(ctx, b.Clone))
 	p.Token, p.Roles, p.Unsettled, p.Senders, p.Names = job.Token, b.Clone.Roles, b.Clone.Unsettled, b.senders, b.Names
@@ -112,7 +112,7 @@ func on(ctx context.Context, clone model.Clone) operation.On {
 	return operation.On(place.Identity(ctx))
 }
 
-// Resume makes the steps of a hand-over that was left once more.
+// Resume makes the steps of a hand-over that was left.
 func (h *Handover) Resume(ctx context.Context, j *operation.Journal) (operation.Job, error) {
 	var p Plan
 	err := j.Read(&p)
@@ -156,12 +156,12 @@ func (h *Handover) job(job operation.Job, who reconcile.Who, p *Plan) operation.
 	return job
 }
 
-// replicating is what is asked of the local primary beside what the controller asks.
+// replicating is what a hand-over asks of the local primary beyond what the controller asks.
 type replicating interface {
 	Replications(ctx context.Context) ([]model.Replication, error)
 }
 
-// standbysHoldNothing asks every standby that runs whether pgrex has dropped its slots.
+// standbysHoldNothing asks every running standby whether pgrex has dropped its slots.
 func (h *Handover) standbysHoldNothing(ctx context.Context, b before) error {
 	place, err := datadir.Of(b.Clone)
 	if err != nil {
@@ -198,10 +198,10 @@ func (h *Handover) standbysHoldNothing(ctx context.Context, b before) error {
 	return nil
 }
 
-// change is a change of the agent's parameter under maintenance-mode. Pacemaker has to be at rest before it is told to look
-// again: an action that the refresh finds under way is killed, and counts as a failure, for which the primary is demoted once
-// maintenance-mode ends (seen with 2.1.5). Once maintenance-mode is left nothing is taken back: to change the parameter
-// back outside of it would restart the database on every host.
+// change is a change of the agent's parameter in maintenance-mode. Pacemaker has to rest before the refresh: the
+// refresh kills an action under way, and Pacemaker counts that as a failure, and demotes the primary once
+// maintenance-mode ends (seen with 2.1.5). Once maintenance-mode is left, nothing is undone: to change the parameter
+// back then would restart the database on every host.
 type change struct {
 	*Handover
 	*Plan
@@ -219,40 +219,40 @@ func (c change) steps() []operation.Step {
 		{ID: "streaming", Action: operation.Look{Text: "see that every standby still streams through its own slot", See: c.again}},
 		{ID: "maintenance", Action: maintenance.Enter(), Back: maintenance.Back()},
 		{ID: "settle", Action: settle},
-		// Entered once more first: that it was not left is not sure, when to leave it has failed.
+		// Back enters maintenance-mode again first: it may be off if leaving it has failed.
 		{ID: "parameter", Action: operation.Command{Command: c.do}, Back: []operation.Action{
 			maintenance.Enter(), operation.Command{Command: c.undo}, settle, refresh,
-			operation.Await("Pacemaker knows every host's role again", refreshPatience, c.knownRoles),
+			operation.Await("wait until Pacemaker knows every host's role again", refreshPatience, c.knownRoles),
 		}},
 		{ID: "changed", Action: operation.Look{Text: "see that the agent's " + slotParameter + " is changed", See: c.changed}},
 		{ID: "refresh", Action: refresh},
-		{ID: "roles-known", Again: true, Action: operation.Await("Pacemaker knows every host's role again", refreshPatience, c.sameRoles)},
-		{ID: "senders", Again: true, Action: operation.Await("every standby streams on, over the same connection", refreshPatience, c.sameSenders)},
+		{ID: "roles-known", Again: true, Action: operation.Await("wait until Pacemaker knows every host's role again", refreshPatience, c.sameRoles)},
+		{ID: "senders", Again: true, Action: operation.Await("wait until every standby streams over the same connection as before", refreshPatience, c.sameSenders)},
 	}
 	return append(append(steps, c.last...),
 		operation.Step{
 			ID: "leave", Action: maintenance.Leave(c.Observer),
-			NoReturn: "the slots are handed over, and nothing is taken back: see that crm_mon shows every host's role, and sudo pgrex status",
+			NoReturn: "the slots are handed over, and nothing is undone: see that crm_mon shows every host's role, and sudo pgrex status",
 		},
-		// Taken back or done, the option does not stay behind.
+		// Undone or done, the option does not stay behind.
 		operation.Step{ID: "drop-maintenance", Action: maintenance.Drop(), Back: []operation.Action{maintenance.Drop()}},
-		operation.Step{ID: "roles", Action: operation.Await("every host keeps its role", refreshPatience, c.sameRoles)})
+		operation.Step{ID: "roles", Action: operation.Await("wait until every host has the same role as before", refreshPatience, c.sameRoles)})
 }
 
-// changed returns an error unless the agent's parameter is another than it was: the tool ends well, too, where there is
-// nothing to remove.
+// changed returns an error unless the agent's parameter has changed: the tool also succeeds if there is nothing to
+// remove.
 func (c change) changed(ctx context.Context) error {
 	who, err := c.Observer.Cluster(ctx)
 	if err != nil {
 		return err
 	}
 	if now := who.Clone.Parameters[slotParameter]; now == c.was {
-		return fmt.Errorf("it still is %q: it is set elsewhere, too; look for it with cibadmin --query", now)
+		return fmt.Errorf("it is still %q, because it is set elsewhere, too: look for it with cibadmin --query", now)
 	}
 	return nil
 }
 
-// again looks once more, since the operator may have taken a while to answer.
+// again looks once more: the operator may have taken a while to answer.
 func (c change) again(ctx context.Context) error {
 	now, err := c.look(ctx)
 	switch {
@@ -282,7 +282,7 @@ func (c change) sameRoles(ctx context.Context) error {
 	return err
 }
 
-// knownRoles is sameRoles for taking back: a database here that has ended meanwhile, with its host, has no role any more.
+// knownRoles is sameRoles for undoing: a database that went down here meanwhile, with its host, no longer has a role.
 func (c change) knownRoles(ctx context.Context) error {
 	err := c.sameRoles(ctx)
 	if err == nil {

@@ -42,7 +42,7 @@ func TestHandoverHalfUndone(t *testing.T) {
 			if left := strings.Contains(ran(), fakes.Typed(left.Command)); left != test.left {
 				t.Errorf("maintenance-mode is left: %t, not %t; run were:\n%s", left, test.left, ran())
 			}
-			stays := strings.Contains(strings.Join(said, "\n"), "nothing before it is: crm_resource --resource pgsql --delete-parameter "+slotParameter)
+			stays := strings.Contains(strings.Join(said, "\n"), "the steps before it stay done: crm_resource --resource pgsql --delete-parameter "+slotParameter)
 			if stays == test.left || (operation.Left(e.Folder) != nil) == test.left {
 				t.Errorf("it says: %q, and leaves %v", said, operation.Left(e.Folder))
 			}

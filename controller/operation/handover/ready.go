@@ -8,7 +8,7 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// before is what was found on the primary: much of it must be the same afterwards.
+// before is what the primary showed before. Most of it must be the same afterwards.
 type before struct {
 	reconcile.Who
 	senders map[string]int // the walsender of each attached member
@@ -27,11 +27,11 @@ func senders(names map[string]string, i model.Instance) map[string]int {
 	return pids
 }
 
-// ready tells whether every host that runs the database as a standby streams through its own slot.
+// ready returns an error unless every host that runs a standby streams through its own slot.
 func ready(b before) error {
 	for _, member := range b.Policy.Members {
 		if why, unsettled := b.Clone.UnsettledOn(member); unsettled {
-			// The refresh would forget what is wrong, and nobody could tell that all is as before.
+			// The refresh would erase what is wrong, and nobody could tell whether all is as before.
 			return fmt.Errorf("to Pacemaker the database on %s is %s: put that right first, or wait", member, why)
 		}
 		if _, attached := b.senders[member]; b.RoleOf(member) == model.RoleUnpromoted && !attached {
@@ -41,7 +41,7 @@ func ready(b before) error {
 	return nil
 }
 
-// sameInstances reports whether Pacemaker says of every instance what it said before.
+// sameInstances reports whether Pacemaker says the same of every instance as before.
 func sameInstances(now model.Clone, roles map[string]model.Role, unsettled map[string]model.Unsettled) bool {
 	return maps.Equal(now.Roles, roles) && maps.Equal(now.Unsettled, unsettled)
 }

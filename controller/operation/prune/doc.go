@@ -1,7 +1,8 @@
-// Package prune removes WAL from an archive that nobody needs any more. What may go is decided in unneeded.go.
+// Package prune removes WAL that nobody needs from an archive. unneeded.go decides what may go.
 //
-// It must not remove anything as long as somebody's need is not known, nor files that are none of PostgreSQL's or of another
-// database, nor the histories of timelines.
+// It must not remove anything while somebody's need is unknown. It must not remove files that PostgreSQL did not write,
+// WAL of another database, or the histories of timelines.
 //
-// It fails before it removes anything, or after the oldest files are gone: no gap is left, and it can be run again.
+// A failure comes before the first file is removed, or after the oldest files are gone. So the archive has no gap, and
+// prune can run again.
 package prune

@@ -35,7 +35,7 @@ type needs struct {
 	found    []Need
 }
 
-// Prune makes the step that prunes the archive; none where nothing may go.
+// Prune makes the step that prunes the archive. There is no step if nothing may go.
 func (a *Archive) Prune(ctx context.Context) (operation.Work, error) {
 	n, err := a.look(ctx)
 	if err != nil {
@@ -143,15 +143,15 @@ func (n *needs) slotOnPrimary() error {
 			reserved = slot.RestartLSN.IsValid()
 		}
 		if !reserved {
-			return fmt.Errorf("the primary %s holds no WAL for %s in the slot %s, so that it is not known what that host needs: bring it back "+
+			return fmt.Errorf("the primary %s holds no WAL for %s in the slot %s, and nobody knows what that host needs: bring it back "+
 				"first, see pgrex status; if it is to be copied anyway, --give-up %[2]s", n.Primary, member, name)
 		}
 		if !n.runs(member) && n.Policy.Paused {
-			return fmt.Errorf("%s is away and pgrex is paused, so that what it has foretold may hold no more: type pgrex resume first", member)
+			return fmt.Errorf("%s is away and pgrex is paused, and its forecast may be out of date: type pgrex resume first", member)
 		}
 		way := model.ForecastIn(n.ForecastOf(n.Primary), member)
 		if !n.runs(member) && way != model.WayStream && way != model.WayRewind {
-			return fmt.Errorf("%s is away, and pgrex on the primary %s foretells %q for it, so that it may need WAL that only the archive has: bring "+
+			return fmt.Errorf("%s is away, and pgrex on the primary %s foretells %q for it: it may need WAL that only the archive has: bring "+
 				"it back first, see pgrex status; if it is to be copied anyway, --give-up %[1]s", member, n.Primary, way)
 		}
 	}
@@ -164,7 +164,7 @@ func (n *needs) member(ctx context.Context, member string, addresses map[string]
 	node := n.NodeOf(member)
 	switch {
 	case node.Unclean || node.Pending || node.Online && n.RoleOf(member) == "":
-		return fmt.Errorf("to Pacemaker the database on %s is %s, so that it is not known what that host needs: put that right first, or wait; if it "+
+		return fmt.Errorf("to Pacemaker the database on %s is %s, and nobody knows what that host needs: put that right first, or wait; if it "+
 			"is to be copied anyway, --give-up %[1]s", member, n.RoleText(member))
 	case !n.runs(member):
 		return nil
@@ -189,7 +189,7 @@ func (n *needs) member(ctx context.Context, member string, addresses map[string]
 	return n.answer(member, upstream)
 }
 
-// runs tells whether the cluster says that a member runs the database.
+// runs reports whether the cluster says that a member runs the database.
 func (n *needs) runs(member string) bool {
 	return n.NodeOf(member).Online && n.RoleOf(member) != model.RoleStopped
 }

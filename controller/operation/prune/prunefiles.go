@@ -117,7 +117,7 @@ func (a *Archive) step(w operation.Work, folder string, names []string, systemID
 		remove = func(path string) error { return move(path, filepath.Join(a.Move, filepath.Base(path))) }
 	}
 	w.Actions = []operation.Action{operation.Program{Text: text, Run: func(ctx context.Context) error {
-		for i, name := range names { // the oldest first, so that no gap is left when it ends early
+		for i, name := range names { // the oldest first: ending early leaves no gap
 			err := ctx.Err()
 			if err == nil {
 				err = remove(filepath.Join(folder, name))
@@ -131,7 +131,7 @@ func (a *Archive) step(w operation.Work, folder string, names []string, systemID
 	return w, nil
 }
 
-// mayMove tells whether files can be moved there.
+// mayMove reports whether files can be moved there.
 func (a *Archive) mayMove(folder string) error {
 	to, err := os.Stat(a.Move)
 	if err != nil {
@@ -180,7 +180,7 @@ func sameContent(one, other string) bool {
 	return errA == nil && errB == nil && bytes.Equal(textA, textB)
 }
 
-// copyWhole copies a file, so that under the new name there is the whole of it or nothing, also after a power cut.
+// copyWhole copies a file. The new name has the whole file or nothing, even after a power cut.
 func copyWhole(from, to string) (err error) {
 	source, err := os.Open(from)
 	if err != nil {

@@ -20,7 +20,7 @@ type Case struct {
 	Return  Return
 	Ladder  []Rung
 	Streams bool // it is back already
-	Left    bool // something is there that an operation has left
+	Left    bool // an operation has left something
 
 	Place     datadir.Place
 	Primitive string
@@ -31,7 +31,7 @@ type Case struct {
 	Node      string // as Pacemaker spells it
 	Standby   bool   // Pacemaker's standby mode was on
 	locked    bool   // the agent's lock was there
-	swapped   *bool  // the swap was begun, so that the old data may be where the copy was; in the plan
+	swapped   *bool  // the swap was begun: the old data may be where the copy was; in the plan
 	who       reconcile.Who
 }
 
@@ -44,7 +44,7 @@ func (r *Rejoin) Look(ctx context.Context) (*Case, error) {
 	return c, err
 }
 
-// find sees who is to come back, where, and to whom, or why that cannot be now.
+// find determines which host comes back, where, and to which primary, or why that is impossible now.
 func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 	who, err := r.Observer.Cluster(ctx)
 	if err == nil {
@@ -61,7 +61,7 @@ func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 	case err != nil:
 		return nil, err
 	case who.Is(c.Primary):
-		return nil, fmt.Errorf("this host, %s, is the primary: there is nothing that it could follow", who.Node)
+		return nil, fmt.Errorf("this host, %s, is the primary: it follows no other host", who.Node)
 	case c.Slot == "":
 		return nil, fmt.Errorf("this host, %s, is not in the agent's node_list", who.Node)
 	}
@@ -95,7 +95,7 @@ func (r *Rejoin) examine(ctx context.Context, c *Case) (err error) {
 	return nil
 }
 
-// streams tells whether this host receives WAL through its own slot, and how far it has replayed.
+// streams reports whether this host receives WAL through its own slot, and how far it has replayed.
 func (r *Rejoin) streams(ctx context.Context, slot string) (bool, model.LSN, error) {
 	in, err := r.Observer.Full(ctx)
 	if err != nil {
@@ -210,5 +210,5 @@ func (c *Case) Choose(method string) (Rung, error) {
 			return rung, fmt.Errorf("%s is not possible: %s", method, rung.Why)
 		}
 	}
-	return Rung{}, errors.New("there is no way back that pgrex goes by itself: see what is said of each")
+	return Rung{}, errors.New("pgrex takes no way back by itself: see the reasons above")
 }

@@ -13,8 +13,8 @@ import (
 )
 
 // copy makes a copy of the primary beside the old data, through this host's own slot, and then swaps the two at once.
-// Until then nothing of the old data is touched; after that the copy is whole. Where pg_wal leads elsewhere, the copy's WAL
-// is beside the old one there, and the swapped folders each lead to their own.
+// Before the swap, nothing touches the old data; after it, the copy is whole. If pg_wal is a link to another file
+// system, the copy's WAL is there, beside the old WAL. Each of the swapped folders links to its own WAL.
 func (r *Rejoin) copy(c *Case) []operation.Step {
 	p := c.Place
 	if c.swapped == nil {
@@ -56,13 +56,13 @@ func (r *Rejoin) copy(c *Case) []operation.Step {
 	}
 }
 
-// reserve makes this host's slot anew on the primary, where it holds no WAL.
+// reserve makes the slot of this host on the primary again if it holds no WAL.
 func (c *Case) reserve() []operation.Step {
 	if slot, _ := c.Return.Primary.Slot(c.Slot); slot.RestartLSN.IsValid() {
 		return nil
 	}
 	return []operation.Step{{ID: "slot", Action: operation.Program{
-		Text: "make the slot " + c.Slot + " anew on the primary " + c.Primary, Run: func(ctx context.Context) error {
+		Text: "make the slot " + c.Slot + " again on the primary " + c.Primary, Run: func(ctx context.Context) error {
 			return whileBusy(ctx, func() error {
 				source, err := postgres.OpenSource(ctx, c.Conninfo)
 				if err != nil {
@@ -119,8 +119,8 @@ func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
 
 var slotInUse = regexp.MustCompile(`replication slot "[a-z0-9_]+" is active for PID`)
 
-// whileBusy does something, again as long as the slot is in use: by what an attempt that was killed has left, until the
-// primary notices (wal_sender_timeout).
+// whileBusy repeats something while the slot is in use. A killed attempt may still use it, until the primary notices
+// (wal_sender_timeout).
 func whileBusy(ctx context.Context, do func() error) error {
 	const patience, between = 90 * time.Second, time.Second
 	for end := time.Now().Add(patience); ; {

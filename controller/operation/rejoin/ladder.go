@@ -14,7 +14,7 @@ type Method string
 const (
 	MethodStart   Method = "start"   // its data are a part of the primary's, which has the rest
 	MethodArchive Method = "archive" // the same, but a part of the rest is in the WAL archive only
-	MethodRewind  Method = "rewind"  // its data parted from the primary's: pg_rewind takes them back
+	MethodRewind  Method = "rewind"  // its data parted from the primary's: pg_rewind rewinds them
 	MethodCopy    Method = "copy"    // pg_basebackup
 )
 
@@ -53,18 +53,18 @@ type Rung struct {
 	Rate        uint64 // at which it is likely fetched, in bytes a second; 0 if that is not known
 }
 
-// Ladder gives the ways back, the cheapest first.
+// Ladder returns the ways back, the cheapest first.
 func Ladder(r Return) []Rung {
 	return []Rung{r.start(), r.archive(), r.rewind(), r.copied()}
 }
 
-// Fits tells whether the data can go on as they are, given the WAL.
+// Fits reports whether the data can go on as they are, given the WAL.
 func (r Return) Fits() bool { return r.unfit() == "" }
 
-// NeedsArchive tells whether the archive is all that the host could go on with as it is.
+// NeedsArchive reports whether the archive is all that the host could go on with as it is.
 func (r Return) NeedsArchive() bool { return r.Fits() && r.NoWAL != "" }
 
-// NeedsRewind tells whether a rewind would do it, if there is the WAL from Parted on.
+// NeedsRewind reports whether a rewind would do it, if there is the WAL from Parted on.
 func (r Return) NeedsRewind() bool { return r.notRewindable() == "" }
 
 // Parted tells where the host's WAL and the primary's part: the end of what they share.

@@ -12,22 +12,22 @@ import (
 	"github.com/pgrex/pgrex/controller/postgres"
 )
 
-// ErrNoRewind says that a rewind cannot be, mostly because this host's own WAL back to the last common checkpoint is gone. The
-// data are as they were.
-var ErrNoRewind = errors.New("pg_rewind cannot take these data back, and has changed nothing; a copy is left")
+// ErrNoRewind: pg_rewind is impossible, mostly because this host's own WAL back to the last common checkpoint is gone.
+// The data are unchanged.
+var ErrNoRewind = errors.New("pg_rewind cannot rewind this data directory; nothing was changed; use a full copy (--method copy)")
 
-// rewind takes the data back to where they parted from the primary's. From the journal's beginning until it is closed, nobody
-// may start the server: the agent's own lock sees to that, whatever becomes of this process.
+// rewind rewinds the data to where they parted from the primary's. While the journal of pg_rewind is open, nobody may
+// start the server. The agent's own lock ensures that, even if this process dies.
 func (r *Rejoin) rewind(c *Case) []operation.Step {
 	return []operation.Step{
 		c.makeLock(),
-		{ID: "recover", Action: operation.Program{Text: "crash recovery of " + c.Place.Data + ", if it was not shut down", Run: c.Place.Recover}},
-		{ID: "checkpoint", Action: operation.Program{Text: "a checkpoint on the primary " + c.Primary, Run: c.checkpoint}},
+		{ID: "recover", Action: operation.Program{Text: "run crash recovery of " + c.Place.Data + " if it was not shut down", Run: c.Place.Recover}},
+		{ID: "checkpoint", Action: operation.Program{Text: "run a checkpoint on the primary " + c.Primary, Run: c.checkpoint}},
 		{ID: "dry-rewind", Action: operation.Program{Text: "pg_rewind from " + c.Primary + ", as a dry run", Run: func(ctx context.Context) error {
 			return r.tryRewind(ctx, c)
 		}}},
-		// Once more: the checkpoint may have let go of it.
-		{ID: "rewind-wal", Action: operation.Look{Text: "there is the WAL with which the rewound data go on", See: func(ctx context.Context) error {
+		// Check again: the checkpoint may have removed some.
+		{ID: "rewind-wal", Action: operation.Look{Text: "see that there is the WAL that the rewound data need", See: func(ctx context.Context) error {
 			why, err := r.noRewindWAL(ctx, c)
 			if err == nil && why != "" {
 				err = fmt.Errorf("%w: %s", ErrNoRewind, why)
@@ -68,7 +68,7 @@ func (r *Rejoin) tryRewind(ctx context.Context, c *Case) error {
 	if err != nil {
 		return err
 	}
-	nothing := "" // what it says where it takes nothing back
+	nothing := "" // what it says if it rewinds nothing
 	t.Progress = func(line string) {
 		if notRequired.MatchString(line) {
 			nothing = line
@@ -88,8 +88,8 @@ func (r *Rejoin) tryRewind(ctx context.Context, c *Case) error {
 // may pass.
 var noRewind = regexp.MustCompile(`could not (find previous|read) WAL record|could not find common ancestor`)
 
-// notRequired is what pg_rewind says where it sees nothing to take back: the timelines have the same number, or nothing in the
-// data is newer than where they parted, though the WAL goes on from there.
+// notRequired is what pg_rewind says if it sees nothing to rewind: the timelines have the same number, or nothing in
+// the data is newer than where they parted, though the WAL goes on from there.
 var notRequired = regexp.MustCompile(`no rewind required`)
 
 // noRewindWAL is why there is not the WAL with which rewound data go on; "" if there is. Up to where they parted from the
@@ -107,13 +107,13 @@ func (r *Rejoin) noRewindWAL(ctx context.Context, c *Case) (why string, err erro
 	return why, err
 }
 
-// makeLock keeps the agent from starting the server. It is taken back as long as nothing was changed.
+// makeLock keeps the agent from starting the server. It is undone while nothing is changed.
 func (c *Case) makeLock() operation.Step {
 	p := c.Place
 	return operation.Step{
 		ID:     "lock",
 		Action: operation.Change{Text: "make sure that the agent's lock is there: " + p.Lock(), Make: p.MakeLock},
-		Back: []operation.Action{operation.Change{Text: "the agent's lock as it was", Make: func() error {
+		Back: []operation.Action{operation.Change{Text: "put the agent's lock back as it was", Make: func() error {
 			if c.locked || p.Rewinding() != datadir.NotBegun {
 				return nil
 			}

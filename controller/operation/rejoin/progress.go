@@ -13,8 +13,8 @@ import (
 // fetched is how pg_basebackup and pg_rewind report their progress.
 var fetched = regexp.MustCompile(`^([0-9]+)/([0-9]+) kB \(`)
 
-// progress makes lines about a tool's progress out of what it says. On a terminal the line is drawn anew each time, on a
-// pipe there is one every few seconds. What pg_rewind says about how much there is to do is handed on.
+// progress makes lines about a tool's progress out of what it says. On a terminal it draws the line again each time. On
+// a pipe it prints one line every few seconds. It passes on what pg_rewind says about how much there is to do.
 func (r *Rejoin) progress() func(string) {
 	const every = 5 * time.Second
 	begin := time.Now()

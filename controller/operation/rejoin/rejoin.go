@@ -14,18 +14,18 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// How long Pacemaker and PostgreSQL may take for what is awaited.
+// How long Pacemaker and PostgreSQL may take.
 const (
 	StopPatience   = 2 * time.Minute
-	streamPatience = 10 * time.Minute // without replaying any more, which it may have much to
+	streamPatience = 10 * time.Minute // since PostgreSQL last replayed something
 	quorumPatience = 40 * time.Second // within undoTimeout
 )
 
-// Rejoin brings a host back that does not come back by itself.
+// Rejoin brings a host back into replication.
 type Rejoin struct {
 	Observer *controller.Observer // of this host
 	MaxRate  uint64               // of a copy, in bytes a second; 0 for no limit
-	Left     *operation.Journal   // of an operation that was left here; nil where there is none
+	Left     *operation.Journal   // of an operation that was left here; may be nil
 	Archive  bool                 // try the WAL archive, where it is needed
 	Report   operation.Reporter
 	Redraw   operation.Reporter // draws a line over the one that it drew before; nil where there is no terminal
@@ -34,7 +34,7 @@ type Rejoin struct {
 // Name is the operation's, in journals and tokens.
 const Name = "rejoin"
 
-// Plan is what the journal keeps: what the operator has asked for, and how this host was before.
+// Plan is what the journal keeps: what the operator asked for, and how this host was before.
 type Plan struct {
 	Asked   string `json:"method"`   // auto, or a Method
 	MaxRate uint64 `json:"max_rate"` // of a copy, in bytes a second; 0 for no limit
@@ -46,7 +46,7 @@ type Plan struct {
 	Swapped bool `json:"swapped,omitempty"`
 }
 
-// Job plans a way back. asked is what the operator has asked for.
+// Job plans a way back. asked is what the operator asked for.
 func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) operation.Job {
 	job := operation.NewJob(Name, c.who, operation.On(c.Place.Identity(ctx)))
 	_, err := os.Stat(c.Place.Lock())
@@ -60,10 +60,10 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) ope
 	return job
 }
 
-// Continues reports whether a rejoin goes on where the operation of a journal has ended.
+// Continues reports whether a rejoin goes on with the operation of a journal.
 func Continues(j *operation.Journal) bool { return j.Operation == Name }
 
-// before is the plan of a rejoin that was left here, nil where there is none.
+// before is the plan of a rejoin that was left here, or nil.
 func (r *Rejoin) before() *Plan {
 	if r.Left == nil || !Continues(r.Left) {
 		return nil
@@ -75,8 +75,8 @@ func (r *Rejoin) before() *Plan {
 	return &p
 }
 
-// Resume makes the steps of a rejoin that was left once more, to take them back. To finish it, one is planned anew: the
-// primary may be another by now.
+// Resume makes the steps of a rejoin that was left, to undo them. To finish it, plan a new one: the primary may be
+// another host now.
 func (r *Rejoin) Resume(ctx context.Context, j *operation.Journal) (operation.Job, error) {
 	var p Plan
 	if err := j.Read(&p); err != nil {
@@ -98,7 +98,7 @@ func (r *Rejoin) Resume(ctx context.Context, j *operation.Journal) (operation.Jo
 	return job, nil
 }
 
-// Steps are what a way back takes. On a host that streams, what was left is removed.
+// Steps are the steps of a way back. On a host that streams, they remove what was left.
 func (r *Rejoin) Steps(c *Case, way Method) []operation.Step {
 	if c.Streams {
 		return []operation.Step{c.removeLeft()}
@@ -132,53 +132,53 @@ func (r *Rejoin) StillPrimary(c *Case) operation.Step {
 		Text: "see that " + c.Primary + " is still the primary", See: func(ctx context.Context) error {
 			now, err := r.find(ctx)
 			if err == nil && now.Primary != c.Primary {
-				err = fmt.Errorf("%s is the primary by now: run it again", now.Primary)
+				err = fmt.Errorf("%s is the primary now: run it again", now.Primary)
 			}
 			return err
 		},
 	}}
 }
 
-// StillFits looks at the data again, now that nobody changes them any more.
+// StillFits looks at the data again, now that nobody changes them.
 func (r *Rejoin) StillFits(c *Case) operation.Step {
 	return operation.Step{ID: "still-fits", Action: operation.Look{
 		Text: "see that the data here are a part of " + c.Primary + "'s", See: func(ctx context.Context) error {
 			now := &Case{Place: c.Place, Primary: c.Primary, Slot: c.Slot, Conninfo: c.Conninfo}
 			err := now.compare(ctx)
 			if err == nil && !now.Return.Fits() {
-				err = errors.New("they are not by now: run it again")
+				err = errors.New("they no longer are: run it again")
 			}
 			return err
 		},
 	}}
 }
 
-// removeLeft removes what this operation, or one before, has left beside the data.
+// removeLeft removes what this operation, or an earlier one, has left beside the data.
 func (c *Case) removeLeft() operation.Step {
 	return operation.Step{ID: "remove-left", Action: operation.Change{Text: "remove what the operation has left", Make: c.Place.Finish}}
 }
 
-// KeepAway takes the database here out of Pacemaker's hands. Standby mode does so whatever state the resource is in. Where it
-// was on already, it stays on when the operation fails.
+// KeepAway takes the database here out of Pacemaker's hands. Standby mode does so whatever the state of the resource.
+// Undone, standby mode stays on if it was on before.
 func (r *Rejoin) KeepAway(c *Case) []operation.Step {
 	away := operation.Step{ID: "standby", Action: operation.Command{Command: cib.SetStandby(c.Node, true)}}
 	if !c.Standby {
 		away.Back = []operation.Action{
 			operation.Look{Text: "see that the data here are not half rewound", See: func(context.Context) error {
 				if c.Place.Rewinding() != datadir.NotBegun {
-					return errors.New("they are: type sudo pgrex rejoin, which goes on with it")
+					return errors.New("they are half rewound: type sudo pgrex rejoin, which goes on")
 				}
 				return nil
 			}},
-			// What a minority changes is lost when it joins the others again.
-			operation.Await("quorum", quorumPatience, r.quorum),
+			// A minority loses its changes when it joins the others again.
+			operation.Await("wait until this partition has quorum", quorumPatience, r.quorum),
 			operation.Command{Command: cib.DeleteStandby(c.Node)},
 		}
 	}
 	return []operation.Step{
 		away,
-		// A start that Pacemaker has decided on and not begun yet shows nowhere; it would come all the same. What else the
-		// cluster is busy with is no reason to wait for longer.
+		// Pacemaker may have decided on a start that it has not begun. Nothing shows such a start, and it would still
+		// come. Other work of the cluster is no reason to wait longer.
 		{ID: "settle", Action: operation.Settle()},
 		{ID: "ended", Action: r.Ended(c.Place)},
 	}
@@ -186,7 +186,7 @@ func (r *Rejoin) KeepAway(c *Case) []operation.Step {
 
 // Ended waits until the database on this host has ended.
 func (r *Rejoin) Ended(p datadir.Place) operation.Wait {
-	return operation.Await("PostgreSQL here has ended", StopPatience, func(ctx context.Context) error {
+	return operation.Await("wait until PostgreSQL here has ended", StopPatience, func(ctx context.Context) error {
 		return Stopped(ctx, r.Observer, p)
 	})
 }
@@ -201,7 +201,7 @@ func Stopped(ctx context.Context, observer *controller.Observer, p datadir.Place
 		return fmt.Errorf("to Pacemaker it is %s", who.RoleText(who.Self))
 	}
 	if p.Runs() {
-		return errors.New("it runs, though Pacemaker says that it is stopped: end it with pg_ctl stop")
+		return errors.New("PostgreSQL runs, though Pacemaker says that it is stopped: end it with pg_ctl stop")
 	}
 	return nil
 }
@@ -214,8 +214,8 @@ func (r *Rejoin) quorum(ctx context.Context) error {
 	return err
 }
 
-// letStart gives the database back to Pacemaker, and waits until it streams. The agent bans a host whose data was ahead of
-// the new primary's, and a switchover that was interrupted has banned it by the clone's name; that is cleared, too.
+// letStart gives the database back to Pacemaker, and waits until it streams. It also clears bans: the agent bans a host
+// whose data was ahead of the new primary's, and an interrupted switchover may have banned it by the clone's name.
 func (r *Rejoin) letStart(c *Case) []operation.Step {
 	return []operation.Step{
 		Unlock(c.Place),
@@ -233,20 +233,20 @@ func Unlock(p datadir.Place) operation.Step {
 	return operation.Step{ID: "unlock", Action: operation.Change{Text: "remove " + p.Lock(), Make: p.RemoveLock}}
 }
 
-// AwaitStreams waits as long as PostgreSQL replays on: it may have much to replay first.
+// AwaitStreams waits while PostgreSQL still replays: it may have much to replay first.
 func (r *Rejoin) AwaitStreams(c *Case) operation.Step {
 	return operation.Step{ID: "streams", Action: operation.Wait{
-		Text: "this host streams through " + c.Slot, Patience: streamPatience, Condition: func(ctx context.Context) (string, error) {
+		Text: "wait until this host streams through " + c.Slot, Patience: streamPatience, Condition: func(ctx context.Context) (string, error) {
 			ok, replayed, err := r.streams(ctx, c.Slot)
 			if err == nil && !ok {
-				err = fmt.Errorf("it does not yet, and has replayed up to %s; see PostgreSQL's log here", replayed)
+				err = fmt.Errorf("it does not stream yet, and has replayed up to %s; see PostgreSQL's log here", replayed)
 			}
 			return replayed.String(), err
 		},
 	}}
 }
 
-// NameSlot makes it ask for its own slot, before it is started.
+// NameSlot sets the slot that PostgreSQL here asks for, before it is started.
 func (c *Case) NameSlot() operation.Step {
 	return operation.Step{ID: "slot-name", Action: operation.Change{
 		Text: "set primary_slot_name to " + c.Slot, Make: func() error { return c.Place.SetSlotName(c.Slot) },

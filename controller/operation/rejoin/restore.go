@@ -152,7 +152,7 @@ func (a archive) restore(ctx context.Context, name string, check func(header []b
 // longHeader is how much of a segment's first page header is looked at (XLogLongPageHeaderData).
 const longHeader = 32
 
-// rightSegment tells whether a WAL segment is of a database, and begins where it should.
+// rightSegment reports whether a WAL segment is of a database, and begins where it should.
 func rightSegment(header []byte, system string, begin uint64) error {
 	if at := binary.NativeEndian.Uint64(header[8:]); at != begin {
 		return fmt.Errorf("it begins at %s, not at %s", model.LSN(at), model.LSN(begin))

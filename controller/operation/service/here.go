@@ -37,7 +37,7 @@ func (h here) others(is func(member string) bool) (hosts []string) {
 	return hosts
 }
 
-// leaves says whom a stop leaves.
+// leaves says who is left after a stop.
 func (h here) leaves(failover bool, standbys []string) []string {
 	primary := h.primaries()
 	switch {
@@ -46,7 +46,7 @@ func (h here) leaves(failover bool, standbys []string) []string {
 	case failover:
 		next := h.Successors()
 		if len(next) == 0 {
-			return []string{"warning: nobody may take over: no standby is in step with this primary, so that nobody serves until pgrex start here"}
+			return []string{"warning: nobody may take over: no standby is in step with this primary; nobody serves until you type pgrex start here"}
 		}
 		return []string{"warning: this is a failover: " + strings.Join(next, " or ") +
 			" takes over, and this host may need pgrex rejoin to come back"}

@@ -11,7 +11,7 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// Pause makes the actions that pause pgrex on every host, or let it go on: none where that is so already.
+// Pause makes the actions that pause pgrex on every host, or let it go on. There are none if there is nothing to do.
 func Pause(ctx context.Context, observer *controller.Observer, paused bool) ([]operation.Action, error) {
 	who, err := pausable(ctx, observer)
 	if err != nil || who.Policy.Paused == paused {
@@ -27,7 +27,7 @@ func Pause(ctx context.Context, observer *controller.Observer, paused bool) ([]o
 		operation.Look{Text: fmt.Sprintf("see that the CIB says so: %s=%t", model.MetaPaused, paused), See: func(ctx context.Context) error {
 			who, err := pausable(ctx, observer)
 			if is := who.Policy.Paused; err == nil && is != paused {
-				err = fmt.Errorf("it still is %t: it is set elsewhere, too; look for it with cibadmin --query", is)
+				err = fmt.Errorf("it is still %t, because it is set elsewhere, too: look for it with cibadmin --query", is)
 			}
 			return err
 		}},

@@ -23,11 +23,11 @@ import (
 // servicePatience is how long Pacemaker may take to make this host the primary.
 const servicePatience = 5 * time.Minute
 
-// Service starts and stops the database of this host. Pacemaker does it: the node is in standby while the database is
-// stopped, also after Pacemaker was started anew.
+// Service starts and stops the database of this host through Pacemaker. The node is in standby while the database is
+// stopped, even after a restart of Pacemaker.
 type Service struct {
 	Observer *controller.Observer // of this host
-	Left     *operation.Journal   // of an operation that was left here, and is to be finished; nil where there is none
+	Left     *operation.Journal   // of an operation that was left here and is to be finished; may be nil
 }
 
 // self is this host in the cluster, fit to be started or stopped.
@@ -48,13 +48,13 @@ func (s *Service) look(ctx context.Context) (self, error) {
 	return self{here{who}, place}, err
 }
 
-// The operations' names, in journals and tokens.
+// The names of the operations, in journals and tokens.
 const (
 	Start = "start"
 	Stop  = "stop"
 )
 
-// Plan is what the journal keeps: what the operator has asked for, and how this host was before.
+// Plan is what the journal keeps: what the operator asked for, and how this host was before.
 type Plan struct {
 	Force      bool   `json:"force"`
 	Checkpoint bool   `json:"checkpoint"`
@@ -64,8 +64,8 @@ type Plan struct {
 	Locked     bool   `json:"locked"`      // the agent's lock was there
 }
 
-// Stop plans to stop the database here. There are no steps when it is stopped. The primary is stopped last: to stop it
-// while others run is a failover, which force alone allows.
+// Stop plans to stop the database here. There are no steps if it is stopped. The primary is stopped last: to stop it
+// while others run is a failover, which only force allows.
 func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (operation.Job, error) {
 	h, err := s.look(ctx)
 	if err != nil || h.Here.Standby && h.role() == model.RoleStopped && !h.place.Runs() {
@@ -89,25 +89,25 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (operation.J
 	job.Says = h.leaves(failover, standbys)
 	if checkpoint && server != nil {
 		job.Steps = append(job.Steps, operation.Step{ID: "checkpoint", Action: operation.Program{
-			Text: "a checkpoint here, so that the stop is short", Run: server.Checkpoint,
+			Text: "run a checkpoint here to shorten the stop", Run: server.Checkpoint,
 		}})
 	}
 	job.Steps = append(append(job.Steps, s.unchanged(h, failover)), s.keepAway(h, p)...)
 	return job, nil
 }
 
-// keepAway are the steps by which Pacemaker stops the database, and leaves it stopped.
+// keepAway are the steps by which Pacemaker stops the database and leaves it stopped.
 func (s *Service) keepAway(h self, p *Plan) []operation.Step {
 	steps := s.rejoin().KeepAway(&rejoin.Case{Node: h.Here.Name, Place: h.place, Standby: p.Standby})
 	if p.Failover {
 		steps[0].Back = []operation.Action{operation.Look{Text: "see that this node is not in standby", See: func(ctx context.Context) error {
 			who, err := s.Observer.Cluster(ctx)
 			if err == nil && who.Here.Standby {
-				err = errors.New("it is, and another host is the primary by now, or soon: type sudo pgrex operation finish instead")
+				err = errors.New("it is in standby, and another host is the primary now or soon: type sudo pgrex operation finish")
 			}
 			return err
 		}}}
-		steps[0].NoReturn = "another host is the primary by now, or soon; to bring this one back, type: sudo pgrex rejoin"
+		steps[0].NoReturn = "another host is the primary now or soon; to bring this one back, type: sudo pgrex rejoin"
 	}
 	return steps
 }
@@ -115,7 +115,7 @@ func (s *Service) keepAway(h self, p *Plan) []operation.Step {
 // rejoin is the operation that this one borrows steps from.
 func (s *Service) rejoin() *rejoin.Rejoin { return &rejoin.Rejoin{Observer: s.Observer} }
 
-// job begins to plan. An operation goes on with its own that was left here.
+// job begins to plan. It goes on with its own operation if that was left here.
 func (s *Service) job(ctx context.Context, name string, h self, p *Plan) operation.Job {
 	job := operation.NewJob(name, h.Who, operation.On(h.place.Identity(ctx)))
 	job.Plan, job.Continues = p, func(j *operation.Journal) bool {
@@ -124,7 +124,7 @@ func (s *Service) job(ctx context.Context, name string, h self, p *Plan) operati
 	return job
 }
 
-// before is the plan of the operation that was left here, nil where there is none by that name.
+// before is the plan of the operation of that name that was left here, or nil.
 func (s *Service) before(name string) *Plan {
 	var p Plan
 	if s.Left == nil || s.Left.Operation != name || s.Left.Read(&p) != nil {
@@ -133,8 +133,8 @@ func (s *Service) before(name string) *Plan {
 	return &p
 }
 
-// Resume makes the steps of an operation that was left once more, to take them back. To finish it, it is planned anew: the
-// database here may have been started or stopped by now.
+// Resume makes the steps of an operation that was left, to undo them. To finish it, plan a new one: the database here
+// may have been started or stopped since.
 func (s *Service) Resume(ctx context.Context, j *operation.Journal) (operation.Job, error) {
 	var p Plan
 	if err := j.Read(&p); err != nil {
@@ -173,16 +173,16 @@ func (s *Service) unchanged(h self, failover bool) operation.Step {
 			case err != nil:
 				return err
 			case now.isPrimary() != h.isPrimary(): // that a standby has just finished its start changes nothing
-				return fmt.Errorf("it is %s by now: type pgrex stop again", now.RoleText(now.Self))
+				return fmt.Errorf("it is now %s: type pgrex stop again", now.RoleText(now.Self))
 			case now.isPrimary() && !failover && len(now.standbys()) > 0:
-				return fmt.Errorf("%s runs by now, and would see it fail: type pgrex stop again", strings.Join(now.standbys(), ", "))
+				return fmt.Errorf("%s runs now, and would see it fail: type pgrex stop again", strings.Join(now.standbys(), ", "))
 			}
 			return nil
 		},
 	}}
 }
 
-// server is the local server, nil where it is not up.
+// server is the local server, or nil if it is not up.
 func (s *Service) server(ctx context.Context) (*postgres.Server, error) {
 	in, err := s.Observer.Full(ctx)
 	if err != nil || in.Instance.State != model.ServerUp {
@@ -195,8 +195,8 @@ func (s *Service) server(ctx context.Context) (*postgres.Server, error) {
 	return server, nil
 }
 
-// Start plans to start the database here. There are no steps when it is started. Where a primary runs, this host has to be
-// able to follow it; otherwise it has to have the newest data, or force says so.
+// Start plans to start the database here. There are no steps if it is started. If a primary runs, this host has to be
+// able to follow it. Otherwise this host has to have the newest data, or force overrides that.
 func (s *Service) Start(ctx context.Context, force bool) (operation.Job, error) {
 	h, err := s.look(ctx)
 	if err != nil {
@@ -226,7 +226,7 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 	case h.role() != model.RoleStopped || c.Place.Runs():
 		return operation.Job{}, errors.New("the database here runs, but does not stream through its own slot: wait, or type pgrex rejoin")
 	case c.Place.Rewinding() != datadir.NotBegun:
-		return operation.Job{}, errors.New("a rewind was begun here and not finished: type pgrex rejoin")
+		return operation.Job{}, errors.New("a rewind is unfinished here: type pgrex rejoin")
 	}
 	rung, err := c.Choose(string(rejoin.MethodStart))
 	if err != nil {
@@ -242,10 +242,10 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 	return job, nil
 }
 
-// first starts this host as the primary, where there is none.
+// first starts this host as the primary if there is none.
 func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job, error) {
 	if h.place.Rewinding() != datadir.NotBegun {
-		return operation.Job{}, errors.New("a rewind was begun here and not finished: start another host first, then type pgrex rejoin here")
+		return operation.Job{}, errors.New("a rewind is unfinished here: start another host first, then type pgrex rejoin here")
 	}
 	c, err := h.place.Control(ctx)
 	if err != nil {
@@ -263,7 +263,7 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	case why != "":
 		return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; --force starts it all the same, and what only others have is lost", why)
 	case locked == nil:
-		return operation.Job{}, fmt.Errorf("%s is there: this host was a primary, and did not end as the last one, so that another may have been the primary "+
+		return operation.Job{}, fmt.Errorf("%s is there: this host was a primary, and was not the last to stop, and another host may have been the primary "+
 			"since; start another host first if one has newer data; if none has, --force removes the file and starts this host", h.place.Lock())
 	}
 	p := &Plan{Force: force, DataStatus: h.Here.Permanent[reconcile.DataStatus(h.Clone)], Locked: locked == nil}
@@ -287,13 +287,13 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 // promoted are the steps that wait until this host is the primary.
 func (s *Service) promoted() []operation.Step {
 	return []operation.Step{
-		{ID: "promoted", NoReturn: "this host is the primary: see PostgreSQL's log", Action: operation.Await("it is the primary by every sign", servicePatience, s.isPrimary)},
-		{ID: "writes", Action: operation.Await("it takes writes", servicePatience, s.takesWrites)},
+		{ID: "promoted", NoReturn: "this host is the primary: see PostgreSQL's log", Action: operation.Await("wait until this host is confirmed as primary", servicePatience, s.isPrimary)},
+		{ID: "writes", Action: operation.Await("wait until this host takes writes", servicePatience, s.takesWrites)},
 	}
 }
 
-// claim are the steps without which the agent would not let this host be the primary: its data are the newest, and nothing
-// locks them.
+// claim are the steps that make the agent accept this host as the primary: its data are the newest, and nothing locks
+// them.
 func (s *Service) claim(h self, p *Plan) (steps []operation.Step) {
 	stopped := operation.Look{Text: "see that the database here is stopped", See: func(ctx context.Context) error {
 		return rejoin.Stopped(ctx, s.Observer, h.place)
@@ -313,24 +313,24 @@ func (s *Service) claim(h self, p *Plan) (steps []operation.Step) {
 	return steps
 }
 
-// noPrimary tells whether there is none: the operator may have taken a while to answer.
+// noPrimary returns an error if there may be a primary now: the operator may have taken a while to answer.
 func (s *Service) noPrimary(ctx context.Context) error {
 	h, err := s.look(ctx)
 	if promoted := h.primaries(); err == nil && len(promoted) > 0 {
-		err = fmt.Errorf("%s is promoted by now, or may be: type pgrex start again", promoted[0])
+		err = fmt.Errorf("%s is promoted now, or may be: type pgrex start again", promoted[0])
 	}
 	return err
 }
 
-// hand gives the database, whose data are proven, back to Pacemaker. If it fails the database is stopped, and the node in standby,
-// so that it stays stopped.
+// hand gives the database, whose data are proven, back to Pacemaker. Undone, it leaves the database stopped and the
+// node in standby, so the database stays stopped.
 func (s *Service) hand(h self) []operation.Step {
 	return []operation.Step{
-		// Where the node is not in standby, Pacemaker starts it at that.
+		// If the node is not in standby, this makes Pacemaker start the database.
 		{ID: "cleanup", Action: operation.Command{Command: cib.Cleanup(h.Clone.Primitive, h.Here.Name)}, Back: []operation.Action{
 			operation.Look{Text: "see that it is not the primary", See: func(ctx context.Context) error {
 				if s.isPrimary(ctx) == nil {
-					return errors.New("it is by now: type sudo pgrex operation finish instead")
+					return errors.New("it is the primary now: type sudo pgrex operation finish")
 				}
 				return nil
 			}},
@@ -344,7 +344,7 @@ func (s *Service) hand(h self) []operation.Step {
 	}
 }
 
-// isPrimary tells whether this host is the primary by every sign.
+// isPrimary returns an error unless this host is confirmed as primary.
 func (s *Service) isPrimary(ctx context.Context) error {
 	return operation.IsPrimary(ctx, s.Observer, s.Observer.Node)
 }

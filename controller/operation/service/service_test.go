@@ -28,7 +28,7 @@ func TestFirst(t *testing.T) {
 	if err := os.Mkdir(h.place.Marker(), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	refused("a rewind was begun")
+	refused("a rewind is unfinished")
 	if err := os.Remove(h.place.Marker()); err != nil {
 		t.Fatal(err)
 	}

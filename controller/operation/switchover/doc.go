@@ -1,9 +1,9 @@
-// Package switchover makes another host the primary, and the old one its standby. Who can take over is decided in
-// successor.go.
+// Package switchover makes another host the primary, and the old primary its standby. successor.go decides who can take
+// over.
 //
-// It must not let two hosts be the primary, nor shut down a primary while anything speaks against the other host. It must not
-// undo anything once Pacemaker has the database back.
+// It must not let two hosts be the primary, and must not shut down a primary while anything speaks against the other
+// host. It must not undo anything once Pacemaker has the database back.
 //
-// It fails with the old primary serving again as long as Pacemaker has not got the database back; after that
-// operation.LeftError says how the cluster is left, and what to type.
+// A failure before that leaves the old primary serving again. After it, operation.LeftError says how the cluster is
+// left, and what to type.
 package switchover

@@ -17,10 +17,11 @@ import (
 // inProduction is what pg_controldata says of a primary that runs, and of one that has crashed.
 const inProduction = "in production"
 
-// shutDown ends PostgreSQL here. Taken back, it is started as it was before, as the primary: nobody else was promoted.
+// shutDown ends PostgreSQL here. Undone, PostgreSQL is started as it was before, as the primary: nobody else was
+// promoted.
 func (s *Switchover) shutDown() operation.Step {
 	stop := s.place.Program("pg_ctl", "stop", "--pgdata="+s.place.Data, "--mode=fast", "--wait", "--timeout="+shutdownSeconds)
-	// With the options of its last start, which are in postmaster.opts.
+	// pg_ctl uses the options of its last start, which are in postmaster.opts.
 	start := s.place.Program("pg_ctl", "restart", "--pgdata="+s.place.Data, "--mode=immediate", "--wait", "--timeout=50", "--log="+s.log())
 	return operation.Step{
 		ID: "shutdown",
@@ -46,7 +47,7 @@ func (s *Switchover) shutDown() operation.Step {
 					return err
 				})
 			}},
-			operation.Program{Text: "see that Pacemaker takes PostgreSQL here for the primary", Run: s.knownAsPrimary},
+			operation.Program{Text: "see that Pacemaker knows PostgreSQL here as the primary", Run: s.knownAsPrimary},
 		},
 	}
 }
@@ -65,7 +66,7 @@ func (s *Switchover) isShutDown(ctx context.Context) (operation.State, error) {
 		return operation.NotDone, nil
 	}
 	if err := s.seeEnd(ctx); err != nil {
-		return operation.CannotTell, fmt.Errorf("PostgreSQL does not run, and did not end as it was to: %w; type sudo pgrex operation undo, "+
+		return operation.CannotTell, fmt.Errorf("PostgreSQL does not run, and its shutdown was not clean: %w; type sudo pgrex operation undo, "+
 			"which starts it again", err)
 	}
 	return operation.Done, nil
@@ -79,7 +80,7 @@ func (s *Switchover) inMaintenance(ctx context.Context) error {
 	case !who.Cluster.Quorate: // the others may have left it, and promoted one of them
 		err = errors.New("this partition has no quorum")
 	case !who.Cluster.Maintenance:
-		err = errors.New("it is off: the database may be Pacemaker's again, and another host the primary")
+		err = errors.New("it is off: Pacemaker may have the database again, and another host may be the primary")
 	}
 	return err
 }
@@ -122,7 +123,8 @@ func (s *Switchover) serves(ctx context.Context) bool {
 	return err == nil && who.Instance.State == model.ServerUp && !who.Instance.InRecovery
 }
 
-// startAgain starts PostgreSQL here, and sees that it is the primary again. Why it did not start its own log says.
+// startAgain starts PostgreSQL here, and checks that it is the primary again. If it does not start, its own log says
+// why.
 func (s *Switchover) startAgain(ctx context.Context, start func(context.Context) error) error {
 	log, from := s.log(), int64(0)
 	if info, err := os.Stat(log); err == nil {
@@ -133,13 +135,13 @@ func (s *Switchover) startAgain(ctx context.Context, start func(context.Context)
 	}
 	c, err := s.place.Control(ctx)
 	if state := c["Database cluster state"]; err == nil && state != inProduction {
-		err = fmt.Errorf("PostgreSQL was started here, and to pg_controldata it is %q, and not the primary again", state)
+		err = fmt.Errorf("PostgreSQL was started here, but it is not the primary again: pg_controldata shows %q", state)
 	}
 	return err
 }
 
-// knownAsPrimary has Pacemaker look again where it has forgotten that PostgreSQL here is the primary: it was started anew
-// meanwhile. Once maintenance-mode is left, it would start a second server otherwise.
+// knownAsPrimary makes Pacemaker look again if it no longer knows PostgreSQL here as the primary: Pacemaker was
+// restarted meanwhile. Otherwise it would start a second server once maintenance-mode is left.
 func (s *Switchover) knownAsPrimary(ctx context.Context) error {
 	known := func(ctx context.Context) error {
 		who, err := s.Observer.Cluster(ctx)
@@ -154,7 +156,7 @@ func (s *Switchover) knownAsPrimary(ctx context.Context) error {
 	if err := cib.Refresh(s.Clone.Primitive, s.Here.Name).Run(ctx); err != nil {
 		return err
 	}
-	return operation.Await("Pacemaker knows it", demotePatience, known).Do(ctx)
+	return operation.Await("wait until Pacemaker knows it", demotePatience, known).Do(ctx)
 }
 
 // seeEnd finds the end of the WAL here.
@@ -164,14 +166,14 @@ func (s *Switchover) seeEnd(ctx context.Context) error {
 		return err
 	}
 	if state := c["Database cluster state"]; state != "shut down" {
-		return fmt.Errorf("to pg_controldata it is %q, and not shut down as a primary", state)
+		return fmt.Errorf("it was not shut down as a primary: pg_controldata shows %q", state)
 	}
 	local, err := s.place.WAL(ctx, c)
 	s.plan.End, s.plan.SystemID = local.End, local.SystemID
 	return err
 }
 
-// lastLines are the last few lines of a file from some position on, in one line.
+// lastLines are the last few lines of a file from a position on, in one line.
 func lastLines(path string, from int64) string {
 	const lines, most = 5, 64 << 10
 	f, err := os.Open(path)

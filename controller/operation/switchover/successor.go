@@ -51,7 +51,7 @@ func (c candidates) hindered() error {
 	for _, n := range c.Cluster.Nodes {
 		switch {
 		case n.Unclean || n.Pending:
-			return fmt.Errorf("%s is on its way in or out of the cluster: wait until it is online, or fenced", n.Name)
+			return fmt.Errorf("%s is joining or leaving the cluster: wait until it is online, or fenced", n.Name)
 		case model.SameNode(n.Name, c.Primary) && n.Maintenance:
 			return fmt.Errorf("the primary %s is in maintenance: leave it first", n.Name)
 		case model.SameNode(n.Name, c.Primary) && n.Standby:
@@ -70,7 +70,7 @@ func (c candidates) hindered() error {
 	return nil
 }
 
-// failed tells whether Pacemaker counts failures of the database on a node: it may not be let run there again.
+// failed reports whether Pacemaker counts failures of the database on a node: it may not be let run there again.
 func (c candidates) failed(n model.Node) error {
 	if c.Failed(n) {
 		return fmt.Errorf("the database has failed on %s: find out why, then type crm_resource --cleanup --resource %s --node %s",
@@ -85,7 +85,7 @@ func (c candidates) candidate(host string) (model.Node, error) {
 	role, _ := c.Clone.Role(host)
 	switch {
 	case !known:
-		return n, fmt.Errorf("%s is no node of the cluster", host)
+		return n, fmt.Errorf("%s is not a node of the cluster", host)
 	case model.SameNode(host, c.Primary):
 		return n, fmt.Errorf("%s is the primary already", n.Name)
 	case !n.Online:
@@ -120,7 +120,7 @@ func (c candidates) replication(node string) (model.Replication, bool) {
 	return c.Standbys[i], true
 }
 
-// follows tells whether a node has nearly everything that the primary has.
+// follows reports whether a node has nearly everything that the primary has.
 func (c candidates) follows(n model.Node) error {
 	r, ok := c.replication(n.Name)
 	switch {
@@ -131,15 +131,15 @@ func (c candidates) follows(n model.Node) error {
 	case r.Behind > maxBehind:
 		return fmt.Errorf("%s has %s of WAL to replay yet: wait until it has caught up", n.Name, model.FormatBytes(r.Behind))
 	case r.Address == "":
-		return fmt.Errorf("%s streams over the unix socket, so that there is no way to ask it", n.Name)
+		return fmt.Errorf("%s streams over the unix socket, and pgrex cannot ask it there", n.Name)
 	case c.Policy.RepMode == "sync" && r.SyncState != "sync":
 		return fmt.Errorf("%s is not the synchronous standby (%s), and the agent would promote no other", n.Name, r.SyncState)
 	}
 	return nil
 }
 
-// wouldPromote tells whether the agent would give a node the right to be the primary (its have_master_right): by what it
-// wrote last as the state of the data there.
+// wouldPromote returns an error unless the agent would give a node the right to be the primary (its have_master_right).
+// It goes by what the agent wrote last as the state of the data there.
 func (c candidates) wouldPromote(n model.Node) error {
 	status := n.Attribute(reconcile.DataStatus(c.Clone))
 	if status == "STREAMING|SYNC" || status == "STREAMING|ASYNC" && c.Policy.RepMode == "async" {

@@ -18,7 +18,7 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// What a switchover waits for, and how long. Writes stand still from the stop on, so that it goes back soon.
+// How long a switchover waits. Writes stand still from the shutdown on: so it gives up soon.
 const (
 	receivePatience = 20 * time.Second
 	promotePatience = 2 * time.Minute
@@ -28,12 +28,13 @@ const (
 	lookPatience = time.Second
 )
 
-// Switchover makes another host the primary, and the old one, on which it is run, a standby of that.
+// Switchover makes another host the primary. The old primary, on which it runs, becomes a standby of that host.
 //
-// The agent's demote would be an immediate shutdown, after which nobody knows what the standbys have got. So PostgreSQL is
-// shut down by pgrex, while Pacemaker looks away (maintenance-mode): a fast shutdown ends only when every standby that
-// streams has flushed all of the WAL, the shutdown checkpoint included. The agent then finds it stopped, and demotes nothing.
-// The old primary's data are a part of the new one's for the same reason, so that the lock may go that keeps it from starting.
+// The agent's demote would be an immediate shutdown, after which nobody knows what the standbys have received. So pgrex
+// shuts PostgreSQL down, while Pacemaker looks away (maintenance-mode): a fast shutdown ends only when every streaming
+// standby has flushed all of the WAL, the shutdown checkpoint included. The agent then finds PostgreSQL stopped, and
+// demotes nothing. For the same reason the old primary's data are a part of the new one's. So the lock that keeps the
+// old primary from starting may go.
 type Switchover struct {
 	Observer *controller.Observer // of this host
 	To       string               // "" for any host that can
@@ -50,7 +51,7 @@ type Switchover struct {
 // Name is the operation's, in journals and tokens.
 const Name = "switchover"
 
-// Plan is what the journal keeps. What else the steps are made of, the CIB says.
+// Plan is what the journal keeps. The CIB says everything else that the steps are made of.
 type Plan struct {
 	Target  string      `json:"target"`  // its node
 	Address string      `json:"address"` // its own
@@ -62,13 +63,13 @@ type Plan struct {
 	Stopped  time.Time `json:"stopped"` // when it was told to shut down
 }
 
-// primaryServer is what is asked of the local primary beside what the controller asks.
+// primaryServer is what a switchover asks of the local primary beyond what the controller asks.
 type primaryServer interface {
 	Replications(ctx context.Context) ([]model.Replication, error)
 	Checkpoint(ctx context.Context) error
 }
 
-// Job looks whether it can be done, and plans it. It changes nothing.
+// Job checks whether the switchover is possible, and plans it. It changes nothing.
 func (s *Switchover) Job(ctx context.Context) (operation.Job, error) {
 	if _, err := s.look(ctx); err != nil {
 		return operation.Job{}, err
@@ -79,7 +80,7 @@ func (s *Switchover) Job(ctx context.Context) (operation.Job, error) {
 	return s.job(job), nil
 }
 
-// Resume makes the steps of a switchover that was left once more.
+// Resume makes the steps of a switchover that was left.
 func (s *Switchover) Resume(ctx context.Context, j *operation.Journal) (operation.Job, error) {
 	err := j.Read(&s.plan)
 	if err == nil {
@@ -98,7 +99,7 @@ func (s *Switchover) Resume(ctx context.Context, j *operation.Journal) (operatio
 		return operation.Job{}, err
 	}
 	if _, member := s.Cluster.Node(s.plan.Target); !member {
-		return operation.Job{}, fmt.Errorf("%s, which was to be the primary, is no node of this cluster", s.plan.Target)
+		return operation.Job{}, fmt.Errorf("%s, which was to be the primary, is not a node of this cluster", s.plan.Target)
 	}
 	job := operation.NewJob(Name, s.Who, operation.On(s.place.Identity(ctx)))
 	job.Token = s.plan.Token
@@ -109,7 +110,7 @@ func (s *Switchover) job(job operation.Job) operation.Job {
 	s.rejoin = &rejoin.Rejoin{Observer: s.Observer, Report: s.Report}
 	s.back = &rejoin.Case{Place: s.place, Node: s.Here.Name, Primitive: s.Clone.Primitive, Slot: s.OwnSlot()}
 	first := []operation.Step{
-		{ID: "checkpoint", Action: operation.Program{Text: "a checkpoint here, so that the shutdown is short", Run: s.checkpoint}},
+		{ID: "checkpoint", Action: operation.Program{Text: "run a checkpoint here to shorten the shutdown", Run: s.checkpoint}},
 		{ID: "look", Action: operation.Look{Text: "see that " + s.plan.Target + " can still take over", See: s.canStill}},
 	}
 	job.Plan, job.Guarded = &s.plan, true
@@ -131,13 +132,13 @@ func (s *Switchover) canStill(ctx context.Context) error {
 	now.To = s.plan.Target
 	_, err := now.look(ctx)
 	if err == nil && now.plan.Address != s.plan.Address {
-		err = fmt.Errorf("%s has another address by now, %s: run it again", s.plan.Target, now.plan.Address)
+		err = fmt.Errorf("%s has another address now, %s: run it again", s.plan.Target, now.plan.Address)
 	}
 	return err
 }
 
-// look finds who can take over from this host, and why nobody can. The operator may take a while to answer, and so may a
-// checkpoint: it is asked again when the first step that changes something is next.
+// look finds who can take over from this host, or why nobody can. It runs again before the first step that changes
+// something: the operator may take a while to answer, and so may a checkpoint.
 func (s *Switchover) look(ctx context.Context) (server primaryServer, err error) {
 	if s.Who, err = operation.OnPrimary(ctx, s.Observer); err != nil {
 		return nil, err
@@ -165,18 +166,18 @@ func (s *Switchover) look(ctx context.Context) (server primaryServer, err error)
 	return server, s.slotsAreThere(ctx)
 }
 
-// slotsAreThere tells whether the target holds WAL for every other member. It also proves that the target lets this host in,
-// which is to follow it.
+// slotsAreThere returns an error unless the target holds WAL for every other member. It also proves that the target
+// lets this host in, which is to follow it.
 func (s *Switchover) slotsAreThere(ctx context.Context) error {
 	said, err := s.askTarget(ctx, s.SlotNames()...)
 	if err != nil {
-		return fmt.Errorf("%s cannot be asked from here, so that this host could not follow it: %w", s.plan.Target, err)
+		return fmt.Errorf("%s does not answer this host, which therefore could not follow it: %w", s.plan.Target, err)
 	}
 	if s.Policy.AgentSlots || !s.Policy.StandbySlots {
 		return nil // there are none before it is promoted
 	}
 	if missing := missingSlots(s.Who, s.plan.Target, said); len(missing) > 0 {
-		return fmt.Errorf("%s holds no WAL for the others, its slots are not there or not reserved (%s): see that pgrex runs there",
+		return fmt.Errorf("%s holds no WAL for the other hosts: slots are missing or not reserved (%s); see that pgrex runs there",
 			s.plan.Target, strings.Join(missing, ", "))
 	}
 	return nil
@@ -192,7 +193,7 @@ func (s *Switchover) askTarget(ctx context.Context, slots ...string) (model.Upst
 	return source.Identify(ctx, slots...)
 }
 
-// handOver are the steps that make the target the primary. Until Pacemaker gets the database back, all can be taken back.
+// handOver are the steps that make the target the primary. All can be undone until Pacemaker gets the database back.
 func (s *Switchover) handOver() []operation.Step {
 	var steps []operation.Step
 	for _, node := range s.others() {
@@ -211,14 +212,14 @@ func (s *Switchover) handOver() []operation.Step {
 		ban("ban-here", cib.Ban(s.Clone.ID, s.Here.Name), cib.ClearBan(s.Clone.ID, s.Here.Name)),
 		operation.Step{ID: "follows", Action: operation.Look{Text: "see that " + s.plan.Target + " still follows", See: s.follows}},
 		s.shutDown(),
-		operation.Step{ID: "received", Again: true, Action: operation.Await(s.plan.Target+" has all of the WAL", receivePatience, s.hasAll)},
+		operation.Step{ID: "received", Again: true, Action: operation.Await("wait until "+s.plan.Target+" has all of the WAL", receivePatience, s.hasAll)},
 		operation.Step{
 			ID: "leave", Action: maintenance.Leave(s.Observer),
 			NoReturn: "Pacemaker may promote any host now; if this one does not come back, type: sudo pgrex rejoin",
 		},
 		s.takesWrites(maintenance),
 		operation.Step{
-			ID: "promoted", Action: operation.Await(s.plan.Target+" is the primary by every sign", promotePatience, s.isPrimary),
+			ID: "promoted", Action: operation.Await("wait until "+s.plan.Target+" is confirmed as primary", promotePatience, s.isPrimary),
 			NoReturn: s.plan.Target + " is the primary now; to make this host its standby, type: sudo pgrex rejoin",
 		},
 	)
@@ -228,11 +229,11 @@ func (s *Switchover) handOver() []operation.Step {
 func ban(id string, on, off cib.Command) operation.Step {
 	return operation.Step{
 		ID: id, Action: operation.Command{Command: on}, Back: []operation.Action{operation.Command{Command: off}},
-		Again: true, // it ends by itself
+		Again: true, // a ban ends by itself
 	}
 }
 
-// clearOthers lets every other host be promoted again. It is one action, so that it is begun even after an interrupt.
+// clearOthers lets every other host be promoted again. It is one action: so it begins even after an interrupt.
 func (s *Switchover) clearOthers() operation.Commands {
 	var clear operation.Commands
 	for _, node := range s.others() {
@@ -241,11 +242,11 @@ func (s *Switchover) clearOthers() operation.Commands {
 	return clear
 }
 
-// follows asks the target, while Pacemaker looks away already, whether it could take over.
+// follows asks the target whether it could take over. Pacemaker looks away already.
 func (s *Switchover) follows(ctx context.Context) error {
 	said, err := s.askTarget(ctx)
 	if err == nil && !said.InRecovery {
-		err = errors.New("it is no standby any more")
+		err = errors.New("it is no longer a standby")
 	}
 	return err
 }
@@ -261,8 +262,8 @@ func (s *Switchover) others() (nodes []string) {
 	return nodes
 }
 
-// hasAll tells whether the target has flushed all WAL of this host. The other standbys are not waited for: what they lack
-// the target has, in their slots.
+// hasAll returns an error unless the target has flushed all WAL of this host. It does not wait for the other standbys:
+// the slots of the target hold what they lack.
 func (s *Switchover) hasAll(ctx context.Context) error {
 	said, err := s.askTarget(ctx)
 	switch {
@@ -273,20 +274,20 @@ func (s *Switchover) hasAll(ctx context.Context) error {
 	case !said.InRecovery && s.inMaintenance(ctx) != nil && s.isPrimary(ctx) == nil:
 		return nil // maintenance-mode was left by hand, and Pacemaker has promoted it: "proven" sees whether it had all
 	case !said.InRecovery:
-		return errors.New("it is no standby any more")
+		return errors.New("it is no longer a standby")
 	case said.Flushed < s.plan.End:
 		return fmt.Errorf("it has the WAL up to %s, of %s", said.Flushed, s.plan.End)
 	}
 	return nil
 }
 
-// takesWrites waits for the first look that finds a primary at the address that clients, too, may use. Taken back, every
-// host may be promoted again, this one too: all it has the target has as well, so that it may follow it in any case.
+// takesWrites waits until a primary answers at the address that clients use. Undone, it lets every host be promoted
+// again, this one too. That is safe: the target has all that this host has, and so this host can follow it in any case.
 func (s *Switchover) takesWrites(maintenance operation.Maintenance) operation.Step {
 	vip := s.Clone.Parameters["master_ip"]
 	return operation.Step{
 		ID: "writes",
-		Action: operation.Await(vip+" takes writes again", promotePatience, func(ctx context.Context) error {
+		Action: operation.Await("wait until "+vip+" takes writes again", promotePatience, func(ctx context.Context) error {
 			err := s.primaryAnswers(ctx)
 			if err == nil {
 				s.Report(fmt.Sprintf("write gap: %d ms, from the order to shut down here to the first look that found a primary at %s",
@@ -295,8 +296,8 @@ func (s *Switchover) takesWrites(maintenance operation.Maintenance) operation.St
 			return err
 		}),
 		Back: []operation.Action{
-			// Without the ban Pacemaker would look for the primary that it has left here, and count what it finds as a failure.
-			// If it does not get there, somebody must be able to serve all the same.
+			// Without the ban Pacemaker would look for the primary that it left here, and count what it finds as a
+			// failure. If Pacemaker does not get that far, somebody must still be able to serve.
 			operation.Program{Text: "wait until Pacemaker has stopped it here", Run: func(ctx context.Context) error {
 				_ = operation.Await("", demotePatience, func(ctx context.Context) error {
 					return rejoin.Stopped(ctx, s.Observer, s.place)
@@ -330,10 +331,10 @@ func (s *Switchover) isPrimary(ctx context.Context) error {
 	return operation.IsPrimary(ctx, s.Observer, s.plan.Target)
 }
 
-// comeBack are the steps that make this host a standby of the target. What is left when one fails is for pgrex rejoin.
+// comeBack are the steps that make this host a standby of the target. If one fails, pgrex rejoin does the rest.
 func (s *Switchover) comeBack() []operation.Step {
 	return []operation.Step{
-		{ID: "proven", Again: true, Action: operation.Look{Text: "the data here are a part of " + s.plan.Target + "'s", See: s.proven}},
+		{ID: "proven", Again: true, Action: operation.Look{Text: "see that the data here are a part of " + s.plan.Target + "'s", See: s.proven}},
 		s.back.NameSlot(),
 		rejoin.Unlock(s.place),
 		{ID: "clear-here", Action: operation.Command{Command: cib.ClearBan(s.Clone.ID, s.Here.Name)}},
@@ -341,14 +342,14 @@ func (s *Switchover) comeBack() []operation.Step {
 	}
 }
 
-// proven waits until the target can be asked, and sees that this host can follow it.
+// proven waits until the target answers, and checks that this host can follow it.
 func (s *Switchover) proven(ctx context.Context) error {
 	var found *rejoin.Case
 	err := operation.Await("", promotePatience, func(ctx context.Context) (err error) {
 		found, err = s.rejoin.Look(ctx)
 		return err
 	}).Do(ctx)
-	if err == nil && !found.Streams { // it does where this is done once more
+	if err == nil && !found.Streams { // on a repeat, it already streams
 		_, err = found.Choose(string(rejoin.MethodStart))
 	}
 	return err

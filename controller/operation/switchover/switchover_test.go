@@ -91,7 +91,7 @@ func TestLookAwayUndone(t *testing.T) {
 			if err == nil || lifted < 0 || left >= 0 != test.left || test.left && left < lifted {
 				t.Errorf("%v; run were:\n%s", err, text)
 			}
-			says := strings.Contains(err.Error(), "nothing before it is") && strings.Contains(err.Error(), "type: sudo pgrex operation undo")
+			says := strings.Contains(err.Error(), "the steps before it stay done") && strings.Contains(err.Error(), "type: sudo pgrex operation undo")
 			if stays := operation.Left(e.Folder) != nil; says == test.left || stays == test.left {
 				t.Errorf("its journal is there: %t; it says: %v", stays, err)
 			}
@@ -156,11 +156,11 @@ func TestShutDownAndBack(t *testing.T) {
 	}
 
 	on = false
-	if err := fakes.TakeBack(t.Context(), step); err == nil || s.place.Runs() {
+	if err := fakes.Undo(t.Context(), step); err == nil || s.place.Runs() {
 		t.Errorf("Pacemaker has the database, but it was started: %v, %t", err, s.place.Runs())
 	}
 	on = true
-	if err := fakes.TakeBack(t.Context(), step); err != nil {
+	if err := fakes.Undo(t.Context(), step); err != nil {
 		t.Fatal(err)
 	}
 	if now := server.SQL("SELECT pg_is_in_recovery(), current_setting('cluster_name'), timeline_id FROM pg_control_checkpoint()"); now != "f|of_the_command_line|1" {
@@ -170,11 +170,11 @@ func TestShutDownAndBack(t *testing.T) {
 
 	server.Stop("fast")
 	server.Configured("shared_preload_libraries = 'not_there'")
-	if err := fakes.TakeBack(t.Context(), step); err == nil || !strings.Contains(err.Error(), `could not access file "not_there"`) {
+	if err := fakes.Undo(t.Context(), step); err == nil || !strings.Contains(err.Error(), `could not access file "not_there"`) {
 		t.Errorf("a server that cannot start: %v", err)
 	}
 	server.Deconfigure("shared_preload_libraries")
-	if err := fakes.TakeBack(t.Context(), step); err != nil {
+	if err := fakes.Undo(t.Context(), step); err != nil {
 		t.Errorf("a server that was mended: %v", err)
 	}
 
@@ -206,7 +206,7 @@ func promoted() model.Cluster {
 	}
 }
 
-// A shutdown that was begun by a process which is gone: whether it was done is seen at the server, and what takes it back
+// A shutdown that was begun by a process which is gone: whether it was done is seen at the server, and what undoes it
 // leaves a server alone that still answers, and starts any other one again.
 func TestShutDownFound(t *testing.T) {
 	t.Parallel()
@@ -244,14 +244,14 @@ func TestShutDownFound(t *testing.T) {
 		if s.plan.End.IsValid() != (test.state == operation.Done) {
 			t.Errorf("%s: its WAL ends at %s", test.name, s.plan.End)
 		}
-		if err := fakes.TakeBack(t.Context(), step); err != nil {
-			t.Fatalf("%s: taken back: %v", test.name, err)
+		if err := fakes.Undo(t.Context(), step); err != nil {
+			t.Fatalf("%s: undone: %v", test.name, err)
 		}
 		if again := server.PID() != began; again != (test.state != operation.NotDone) {
 			t.Errorf("%s: it was started again: %t", test.name, again)
 		}
 		if now := server.SQL("SELECT pg_is_in_recovery(), timeline_id FROM pg_control_checkpoint()"); now != "f|1" {
-			t.Errorf("%s: taken back, it is %s", test.name, now)
+			t.Errorf("%s: undone, it is %s", test.name, now)
 		}
 	}
 	server.SQL("CREATE TABLE it_takes_writes AS SELECT 1")

@@ -83,8 +83,8 @@ func place(t *testing.T, steps []operation.Step, id string) int {
 	return i
 }
 
-// TakeBack does what takes a step back.
-func TakeBack(ctx context.Context, s operation.Step) error {
+// Undo does what undoes a step.
+func Undo(ctx context.Context, s operation.Step) error {
 	for _, a := range s.Back {
 		if err := a.Do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", a, err)
