@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	rooms + "handover":       append(inRoom, rooms+"datadir"),
 	rooms + "service":        append(inRoom, rooms+"datadir", rooms+"rejoin"),
 	rooms + "prune":          append(inRoom, rooms+"datadir"),
-	rooms + "internal/fakes": {"model", "cib", "controller", "testenv/pgserver"}, // imported by tests only
+	rooms + "internal/fakes": append(inRoom, "controller/operation", "testenv/pgserver"), // imported by tests only
 	"cmd/pgrex": append(inRoom, rooms+"rejoin", rooms+"switchover", rooms+"handover", rooms+"service", rooms+"prune",
 		"cmd/manual", "cmd/printer"),
 	"cmd/rexlab":       {"testenv", "cmd/manual", "cmd/printer"},

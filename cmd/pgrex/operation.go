@@ -89,7 +89,7 @@ func (l *left) find(do func(*left) error) error {
 		return l.withoutJournal(do)
 	}
 	l.journal = j
-	if j.Held(l.settings.StateDir) {
+	if j.Held(l.engine.Folder) {
 		l.report(j.What() + " is under way here")
 		if l.cmd.Name() != "show" {
 			return statusError(exitPending) // its journal is not to be worked on by two
@@ -125,7 +125,7 @@ func (l *left) show() error {
 	for _, line := range l.journal.Describe(l.job.Steps) {
 		l.report(line)
 	}
-	if l.journal.Held(l.settings.StateDir) {
+	if l.journal.Held(l.engine.Folder) {
 		l.report("the operation is under way: wait for it, or interrupt it")
 	} else {
 		l.report("sudo pgrex operation finish does what is left; sudo pgrex operation undo --dry-run shows what would be undone")

@@ -30,7 +30,7 @@ func TestOldDataStayThroughTwoUndos(t *testing.T) {
 	r := new(Rejoin)
 	plan := &Plan{Way: MethodCopy}
 	first := &Case{Place: p, swapped: &plan.Swapped}
-	if err := fakes.TakeBack(t.Context(), fakes.Step(t, r.copy(first), "swap")); err != nil {
+	if err := fakes.Undo(t.Context(), fakes.Step(t, r.copy(first), "swap")); err != nil {
 		t.Fatal(err)
 	}
 	text, err := json.Marshal(plan)
@@ -42,14 +42,14 @@ func TestOldDataStayThroughTwoUndos(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := &Case{Place: p, swapped: &kept.Swapped}
-	if err := fakes.TakeBack(t.Context(), fakes.Step(t, r.copy(next), "copy")); err != nil {
+	if err := fakes.Undo(t.Context(), fakes.Step(t, r.copy(next), "copy")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(p.Beside()); err != nil {
 		t.Errorf("the old data are gone: %v", err)
 	}
 	copied := &Case{Place: p}
-	if err := fakes.TakeBack(t.Context(), fakes.Step(t, r.copy(copied), "copy")); err != nil {
+	if err := fakes.Undo(t.Context(), fakes.Step(t, r.copy(copied), "copy")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(p.Beside()); err == nil {
@@ -83,7 +83,7 @@ func TestAgentsLockStays(t *testing.T) {
 		if err := test.since(); err != nil {
 			t.Fatal(err)
 		}
-		if err := fakes.TakeBack(t.Context(), step); err != nil {
+		if err := fakes.Undo(t.Context(), step); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := os.Stat(p.Lock()); (err == nil) != test.stays {

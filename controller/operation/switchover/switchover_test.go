@@ -182,7 +182,7 @@ func TestShutDownAndBack(t *testing.T) {
 	if err := s.hasAll(t.Context()); err == nil || !strings.Contains(err.Error(), "no standby any more") {
 		t.Errorf("a standby that was promoted: %v", err)
 	}
-	if err := fakes.TakeBack(t.Context(), step); err == nil || !strings.Contains(err.Error(), "must not be started here") {
+	if err := fakes.Undo(t.Context(), step); err == nil || !strings.Contains(err.Error(), "must not be started here") {
 		t.Errorf("beside another primary: %v", err)
 	}
 	s.Observer = &controller.Observer{Node: "pm01", Clusters: fakes.ClusterOf(promoted)}
