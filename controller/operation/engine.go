@@ -410,7 +410,7 @@ func (r *run) back(ctx context.Context) error {
 		}
 		entry.Done, entry.At = false, time.Now().UTC()
 		if len(s.Back) == 0 {
-			entry.Undone = true
+			entry.Undone = s.NoReturn == "" // whether a point of no return was passed, the next one has to look
 			continue
 		}
 		_ = r.save() // a full disk stops no undoing
