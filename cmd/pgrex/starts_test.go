@@ -18,6 +18,7 @@ var mayStart = map[string]string{
 	"cmd/pgrex/split.go":           "an operation's part",
 	"cmd/pgrex/support.go":         "what pgrex support collects",
 	"controller/operation/tool.go": "PostgreSQL's programs, in an operation",
+	"controller/operation/cib.go":  "Pacemaker's tools, for tests: it is in internal/fakes",
 }
 
 // starters are what a program is started by, by package.

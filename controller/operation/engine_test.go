@@ -164,7 +164,7 @@ func (w *world) isThere(name string) (operation.State, error) {
 		return operation.CannotTell, w.wrong
 	}
 	if _, err := os.Stat(w.path(name)); err != nil {
-		return operation.NotDone, nil
+		return operation.NotDone, nil //nolint:nilerr // it is not there
 	}
 	return operation.Done, nil
 }
@@ -385,7 +385,7 @@ func TestFailsAfterItWasKilled(t *testing.T) {
 	w.set(left)
 	ctx, cancel := context.WithCancel(t.Context())
 	j, job := w.resume()
-	w.interrupts(cancel, j, job, ctx)
+	w.interrupts(ctx, cancel, j, job)
 	w.wantEnd(none)
 	// Planned anew, it fails at its first step: what goes on with the old one undoes what that had begun.
 	w.set(left)
@@ -398,7 +398,7 @@ func TestFailsAfterItWasKilled(t *testing.T) {
 }
 
 // interrupts finishes an operation, and interrupts it as soon as the token was seen.
-func (w *world) interrupts(cancel func(), j *operation.Journal, job operation.Job, ctx context.Context) {
+func (w *world) interrupts(ctx context.Context, cancel func(), j *operation.Journal, job operation.Job) {
 	w.t.Helper()
 	e := w.engine("pm01")
 	read := e.Observer.Clusters

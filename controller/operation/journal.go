@@ -185,10 +185,10 @@ func (j *Journal) isHalf(id string) bool {
 func (j *Journal) note(s Step, done bool) {
 	now := time.Now().UTC()
 	if e := j.entry(s.ID); e != nil {
-		*e = Entry{ID: s.ID, Text: s.Action.String(), At: now, Done: done}
+		*e = Entry{ID: s.ID, Text: s.String(), At: now, Done: done}
 		return
 	}
-	j.Steps = append(j.Steps, Entry{ID: s.ID, Text: s.Action.String(), At: now, Done: done})
+	j.Steps = append(j.Steps, Entry{ID: s.ID, Text: s.String(), At: now, Done: done})
 }
 
 // ErrUnderWay says that another process does an operation on this host.

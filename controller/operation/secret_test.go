@@ -100,7 +100,7 @@ func journalOf(t *testing.T, job operation.Job) string {
 	for i := range job.Steps {
 		s := &job.Steps[i]
 		last := i == len(job.Steps)-1
-		s.Action, s.Back = operation.Change{Text: s.Action.String(), Make: func() error {
+		s.Action, s.Back = operation.Change{Text: s.String(), Make: func() error {
 			if !last {
 				return nil
 			}

@@ -70,7 +70,7 @@ func from(position model.LSN) *needs {
 }
 
 // prune does what is chosen.
-func prune(t *testing.T, ctx context.Context, a *Archive, folder string, n *needs) error {
+func prune(ctx context.Context, t *testing.T, a *Archive, folder string, n *needs) error {
 	t.Helper()
 	w, err := a.choose(folder, n)
 	if err != nil {
@@ -97,7 +97,7 @@ func TestPruneFolder(t *testing.T) {
 		}
 		stays = append(stays, name)
 	}
-	if err := prune(t, t.Context(), &Archive{}, folder, from(0x4000100)); err != nil {
+	if err := prune(t.Context(), t, &Archive{}, folder, from(0x4000100)); err != nil {
 		t.Fatal(err)
 	}
 	stays = append(stays, "other")
@@ -133,7 +133,7 @@ func TestNotThisArchive(t *testing.T) {
 				t.Fatal(err)
 			}
 			before, _ := os.ReadDir(folder)
-			if err := prune(t, t.Context(), &Archive{}, folder, from(0x9000000)); err == nil || !strings.Contains(err.Error(), test.says) {
+			if err := prune(t.Context(), t, &Archive{}, folder, from(0x9000000)); err == nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("it says %v", err)
 			}
 			if after, _ := os.ReadDir(folder); len(after) != len(before) {
@@ -171,7 +171,7 @@ func TestPruneForBackups(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			folder, backup := archive(t, names...), t.TempDir()
 			write(t, filepath.Join(backup, "backup_label"), []byte(test.label))
-			err := prune(t, t.Context(), &Archive{BackupFolders: []string{backup}}, folder, from(0x9000000))
+			err := prune(t.Context(), t, &Archive{BackupFolders: []string{backup}}, folder, from(0x9000000))
 			if (err != nil) != (test.says != "") || err != nil && !strings.Contains(err.Error(), test.says) {
 				t.Errorf("it says %v", err)
 			}
@@ -202,14 +202,14 @@ func TestPruneInterrupted(t *testing.T) {
 	for _, to := range []string{"", t.TempDir()} {
 		folder := archive(t, names...)
 		left := 3 // the engine's question, and those before two files
-		err := prune(t, ends{t.Context(), &left}, &Archive{Move: to}, folder, from(0x9000000))
+		err := prune(ends{t.Context(), &left}, t, &Archive{Move: to}, folder, from(0x9000000))
 		if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "2 of 4 are done, run it again for the others") {
 			t.Errorf("it ends with %v", err)
 		}
 		if diff := cmp.Diff(names[2:], filesIn(t, folder)); diff != "" {
 			t.Errorf("left is (-wanted +there):\n%s", diff)
 		}
-		if err := prune(t, t.Context(), &Archive{Move: to}, folder, from(0x9000000)); err != nil || len(filesIn(t, folder)) > 0 {
+		if err := prune(t.Context(), t, &Archive{Move: to}, folder, from(0x9000000)); err != nil || len(filesIn(t, folder)) > 0 {
 			t.Errorf("run again: %v, left is %v", err, filesIn(t, folder))
 		}
 		if to == "" {
@@ -249,7 +249,7 @@ func TestPruneMovesOver(t *testing.T) {
 	write(t, filepath.Join(to, names[0]+".pgrex-new"), []byte("cut o")) // killed while the first was copied
 	write(t, filepath.Join(to, names[1]), segmentOf(system))            // and once before the second was removed
 	write(t, filepath.Join(to, names[2]), segmentOf(8))
-	err = prune(t, t.Context(), &Archive{Move: to}, folder, from(0x9000000))
+	err = prune(t.Context(), t, &Archive{Move: to}, folder, from(0x9000000))
 	if err == nil || !strings.Contains(err.Error(), "2 of 3 are done") || !strings.Contains(err.Error(), names[2]+" is there already") {
 		t.Errorf("it ends with %v", err)
 	}
@@ -277,7 +277,7 @@ func TestMayMove(t *testing.T) {
 	for to, says := range map[string]string{
 		folder: "is the archive itself", link: "is the archive itself", file: "is no folder", filepath.Join(folder, "none"): "make the folder first",
 	} {
-		if err := prune(t, t.Context(), &Archive{Move: to}, folder, from(0x9000000)); err == nil || !strings.Contains(err.Error(), says) {
+		if err := prune(t.Context(), t, &Archive{Move: to}, folder, from(0x9000000)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("to %s: %v", to, err)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/pgrex/pgrex/controller/postgres"
 )
 
-// ErrNoRewind: pg_rewind is impossible, mostly because this host's own WAL back to the last common checkpoint is gone.
+// ErrNoRewind says that pg_rewind is impossible, mostly because this host's own WAL back to the last common checkpoint is gone.
 // The data are unchanged.
 var ErrNoRewind = errors.New("pg_rewind cannot rewind this data directory; nothing was changed; use a full copy (--method copy)")
 

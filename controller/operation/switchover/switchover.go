@@ -71,7 +71,7 @@ type primaryServer interface {
 
 // Job checks whether the switchover is possible, and plans it. It changes nothing.
 func (s *Switchover) Job(ctx context.Context) (operation.Job, error) {
-	if _, err := s.look(ctx); err != nil {
+	if err := s.look(ctx); err != nil {
 		return operation.Job{}, err
 	}
 	job := operation.NewJob(Name, s.Who, operation.On(s.place.Identity(ctx)))
@@ -130,7 +130,7 @@ func (s *Switchover) checkpoint(ctx context.Context) error {
 func (s *Switchover) canStill(ctx context.Context) error {
 	now := *s
 	now.To = s.plan.Target
-	_, err := now.look(ctx)
+	err := now.look(ctx)
 	if err == nil && now.plan.Address != s.plan.Address {
 		err = fmt.Errorf("%s has another address now, %s: run it again", s.plan.Target, now.plan.Address)
 	}
@@ -139,31 +139,31 @@ func (s *Switchover) canStill(ctx context.Context) error {
 
 // look finds who can take over from this host, or why nobody can. It runs again before the first step that changes
 // something: the operator may take a while to answer, and so may a checkpoint.
-func (s *Switchover) look(ctx context.Context) (server primaryServer, err error) {
+func (s *Switchover) look(ctx context.Context) (err error) {
 	if s.Who, err = operation.OnPrimary(ctx, s.Observer); err != nil {
-		return nil, err
+		return err
 	}
 	if s.place, err = datadir.Of(s.Clone); err != nil {
-		return nil, err
+		return err
 	}
 	if s.conninfo, err = s.place.Conninfo(ctx, s.Clone); err != nil {
-		return nil, err
+		return err
 	}
 	server, ok := s.Observer.Server().(primaryServer)
 	if !ok {
-		return nil, fmt.Errorf("the server is a %T", s.Observer.Server())
+		return fmt.Errorf("the server is a %T", s.Observer.Server())
 	}
 	standbys, err := server.Replications(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	found := candidates{Who: s.Who, Standbys: standbys}
 	if s.plan.Target, err = found.successor(s.To); err != nil {
-		return nil, err
+		return err
 	}
 	replication, _ := found.replication(s.plan.Target)
 	s.plan.Address = replication.Address
-	return server, s.slotsAreThere(ctx)
+	return s.slotsAreThere(ctx)
 }
 
 // slotsAreThere returns an error unless the target holds WAL for every other member. It also proves that the target
