@@ -10,8 +10,8 @@ import (
 // commandTimeout is for tools that only change the CIB. One that waits for the cluster gets a deadline from its caller.
 const commandTimeout = 30 * time.Second
 
-// Command is one of Pacemaker's tools with its arguments: a change of the cluster, as data. Those who show it before they
-// run it show just what is run.
+// Command is one of Pacemaker's tools with its arguments: a change of the cluster, as data. Those who show it before
+// they run it show just what is run.
 type Command struct {
 	Path string
 	Args []string
@@ -132,8 +132,8 @@ func special(r rune) bool {
 	return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=./:,@%+", r)
 }
 
-// Run runs the command to its end, or to the end of ctx, at the latest until commandTimeout is over. The error says what
-// the tool said. For cibadmin, the error may also be ErrExists or ErrNoMatch.
+// Run runs the command to its end, or to the end of ctx, at the latest until commandTimeout is over. The error says
+// what the tool said. For cibadmin, the error may also be ErrExists or ErrNoMatch.
 func (c Command) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()

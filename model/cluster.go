@@ -102,8 +102,8 @@ type Clone struct {
 	// Parameters are the effective instance attributes among AgentParameters. The others are left out on purpose:
 	// monitor_password and primary_conninfo_opt may hold secrets.
 	Parameters map[string]string `json:"parameters,omitempty"`
-	// Conditional names parameters of AgentParameters, and meta attributes of pgrex's own, that some rule sets: their value
-	// depends on node or time, which pgrex does not evaluate.
+	// Conditional names parameters of AgentParameters, and meta attributes of pgrex's own, that some rule sets: their
+	// value depends on node or time, which pgrex does not evaluate.
 	Conditional []string `json:"conditional,omitempty"`
 	// Meta are the effective meta attributes: the primitive's over the group's over the clone's over rsc_defaults.
 	Meta map[string]string `json:"meta,omitempty"`
@@ -156,7 +156,8 @@ var AgentParameters = []string{
 // The agent's parameters that decide what becomes of the hosts after a promotion (pgsql_promote, have_master_right).
 const (
 	paramSlotName = "replication_slot_name"
-	// ParamRestartOnPromote makes the agent restart PostgreSQL as the primary instead of promoting it: the timeline stays.
+	// ParamRestartOnPromote makes the agent restart PostgreSQL as the primary instead of promoting it: the timeline
+	// stays.
 	ParamRestartOnPromote = "restart_on_promote"
 	// ParamXlogCheckCount is how many monitors have to see the same positions before the standby that is furthest is
 	// promoted; with 0 the agent does not wait for the other standbys' positions.

@@ -21,12 +21,11 @@ type Input struct {
 	// Cluster is nil when the CIB could not be read; ClusterProblem then says why.
 	Cluster        *model.Cluster `json:"cluster"`
 	ClusterProblem string         `json:"cluster_problem,omitempty"`
-	// Lock is the path of the agent's PGSQL.lock, if that exists on this host: a primary ran here, and did not stop as the
-	// last host. Otherwise it is "".
+	// Lock is the path of the agent's PGSQL.lock, if that exists on this host: a primary ran here, and did not stop as
+	// the last host. Otherwise it is "".
 	Lock string `json:"lock,omitempty"`
-	// WithoutPrimary is for how many seconds nobody has been the primary, at least 1 where the daemon has measured it; 0
-	// in
-	// a single look.
+	// WithoutPrimary is for how many seconds nobody has been the primary, at least 1 where the daemon has measured it;
+	// 0 in a single look.
 	WithoutPrimary float64 `json:"without_primary,omitempty"`
 	// Newest is the newest CIB version seen so far. Older ones justify nothing destructive.
 	Newest   model.Version  `json:"newest_version"`

@@ -104,9 +104,9 @@ func (v *view) promotion() {
 	}
 }
 
-// plan puts the steps in order: create, release, touch, advance, reset, drop, settings, attributes. Only where the new slots need
-// the room of the dropped ones do the drops come first, and the forecast only where it takes something back. The
-// attribute about an operation depends on no other step.
+// plan puts the steps in order: create, release, touch, advance, reset, drop, settings, attributes. Only where the new
+// slots need the room of the dropped ones do the drops come first, and the forecast only where it takes something back.
+// The attribute about an operation depends on no other step.
 func (v *view) plan(standing model.Standing) model.Plan {
 	p := model.Plan{Host: v.Self, Standing: standing, RecheckAfter: recheckIdle}
 	first, last := &v.creates, &v.drops

@@ -47,8 +47,8 @@ var invariants = []struct {
 	{"rule 7: the budget fits, is enough to run, and an operator's own stays", (*judge).budgetIsSound},
 }
 
-// TestInvariants holds I1 to I9 over random clusters, slots, policies and doubts. What the inputs have led to is counted,
-// so that inputs which lead to nothing cannot pass.
+// TestInvariants holds I1 to I9 over random clusters, slots, policies and doubts. What the inputs have led to is
+// counted, so that inputs which lead to nothing cannot pass.
 func TestInvariants(t *testing.T) {
 	for _, invariant := range invariants {
 		t.Run(invariant.name, func(t *testing.T) {
@@ -229,8 +229,9 @@ func (w *judge) settlesAfter(n int) {
 	}
 }
 
-// restCostsNothing: where everything has been done, WAL that is written within a segment is no reason to do anything, nor are
-// other files that come and go. Only a budget that pgrex has not set itself may stand at the very edge of what is left alone.
+// restCostsNothing: where everything has been done, WAL that is written within a segment is no reason to do anything,
+// nor are other files that come and go. Only a budget that pgrex has not set itself may stand at the very edge of what
+// is left alone.
 func (w *judge) restCostsNothing() {
 	now := w.in
 	for _, s := range w.plan.Steps {
@@ -357,8 +358,8 @@ func (w *judge) doubtDestroysNothing() {
 	}
 }
 
-// budgetIsSound judges the step that sets the budget, if there is one, by what the disk has, what PostgreSQL needs, and what
-// slots hold once the steps before it are done. Any of those may fail: then slots hold more.
+// budgetIsSound judges the step that sets the budget, if there is one, by what the disk has, what PostgreSQL needs, and
+// what slots hold once the steps before it are done. Any of those may fail: then slots hold more.
 func (w *judge) budgetIsSound() {
 	i := w.in.Instance
 	now := w.in

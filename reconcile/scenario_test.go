@@ -15,8 +15,9 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// A scenario is a txtar archive: what it shows, then "cluster", "instance", "upstream" (on a standby), "want", the
-// plan as people read it, and, where it is about that, "forecast". The lines of each are what the readers below take. Three hosts, pm01 to pm03, sync.
+// A scenario is a txtar archive: what it shows, then "cluster", "instance", "upstream" (on a standby), "want", the plan
+// as people read it, and, where it is about that, "forecast". The lines of each are what the readers below take. Three
+// hosts, pm01 to pm03, sync.
 type scenario struct {
 	t         *testing.T
 	in        reconcile.Input
@@ -59,12 +60,11 @@ func (s *scenario) settled() reconcile.Input {
 }
 
 // cluster reads: "HOST ROLE|ACTION STATUS DATA-STATUS [unclean|failed|blocked|MARK...]", "no-dc", "lock PATH",
-// "location NODE SCORE [ROLE]", "without-primary SECONDS", "HOST offline|maintenance", "HOST
-// joining STATUS", "epoch N", "newest N", "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta
-// NAME=VALUE", "conditional NAME", "published HOST TEXT|-", "formerly HOST TEXT" (under the former name), "database
-// ID" (another one), "token TEXT" (with "value" alone for its value), "operation NAME running|left [WHO]" (of this
-// host), "attribute HOST OPERATION", "pacemaker VERSION", "called NAME", "silent WHY", "unasked WHY" (of Pacemaker's own
-// name for this host).
+// "location NODE SCORE [ROLE]", "without-primary SECONDS", "HOST offline|maintenance", "HOST joining STATUS", "epoch
+// N", "newest N", "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta NAME=VALUE", "conditional NAME",
+// "published HOST TEXT|-", "formerly HOST TEXT" (under the former name), "database ID" (another one), "token TEXT"
+// (with "value" alone for its value), "operation NAME running|left [WHO]" (of this host), "attribute HOST OPERATION",
+// "pacemaker VERSION", "called NAME", "silent WHY", "unasked WHY" (of Pacemaker's own name for this host).
 func (s *scenario) cluster(words []string) {
 	if s.in.Cluster == nil {
 		s.in.Cluster = &model.Cluster{Quorate: true, DC: "pm01", Version: model.Version{Epoch: 10}, Clones: []model.Clone{{
@@ -263,8 +263,8 @@ func (s *scenario) instance(words []string) {
 	}
 }
 
-// wal reads "disk SIZE FREE WAL" and "budget NOW MAX-WAL-SIZE WAL-KEEP-SIZE [auto] [command-line] [pinned=VALUE]", all in MB,
-// "rate USUAL PEAK" in bytes a second, and "archive WAITING [failing SEGMENT SECONDS]".
+// wal reads "disk SIZE FREE WAL" and "budget NOW MAX-WAL-SIZE WAL-KEEP-SIZE [auto] [command-line] [pinned=VALUE]", all
+// in MB, "rate USUAL PEAK" in bytes a second, and "archive WAITING [failing SEGMENT SECONDS]".
 func (s *scenario) wal(words []string) {
 	i := &s.in.Instance
 	n := func(at int) int64 { return s.number(words[at]) }

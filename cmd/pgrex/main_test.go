@@ -33,8 +33,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"pgrex": main})
 }
 
-// TestScripts runs the whole program as a user does, with Pacemaker's real tools on CIB files, and real PostgreSQL servers
-// where the script starts any.
+// TestScripts runs the whole program as a user does, with Pacemaker's real tools on CIB files, and real PostgreSQL
+// servers where the script starts any.
 func TestScripts(t *testing.T) {
 	for _, tool := range append([]string{"flock", "sh"}, pacemakerTools...) {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -109,7 +109,8 @@ func big(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o600))
 }
 
-// eventually COMMAND... runs a command until it ends with 0, as long as patience lasts; "! eventually" until it does not.
+// eventually COMMAND... runs a command until it ends with 0, as long as patience lasts; "! eventually" until it does
+// not.
 func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	deadline := time.Now().Add(patience)
 	for {

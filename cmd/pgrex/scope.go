@@ -68,10 +68,10 @@ func scopeName(command string, pid int) string {
 // scopeProperties are those of systemd.scope(5), by their names on D-Bus.
 //
 // When the host goes down, Pacemaker stops the database first, and then systemd stops the scope: a unit that is Before
-// another one is stopped after it (systemd.unit(5)). A server is left in the scope only if Pacemaker does not manage it,
-// as in maintenance. Every process of a scope gets the same signal. SIGTERM is a clean shutdown: the postmaster waits for
-// its clients, and SIGTERM ends them. SIGINT, the postmaster's fast shutdown, is not safe: since PostgreSQL 18 it makes
-// the checkpointer write the shutdown checkpoint at once, while others still write WAL.
+// another one is stopped after it (systemd.unit(5)). A server is left in the scope only if Pacemaker does not manage
+// it, as in maintenance. Every process of a scope gets the same signal. SIGTERM is a clean shutdown: the postmaster
+// waits for its clients, and SIGTERM ends them. SIGINT, the postmaster's fast shutdown, is not safe: since PostgreSQL
+// 18 it makes the checkpointer write the shutdown checkpoint at once, while others still write WAL.
 func scopeProperties(command string, pid int) []dbus.Property {
 	property := func(name string, value any) dbus.Property {
 		return dbus.Property{Name: name, Value: godbus.MakeVariant(value)}

@@ -46,8 +46,8 @@ func (h *hosts) get(ts *testscript.TestScript, name string) *pgserver.Server {
 	return s
 }
 
-// add makes a server known to the script: $NAME_dir and $NAME_port say where it is, NAME.yaml are the settings of a pgrex
-// on that host, with a state folder of its own. Its intervals are short, so that scripts need not wait.
+// add makes a server known to the script: $NAME_dir and $NAME_port say where it is, NAME.yaml are the settings of a
+// pgrex on that host, with a state folder of its own. Its intervals are short, so that scripts need not wait.
 func (h *hosts) add(ts *testscript.TestScript, name string, s *pgserver.Server) {
 	h.servers[name] = s
 	ts.Setenv(name+"_dir", s.Dir)

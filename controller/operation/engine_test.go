@@ -20,7 +20,8 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// world is a CIB that Pacemaker's real tools change, and a folder in which the steps of a test's operation leave what they do.
+// world is a CIB that Pacemaker's real tools change, and a folder in which the steps of a test's operation leave what
+// they do.
 type world struct {
 	t       *testing.T
 	folder  string
@@ -469,7 +470,8 @@ func TestPastNoReturn(t *testing.T) {
 	}
 }
 
-// Where it cannot be told whether a step was done, finish stops, says so, and leaves everything as it is. Undo needs not know.
+// Where it cannot be told whether a step was done, finish stops, says so, and leaves everything as it is. Undo needs
+// not know.
 func TestCannotTell(t *testing.T) {
 	w := newWorld(t)
 	fakes.Killed(t, w.engine("pm01"), w.job("pm01"), "make", fakes.Between)

@@ -224,8 +224,8 @@ func isHeld(folder string) bool {
 	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
-// Owns returns an error unless a token that was in the plan is the operation's own, and one that other hosts understand:
-// the plan is the data owner's to write, and what is made of it changes the CIB.
+// Owns returns an error unless a token that was in the plan is the operation's own, and one that other hosts
+// understand: the plan is the data owner's to write, and what is made of it changes the CIB.
 func (j *Journal) Owns(t model.Token) error {
 	if now, err := model.ParseToken(t.String()); err != nil || now.Value != j.Token {
 		return fmt.Errorf("the token in the plan of the journal is not the operation's own: %q", t)

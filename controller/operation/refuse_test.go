@@ -20,8 +20,8 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// oneAtATime makes Pacemaker's tools wait for one another: a cluster does one thing after the other, but on a CIB file they
-// overwrite it in place.
+// oneAtATime makes Pacemaker's tools wait for one another: a cluster does one thing after the other, but on a CIB file
+// they overwrite it in place.
 func (w *world) oneAtATime() {
 	w.t.Helper()
 	turn := filepath.Join(w.folder, "turn")
@@ -35,8 +35,8 @@ func (w *world) oneAtATime() {
 	w.t.Setenv("PATH", turn+":"+os.Getenv("PATH"))
 }
 
-// Of two hosts that begin an operation at the same moment exactly one goes on. The other is refused, names it, and has done
-// nothing.
+// Of two hosts that begin an operation at the same moment exactly one goes on. The other is refused, names it, and has
+// done nothing.
 func TestTwoHostsAtOnce(t *testing.T) {
 	w := newWorld(t)
 	w.oneAtATime()
@@ -163,7 +163,8 @@ func TestUnderWayHere(t *testing.T) {
 	w.wantEnd(all)
 }
 
-// A journal that cannot be read keeps every operation from beginning, and stays as it is. It is said which file that is.
+// A journal that cannot be read keeps every operation from beginning, and stays as it is. It is said which file that
+// is.
 func TestJournalThatCannotBeRead(t *testing.T) {
 	w := newWorld(t)
 	fakes.Killed(t, w.engine("pm01"), w.job("pm01"), "append", fakes.After)

@@ -22,8 +22,8 @@ import (
 // secret is the password in the conninfo that the agent has written on the test's host.
 const secret = "Geheim7"
 
-// A journal is read by more people than a conninfo: no operation keeps a password in it, neither in its plan nor in what it
-// says of its steps.
+// A journal is read by more people than a conninfo: no operation keeps a password in it, neither in its plan nor in
+// what it says of its steps.
 func TestJournalHoldsNoSecret(t *testing.T) {
 	c := fakes.NewTrio(t)
 	recovery := "primary_conninfo = 'host=192.0.2.1 user=repuser password=" + secret + "'\n"
@@ -115,8 +115,8 @@ func journalOf(t *testing.T, job operation.Job) string {
 	return text
 }
 
-// An operation that was left is planned once more with the same steps, which a journal knows by their names: each is there
-// once. What undoes steps has a name, too.
+// An operation that was left is planned once more with the same steps, which a journal knows by their names: each is
+// there once. What undoes steps has a name, too.
 func TestStepsHaveNames(t *testing.T) {
 	c := fakes.NewTrio(t)
 	t.Setenv("CIB_file", "")

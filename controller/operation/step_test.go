@@ -152,8 +152,8 @@ func TestRunOfWork(t *testing.T) {
 	}
 }
 
-// A condition is looked at until it holds, the patience is over, or an interrupt comes; where something moves, the patience
-// begins anew.
+// A condition is looked at until it holds, the patience is over, or an interrupt comes; where something moves, the
+// patience begins anew.
 func TestAwait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		looks := 0
@@ -181,8 +181,8 @@ func TestAwait(t *testing.T) {
 	})
 }
 
-// A wait says of an interrupt what was not so yet, ends at once where Pacemaker cannot be asked any more, and bounds a look
-// that hangs.
+// A wait says of an interrupt what was not so yet, ends at once where Pacemaker cannot be asked any more, and bounds a
+// look that hangs.
 func TestAwaitEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -280,8 +280,8 @@ func TestShow(t *testing.T) {
 	}
 }
 
-// After an undo that has failed, finish does again what it had come to, and all that came after that, also what there is
-// nothing to undo: it was done on what is no more.
+// After an undo that has failed, finish does again what it had come to, and all that came after that, also what there
+// is nothing to undo: it was done on what is no more.
 func TestFinishAfterUndoFailed(t *testing.T) {
 	fakes.Tools(t, "never")
 	var did []string

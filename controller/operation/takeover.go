@@ -54,8 +54,8 @@ func TakeOver(ctx context.Context, observer *controller.Observer, t model.Token)
 	return append(actions, Command{Command: cib.DeleteToken(primitive, mine), Text: "remove the token from the CIB"}), nil
 }
 
-// lookAgain makes Pacemaker look at the database again on every host that is online, and waits until it knows every role
-// except that of the host that is gone.
+// lookAgain makes Pacemaker look at the database again on every host that is online, and waits until it knows every
+// role except that of the host that is gone.
 func lookAgain(observer *controller.Observer, who reconcile.Who, gone string) []Action {
 	actions := []Action{Settle()}
 	for _, n := range who.Cluster.Nodes {

@@ -40,8 +40,9 @@ func pair(change func(c *model.Cluster)) *controller.Observer {
 	})}
 }
 
-// Trap 48: nobody ends an operation that its own host may go on with: while that is there, or not known to be off, or nobody
-// can know because the quorum is elsewhere. What was so at the question is looked at again before anything is changed.
+// Trap 48: nobody ends an operation that its own host may go on with: while that is there, or not known to be off, or
+// nobody can know because the quorum is elsewhere. What was so at the question is looked at again before anything is
+// changed.
 func TestTrap48TakeOverOfWhatMayGoOn(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(c *model.Cluster)
@@ -175,8 +176,8 @@ func TestTakeOverWithoutRoles(t *testing.T) {
 	})
 }
 
-// An operation whose host has gone off is ended from another one, on a CIB, and a process that is killed at that anywhere
-// leaves what the next one ends.
+// An operation whose host has gone off is ended from another one, on a CIB, and a process that is killed at that
+// anywhere leaves what the next one ends.
 func TestTakeOverOnACIB(t *testing.T) {
 	w := newWorld(t)
 	token := holder("switchover", model.PhaseBegun)

@@ -43,7 +43,8 @@ func lsnOf(t *testing.T, text string) model.LSN {
 	return l
 }
 
-// Where the WAL of a stopped server ends is where it writes on at its next start: after a clean shutdown and after a crash.
+// Where the WAL of a stopped server ends is where it writes on at its next start: after a clean shutdown and after a
+// crash.
 func TestEndOfRealWAL(t *testing.T) {
 	t.Parallel()
 	server := pgserver.New(t)
@@ -60,7 +61,8 @@ func TestEndOfRealWAL(t *testing.T) {
 		local, err := p.WAL(t.Context(), c)
 		must(t, err)
 		server.Start()
-		// A recovery ends with a checkpoint, which is the first that is written; without one a little may be written by now.
+		// A recovery ends with a checkpoint, which is the first that is written; without one a little may be written by
+		// now.
 		next := lsnOf(t, server.SQL("SELECT pg_current_wal_lsn()"))
 		if mode == "immediate" {
 			next = lsnOf(t, server.SQL("SELECT checkpoint_lsn FROM pg_control_checkpoint()"))
@@ -102,7 +104,8 @@ func TestRecoverAfterCrash(t *testing.T) {
 	}
 }
 
-// Whose data they are is said by a whole control file alone: what a damaged one says would be taken for another database's.
+// Whose data they are is said by a whole control file alone: what a damaged one says would be taken for another
+// database's.
 func TestIdentity(t *testing.T) {
 	t.Parallel()
 	server := pgserver.New(t)
@@ -157,7 +160,8 @@ func TestConfiguredByIncludes(t *testing.T) {
 	}
 }
 
-// primary_slot_name is what it is to be, whatever the file is like: PostgreSQL reads nothing else in another way than before.
+// primary_slot_name is what it is to be, whatever the file is like: PostgreSQL reads nothing else in another way than
+// before.
 func TestSetSlotNameInOddFiles(t *testing.T) {
 	for before, want := range map[string]string{
 		"work_mem = '8MB'":                         "work_mem = '8MB'\nprimary_slot_name = 'x'\n", // whose last line has no end
@@ -253,7 +257,8 @@ func wantOwn(t *testing.T, p Place, folder string) {
 	}
 }
 
-// Killed anywhere while the journal is opened, nothing looks begun, all is seen as left, and it is opened whole by the next try.
+// Killed anywhere while the journal is opened, nothing looks begun, all is seen as left, and it is opened whole by the
+// next try.
 func TestBeginKilled(t *testing.T) {
 	own := func(p Place, names ...string) (paths []string) {
 		for _, name := range names {
@@ -293,8 +298,8 @@ func TestBeginKilled(t *testing.T) {
 	}
 }
 
-// Killed anywhere after pg_rewind was begun, the data count as half rewound until it is noted that it is through, and as
-// rewound until the host's own files are back. To put them back once more does no harm.
+// Killed anywhere after pg_rewind was begun, the data count as half rewound until it is noted that it is through, and
+// as rewound until the host's own files are back. To put them back once more does no harm.
 func TestRewindKilled(t *testing.T) {
 	change := func(t *testing.T, p Place) {
 		t.Helper()
@@ -351,7 +356,8 @@ func TestRewindKilled(t *testing.T) {
 	}
 }
 
-// The swap, killed before and after: what is in the data's place is whole, and what is beside it goes, with its WAL alone.
+// The swap, killed before and after: what is in the data's place is whole, and what is beside it goes, with its WAL
+// alone.
 func TestSwapKilled(t *testing.T) {
 	for _, swapped := range []bool{false, true} {
 		folder := t.TempDir()

@@ -47,7 +47,8 @@ func writeAs(path, text string, as fs.FileInfo) error {
 	return SyncFolder(filepath.Dir(path))
 }
 
-// readFile reads a file that may be a link, but not a pipe, at whose other end nobody may be: no deadline would end that.
+// readFile reads a file that may be a link, but not a pipe, at whose other end nobody may be: no deadline would end
+// that.
 func readFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// What replaces a file has its mode, what replaces none is its owner's alone, and a file of this host's own keeps its mode
-// in a copy. What an attempt before has left, a link even, is not written through.
+// What replaces a file has its mode, what replaces none is its owner's alone, and a file of this host's own keeps its
+// mode in a copy. What an attempt before has left, a link even, is not written through.
 func TestModes(t *testing.T) {
 	folder, to := t.TempDir(), t.TempDir()
 	mode := func(path string) os.FileMode {

@@ -139,7 +139,8 @@ func (p Place) Identity(ctx context.Context) Identity {
 // Clean reports whether the server was shut down, and did not crash.
 func (c Control) Clean() bool { return strings.HasPrefix(c["Database cluster state"], "shut down") }
 
-// Look reads what a stopped server's data tell. What their WAL does not tell is no error: a copy is possible all the same.
+// Look reads what a stopped server's data tell. What their WAL does not tell is no error: a copy is possible all the
+// same.
 func (p Place) Look(ctx context.Context) (reconcile.LocalData, error) {
 	var local reconcile.LocalData
 	c, err := p.Control(ctx)
@@ -276,10 +277,11 @@ func (p Place) endOfWAL(ctx context.Context, c Control, local reconcile.LocalDat
 	return recordEnd(record, total, local.Segment), nil
 }
 
-// segments are the files of a timeline in which WAL begins at a position, and the newest; "" where there is no first one.
+// segments are the files of a timeline in which WAL begins at a position, and the newest; "" where there is no first
+// one.
 //
-// pg_waldump takes from the first file that it is named how big a segment is. With a folder alone that is whichever the file
-// system lists first, and may be one that was made for WAL to come and is all zeros, on which it gives up.
+// pg_waldump takes from the first file that it is named how big a segment is. With a folder alone that is whichever the
+// file system lists first, and may be one that was made for WAL to come and is all zeros, on which it gives up.
 func (p Place) segments(from model.LSN, timeline uint32, size uint64) (first, last string) {
 	entries, err := os.ReadDir(filepath.Join(p.Data, "pg_wal"))
 	if err != nil {
@@ -329,8 +331,8 @@ func (p Place) lacksTimeline(local reconcile.LocalData) bool {
 	return slices.ContainsFunc(local.Timelines[:last], func(t model.Timeline) bool { return here(t.ID) })
 }
 
-// endsWithFile is the end of the newest segment here, if that is what pg_waldump has come to: a copy has no further one, nor
-// has a standby that received all of a segment and nothing more. A gap is no end.
+// endsWithFile is the end of the newest segment here, if that is what pg_waldump has come to: a copy has no further
+// one, nor has a standby that received all of a segment and nothing more. A gap is no end.
 func (p Place) endsWithFile(said string, local reconcile.LocalData) (model.LSN, bool) {
 	m := noFile.FindStringSubmatch(said)
 	if m == nil {
@@ -357,8 +359,8 @@ func (p Place) endsWithFile(said string, local reconcile.LocalData) (model.LSN, 
 	return model.LSN(high<<32 + low*local.Segment), err == nil
 }
 
-// recordEnd is where a record ends that begins at a position: records are aligned to 8 bytes, and every page begins with
-// a header, that of a segment's first page being longer (xlog_internal.h).
+// recordEnd is where a record ends that begins at a position: records are aligned to 8 bytes, and every page begins
+// with a header, that of a segment's first page being longer (xlog_internal.h).
 func recordEnd(start model.LSN, length, segment uint64) model.LSN {
 	const page, header, firstHeader = 8192, 24, 40
 	at, left := uint64(start), (length+7)/8*8

@@ -26,7 +26,8 @@ type Tool struct {
 	Args   []string
 	Access postgres.Access // to another host, whose address is among the arguments
 	Folder string          // where it runs, "" for here
-	// OnlyFrom is what lines of standard error begin with that errors may quote, "" for any: others may be another program's.
+	// OnlyFrom is what lines of standard error begin with that errors may quote, "" for any: others may be another
+	// program's.
 	OnlyFrom string
 	// progress is told each line that is written to standard error, or part of a line that is written over.
 	Progress func(line string)
@@ -48,7 +49,8 @@ func (t Tool) Run(ctx context.Context) (string, error) {
 	defer func() { _ = closeFile() }() // it is in memory
 	cmd.Dir = t.Folder
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
-	// All of the group, which may hold on to our pipe: pg_basebackup's child that receives WAL, what a shell has started.
+	// All of the group, which may hold on to our pipe: pg_basebackup's child that receives WAL, what a shell has
+	// started.
 	var kill *time.Timer
 	cmd.Cancel = func() error {
 		kill = time.AfterFunc(killDelay, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })

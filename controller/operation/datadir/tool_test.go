@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// TestToolLeavesAnother: what a command leaves in the background, with its standard error, is not waited for. The command has ended well.
+// TestToolLeavesAnother: what a command leaves in the background, with its standard error, is not waited for. The
+// command has ended well.
 func TestToolLeavesAnother(t *testing.T) {
 	t.Parallel()
 	pid := filepath.Join(t.TempDir(), "pid")

@@ -12,8 +12,8 @@ import (
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
-// TestEndAmongZeros: PostgreSQL makes segments for WAL to come, which are all zeros until they are written to. Whichever
-// file the file system lists first, the end of the WAL is found.
+// TestEndAmongZeros: PostgreSQL makes segments for WAL to come, which are all zeros until they are written to.
+// Whichever file the file system lists first, the end of the WAL is found.
 func TestEndAmongZeros(t *testing.T) {
 	t.Parallel()
 	server := pgserver.New(t)

@@ -122,8 +122,8 @@ func (p Place) room(ctx context.Context, local *reconcile.LocalData) (err error)
 	return nil
 }
 
-// Configured is what a setting is at the next start, by the configuration files. The agent takes one of them away for a moment
-// at each start.
+// Configured is what a setting is at the next start, by the configuration files. The agent takes one of them away for a
+// moment at each start.
 func (p Place) Configured(ctx context.Context, name string) (value string, err error) {
 	err = awaitFile(ctx, func(ctx context.Context) error {
 		out, err := p.Program("postgres", "-D", p.Data, "-C", name).Run(ctx)
@@ -168,8 +168,8 @@ func (p Place) leftWAL() string {
 	return left
 }
 
-// Clear removes what is beside the data: what is left of a copy, or, after the swap, the old data. The WAL goes first, since
-// only the folder that leads to it shows whose it is.
+// Clear removes what is beside the data: what is left of a copy, or, after the swap, the old data. The WAL goes first,
+// since only the folder that leads to it shows whose it is.
 func (p Place) Clear() error {
 	if wal := p.leftWAL(); wal != "" {
 		if err := os.RemoveAll(wal); err != nil {

@@ -216,7 +216,9 @@ func (c change) steps() []operation.Step {
 	settle := operation.Command{Command: cib.Settle()}
 	refresh := operation.Command{Command: cib.Refresh(c.who.Clone.Primitive, "")}
 	steps := []operation.Step{
-		{ID: "streaming", Action: operation.Look{Text: "see that every standby still streams through its own slot", See: c.again}},
+		{ID: "streaming", Action: operation.Look{
+			Text: "see that every standby still streams through its own slot", See: c.again,
+		}},
 		{ID: "maintenance", Action: maintenance.Enter(), Back: maintenance.Back()},
 		{ID: "settle", Action: settle},
 		// Back enters maintenance-mode again first: it may be off if leaving it has failed.
@@ -224,10 +226,14 @@ func (c change) steps() []operation.Step {
 			maintenance.Enter(), operation.Command{Command: c.undo}, settle, refresh,
 			operation.Await("wait until Pacemaker knows every host's role again", refreshPatience, c.knownRoles),
 		}},
-		{ID: "changed", Action: operation.Look{Text: "see that the agent's " + slotParameter + " is changed", See: c.changed}},
+		{ID: "changed", Action: operation.Look{
+			Text: "see that the agent's " + slotParameter + " is changed", See: c.changed,
+		}},
 		{ID: "refresh", Action: refresh},
-		{ID: "roles-known", Again: true, Action: operation.Await("wait until Pacemaker knows every host's role again", refreshPatience, c.sameRoles)},
-		{ID: "senders", Again: true, Action: operation.Await("wait until every standby streams over the same connection as before", refreshPatience, c.sameSenders)},
+		{ID: "roles-known", Again: true, Action: operation.Await("wait until Pacemaker knows every host's role again",
+			refreshPatience, c.sameRoles)},
+		{ID: "senders", Again: true, Action: operation.Await("wait until every standby streams over the same connection as before",
+			refreshPatience, c.sameSenders)},
 	}
 	return append(append(steps, c.last...),
 		operation.Step{
@@ -236,7 +242,8 @@ func (c change) steps() []operation.Step {
 		},
 		// Undone or done, the option does not stay behind.
 		operation.Step{ID: "drop-maintenance", Action: maintenance.Drop(), Back: []operation.Action{maintenance.Drop()}},
-		operation.Step{ID: "roles", Action: operation.Await("wait until every host has the same role as before", refreshPatience, c.sameRoles)})
+		operation.Step{ID: "roles", Action: operation.Await("wait until every host has the same role as before",
+			refreshPatience, c.sameRoles)})
 }
 
 // changed returns an error unless the agent's parameter has changed: the tool also succeeds if there is nothing to
@@ -276,7 +283,8 @@ func (c change) sameRoles(ctx context.Context) error {
 		return err
 	}
 	if !sameInstances(who.Clone, c.Roles, c.Unsettled) {
-		return fmt.Errorf("the roles are %v %v, and were %v %v", who.Clone.Roles, who.Clone.Unsettled, c.Roles, c.Unsettled)
+		return fmt.Errorf("the roles are %v %v, and were %v %v",
+			who.Clone.Roles, who.Clone.Unsettled, c.Roles, c.Unsettled)
 	}
 	_, err = who.ConfirmedPrimary()
 	return err

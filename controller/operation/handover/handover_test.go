@@ -14,8 +14,8 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// TestHandoverHalfUndone: where Pacemaker cannot be told to look again, maintenance-mode stays: leaving it would restart the
-// database. Where nothing was changed yet, it is left.
+// TestHandoverHalfUndone: where Pacemaker cannot be told to look again, maintenance-mode stays: leaving it would
+// restart the database. Where nothing was changed yet, it is left.
 func TestHandoverHalfUndone(t *testing.T) {
 	for _, test := range []struct {
 		fails string // the option of crm_resource
@@ -83,8 +83,8 @@ func TestForgedJournal(t *testing.T) {
 }
 
 // TestHandoverPastLeaving: what goes wrong once maintenance-mode is left undoes nothing, because that would restart the
-// database on every host. A standby that streams over another connection than before is found while it can still be undone; one
-// that has connected anew before the first step is not taken for that.
+// database on every host. A standby that streams over another connection than before is found while it can still be
+// undone; one that has connected anew before the first step is not taken for that.
 func TestHandoverPastLeaving(t *testing.T) {
 	const other = "rex"
 	undo := cib.SetParameter("pgsql", slotParameter, other)
@@ -162,8 +162,8 @@ func TestHandoverPastLeaving(t *testing.T) {
 	}
 }
 
-// Trap 46: what a refresh would forget is put right before the slots are handed over; otherwise nobody could tell afterwards that all
-// is as before, and maintenance-mode would stay.
+// Trap 46: what a refresh would forget is put right before the slots are handed over; otherwise nobody could tell
+// afterwards that all is as before, and maintenance-mode would stay.
 func TestTrap46NoHandoverWhileUnsettled(t *testing.T) {
 	for _, why := range []model.Unsettled{model.UnsettledFailed, model.UnsettledBlocked, model.UnsettledStarting} {
 		c := fakes.NewTrio(t)

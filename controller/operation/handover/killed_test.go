@@ -207,8 +207,8 @@ func TestHandover(t *testing.T) {
 	}
 }
 
-// Killed at any step that changes something, it is finished, or from the same point taken back. A release has the same steps
-// in another order: the points within one of them are adopt's alone.
+// Killed at any step that changes something, it is finished, or from the same point taken back. A release has the same
+// steps in another order: the points within one of them are adopt's alone.
 func TestHandoverKilled(t *testing.T) {
 	for _, name := range []string{Adopt, Release} {
 		w := newWorld(t, name)
@@ -258,8 +258,8 @@ func TestParameterElsewhere(t *testing.T) {
 	w.wantEnd("failed", before)
 }
 
-// Where Pacemaker cannot be told to look again, the database would be restarted once maintenance-mode is left: it stays,
-// with the journal and the token, until a later undo goes through.
+// Where Pacemaker cannot be told to look again, the database would be restarted once maintenance-mode is left: it
+// stays, with the journal and the token, until a later undo goes through.
 func TestUndoWithoutRefresh(t *testing.T) {
 	w := newWorld(t, Adopt)
 	before := w.Configuration()
@@ -295,8 +295,8 @@ func knownRoles(t *testing.T, job operation.Job) operation.Wait {
 	return back[len(back)-1].(operation.Wait)
 }
 
-// A database here that has ended with its host has no role any more, and will have none while maintenance-mode is on: that
-// is known. Everything else has to be as it was.
+// A database here that has ended with its host has no role any more, and will have none while maintenance-mode is on:
+// that is known. Everything else has to be as it was.
 func TestRolesKnownAgain(t *testing.T) {
 	w := newWorld(t, Adopt)
 	cluster, _ := w.kept()
@@ -323,7 +323,8 @@ func TestRolesKnownAgain(t *testing.T) {
 	}
 }
 
-// After the primary's power cut, what its operation had begun is taken back on it, though the database is not there yet.
+// After the primary's power cut, what its operation had begun is taken back on it, though the database is not there
+// yet.
 func TestUndoAfterPowerCut(t *testing.T) {
 	w := newWorld(t, Adopt)
 	before := w.Configuration()
@@ -363,8 +364,8 @@ func TestResumeOfAnother(t *testing.T) {
 	w.must(w.undo())
 }
 
-// In a cluster without the operation's token, such as one that was made anew, nothing is changed: somebody else may have
-// ended it, and begun another one since.
+// In a cluster without the operation's token, such as one that was made anew, nothing is changed: somebody else may
+// have ended it, and begun another one since.
 func TestResumeWithoutToken(t *testing.T) {
 	w := newWorld(t, Adopt)
 	cluster, configuration := w.Kept(), w.Configuration()

@@ -79,7 +79,8 @@ func prune(ctx context.Context, t *testing.T, a *Archive, folder string, n *need
 	return fakes.Engine(t, fakes.Lone()).Run(ctx, w.Actions)
 }
 
-// What is on disk after a pruning: files that are none of PostgreSQL's, folders and links stay, whatever they are called.
+// What is on disk after a pruning: files that are none of PostgreSQL's, folders and links stay, whatever they are
+// called.
 func TestPruneFolder(t *testing.T) {
 	stays := []string{"00000002.history", "00000003.history.gz", "000000010000000000000004", "000000010000000000000004.00000028.backup",
 		"0000000200000000000000FF.gz", "000000010000000000000001.tmp", "note", "000000010000000000000100"}

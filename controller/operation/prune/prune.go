@@ -15,8 +15,8 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// Archive prunes a folder of archived WAL on this host. It asks every member what it needs; where one that it has to ask
-// does not answer, nothing goes.
+// Archive prunes a folder of archived WAL on this host. It asks every member what it needs; where one that it has to
+// ask does not answer, nothing goes.
 type Archive struct {
 	Observer      *controller.Observer // of this host
 	Folder        string               // "" where archive_command or restore_command tells it
@@ -127,8 +127,9 @@ func (n *needs) gather(ctx context.Context) error {
 	return n.slotOnPrimary()
 }
 
-// slotOnPrimary sees that the primary holds WAL for every standby: what one has whose slot holds nothing is not known. Nor is it
-// of one that is away, unless pgrex on the primary foretells that it comes back: a slot may have been made since.
+// slotOnPrimary sees that the primary holds WAL for every standby: what one has whose slot holds nothing is not known.
+// Nor is it of one that is away, unless pgrex on the primary foretells that it comes back: a slot may have been made
+// since.
 func (n *needs) slotOnPrimary() error {
 	for _, member := range n.Policy.Members {
 		if member == n.Primary || member == n.Self || slices.Contains(n.givenUp, member) {
@@ -158,8 +159,8 @@ func (n *needs) slotOnPrimary() error {
 	return nil
 }
 
-// member asks a standby that runs for its slots, and how far it is. One that is stopped has everything from its redo on in
-// its own pg_wal, up to where its slot on the primary stands.
+// member asks a standby that runs for its slots, and how far it is. One that is stopped has everything from its redo on
+// in its own pg_wal, up to where its slot on the primary stands.
 func (n *needs) member(ctx context.Context, member string, addresses map[string]string) error {
 	node := n.NodeOf(member)
 	switch {

@@ -20,15 +20,15 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// intoArchive finds the folder in a command such as "cp %p /archive/%f", "test ! -f /archive/%f && gzip <%p >/archive/%f.gz"
-// or "cp /archive/%f %p".
+// intoArchive finds the folder in a command such as "cp %p /archive/%f", "test ! -f /archive/%f && gzip <%p
+// >/archive/%f.gz" or "cp /archive/%f %p".
 var intoArchive = regexp.MustCompile(`([^\s'"<>=]+)/%f`)
 
 // elsewhere tells that a command leads to another host.
 var elsewhere = regexp.MustCompile(`\b(ssh|scp|sftp|rsync)\b`)
 
-// archiveFolder is the folder that WAL is archived into, or else restored from. A setting that leads elsewhere than to one
-// folder of this host says nothing.
+// archiveFolder is the folder that WAL is archived into, or else restored from. A setting that leads elsewhere than to
+// one folder of this host says nothing.
 func archiveFolder(settings map[string]string) (string, error) {
 	commands := []string{settings["restore_command"]}
 	if settings["archive_mode"] != "off" {
@@ -149,8 +149,8 @@ func (a *Archive) mayMove(folder string) error {
 	return nil
 }
 
-// move moves a file and overwrites none; to another file system it copies it whole before it removes it. A move that was
-// killed between the two is finished.
+// move moves a file and overwrites none; to another file system it copies it whole before it removes it. A move that
+// was killed between the two is finished.
 func move(from, to string) error {
 	if _, err := os.Lstat(to); err == nil {
 		if !sameContent(from, to) {
@@ -202,8 +202,8 @@ func copyWhole(from, to string) (err error) {
 	return datadir.SyncFolder(filepath.Dir(to))
 }
 
-// systemOf reads the system identifier that a segment begins with (XLogLongPageHeaderData); known is false where the file
-// does not begin so, being compressed or cut off, for instance.
+// systemOf reads the system identifier that a segment begins with (XLogLongPageHeaderData); known is false where the
+// file does not begin so, being compressed or cut off, for instance.
 func systemOf(path string) (system string, known bool) {
 	const infoAt, systemAt, size, longHeader = 2, 24, 32, 2
 	f, err := os.Open(path)

@@ -25,9 +25,9 @@ type Pruning struct {
 	Names []string // may go, the oldest WAL first
 }
 
-// archived is the name of a file in a WAL archive, that of a timeline's history left out: a segment, whole or partial, or
-// a backup's history file, which is named after the segment and the offset where the backup begins (xlog_internal.h).
-// A compressing archive_command adds a suffix.
+// archived is the name of a file in a WAL archive, that of a timeline's history left out: a segment, whole or partial,
+// or a backup's history file, which is named after the segment and the offset where the backup begins
+// (xlog_internal.h). A compressing archive_command adds a suffix.
 var archived = regexp.MustCompile(`^[0-9A-F]{8}([0-9A-F]{8})([0-9A-F]{8})(?:\.partial|\.([0-9A-F]{8})\.backup)?(?:\.(?:gz|bz2|xz|zst|lz4|lzo))?$`)
 
 // archiveFile is a file of an archive.
@@ -62,10 +62,10 @@ func parseArchived(name string, segment uint64) (f archiveFile, ok bool) {
 	return f, true
 }
 
-// unneeded decides which files of a WAL archive nobody needs: those whose segment lies before the earliest need, whatever
-// their timeline, as pg_archivecleanup has it. The newest backups, all or as many as said, are needs, too; a backup's
-// history file goes with its WAL. Timeline histories stay, and so does every file that is none of PostgreSQL's. Without a
-// need, or with one whose position is not known, nothing goes.
+// unneeded decides which files of a WAL archive nobody needs: those whose segment lies before the earliest need,
+// whatever their timeline, as pg_archivecleanup has it. The newest backups, all or as many as said, are needs, too; a
+// backup's history file goes with its WAL. Timeline histories stay, and so does every file that is none of
+// PostgreSQL's. Without a need, or with one whose position is not known, nothing goes.
 func unneeded(names []string, needs []Need, backups int, segment uint64) Pruning {
 	files := make([]archiveFile, 0, len(names))
 	for _, name := range names {

@@ -56,8 +56,8 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// TestPruneProperties: whatever is in an archive, nothing goes that somebody needs, and what goes does not depend on the
-// order in which the files are read.
+// TestPruneProperties: whatever is in an archive, nothing goes that somebody needs, and what goes does not depend on
+// the order in which the files are read.
 func TestPruneProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		segment := uint64(1) << rapid.IntRange(20, 30).Draw(t, "segment size")

@@ -152,8 +152,8 @@ func (c *Case) compare(ctx context.Context) (err error) {
 	return nil
 }
 
-// differs compares the last WAL here with the primary's. Timelines are told apart by number and beginning only, and two hosts
-// that are both promoted from the same WAL, neither knowing of the other, choose the same.
+// differs compares the last WAL here with the primary's. Timelines are told apart by number and beginning only, and two
+// hosts that are both promoted from the same WAL, neither knowing of the other, choose the same.
 func (c *Case) differs(ctx context.Context) (bool, error) {
 	const much = 8 << 10
 	local := c.Return.Local

@@ -123,8 +123,9 @@ func (p *parted) isBack() {
 	p.host.Stop("fast")
 }
 
-// A rejoin whose process is killed anywhere in its work on the data is planned anew from what is there, and that brings the
-// host back at the first try. What the operator had asked for is asked for again; the cheapest way is left to choose, too.
+// A rejoin whose process is killed anywhere in its work on the data is planned anew from what is there, and that brings
+// the host back at the first try. What the operator had asked for is asked for again; the cheapest way is left to
+// choose, too.
 func TestRejoinKilled(t *testing.T) {
 	if asOwner(t) {
 		return
@@ -198,8 +199,9 @@ func TestRejoinStartKilled(t *testing.T) {
 	p.t = t
 }
 
-// pg_rewind itself is killed half-way, when the primary's files are over the host's own: the data are of no use as they are,
-// the agent's lock stays, so that nothing starts them, and the next rejoin brings the host back with its own files.
+// pg_rewind itself is killed half-way, when the primary's files are over the host's own: the data are of no use as they
+// are, the agent's lock stays, so that nothing starts them, and the next rejoin brings the host back with its own
+// files.
 func TestRewindHalfWay(t *testing.T) {
 	if asOwner(t) {
 		return

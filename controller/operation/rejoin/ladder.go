@@ -35,7 +35,8 @@ type Return struct {
 	ArchiveBytes uint64
 	// NoRewindWAL is why neither the primary nor the archive has the WAL from Parted on; "" if one of them has.
 	NoRewindWAL string
-	// Rates as measured, in bytes a second: from the primary, and out of the archive; 0 if there was nothing to measure.
+	// Rates as measured, in bytes a second: from the primary, and out of the archive; 0 if there was nothing to
+	// measure.
 	Rate, ArchiveRate uint64
 	// MaxRate is the limit of a copy's rate, 0 for none.
 	MaxRate uint64
@@ -154,7 +155,8 @@ func (r Return) archive() Rung {
 
 func (r Return) rewind() Rung {
 	parted := r.Parted()
-	// It fetches the blocks that changed, at most about the WAL that changed them, and what lies in the primary's pg_wal.
+	// It fetches the blocks that changed, at most about the WAL that changed them, and what lies in the primary's
+	// pg_wal.
 	rung := Rung{
 		Method: MethodRewind, Bytes: parted.BytesTo(r.Primary.Flushed) + parted.BytesTo(r.Local.End) + r.Local.WAL, Rate: r.Rate,
 		Why: r.notRewindable(),

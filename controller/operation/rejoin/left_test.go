@@ -23,8 +23,8 @@ func placed(t *testing.T) datadir.Place {
 	return p
 }
 
-// The swap was taken back by a process that was killed at that. The next one, which has only the plan, does not take the
-// old data for the copy.
+// The swap was taken back by a process that was killed at that. The next one, which has only the plan, does not take
+// the old data for the copy.
 func TestOldDataStayThroughTwoUndos(t *testing.T) {
 	p := placed(t)
 	r := new(Rejoin)
@@ -57,8 +57,8 @@ func TestOldDataStayThroughTwoUndos(t *testing.T) {
 	}
 }
 
-// Taking back removes the lock that the rejoin has made. One that the agent has made since, because it has promoted this
-// host, keeps data from being started that have parted from the next primary's.
+// Taking back removes the lock that the rejoin has made. One that the agent has made since, because it has promoted
+// this host, keeps data from being started that have parted from the next primary's.
 func TestAgentsLockStays(t *testing.T) {
 	p := placed(t)
 	step := (&Case{Place: p}).makeLock()

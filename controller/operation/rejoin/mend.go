@@ -12,8 +12,8 @@ import (
 	"github.com/pgrex/pgrex/controller/postgres"
 )
 
-// ErrNoRewind says that pg_rewind is impossible, mostly because this host's own WAL back to the last common checkpoint is gone.
-// The data are unchanged.
+// ErrNoRewind says that pg_rewind is impossible, mostly because this host's own WAL back to the last common checkpoint
+// is gone. The data are unchanged.
 var ErrNoRewind = errors.New("pg_rewind cannot rewind this data directory; nothing was changed; use a full copy (--method copy)")
 
 // rewind rewinds the data to where they parted from the primary's. While the journal of pg_rewind is open, nobody may
@@ -21,8 +21,12 @@ var ErrNoRewind = errors.New("pg_rewind cannot rewind this data directory; nothi
 func (r *Rejoin) rewind(c *Case) []operation.Step {
 	return []operation.Step{
 		c.makeLock(),
-		{ID: "recover", Action: operation.Program{Text: "run crash recovery of " + c.Place.Data + " if it was not shut down", Run: c.Place.Recover}},
-		{ID: "checkpoint", Action: operation.Program{Text: "run a checkpoint on the primary " + c.Primary, Run: c.checkpoint}},
+		{ID: "recover", Action: operation.Program{
+			Text: "run crash recovery of " + c.Place.Data + " if it was not shut down", Run: c.Place.Recover,
+		}},
+		{ID: "checkpoint", Action: operation.Program{
+			Text: "run a checkpoint on the primary " + c.Primary, Run: c.checkpoint,
+		}},
 		{ID: "dry-rewind", Action: operation.Program{Text: "pg_rewind from " + c.Primary + ", as a dry run", Run: func(ctx context.Context) error {
 			return r.tryRewind(ctx, c)
 		}}},
@@ -84,16 +88,17 @@ func (r *Rejoin) tryRewind(ctx context.Context, c *Case) error {
 	return err
 }
 
-// noRewind is what pg_rewind says where WAL of this host back to the last common checkpoint is not to be had. Anything else
-// may pass.
+// noRewind is what pg_rewind says where WAL of this host back to the last common checkpoint is not to be had. Anything
+// else may pass.
 var noRewind = regexp.MustCompile(`could not (find previous|read) WAL record|could not find common ancestor`)
 
 // notRequired is what pg_rewind says if it sees nothing to rewind: the timelines have the same number, or nothing in
 // the data is newer than where they parted, though the WAL goes on from there.
 var notRequired = regexp.MustCompile(`no rewind required`)
 
-// noRewindWAL is why there is not the WAL with which rewound data go on; "" if there is. Up to where they parted from the
-// primary's pg_rewind keeps this host's own; the rest comes from the primary, or from the archive what the primary no longer has.
+// noRewindWAL is why there is not the WAL with which rewound data go on; "" if there is. Up to where they parted from
+// the primary's pg_rewind keeps this host's own; the rest comes from the primary, or from the archive what the primary
+// no longer has.
 func (r *Rejoin) noRewindWAL(ctx context.Context, c *Case) (why string, err error) {
 	from := c.Return.Parted()
 	first := from.Segment(c.Return.Local.Segment)

@@ -20,8 +20,8 @@ import (
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
-// asOwner runs a test again as postgres where it is root, because PostgreSQL's programs refuse to be; with all the programs of
-// Debian's PostgreSQL, which other builds lack. It tells whether that was done.
+// asOwner runs a test again as postgres where it is root, because PostgreSQL's programs refuse to be; with all the
+// programs of Debian's PostgreSQL, which other builds lack. It tells whether that was done.
 func asOwner(t *testing.T) bool {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -110,7 +110,8 @@ func followsThrough(t *testing.T, host, primary *pgserver.Server) {
 	})
 }
 
-// TestSameTimelineTwice: two hosts that were promoted from the same WAL are on the same timeline by its number and beginning.
+// TestSameTimelineTwice: two hosts that were promoted from the same WAL are on the same timeline by its number and
+// beginning.
 func TestSameTimelineTwice(t *testing.T) {
 	if asOwner(t) {
 		return
@@ -133,8 +134,8 @@ func TestSameTimelineTwice(t *testing.T) {
 	}
 }
 
-// TestNoRewindRequired: two hosts that were promoted from different WAL are on timelines of the same number. pg_rewind takes them
-// for one, ends well and changes nothing: these data are not mended.
+// TestNoRewindRequired: two hosts that were promoted from different WAL are on timelines of the same number. pg_rewind
+// takes them for one, ends well and changes nothing: these data are not mended.
 func TestNoRewindRequired(t *testing.T) {
 	if asOwner(t) {
 		return

@@ -155,7 +155,9 @@ func (r *Rejoin) StillFits(c *Case) operation.Step {
 
 // removeLeft removes what this operation, or an earlier one, has left beside the data.
 func (c *Case) removeLeft() operation.Step {
-	return operation.Step{ID: "remove-left", Action: operation.Change{Text: "remove what the operation has left", Make: c.Place.Finish}}
+	return operation.Step{ID: "remove-left", Action: operation.Change{
+		Text: "remove what the operation has left", Make: c.Place.Finish,
+	}}
 }
 
 // KeepAway takes the database here out of Pacemaker's hands. Standby mode does so whatever the state of the resource.

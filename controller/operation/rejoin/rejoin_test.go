@@ -7,7 +7,8 @@ import (
 	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
 )
 
-// Trap 46: a database is stopped when Pacemaker says so for certain, and not while it is being stopped, or was never looked at.
+// Trap 46: a database is stopped when Pacemaker says so for certain, and not while it is being stopped, or was never
+// looked at.
 func TestTrap46Stopped(t *testing.T) {
 	for name, test := range map[string]struct {
 		roles     fakes.Roles

@@ -29,8 +29,8 @@ type archive struct {
 	folder  string // where files are restored to for a try
 }
 
-// openArchive is the WAL archive as restore_command here knows it, with a folder for tries, which the caller removes; or why
-// there is none.
+// openArchive is the WAL archive as restore_command here knows it, with a folder for tries, which the caller removes;
+// or why there is none.
 func (c *Case) openArchive(ctx context.Context) (a archive, why string, err error) {
 	command, err := c.Place.Configured(ctx, "restore_command")
 	switch {
@@ -67,8 +67,8 @@ func (r *Rejoin) tryArchive(ctx context.Context, c *Case) error {
 	return nil
 }
 
-// archiveLacks is why the WAL archive does not have the WAL segments from one number up to another; "" if all were restored
-// for a try.
+// archiveLacks is why the WAL archive does not have the WAL segments from one number up to another; "" if all were
+// restored for a try.
 func (r *Rejoin) archiveLacks(ctx context.Context, c *Case, first, end uint64) (why string, err error) {
 	if !r.Archive {
 		return "the WAL archive was not tried, since another way is asked for", nil
@@ -168,8 +168,8 @@ func expand(command, file, path, redo string) string {
 	return strings.NewReplacer("%%", "%", "%f", file, "%p", path, "%r", redo).Replace(command)
 }
 
-// sendable is the number of the first WAL segment that the primary still has of those from a position on. It is found by
-// halving: WAL is removed from its old end.
+// sendable is the number of the first WAL segment that the primary still has of those from a position on. It is found
+// by halving: WAL is removed from its old end.
 func (c *Case) sendable(ctx context.Context, from model.LSN) (uint64, error) {
 	size, flushed := c.Return.Local.Segment, c.Return.Primary.Flushed
 	first, last := from.Segment(size), (flushed - 1).Segment(size) // the primary writes the last one

@@ -19,8 +19,8 @@ func (h here) isPrimary() bool { return h.Clone.MayBePromoted(h.Self) }
 // primaries are the other hosts that are promoted, or may be for all that Pacemaker shows (trap 48).
 func (h here) primaries() []string { return h.others(h.Clone.MayBePromoted) }
 
-// standbys are the other hosts that run a standby, or may run one: an instance that Pacemaker has seen fail, or is acting on,
-// counts.
+// standbys are the other hosts that run a standby, or may run one: an instance that Pacemaker has seen fail, or is
+// acting on, counts.
 func (h here) standbys() []string {
 	return h.others(func(member string) bool {
 		_, unsettled := h.Clone.UnsettledOn(member)

@@ -232,7 +232,8 @@ func (w *world) wantEnd(how string, cluster model.Cluster, locked bool) {
 	}
 }
 
-// The last host's database is stopped, killed on the way: it is finished, or from the same point taken back, and runs again.
+// The last host's database is stopped, killed on the way: it is finished, or from the same point taken back, and runs
+// again.
 func TestStopKilled(t *testing.T) {
 	w := newServed(t)
 	running, begin := w.now(), w.kept()
@@ -269,8 +270,8 @@ func TestStopKilled(t *testing.T) {
 	w.part(t, begin)
 }
 
-// A start by force, of data that nobody says are the newest, is killed on the way. Until this host is the primary it can be
-// taken back: the data status and the lock, too.
+// A start by force, of data that nobody says are the newest, is killed on the way. Until this host is the primary it
+// can be taken back: the data status and the lock, too.
 func TestStartKilled(t *testing.T) {
 	w := newServed(t)
 	w.Run(cib.SetNodeAttribute("pm01", "pgsql-data-status", "DISCONNECT"))
@@ -335,7 +336,8 @@ func TestStartKilled(t *testing.T) {
 	w.part(t, begin)
 }
 
-// The data status and the lock are put back only while the database is stopped: under one that runs they would be untrue.
+// The data status and the lock are put back only while the database is stopped: under one that runs they would be
+// untrue.
 func TestClaimIsTakenBackOfAStoppedDatabase(t *testing.T) {
 	for before, id := range map[string]string{"DISCONNECT": "unlock", "": "data-status"} {
 		w := newWorld(t)
@@ -511,7 +513,8 @@ func TestNotFirst(t *testing.T) {
 	w.part(t, begin)
 }
 
-// An operation goes on with the one that it was told of, and with no other; a plan that cannot be read is not guessed at.
+// An operation goes on with the one that it was told of, and with no other; a plan that cannot be read is not guessed
+// at.
 func TestResumeOfAnother(t *testing.T) {
 	w := newWorld(t)
 	w.Primary()

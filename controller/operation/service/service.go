@@ -145,7 +145,8 @@ func (s *Service) Resume(ctx context.Context, j *operation.Journal) (operation.J
 		return operation.Job{}, err
 	}
 	if !dataStatus.MatchString(p.DataStatus) { // the plan is the data owner's to write
-		return operation.Job{}, fmt.Errorf("the data status in the plan of the journal is none of the agent's: %q", p.DataStatus)
+		return operation.Job{}, fmt.Errorf("the data status in the plan of the journal is none of the agent's: %q",
+			p.DataStatus)
 	}
 	h := self{here: here{who}}
 	if h.place, err = datadir.Of(who.Clone); err != nil {
@@ -175,7 +176,8 @@ func (s *Service) unchanged(h self, failover bool) operation.Step {
 			case now.isPrimary() != h.isPrimary(): // that a standby has just finished its start changes nothing
 				return fmt.Errorf("it is now %s: type pgrex stop again", now.RoleText(now.Self))
 			case now.isPrimary() && !failover && len(now.standbys()) > 0:
-				return fmt.Errorf("%s runs now, and would see it fail: type pgrex stop again", strings.Join(now.standbys(), ", "))
+				return fmt.Errorf("%s runs now, and would see it fail: type pgrex stop again",
+					strings.Join(now.standbys(), ", "))
 			}
 			return nil
 		},
@@ -276,7 +278,9 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	if why != "" {
 		job.Says = append(job.Says, "warning: "+why+"; what only others have is lost")
 	}
-	job.Steps = []operation.Step{{ID: "no-primary", Action: operation.Look{Text: "see that there is still no primary", See: s.noPrimary}}}
+	job.Steps = []operation.Step{{ID: "no-primary", Action: operation.Look{
+		Text: "see that there is still no primary", See: s.noPrimary,
+	}}}
 	if force {
 		job.Steps = append(job.Steps, s.claim(h, p)...)
 	}
@@ -287,7 +291,8 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 // promoted are the steps that wait until this host is the primary.
 func (s *Service) promoted() []operation.Step {
 	return []operation.Step{
-		{ID: "promoted", NoReturn: "this host is the primary: see PostgreSQL's log", Action: operation.Await("wait until this host is confirmed as primary", servicePatience, s.isPrimary)},
+		{ID: "promoted", NoReturn: "this host is the primary: see PostgreSQL's log", Action: operation.Await("wait until this host is confirmed as primary",
+			servicePatience, s.isPrimary)},
 		{ID: "writes", Action: operation.Await("wait until this host takes writes", servicePatience, s.takesWrites)},
 	}
 }
@@ -307,7 +312,9 @@ func (s *Service) claim(h self, p *Plan) (steps []operation.Step) {
 	}
 	if p.Locked {
 		unlock := rejoin.Unlock(h.place)
-		unlock.Back = []operation.Action{stopped, operation.Change{Text: "touch " + h.place.Lock(), Make: h.place.MakeLock}}
+		unlock.Back = []operation.Action{stopped, operation.Change{
+			Text: "touch " + h.place.Lock(), Make: h.place.MakeLock,
+		}}
 		steps = append(steps, unlock)
 	}
 	return steps

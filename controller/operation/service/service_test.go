@@ -12,8 +12,8 @@ import (
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
-// TestFirst: a host is not the first to start where a rewind was begun, or nobody can tell how new its data are. Force does
-// not help.
+// TestFirst: a host is not the first to start where a rewind was begun, or nobody can tell how new its data are. Force
+// does not help.
 func TestFirst(t *testing.T) {
 	t.Parallel()
 	server := pgserver.New(t)
@@ -39,8 +39,8 @@ func TestFirst(t *testing.T) {
 	refused("not known how new")
 }
 
-// Trap 48: a host that may be the primary is stopped only by force while others run, or may run; and so it is where Pacemaker has
-// seen it fail, or acts on it.
+// Trap 48: a host that may be the primary is stopped only by force while others run, or may run; and so it is where
+// Pacemaker has seen it fail, or acts on it.
 func TestTrap48StopOfWhatMayBeThePrimary(t *testing.T) {
 	for name, test := range map[string]struct {
 		roles     fakes.Roles

@@ -19,8 +19,8 @@ type candidates struct {
 	Standbys []model.Replication
 }
 
-// successor is the host that is to be the primary: the one asked for or, with "", the first in order of name that nothing
-// speaks against. The error says what does.
+// successor is the host that is to be the primary: the one asked for or, with "", the first in order of name that
+// nothing speaks against. The error says what does.
 func (c candidates) successor(asked string) (node string, err error) {
 	if err := c.hindered(); err != nil {
 		return "", err

@@ -99,7 +99,8 @@ func (s *Switchover) Resume(ctx context.Context, j *operation.Journal) (operatio
 		return operation.Job{}, err
 	}
 	if _, member := s.Cluster.Node(s.plan.Target); !member {
-		return operation.Job{}, fmt.Errorf("%s, which was to be the primary, is not a node of this cluster", s.plan.Target)
+		return operation.Job{}, fmt.Errorf("%s, which was to be the primary, is not a node of this cluster",
+			s.plan.Target)
 	}
 	job := operation.NewJob(Name, s.Who, operation.On(s.place.Identity(ctx)))
 	job.Token = s.plan.Token
@@ -110,8 +111,12 @@ func (s *Switchover) job(job operation.Job) operation.Job {
 	s.rejoin = &rejoin.Rejoin{Observer: s.Observer, Report: s.Report}
 	s.back = &rejoin.Case{Place: s.place, Node: s.Here.Name, Primitive: s.Clone.Primitive, Slot: s.OwnSlot()}
 	first := []operation.Step{
-		{ID: "checkpoint", Action: operation.Program{Text: "run a checkpoint here to shorten the shutdown", Run: s.checkpoint}},
-		{ID: "look", Action: operation.Look{Text: "see that " + s.plan.Target + " can still take over", See: s.canStill}},
+		{ID: "checkpoint", Action: operation.Program{
+			Text: "run a checkpoint here to shorten the shutdown", Run: s.checkpoint,
+		}},
+		{ID: "look", Action: operation.Look{
+			Text: "see that " + s.plan.Target + " can still take over", See: s.canStill,
+		}},
 	}
 	job.Plan, job.Guarded = &s.plan, true
 	job.Steps = slices.Concat(first, s.handOver(), s.comeBack())
@@ -208,18 +213,24 @@ func (s *Switchover) handOver() []operation.Step {
 		operation.Step{ID: "maintenance", Action: maintenance.Enter(), Back: maintenance.Back()},
 		operation.Step{ID: "settle", Action: operation.Command{Command: cib.Settle()}},
 		// Outside of it Pacemaker would demote PostgreSQL here for the ban, which is an immediate shutdown.
-		operation.Step{ID: "unwatched", Again: true, Action: operation.Look{Text: "see that Pacemaker looks away from PostgreSQL here", See: s.unwatched}},
+		operation.Step{ID: "unwatched", Again: true, Action: operation.Look{
+			Text: "see that Pacemaker looks away from PostgreSQL here", See: s.unwatched,
+		}},
 		ban("ban-here", cib.Ban(s.Clone.ID, s.Here.Name), cib.ClearBan(s.Clone.ID, s.Here.Name)),
-		operation.Step{ID: "follows", Action: operation.Look{Text: "see that " + s.plan.Target + " still follows", See: s.follows}},
+		operation.Step{ID: "follows", Action: operation.Look{
+			Text: "see that " + s.plan.Target + " still follows", See: s.follows,
+		}},
 		s.shutDown(),
-		operation.Step{ID: "received", Again: true, Action: operation.Await("wait until "+s.plan.Target+" has all of the WAL", receivePatience, s.hasAll)},
+		operation.Step{ID: "received", Again: true, Action: operation.Await("wait until "+s.plan.Target+" has all of the WAL",
+			receivePatience, s.hasAll)},
 		operation.Step{
 			ID: "leave", Action: maintenance.Leave(s.Observer),
 			NoReturn: "Pacemaker may promote any host now; if this one does not come back, type: sudo pgrex rejoin",
 		},
 		s.takesWrites(maintenance),
 		operation.Step{
-			ID: "promoted", Action: operation.Await("wait until "+s.plan.Target+" is confirmed as primary", promotePatience, s.isPrimary),
+			ID: "promoted", Action: operation.Await("wait until "+s.plan.Target+" is confirmed as primary",
+				promotePatience, s.isPrimary),
 			NoReturn: s.plan.Target + " is the primary now; to make this host its standby, type: sudo pgrex rejoin",
 		},
 	)
@@ -334,7 +345,9 @@ func (s *Switchover) isPrimary(ctx context.Context) error {
 // comeBack are the steps that make this host a standby of the target. If one fails, pgrex rejoin does the rest.
 func (s *Switchover) comeBack() []operation.Step {
 	return []operation.Step{
-		{ID: "proven", Again: true, Action: operation.Look{Text: "see that the data here are a part of " + s.plan.Target + "'s", See: s.proven}},
+		{ID: "proven", Again: true, Action: operation.Look{
+			Text: "see that the data here are a part of " + s.plan.Target + "'s", See: s.proven,
+		}},
 		s.back.NameSlot(),
 		rejoin.Unlock(s.place),
 		{ID: "clear-here", Action: operation.Command{Command: cib.ClearBan(s.Clone.ID, s.Here.Name)}},

@@ -68,8 +68,8 @@ func TestLeaveMaintenance(t *testing.T) {
 	}
 }
 
-// Undone, maintenance-mode stays on while this host is banned: Pacemaker would stop the primary that was started again. The
-// journal stays, too, and a second undo goes on where the first one has ended.
+// Undone, maintenance-mode stays on while this host is banned: Pacemaker would stop the primary that was started again.
+// The journal stays, too, and a second undo goes on where the first one has ended.
 func TestLookAwayUndone(t *testing.T) {
 	for _, test := range []struct {
 		fails string
@@ -116,8 +116,8 @@ func TestLookAwayUndone(t *testing.T) {
 	}
 }
 
-// A shutdown ends when the standby has everything, which it is then found to have; and it can be undone: the server is the
-// primary again, with the options of its start, on the same timeline, and the standby streams.
+// A shutdown ends when the standby has everything, which it is then found to have; and it can be undone: the server is
+// the primary again, with the options of its start, on the same timeline, and the standby streams.
 func TestShutDownAndBack(t *testing.T) {
 	t.Parallel()
 	server := pgserver.New(t)

@@ -14,7 +14,8 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// Lone is an observer of a host whose cluster says nothing but that it is there. An operation's token is never seen there.
+// Lone is an observer of a host whose cluster says nothing but that it is there. An operation's token is never seen
+// there.
 func Lone() *controller.Observer {
 	return &controller.Observer{Node: "pm01", Clusters: ClusterOf(func() model.Cluster {
 		return model.Cluster{
@@ -128,7 +129,8 @@ func (k killed) Do(ctx context.Context) error {
 // Kill is an action at which the process ends, Before or Between.
 func Kill(a operation.Action, at Point) operation.Action { return killed{a, at} }
 
-// Killed does a job with an engine whose process ends at a point of the step with an ID. It fails the test if it does not.
+// Killed does a job with an engine whose process ends at a point of the step with an ID. It fails the test if it does
+// not.
 func Killed(t *testing.T, e *operation.Engine, job operation.Job, id string, at Point) {
 	t.Helper()
 	i := place(t, job.Steps, id)
