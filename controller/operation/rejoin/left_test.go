@@ -23,7 +23,7 @@ func placed(t *testing.T) datadir.Place {
 	return p
 }
 
-// The swap was taken back by a process that was killed at that. The next one, which has only the plan, does not take
+// The swap was undone by a process that was killed at that. The next one, which has only the plan, does not take
 // the old data for the copy.
 func TestOldDataStayThroughTwoUndos(t *testing.T) {
 	p := placed(t)

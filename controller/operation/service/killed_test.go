@@ -232,7 +232,7 @@ func (w *world) wantEnd(how string, cluster model.Cluster, locked bool) {
 	}
 }
 
-// The last host's database is stopped, killed on the way: it is finished, or from the same point taken back, and runs
+// The last host's database is stopped, killed on the way: it is finished, or from the same point undone, and runs
 // again.
 func TestStopKilled(t *testing.T) {
 	w := newServed(t)
@@ -261,9 +261,9 @@ func TestStopKilled(t *testing.T) {
 
 			w.set(left)
 			w.must(w.undo())
-			w.wantEnd("taken back", running, false)
+			w.wantEnd("undone", running, false)
 			if !w.runs {
-				t.Error("taken back, it does not run")
+				t.Error("undone, it does not run")
 			}
 		})
 	}
@@ -271,7 +271,7 @@ func TestStopKilled(t *testing.T) {
 }
 
 // A start by force, of data that nobody says are the newest, is killed on the way. Until this host is the primary it
-// can be taken back: the data status and the lock, too.
+// can be undone: the data status and the lock, too.
 func TestStartKilled(t *testing.T) {
 	w := newServed(t)
 	w.Run(cib.SetNodeAttribute("pm01", "pgsql-data-status", "DISCONNECT"))
@@ -299,8 +299,8 @@ func TestStartKilled(t *testing.T) {
 		{"cleanup", fakes.Between, false, ""},
 		{"clear-clone", fakes.After, false, ""},
 		{"unstandby", fakes.Between, true, ""},
-		{"unstandby", fakes.Between, false, "it is by now: type sudo pgrex operation finish instead"},
-		{"promoted", fakes.Between, false, "it is by now: type sudo pgrex operation finish instead"},
+		{"unstandby", fakes.Between, false, "it is the primary now: type sudo pgrex operation finish"},
+		{"promoted", fakes.Between, false, "it is the primary now: type sudo pgrex operation finish"},
 		{"promoted", fakes.After, false, "whole"},
 	} {
 		t.Run(point.id+" "+string(point.at), func(t *testing.T) {
@@ -321,7 +321,7 @@ func TestStartKilled(t *testing.T) {
 			switch {
 			case point.past == "":
 				w.must(err)
-				w.wantEnd("taken back", stopped, true)
+				w.wantEnd("undone", stopped, true)
 			case point.past == "whole":
 				w.must(err)
 				w.wantEnd("past the point of no return", running, false)
@@ -363,7 +363,7 @@ func TestClaimIsTakenBackOfAStoppedDatabase(t *testing.T) {
 		}
 		w.Did("pm01", "stop")
 		w.must(w.undo())
-		w.wantEnd("taken back", stopped, true)
+		w.wantEnd("undone", stopped, true)
 	}
 }
 
@@ -408,7 +408,7 @@ func TestFailover(t *testing.T) {
 		t.Errorf("without force: %v", err)
 	}
 	for at, says := range map[fakes.Point]string{
-		fakes.Before: "", fakes.Between: "another host is the primary by now, or soon: type sudo pgrex operation finish instead", fakes.After: "",
+		fakes.Before: "", fakes.Between: "another host is the primary now or soon: type sudo pgrex operation finish", fakes.After: "",
 	} {
 		t.Run(string(at), func(t *testing.T) {
 			w.part(t, begin)
@@ -420,10 +420,10 @@ func TestFailover(t *testing.T) {
 			}
 			node, _ := w.now().Node("pm01")
 			if node.Standby != (at != fakes.Before) || (operation.Left(w.state) != nil) != (says != "") {
-				t.Errorf("taken back, standby is %t, and left %v", node.Standby, operation.Left(w.state))
+				t.Errorf("undone, standby is %t, and left %v", node.Standby, operation.Left(w.state))
 			}
 			if at == fakes.Before {
-				w.wantEnd("taken back", before, false)
+				w.wantEnd("undone", before, false)
 			}
 
 			w.set(left)
@@ -438,7 +438,7 @@ func TestFailover(t *testing.T) {
 	w.part(t, begin)
 }
 
-// A failover that fails after the point of no return is not taken back, and says what to type.
+// A failover that fails after the point of no return is not undone, and says what to type.
 func TestFailoverFailsLater(t *testing.T) {
 	w := newWorld(t)
 	w.Primary()
@@ -558,7 +558,7 @@ func TestPause(t *testing.T) {
 	w.must(pause(true, 0))
 	w.CIBAdmin("--modify", "--scope", "resources", "--xml-text",
 		`<primitive id="pgsql"><meta_attributes id="more"><nvpair id="more-1" name="`+model.MetaPaused+`" value="true"/></meta_attributes></primitive>`)
-	if err := pause(false, 2); err == nil || !strings.Contains(err.Error(), "it still is true: it is set elsewhere, too") {
+	if err := pause(false, 2); err == nil || !strings.Contains(err.Error(), "it is still true, because it is set elsewhere, too") {
 		t.Errorf("set twice, it ends with %v", err)
 	}
 	w.must(pause(false, 2))

@@ -179,7 +179,7 @@ func TestShutDownAndBack(t *testing.T) {
 	}
 
 	standby.Promote()
-	if err := s.hasAll(t.Context()); err == nil || !strings.Contains(err.Error(), "no standby any more") {
+	if err := s.hasAll(t.Context()); err == nil || !strings.Contains(err.Error(), "no longer a standby") {
 		t.Errorf("a standby that was promoted: %v", err)
 	}
 	if err := fakes.Undo(t.Context(), step); err == nil || !strings.Contains(err.Error(), "must not be started here") {
@@ -226,8 +226,8 @@ func TestShutDownFound(t *testing.T) {
 	}{
 		{"it runs", func() {}, operation.NotDone, ""},
 		{"shut down", func() { server.Stop("fast") }, operation.Done, ""},
-		{"stopped at once", func() { server.Stop("immediate") }, operation.CannotTell, `it is "in production"`},
-		{"killed", func() { killHard(t, server) }, operation.CannotTell, `it is "in production"`},
+		{"stopped at once", func() { server.Stop("immediate") }, operation.CannotTell, `pg_controldata shows "in production"`},
+		{"killed", func() { killHard(t, server) }, operation.CannotTell, `pg_controldata shows "in production"`},
 	} {
 		server.Stop("fast")
 		server.Start() // as this process's own child, for which it waits when that is killed
