@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pgrex/pgrex/model"
 )
 
 // TestRejoin: hosts that do not come back by themselves are brought back with one command, each in the cheapest way.
@@ -48,6 +51,13 @@ func TestRejoinKilled(t *testing.T) {
 		old := s.primary()
 		s.settle(old)
 		away := s.others(old)[1]
+		s.chapter("undone", func(s *story) {
+			s.lockedOut(old, away)
+			s.leave(away, standby, "rejoin")
+			s.awaitCondition(old, model.CodeOperationUnfinished)
+			s.says(away, 0, "is undone", "operation", "undo", "--yes")
+			s.comesBack(old, away, "start")
+		})
 		s.chapter("start", func(s *story) {
 			s.lockedOut(old, away)
 			s.killedEverywhere(old, away, "start", "")
@@ -120,15 +130,46 @@ func (s *story) comesBack(primary, host, method string) {
 	if out, status := s.rejoin(host, "--dry-run"); status != 2 || !strings.Contains(out, "the way back is "+method) {
 		s.t.Fatalf("the dry run ends with %d and does not say that it is done by %s", status, method)
 	}
-	begin := time.Now()
+	begin, before := time.Now(), s.modes(host)
 	if _, status := s.rejoin(host, "--yes"); status != 0 {
 		s.t.Fatalf("rejoin ends with %d", status)
 	}
 	s.awaitStreams(primary, host)
+	s.sameModes(host, before)
 	s.ownRights(host)
 	s.nothingOfRejoinLeft(host)
 	s.t.Logf("%s was back by %s after %s", host, method, time.Since(begin).Round(100*time.Millisecond))
 	s.awaitRight(patience, primary)
+}
+
+// modes are owner, group and mode of what is in a host's data folder and in the agent's, by path.
+func (s *story) modes(host string) map[string]string {
+	s.t.Helper()
+	out, err := s.lab.Exec(s.ctx, host, "find", s.at.Data+"/", filepath.Dir(s.at.Lock)+"/", "-printf", `%p\t%u %g %m %y\n`)
+	s.must(err)
+	modes := map[string]string{}
+	for line := range strings.Lines(out) {
+		path, mode, _ := strings.Cut(strings.TrimSpace(line), "\t")
+		modes[path] = mode
+	}
+	return modes
+}
+
+// sameModes: what was there before and still is has the owner, the group and the mode that it had.
+func (s *story) sameModes(host string, before map[string]string) {
+	s.t.Helper()
+	same := 0
+	for path, mode := range s.modes(host) {
+		switch was, there := before[path]; {
+		case there && was != mode:
+			s.t.Errorf("%s on %s was %s, and is %s", path, host, was, mode)
+		case there:
+			same++
+		}
+	}
+	if same < 100 {
+		s.t.Errorf("of the files that %s had only %d are there", host, same)
+	}
 }
 
 // lockedOut: a lock keeps a host from starting whose data are a part of the primary's, and a ban, as a switchover

@@ -24,6 +24,7 @@ func TestStartAndStop(t *testing.T) {
 			s.says(standbys[0], 64, "", "stop", "now")
 		})
 		s.chapter("a standby", func(s *story) {
+			before := s.modes(standbys[0])
 			s.says(standbys[0], 2, "--name standby --update=true", "stop", "--dry-run")
 			s.says(standbys[0], 0, "is stopped", "stop", "--yes")
 			s.says(standbys[0], 0, "nothing to do", "stop", "--yes")
@@ -33,6 +34,7 @@ func TestStartAndStop(t *testing.T) {
 			s.says(standbys[0], 2, "remove "+s.at.Lock, "start", "--dry-run")
 			s.says(standbys[0], 0, "is started", "start", "--yes")
 			s.awaitStreams(primary, standbys[0])
+			s.sameModes(standbys[0], before)
 			s.neverCopied(standbys[0])
 		})
 		s.chapter("interrupted", func(s *story) { s.stopInterrupted(primary, standbys[0]) })

@@ -64,7 +64,7 @@ var writeGap = regexp.MustCompile(`write gap: ([0-9]+) ms`)
 func (s *story) switchover(from, to string, arguments ...string) {
 	s.t.Helper()
 	s.awaitPromotable(from, to, arguments...)
-	began := time.Now()
+	began, before := time.Now(), s.modes(from)
 	out, status := s.operate(from, append([]string{"switchover", "--yes"}, arguments...)...)
 	gap := writeGap.FindStringSubmatch(out)
 	if status != 0 || gap == nil {
@@ -80,6 +80,7 @@ func (s *story) switchover(from, to string, arguments ...string) {
 		s.neverCopied(host)
 		s.ownRights(host)
 	}
+	s.sameModes(from, before)
 	if log, err := s.lab.Exec(s.ctx, from, "sh", "-c", "ls -d "+s.at.Data+".* 2>/dev/null || true"); err != nil || log != "" {
 		s.t.Errorf("this is left on %s: %s (%v)", from, log, err)
 	}
