@@ -388,7 +388,7 @@ func TestFailsAfterItWasKilled(t *testing.T) {
 	j, job := w.resume()
 	w.interrupts(ctx, cancel, j, job)
 	w.wantEnd(none)
-	// Planned anew, it fails at its first step: what goes on with the old one undoes what that had begun.
+	// Planned again, it fails at its first step: what goes on with the old one undoes what that had begun.
 	w.set(left)
 	_, job = w.resume()
 	job.Continues = func(j *operation.Journal) bool { return j.Operation == "switchover" }

@@ -332,7 +332,7 @@ func (p Place) lacksTimeline(local reconcile.LocalData) bool {
 }
 
 // endsWithFile is the end of the newest segment here, if that is what pg_waldump has come to: a copy has no further
-// one, nor has a standby that received all of a segment and nothing more. A gap is no end.
+// one, nor has a standby that received all of a segment and nothing more. A gap is not the end.
 func (p Place) endsWithFile(said string, local reconcile.LocalData) (model.LSN, bool) {
 	m := noFile.FindStringSubmatch(said)
 	if m == nil {

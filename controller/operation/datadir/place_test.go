@@ -36,7 +36,7 @@ func TestRecordEnd(t *testing.T) {
 }
 
 // What pg_rewind leaves may have later segments of the newest timeline, but not that in which it began: the data go on
-// to there. A gap is no end, and where nothing of the segment is here nobody knows.
+// to there. A gap is not the end, and where nothing of the segment is here nobody knows.
 func TestEndWithoutFile(t *testing.T) {
 	local := reconcile.LocalData{Segment: 16 << 20, Timelines: []model.Timeline{{ID: 1}, {ID: 2, Begin: 0x1000100}, {ID: 3, Begin: 0x19014EA0}}}
 	const missing = `pg_waldump: error: could not find file "000000030000000000000019": No such file or directory`

@@ -35,7 +35,7 @@ func TestToolLeavesAnother(t *testing.T) {
 	}
 }
 
-// TestToolQuotes: an error quotes the tool's own lines, and a line without an end is no hindrance.
+// TestToolQuotes: an error quotes the tool's own lines, and a line without an end does no harm.
 func TestToolQuotes(t *testing.T) {
 	t.Parallel()
 	script := `echo "mine: broken" >&2; echo "curl: https://key@archive" >&2; head -c 1000000 /dev/zero >&2; exit 3`

@@ -17,7 +17,7 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// WALFolder is the folder that pg_wal leads to, "" if it is no symbolic link.
+// WALFolder is the folder that pg_wal leads to, "" if it is not a symbolic link.
 func (p Place) WALFolder() (string, error) {
 	link := filepath.Join(p.Data, "pg_wal")
 	info, err := os.Lstat(link)

@@ -364,7 +364,7 @@ func TestResumeOfAnother(t *testing.T) {
 	w.must(w.undo())
 }
 
-// In a cluster without the operation's token, such as one that was made anew, nothing is changed: somebody else may
+// In a cluster without the operation's token, such as one that was made again, nothing is changed: somebody else may
 // have ended it, and begun another one since.
 func TestResumeWithoutToken(t *testing.T) {
 	w := newWorld(t, Adopt)

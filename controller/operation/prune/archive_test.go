@@ -222,7 +222,7 @@ func TestPruneInterrupted(t *testing.T) {
 	}
 }
 
-// A file that somebody else has removed since the question is no hindrance.
+// A file that somebody else has removed since the question does no harm.
 func TestPruneGoneMeanwhile(t *testing.T) {
 	folder := archive(t, "000000010000000000000001", "000000010000000000000002")
 	w, err := (&Archive{}).choose(folder, from(0x9000000))

@@ -123,7 +123,7 @@ func (p *parted) isBack() {
 	p.host.Stop("fast")
 }
 
-// A rejoin whose process is killed anywhere in its work on the data is planned anew from what is there, and that brings
+// A rejoin whose process is killed anywhere in its work on the data is planned again from what is there, and that brings
 // the host back at the first try. What the operator had asked for is asked for again; the cheapest way is left to
 // choose, too.
 func TestRejoinKilled(t *testing.T) {
