@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	testscript.Main(m, map[string]func(){"pgrex": main})
+	testscript.Main(m, map[string]func(){"pgrex": main, "starter": startPrograms})
 }
 
 // TestScripts runs the whole program as a user does, with Pacemaker's real tools on CIB files, and real PostgreSQL

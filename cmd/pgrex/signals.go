@@ -48,6 +48,9 @@ func holdOut(told func()) (end func()) {
 	go func() {
 		var once sync.Once
 		for range suspend {
+			// A program that is being started is still in this group, and has no handler before execve: it may be stopped
+			// now, and whoever starts it waits for it.
+			_ = syscall.Kill(0, syscall.SIGCONT)
 			once.Do(told)
 		}
 	}()

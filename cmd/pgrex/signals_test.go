@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -74,3 +76,41 @@ func TestQuits(t *testing.T) {
 	}
 	<-cmd.Context().Done()
 }
+
+// startPrograms is a program that holds out, and starts others.
+func startPrograms() {
+	end := holdOut(func() {})
+	defer end()
+	for range 100 {
+		if err := exec.Command("true").Run(); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// TestSuspendedWhileStarting: Ctrl-Z just while a program is started stops that one before its execve, and with it
+// whoever waits for it. It is continued.
+func TestSuspendedWhileStarting(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "starter")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for {
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		case <-time.After(time.Millisecond / 2):
+			// Before it holds out it may be stopped as a whole: that is what Ctrl-Z is for.
+			_ = errors.Join(syscall.Kill(-cmd.Process.Pid, syscall.SIGTSTP), continueLeader(cmd.Process.Pid))
+		}
+	}
+}
+
+// continueLeader continues one process, and none that it has started.
+func continueLeader(pid int) error { return syscall.Kill(pid, syscall.SIGCONT) }
