@@ -3,6 +3,7 @@ package cib
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -132,6 +133,12 @@ func special(r rune) bool {
 	return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=./:,@%+", r)
 }
 
+// deletes reports whether the command only removes something by its name. If that is not there, crm_resource ends well in
+// 2.1.5, and with exitNoSuch in 3.0.0 (seen).
+func (c Command) deletes() bool {
+	return c.Path != "cibadmin" && (slices.Contains(c.Args, "--delete") || slices.Contains(c.Args, "--delete-parameter"))
+}
+
 // Run runs the command to its end, or to the end of ctx, at the latest until commandTimeout is over. The error says
 // what the tool said. For cibadmin, the error may also be ErrExists or ErrNoMatch.
 func (c Command) Run(ctx context.Context) error {
@@ -141,6 +148,8 @@ func (c Command) Run(ctx context.Context) error {
 	r, err := call{path: c.Path, args: c.Args, limit: MaxSize}.run(ctx)
 	err = explain(mayConnect, c.String(), r, err, begin)
 	switch {
+	case r.exit == exitNoSuch && c.deletes():
+		return nil // it is gone already
 	case c.Path != "cibadmin":
 	case r.exit == exitExists:
 		return fmt.Errorf("%w: %w", ErrExists, err)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -153,6 +154,32 @@ func TestMaintenanceOfOneDatabase(t *testing.T) {
 		c.run(SetMaintenance(true, at, "other", in), nil)
 		c.holds("other", &in, "true")
 		c.holds("pgsql", &ours, "true")
+	})
+}
+
+// What undoes or repeats a step also runs where there is nothing to remove: that is no error in any release.
+func TestRemovedTwice(t *testing.T) {
+	eachTrial(t, func(c *trial) {
+		for name, commands := range map[string][2]Command{
+			"meta attribute": {SetMeta("pgsql", "pgrex-paused", "true"), DeleteMeta("pgsql", "pgrex-paused")},
+			"parameter":      {SetParameter("pgsql", "replication_slot_name", "rex"), DeleteParameter("pgsql", "replication_slot_name")},
+			"property":       {SetProperty("maintenance-mode", "true"), DeleteProperty("maintenance-mode")},
+			"standby":        {SetStandby("pm01", true), DeleteStandby("pm01")},
+			"attribute":      {SetNodeAttribute("pm01", "a", "1"), SetNodeAttribute("pm01", "a", "")},
+			"ban":            {Ban("msPostgresql", "pm01"), ClearBan("msPostgresql", "pm01")},
+		} {
+			c.t.Log(name)
+			set, remove := commands[0], commands[1]
+			c.run(remove, nil) // there never was one
+			c.run(set, nil)
+			c.run(remove, nil)
+			c.run(remove, nil)
+		}
+		before := c.read()
+		c.run(SetMeta("pgsql", "pgrex-paused", "true"), nil)
+		if now := c.read(); reflect.DeepEqual(now.Clones, before.Clones) {
+			c.t.Error("nothing is set at all")
+		}
 	})
 }
 
