@@ -368,7 +368,7 @@ func (s *story) backByCopy(f *flood, host string) {
 		return status == 2, fmt.Sprint(status)
 	})
 	out, status := s.rejoin(host, "--yes")
-	if status != 0 || !strings.Contains(out, "by copy") {
+	if status != 0 || !strings.Contains(out, "the way back is copy") {
 		s.t.Fatalf("%s is not back by copy: %d", host, status)
 	}
 	back := slices.DeleteFunc(slices.Clone(f.away), func(h string) bool { return h == host })

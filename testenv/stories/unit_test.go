@@ -49,11 +49,17 @@ func (s *story) onRoot(host, script string) string {
 	return strings.TrimSpace(out)
 }
 
-// override writes a drop-in for the daemon's unit ("" empties it), and restarts the daemon without waiting for it.
+// override writes a drop-in for the daemon's unit ("" empties it), and restarts the daemon. It waits until systemd has
+// begun to start it, and no longer.
 func (s *story) override(host, text string) {
 	s.t.Helper()
+	before := s.show(host, "InvocationID")
 	s.must(s.lab.WriteFile(s.ctx, host, dropIn, text, 0o644))
 	s.onRoot(host, "systemctl daemon-reload; systemctl --no-block restart pgrex")
+	s.await(patience, "pgrex is started again on "+host, func() (bool, string) {
+		now := s.show(host, "InvocationID")
+		return now != "" && now != before, now
+	})
 }
 
 // awaitActive waits until systemd takes the daemon for ready.
