@@ -32,7 +32,11 @@ func (s *story) watchRejoin(host string, until func(w *watched, line string) boo
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Minute)
 	defer cancel()
-	command, env, err := s.lab.Command(ctx, host, append([]string{pgrex, "rejoin", "--yes"}, arguments...)...)
+	rejoin := append([]string{pgrex, "rejoin", "--yes"}, arguments...)
+	command, env, err := s.lab.Command(ctx, host, rejoin...)
+	if host == s.older {
+		command, env, err = s.lab.CommandAs(ctx, "postgres", "haclient", host, rejoin...)
+	}
 	s.must(err)
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Env, cmd.Dir = env, "/"

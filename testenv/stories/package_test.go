@@ -289,12 +289,14 @@ func TestUpgrade(t *testing.T) {
 			s.changesVersion(pm01, pm03, now)
 			s.readEachOther(pm01, pm03)
 		})
+		s.older = pm01
 		s.chapter("a failover between the versions", func(s *story) {
 			s.diverge(pm01, 1)
 			if !s.killedAt(pm01, `^pg_rewind from pm0[0-9]$`) {
 				s.t.Fatal("there is no pg_rewind")
 			}
 		})
+		s.older = ""
 		s.chapter("what the version before began", func(s *story) {
 			s.aptInstall(pm01, now)
 			s.comesBack(s.primary(), pm01, "copy") // half rewound data are not mended otherwise
@@ -307,13 +309,20 @@ func TestUpgrade(t *testing.T) {
 		old := s.primary()
 		folder := s.asOwner(old, "stat -c %i "+s.at.Data)
 		s.chapter("a failover to the other version", func(s *story) {
+			s.older = old
 			s.diverge(old, 1)
+			s.older = ""
 			s.aptInstall(old, now)
 			s.killedAt(old, `^put back `)
 		})
 		s.chapter("what this version began", func(s *story) {
 			s.aptInstall(old, before)
-			s.asOwner(old, pgrex+" rejoin --yes") // that version refuses root
+			s.asOwner(old, pgrex+" rejoin --yes") // that version refuses root, and knows of no journal
+			s.aptInstall(old, now)
+			if out, status := s.rejoin(old, "--yes"); status != 0 {
+				s.t.Fatalf("what is left of the journal is not ended: %d, %s", status, out)
+			}
+			s.aptInstall(old, before)
 			s.awaitRight(patience, s.primary())
 			s.nothingOfRejoinLeft(old)
 		})

@@ -94,7 +94,14 @@ func (s *story) asRoot(host string, arguments ...string) (string, int) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Minute)
 	defer cancel()
-	out, err := s.lab.Exec(ctx, host, append([]string{pgrex}, arguments...)...)
+	command := append([]string{pgrex}, arguments...)
+	run := s.lab.Exec
+	if host == s.older {
+		run = func(ctx context.Context, host string, argv ...string) (string, error) {
+			return s.lab.ExecAs(ctx, "postgres", "haclient", host, argv...)
+		}
+	}
+	out, err := run(ctx, host, command...)
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return out + err.Error(), exit.ExitCode()
 	}

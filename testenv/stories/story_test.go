@@ -113,7 +113,8 @@ type story struct {
 	at    testenv.Paths
 	ctx   context.Context
 	begin time.Time
-	mixed bool // an older pgrex, which keeps a walsender, is among those of the hosts
+	mixed bool   // an older pgrex, which keeps a walsender, is among those of the hosts
+	older string // a host whose pgrex refuses root, and whose operations its owner types; "" for none
 }
 
 // long reports whether the stories run at length: hack/test --long sets PGREX_LONG.
@@ -193,7 +194,7 @@ func (s *story) chapter(name string, f func(s *story)) {
 	s.t.Helper()
 	ok := s.t.Run(name, func(t *testing.T) {
 		begin := time.Now()
-		f(&story{t: t, lab: s.lab, at: s.at, ctx: t.Context(), begin: s.begin, mixed: s.mixed})
+		f(&story{t: t, lab: s.lab, at: s.at, ctx: t.Context(), begin: s.begin, mixed: s.mixed, older: s.older})
 		t.Logf("told in %s", time.Since(begin).Round(100*time.Millisecond))
 	})
 	if !ok {
