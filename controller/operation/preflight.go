@@ -41,7 +41,7 @@ func Preflight(who reconcile.Who, d Demand) error {
 	case len(texts) > 0:
 		return errors.New(strings.Join(texts, "; "))
 	case !who.Here.Online:
-		return fmt.Errorf("this host, %s, is not online in the cluster: start Pacemaker here, or wait until crm_mon shows it online", who.Node)
+		return notOnline(who.Node)
 	case !who.Cluster.Quorate:
 		return errNoQuorum
 	case d.Managed && (who.Cluster.Maintenance || who.Here.Maintenance || !who.Clone.Managed):
@@ -93,4 +93,9 @@ func IsPrimary(ctx context.Context, observer *controller.Observer, host string) 
 		err = fmt.Errorf("the primary is %s", primary)
 	}
 	return err
+}
+
+// notOnline is the error on a host that the cluster does not count among its own yet.
+func notOnline(node string) error {
+	return fmt.Errorf("this host, %s, is not online in the cluster: start Pacemaker here, or wait until crm_mon shows it online", node)
 }

@@ -60,6 +60,9 @@ func (r *run) hasToken(ctx context.Context) (bool, error) {
 	if !who.Cluster.Quorate { // the other hosts may have changed the token since
 		return false, errNoQuorum
 	}
+	if !who.Here.Online { // it has just come back, and its CIB may be the one from before
+		return false, notOnline(who.Node)
+	}
 	t, is, _ := who.Cluster.Token(r.job.Primitive) // an unreadable token is somebody else's
 	return is && t.Value == r.job.Token.Value, nil
 }
