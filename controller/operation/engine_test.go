@@ -653,24 +653,34 @@ func TestOfAnotherDatabase(t *testing.T) {
 	}
 }
 
-// Without a quorum nothing is finished or undone: the CIB here may be an old one, and the others may have ended it.
-func TestNoQuorum(t *testing.T) {
+// Without a quorum, or on a host that has not joined the others yet, nothing is finished or undone: the CIB here may be
+// an old one, and the others may have ended it.
+func TestOldCIB(t *testing.T) {
 	w := newWorld(t)
 	fakes.Killed(t, w.engine("pm01"), w.job("pm01"), "make", fakes.Between)
 	before := w.kept()
-	e := w.engine("pm01")
-	e.Observer.Clusters = readBy(func(ctx context.Context) (model.Cluster, error) {
-		c, err := new(cib.Client).Read(ctx)
-		c.Quorate = false
-		return c, err
-	})
-	j, job := w.resume()
-	for name, end := range map[string]func(context.Context, *operation.Journal, operation.Job) error{"finish": e.Finish, "undo": e.Undo} {
-		if err := end(t.Context(), j, job); err == nil || !strings.Contains(err.Error(), "has no quorum") {
-			t.Errorf("%s says %v", name, err)
-		}
-		if diff := cmp.Diff(before, w.kept()); diff != "" {
-			t.Errorf("%s has changed something:\n%s", name, diff)
+	for says, change := range map[string]func(c *model.Cluster){
+		"has no quorum":                func(c *model.Cluster) { c.Quorate = false },
+		"is not online in the cluster": func(c *model.Cluster) { c.Nodes[0].Online = false },
+	} {
+		e := w.engine("pm01")
+		e.Observer.Clusters = readBy(func(ctx context.Context) (model.Cluster, error) {
+			c, err := new(cib.Client).Read(ctx)
+			if err == nil {
+				change(&c)
+			}
+			return c, err
+		})
+		j, job := w.resume()
+		for name, end := range map[string]func(context.Context, *operation.Journal, operation.Job) error{
+			"finish": e.Finish, "undo": e.Undo,
+		} {
+			if err := end(t.Context(), j, job); err == nil || !strings.Contains(err.Error(), says) {
+				t.Errorf("%s says %v, and not that it %s", name, err, says)
+			}
+			if diff := cmp.Diff(before, w.kept()); diff != "" {
+				t.Errorf("%s has changed something:\n%s", name, diff)
+			}
 		}
 	}
 }
