@@ -1,6 +1,7 @@
 package datadir
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,6 +60,21 @@ func (p Place) Program(name string, args ...string) Tool {
 func (p Place) Runs() bool {
 	name := p.lockedBy()
 	return strings.HasPrefix(name, "postgres") || strings.HasPrefix(name, "postmaster")
+}
+
+// Status is what the server that has the data folder open says of itself in line 8 of postmaster.pid (utils/pidfile.h):
+// "starting", "stopping", "ready" or "standby". It is "" if none runs, and "starting" until there is such a line.
+func (p Place) Status() string {
+	const line = 8
+	text, err := readFile(p.PIDFile())
+	if err != nil || !p.Runs() {
+		return ""
+	}
+	lines := strings.Split(string(text), "\n")
+	if len(lines) < line {
+		return "starting"
+	}
+	return cmp.Or(strings.TrimSpace(lines[line-1]), "starting")
 }
 
 // PIDFile is there while a server has the data folder open, or one has crashed.

@@ -42,10 +42,18 @@ func (s *Switchover) shutDown() operation.Step {
 				if s.serves(ctx) {
 					return nil // it had not been stopped yet
 				}
-				return s.startAgain(ctx, func(ctx context.Context) error {
-					_, err := start.Run(ctx)
-					return err
-				})
+				switch status := s.place.Status(); status {
+				case "", "stopping":
+					return s.startAgain(ctx, func(ctx context.Context) error {
+						_, err := start.Run(ctx)
+						return err
+					})
+				case "starting": // by an earlier attempt: another start would begin its recovery anew
+					return s.started(ctx)
+				default:
+					return fmt.Errorf("PostgreSQL here says in %s that it is %s, but it does not answer as the primary; "+
+						"its log %s may say why", s.place.PIDFile(), status, s.log())
+				}
 			}},
 			operation.Program{Text: "see that Pacemaker knows PostgreSQL here as the primary", Run: s.knownAsPrimary},
 		},
@@ -138,6 +146,17 @@ func (s *Switchover) startAgain(ctx context.Context, start func(context.Context)
 		err = fmt.Errorf("PostgreSQL was started here, but it is not the primary again: pg_controldata shows %q", state)
 	}
 	return err
+}
+
+// started waits for a server that is starting.
+func (s *Switchover) started(ctx context.Context) error {
+	return operation.Await("wait until PostgreSQL here has started", startPatience, func(ctx context.Context) error {
+		if !s.serves(ctx) {
+			return fmt.Errorf("it is still %q by %s; its log %s may say how far it is; once it answers, undo goes on",
+				s.place.Status(), s.place.PIDFile(), s.log())
+		}
+		return nil
+	}).Do(ctx)
 }
 
 // knownAsPrimary makes Pacemaker look again if it no longer knows PostgreSQL here as the primary: Pacemaker was

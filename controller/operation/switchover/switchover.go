@@ -22,6 +22,7 @@ import (
 const (
 	receivePatience = 20 * time.Second
 	promotePatience = 2 * time.Minute
+	startPatience   = 40 * time.Second // within undoTimeout
 	demotePatience  = 40 * time.Second // within undoTimeout
 	shutdownSeconds = "60"             // of pg_ctl
 	// lookPatience bounds one look at the address that moves: nobody may be there to answer.
