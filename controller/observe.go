@@ -28,7 +28,7 @@ type Observer struct {
 	// Patient is set by who looks again and again: nobody being the primary is no outage before that has lasted.
 	Patient bool
 	// Operation, if not nil, is called in each look. It returns what the state folder says of an operation that was
-	// begun here, or nil. It must not wait. If Operation itself is nil, no operation counts as left here.
+	// begun here, or nil if that is unknown. It must not wait.
 	Operation func() *model.LocalOperation
 	// Ended, if not nil, is called whenever a call has ended, with or without an answer.
 	Ended func()
@@ -71,7 +71,7 @@ func (o *Observer) Look(ctx context.Context) (reconcile.Who, error) {
 		return o.last, nil
 	}
 	in := o.last.Input
-	in.Operation = o.operation()
+	in.Operation = since(in.Operation, o.operation())
 	return o.look(ctx, in, func(context.Context, *reconcile.Who) {})
 }
 
@@ -90,6 +90,10 @@ func (o *Observer) cluster(ctx context.Context) (reconcile.Input, error) {
 	in := reconcile.Input{Node: o.Node, Resource: o.Resource, Newest: o.last.Newest, Operation: o.operation()}
 	cluster, err := o.Clusters.Read(ctx)
 	o.ended()
+	in.Operation = since(in.Operation, o.operation())
+	if in.Operation.None() && !cluster.HasTokens() {
+		in.Operation = nil // as everywhere before the first operation
+	}
 	if err != nil {
 		in.ClusterProblem = err.Error()
 		o.name = model.LocalName{}
@@ -116,6 +120,15 @@ func (o *Observer) operation() *model.LocalOperation {
 		return nil
 	}
 	return o.Operation()
+}
+
+// since is what the state folder says now, where it said something else before the CIB was read. An operation that has
+// ended since then counts as unknown: that CIB still has its token.
+func since(before, now *model.LocalOperation) *model.LocalOperation {
+	if now.None() && !before.None() {
+		return nil
+	}
+	return now
 }
 
 func (o *Observer) ended() {

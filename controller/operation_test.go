@@ -44,6 +44,31 @@ func TestPublishesAnOperationThatIsLeft(t *testing.T) {
 	})
 }
 
+// A token of this host without a journal is left over from a state folder that was lost. That of an operation which has
+// just ended is none, though the CIB at hand still has it.
+func TestSaysThatAJournalIsLost(t *testing.T) {
+	w := newWorld()
+	w.cluster.Properties = map[string]string{model.TokenName("pgsql"): model.Token{
+		Operation: "rejoin", Host: "pm01", Phase: model.PhaseBegun, Value: strings.Repeat("1", 32),
+	}.String()}
+	w.left = &model.LocalOperation{Operation: "rejoin", Running: true}
+	live(t, w, false, func() {
+		w.pass(5 * time.Second)
+		if w.said("OperationUnderWay") == 0 {
+			t.Errorf("while it runs: said %q", w.log)
+		}
+		w.left = &model.LocalOperation{}
+		w.pass(5 * time.Second)
+		if w.said("OperationUnfinished") != 0 {
+			t.Errorf("it has just ended: said %q", w.log)
+		}
+		w.pass(time.Minute)
+		if w.said("OperationUnfinished") == 0 || w.tried("pm01 "+leftHere+"=rejoin") != 1 {
+			t.Errorf("its journal is lost: said %q, did %q", w.log, w.applied)
+		}
+	})
+}
+
 // What is left here is said without a cluster, too.
 func TestSaysThatAnOperationIsLeftWithoutACluster(t *testing.T) {
 	w := newWorld()

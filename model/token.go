@@ -131,13 +131,27 @@ func (c Cluster) Token(primitive string) (Token, bool, error) {
 	return t, true, err
 }
 
-// LocalOperation is what the state folder of this host says of an operation that was begun here.
+// HasTokens reports whether an operation holds any of the databases.
+func (c Cluster) HasTokens() bool {
+	for name := range c.Properties {
+		if strings.HasPrefix(name, operationPrefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// LocalOperation is what the state folder of this host says of an operation that was begun here. A nil one says that
+// this is unknown.
 type LocalOperation struct {
-	Operation string    `json:"operation"` // the command, such as "switchover"
+	Operation string    `json:"operation"` // the command, such as "switchover"; "" if none was begun
 	Begun     time.Time `json:"begun"`
 	Who       string    `json:"who,omitempty"` // who began it; "" if unknown
 	Running   bool      `json:"running"`       // false: the process that worked on it is gone
 }
 
-// Left reports whether an operation was begun here, and nobody works on it. A nil operation is not left.
-func (o *LocalOperation) Left() bool { return o != nil && !o.Running }
+// Left reports whether an operation was begun here, and nobody works on it.
+func (o *LocalOperation) Left() bool { return o != nil && o.Operation != "" && !o.Running }
+
+// None reports whether it is known that no operation was begun here.
+func (o *LocalOperation) None() bool { return o != nil && o.Operation == "" }

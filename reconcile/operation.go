@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -96,21 +95,23 @@ func (w *Who) held(t model.Token) {
 // leftOn returns the name of the operation that is left on a node, or "". For this host the state folder says so, for
 // another one its node attribute.
 func (w Who) leftOn(n model.Node) string {
-	if !w.Is(n.Name) {
+	switch {
+	case !w.Is(n.Name):
 		return n.Transient[model.OperationAttribute(w.Clone.Primitive)]
-	}
-	if w.Operation.Left() {
-		return cmp.Or(w.Operation.Operation, unnamed)
+	case w.Operation.Left():
+		return w.Operation.Operation
+	case w.journalLost():
+		return w.token.Operation
 	}
 	return ""
 }
 
-// unnamed stands for an operation of unknown name.
-const unnamed = "operation"
+// journalLost reports whether this host holds the token, and has no journal.
+func (w Who) journalLost() bool { return w.token != nil && w.Is(w.token.Host) && w.Operation.None() }
 
 func (w Who) ownLeft() begun {
 	o := w.Operation
-	return begun{what: cmp.Or(o.Operation, unnamed), host: w.Node, who: o.Who, since: o.Begun}
+	return begun{what: o.Operation, host: w.Node, who: o.Who, since: o.Begun}
 }
 
 // unfinished reports an operation that is left on a node, and what to do on which host.
@@ -118,6 +119,9 @@ func (w *Who) unfinished(n model.Node, b begun) {
 	text := b.String() + " is unfinished"
 	if w.Cluster != nil && w.maintainedBy() != "" && model.SameNode(w.token.Host, n.Name) {
 		text += "; because of it the cluster is in maintenance, and Pacemaker reacts to no failure"
+	}
+	if w.journalLost() && w.Is(n.Name) {
+		text += "; its journal is not in this host's state folder, which was lost, or is another one than its --state-dir"
 	}
 	switch {
 	case w.Cluster != nil && !w.Cluster.Quorate: // what a minority shows of other hosts proves nothing

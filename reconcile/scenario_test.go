@@ -91,6 +91,10 @@ func (s *scenario) cluster(words []string) {
 		}
 		c.Properties = map[string]string{model.TokenName("pgsql"): text}
 	case "operation":
+		if words[1] == "none" {
+			s.in.Operation = &model.LocalOperation{}
+			break
+		}
 		s.in.Operation = &model.LocalOperation{
 			Operation: words[1], Running: words[2] == "running", Who: strings.Join(words[3:], " "),
 			Begun: time.Date(2026, 11, 30, 3, 20, 11, 0, time.UTC),

@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -26,8 +27,8 @@ func randomValue() string {
 	return hex.EncodeToString(b)
 }
 
-// Left returns what the state folder says of an operation that was begun on this host, or nil. A journal that cannot be
-// read counts as an operation.
+// Left returns what the state folder says of an operation that was begun on this host, or nil if this user may not read
+// it. A journal that cannot be read otherwise counts as an operation.
 func Left(folder string) *model.LocalOperation {
 	j, err := LoadJournal(folder)
 	switch {
@@ -36,9 +37,9 @@ func Left(folder string) *model.LocalOperation {
 	case err != nil:
 		return &model.LocalOperation{Operation: "an operation", Who: "somebody", Running: isHeld(folder)}
 	case j == nil:
-		return nil
+		return &model.LocalOperation{}
 	}
-	return &model.LocalOperation{Operation: j.Operation, Begun: j.Begun, Who: j.Who, Running: isHeld(folder)}
+	return &model.LocalOperation{Operation: cmp.Or(j.Operation, "operation"), Begun: j.Begun, Who: j.Who, Running: isHeld(folder)}
 }
 
 // Held reports whether a process works on the operation.
