@@ -21,7 +21,7 @@ func applyCommand() *cobra.Command {
 daemon: each step checks again, as it is done, that what it was planned on still holds.
 
 Exit status: 0 all steps done or none needed, 1 a step failed or no plan could be made,
-64 wrong usage.`,
+3 not all could be decided now, as 'pgrex plan' says, 64 wrong usage.`,
 		Example: "  pgrex plan && echo 'nothing to do' || pgrex apply",
 		Args:    cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command) error {
@@ -50,9 +50,6 @@ func apply(cmd *cobra.Command, s *settings, output string) error {
 	if err := printPlan(printer.Out(cmd), plan, output); err != nil {
 		return err
 	}
-	if len(plan.Steps) == 0 {
-		return nil
-	}
 	result := controller.Apply(cmd.Context(), o, plan.Steps, logr.Discard())
 	var errs []error
 	for _, f := range result.Failures {
@@ -64,5 +61,5 @@ func apply(cmd *cobra.Command, s *settings, output string) error {
 	if len(result.Pending) > 0 {
 		return errors.Join(append(errs, fmt.Errorf("%d of %d steps are still to do", len(result.Pending), len(plan.Steps)))...)
 	}
-	return nil
+	return undecided(who, plan)
 }

@@ -52,10 +52,15 @@ pause), 1 no plan could be made, 64 wrong usage.`,
 
 // planStatus tells a plan with something to do, and one that could not be made to its end, from one with nothing to do.
 func planStatus(who reconcile.Who, plan model.Plan) error {
-	switch {
-	case len(plan.Steps) > 0:
+	if len(plan.Steps) > 0 {
 		return statusError(exitPending)
-	case !plan.Complete || who.Policy.Paused:
+	}
+	return undecided(who, plan)
+}
+
+// undecided tells a plan that could not be made to its end, or is not to be carried out.
+func undecided(who reconcile.Who, plan model.Plan) error {
+	if !plan.Complete || who.Policy.Paused {
 		return statusError(exitDegraded)
 	}
 	return nil
