@@ -23,8 +23,12 @@ var pacemakerTools = []string{"cibadmin", "crm_attribute", "crm_resource", "crm_
 // oneAtATime has one of Pacemaker's tools take its turn. A cluster does one thing after the other, but on a CIB file
 // the tools overwrite it in place, and one beside it reads half of it, or undoes what the other did. Nobody does what a
 // CIB file asks for: nothing is waited for, and nobody is asked to look again (crm_resource 2.1.5 crashes at that).
-// %[1]s is the lock, %[2]s the tool, %[3]s the folder by which "killed" has it wait.
+// %[1]s is the lock, %[2]s the tool, %[3]s the folder by which "killed" and "together" have it wait.
 const oneAtATime = `#!/bin/sh
+turn() {
+	echo $PPID >%[3]s/new.$$ && mv %[3]s/new.$$ %[3]s/turns/$1.$PPID
+	while [ -e %[3]s/turns/$1.$PPID ]; do sleep 0.02; done
+}
 meet() {
 	echo "$(basename %[2]s) $2" | grep -qEx -e "$(cat %[3]s/$1 2>/dev/null || echo nobody)" || return
 	rm %[3]s/$1
@@ -35,6 +39,13 @@ case "$*" in
 *--wait* | *--refresh* | *--cleanup*) tool=true ;;
 *) tool="flock --no-fork %[1]s %[2]s" ;;
 esac
+if [ -e %[3]s/turns ] && [ "$1" = --create ]; then
+	turn before
+	$tool "$@"
+	status=$?
+	[ $status != 0 ] || turn after
+	exit $status
+fi
 [ -e %[3]s/before ] || [ -e %[3]s/after ] || exec $tool "$@"
 if meet before "$*"; then exit 1; fi
 $tool "$@"

@@ -55,7 +55,7 @@ func TestScripts(t *testing.T) {
 	commands := map[string]func(*testscript.TestScript, bool, []string){
 		"exits": exits, "big": big, "eventually": eventually, "oneline": oneline,
 		"cluster": cluster, "operation": lrmOperation, "agrees": agrees,
-		"killed": killed, "signaled": signaled,
+		"killed": killed, "signaled": signaled, "together": together,
 	}
 	maps.Copy(commands, serverCommands)
 	testscript.Run(t, testscript.Params{

@@ -25,6 +25,9 @@ const (
 	journalMode = 0o600
 	folderMode  = 0o700
 	maxJournal  = 1 << 20 // bytes; a journal with hundreds of steps has about ten thousand
+	// isHeld has the lock for a moment, and the daemon asks it again and again: that is no operation.
+	holdTries = 20
+	holdPause = 10 * time.Millisecond
 	// journalFormat is the version of the layout. pgrex reads no other.
 	journalFormat = 1
 )
@@ -204,14 +207,18 @@ func hold(folder string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the lock in the state folder: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = ErrUnderWay
+	for range holdTries {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			return f, nil
 		}
-		return nil, err
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			break
+		}
+		err = ErrUnderWay
+		time.Sleep(holdPause)
 	}
-	return f, nil
+	_ = f.Close()
+	return nil, err
 }
 
 // isHeld reports whether a process works on an operation on this host.

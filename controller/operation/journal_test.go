@@ -3,6 +3,8 @@ package operation_test
 import (
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -52,4 +54,29 @@ func TestStateFolderHasSomethingElse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who only asks whether an operation is under way, as every daemon and every command does, is no operation: it keeps
+// none from beginning.
+func TestAskingIsNoOperation(t *testing.T) {
+	e := fakes.Engine(t, fakes.Lone())
+	e.Folder = filepath.Join(t.TempDir(), "state")
+	begin := func() error { return e.EndLeft(t.Context(), nil) } // nothing is left, but it takes the lock first
+	if err := begin(); err != nil {
+		t.Fatal(err)
+	}
+	const times = 20000
+	var asked atomic.Int32
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for asked.Add(1) < times {
+			_ = new(operation.Journal).Held(e.Folder)
+		}
+	})
+	for asked.Load() < times {
+		if err := begin(); err != nil {
+			t.Error(err)
+		}
+	}
+	asking.Wait()
 }

@@ -72,6 +72,22 @@ func TestTwoHostsAtOnce(t *testing.T) {
 	}
 }
 
+// The other operation ends just when this one is refused by its token: nobody can be named any more.
+func TestAnotherHasJustEnded(t *testing.T) {
+	w := newWorld(t)
+	job := w.job("pm01")
+	other := job.Token
+	other.Value = strings.Repeat("1", 32)
+	w.must(cib.CreateToken("pgsql", other).Run(t.Context()))
+	e := fakes.Engine(t, fakes.Lone()) // it never sees a token
+	if err := e.Do(t.Context(), job); err == nil || !strings.Contains(err.Error(), "has just ended: nothing was changed; run it again") {
+		t.Errorf("it ends with %v", err)
+	}
+	if w.effects()["append"] != 0 || operation.Left(e.Folder) != nil {
+		t.Errorf("something was done, or is left: %v", operation.Left(e.Folder))
+	}
+}
+
 // Where another host has the token, nothing begins here, and no journal stays.
 func TestAnotherHostHasIt(t *testing.T) {
 	w := newWorld(t)

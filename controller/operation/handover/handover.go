@@ -143,7 +143,7 @@ func (h *Handover) job(job operation.Job, who reconcile.Who, p *Plan) operation.
 	case Adopt: // the prefix comes first, or the agent's slots would stay behind as foreign ones, and hold WAL for ever
 		c.was, c.do, c.undo = p.Prefix, without, with
 		if p.Meta {
-			job.Steps = append(job.Steps, operation.Step{ID: "prefix", Action: operation.Command{Command: set}, Back: []operation.Action{operation.Command{Command: unset}}})
+			c.first = []operation.Step{{ID: "prefix", Action: operation.Command{Command: set}, Back: []operation.Action{operation.Command{Command: unset}}}}
 		}
 	case Release:
 		c.do, c.undo = with, without
@@ -151,8 +151,7 @@ func (h *Handover) job(job operation.Job, who reconcile.Who, p *Plan) operation.
 			c.last = []operation.Step{{ID: "prefix", Action: operation.Command{Command: unset}, Back: []operation.Action{operation.Command{Command: set}}}}
 		}
 	}
-	job.Plan, job.Guarded = p, true
-	job.Steps = append(job.Steps, c.steps()...)
+	job.Plan, job.Guarded, job.Steps = p, true, c.steps()
 	return job
 }
 
@@ -208,6 +207,7 @@ type change struct {
 	who      reconcile.Who
 	was      string // the parameter's value
 	do, undo cib.Command
+	first    []operation.Step // once nothing speaks against the change
 	last     []operation.Step // just before maintenance-mode is left
 }
 
@@ -215,10 +215,10 @@ func (c change) steps() []operation.Step {
 	maintenance := operation.Maintenance{At: c.who.Cluster.MaintenanceAt, Primitive: c.who.Clone.Primitive, Token: c.Token}
 	settle := operation.Command{Command: cib.Settle()}
 	refresh := operation.Command{Command: cib.Refresh(c.who.Clone.Primitive, "")}
+	look := operation.Step{ID: "streaming", Action: operation.Look{
+		Text: "see that every standby still streams through its own slot", See: c.again,
+	}}
 	steps := []operation.Step{
-		{ID: "streaming", Action: operation.Look{
-			Text: "see that every standby still streams through its own slot", See: c.again,
-		}},
 		{ID: "maintenance", Action: maintenance.Enter(), Back: maintenance.Back()},
 		{ID: "settle", Action: settle},
 		// Back enters maintenance-mode again first: it may be off if leaving it has failed.
@@ -235,7 +235,7 @@ func (c change) steps() []operation.Step {
 		{ID: "senders", Again: true, Action: operation.Await("wait until every standby streams over the same connection as before",
 			refreshPatience, c.sameSenders)},
 	}
-	return append(append(steps, c.last...),
+	return append(slices.Concat([]operation.Step{look}, c.first, steps, c.last),
 		operation.Step{
 			ID: "leave", Action: maintenance.Leave(c.Observer),
 			NoReturn: "the slots are handed over, and nothing is undone: see that crm_mon shows every host's role, and sudo pgrex status",
@@ -259,13 +259,15 @@ func (c change) changed(ctx context.Context) error {
 	return nil
 }
 
-// again looks once more: the operator may have taken a while to answer.
+// again looks once more: the operator may have taken a while to answer. It comes first of all: to undo a step would also
+// undo what another hand-over has done meanwhile.
 func (c change) again(ctx context.Context) error {
 	now, err := c.look(ctx)
 	switch {
 	case err != nil:
 		return err
-	case !sameInstances(now.Clone, c.Roles, c.Unsettled) || !maps.Equal(now.Clone.Parameters, c.who.Clone.Parameters):
+	case !sameInstances(now.Clone, c.Roles, c.Unsettled), !maps.Equal(now.Clone.Parameters, c.who.Clone.Parameters),
+		!maps.Equal(now.Clone.Meta, c.who.Clone.Meta):
 		return errors.New("the cluster is no longer as it was: run it again")
 	}
 	c.Senders = now.senders

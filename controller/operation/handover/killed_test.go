@@ -425,25 +425,35 @@ func TestHandoverRefused(t *testing.T) {
 	}
 }
 
-// What has changed between the question and the answer ends it before anything is done.
+// What has changed between the question and the answer ends it before anything is done. So does the same operation,
+// begun twice and done once: its own changes stay.
 func TestNoLongerAsItWas(t *testing.T) {
-	w := newWorld(t, Release)
-	cluster := w.Kept()
-	for name, happens := range map[string]func(w *world){
-		"a role":      func(w *world) { w.Did("pm02", "stop") },
-		"a parameter": func(w *world) { w.Run(cib.SetParameter("pgsql", "repuser", "other")) },
-		"a failure":   (*world).failed,
+	again := func(w *world) { w.must(w.engine().Do(w.t.Context(), w.job())) }
+	for operation, changes := range map[string]map[string]func(w *world){
+		Adopt: {"an adopt": again},
+		Release: {
+			"a role":      func(w *world) { w.Did("pm02", "stop") },
+			"a parameter": func(w *world) { w.Run(cib.SetParameter("pgsql", "repuser", "other")) },
+			"a prefix":    func(w *world) { w.Run(cib.DeleteMeta("pgsql", model.MetaSlotPrefix)) },
+			"a failure":   (*world).failed,
+			"a release":   again,
+		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			w.part(t, cluster)
-			job := w.job()
-			happens(w)
-			before := w.Configuration()
-			if err := w.engine().Do(t.Context(), job); err == nil || !strings.Contains(err.Error(), "the cluster is no longer as it was") {
-				t.Errorf("it ends with %v", err)
-			}
-			w.wantEnd("refused", before)
-		})
+		w := newWorld(t, operation)
+		cluster := w.Kept()
+		for name, happens := range changes {
+			t.Run(operation+" "+name, func(t *testing.T) {
+				w.part(t, cluster)
+				job := w.job()
+				happens(w)
+				before := w.Configuration()
+				if err := w.engine().Do(t.Context(), job); err == nil || !strings.Contains(err.Error(), "the cluster is no longer as it was") {
+					t.Errorf("it ends with %v", err)
+				}
+				w.wantEnd("refused", before)
+			})
+		}
+		w.part(t, cluster)
 	}
 }
 

@@ -131,10 +131,15 @@ func (r *Rejoin) StillPrimary(c *Case) operation.Step {
 	return operation.Step{ID: "still-primary", Action: operation.Look{
 		Text: "see that " + c.Primary + " is still the primary", See: func(ctx context.Context) error {
 			now, err := r.find(ctx)
-			if err == nil && now.Primary != c.Primary {
-				err = fmt.Errorf("%s is the primary now: run it again", now.Primary)
+			switch {
+			case err != nil:
+				return err
+			case now.Primary != c.Primary:
+				return fmt.Errorf("%s is the primary now: run it again", now.Primary)
+			case r.Left == nil && now.Standby != c.who.Here.Standby: // to undo this one would undo another operation
+				return errors.New("the node's standby mode has changed: run it again")
 			}
-			return err
+			return nil
 		},
 	}}
 }

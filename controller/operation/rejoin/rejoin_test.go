@@ -1,8 +1,10 @@
 package rejoin
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
 	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
 )
@@ -27,5 +29,28 @@ func TestTrap46Stopped(t *testing.T) {
 		if err := Stopped(t.Context(), c.On("pm01", "pm01"), datadir.Place{Data: c.Data}); (err == nil) != test.stopped {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// What has changed between the question and the answer ends a rejoin before anything is done: undone, it would undo
+// what another operation has done. A rejoin that goes on has changed it itself.
+func TestNoLongerAsItWas(t *testing.T) {
+	c := fakes.NewTrio(t)
+	r := &Rejoin{Observer: c.On("pm02", "pm02")}
+	found, err := r.find(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	still := func() error { return r.StillPrimary(found).Do(t.Context()) }
+	if err := still(); err != nil {
+		t.Error(err)
+	}
+	c.Standby = "pm02"
+	if err := still(); err == nil || !strings.Contains(err.Error(), "the node's standby mode has changed") {
+		t.Errorf("after a stop: %v", err)
+	}
+	r.Left = &operation.Journal{}
+	if err := still(); err != nil {
+		t.Error(err)
 	}
 }

@@ -399,6 +399,26 @@ func TestLeftKeepsWhatWasBefore(t *testing.T) {
 	}
 }
 
+// Two stops of one host are planned at the same time, and follow each other: the second one does nothing. Interrupted,
+// it would start what the first one has stopped.
+func TestStopTwice(t *testing.T) {
+	w := newWorld(t)
+	w.Did("pm01", "start")
+	w.Did("pm02", "promote")
+	w.Run(cib.SetAttribute("pm02", "pgsql-status", "PRI"))
+	w.Run(cib.SetNodeAttribute("pm02", "pgsql-data-status", "LATEST"))
+	s := w.service(nil)
+	second, err := stops(t, false)(s)
+	w.must(err)
+	w.Run(cib.SetStandby("pm01", true)) // as the first one has
+	w.Did("pm01", "stop")
+	stopped := w.now()
+	if err := w.engine(s).Do(t.Context(), second); err == nil || !strings.Contains(err.Error(), "the node's standby mode has changed") {
+		t.Errorf("it ends with %v", err)
+	}
+	w.wantEnd("refused", stopped, false)
+}
+
 // A stop of the primary by force is a failover: once the node is in standby nobody takes that back.
 func TestFailover(t *testing.T) {
 	w := newWorld(t)

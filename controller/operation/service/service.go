@@ -175,6 +175,8 @@ func (s *Service) unchanged(h self, failover bool) operation.Step {
 				return err
 			case now.isPrimary() != h.isPrimary(): // that a standby has just finished its start changes nothing
 				return fmt.Errorf("it is now %s: type pgrex stop again", now.RoleText(now.Self))
+			case now.Here.Standby != h.Here.Standby: // another operation was faster: to undo this one would undo that
+				return errors.New("the node's standby mode has changed: type pgrex stop again")
 			case now.isPrimary() && !failover && len(now.standbys()) > 0:
 				return fmt.Errorf("%s runs now, and would see it fail: type pgrex stop again",
 					strings.Join(now.standbys(), ", "))

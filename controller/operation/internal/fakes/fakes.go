@@ -28,9 +28,10 @@ type Unsettled = map[string]model.Unsettled
 
 // Trio is a cluster of three whose pm01 is the primary, as far as the agent says, on a host whose data folder is there.
 type Trio struct {
-	Data  string
-	Clone model.Clone
-	Off   string // the node that is unclean
+	Data    string
+	Clone   model.Clone
+	Off     string // the node that is unclean
+	Standby string // the node that is in standby
 }
 
 // NewTrio makes a trio in which everything is as it should be.
@@ -53,7 +54,7 @@ func NewTrio(t *testing.T) *Trio {
 func (c *Trio) Read(context.Context) (model.Cluster, error) {
 	cluster := model.Cluster{Quorate: true, Clones: []model.Clone{c.Clone}}
 	for _, name := range []string{"pm01", "pm02", "pm03"} {
-		n := model.Node{Name: name, Online: name != c.Off, Unclean: name == c.Off}
+		n := model.Node{Name: name, Online: name != c.Off, Unclean: name == c.Off, Standby: name == c.Standby}
 		if name == "pm01" {
 			n.Transient = map[string]string{"pgsql-status": "PRI"}
 			n.Permanent = map[string]string{"pgsql-data-status": "LATEST"}
