@@ -11,16 +11,18 @@ import (
 
 // Status is what the daemon says of itself and its host. Its JSON form is stable: fields are added, never changed.
 type Status struct {
-	Version string         `json:"version"`
-	Node    string         `json:"node"`
-	DryRun  bool           `json:"dry_run"`
-	Started time.Time      `json:"started"`
-	Looked  time.Time      `json:"looked"` // at the local server
-	Read    time.Time      `json:"read"`   // the CIB and the upstream
-	Summary string         `json:"summary"`
-	Healthy bool           `json:"healthy"`
-	Role    model.Standing `json:"role"`
-	Members []Member       `json:"members"`
+	Version string `json:"version"`
+	Node    string `json:"node"`
+	// Primitive is the id of the database's resource; "" where the cluster is not known.
+	Primitive string         `json:"primitive"`
+	DryRun    bool           `json:"dry_run"`
+	Started   time.Time      `json:"started"`
+	Looked    time.Time      `json:"looked"` // at the local server
+	Read      time.Time      `json:"read"`   // the CIB and the upstream
+	Summary   string         `json:"summary"`
+	Healthy   bool           `json:"healthy"`
+	Role      model.Standing `json:"role"`
+	Members   []Member       `json:"members"`
 	// Forecast tells for every pair of candidate and host how the host would come back, were the candidate promoted now.
 	Forecast []model.Forecast `json:"forecast"`
 	Versions VersionStatus    `json:"versions"`
@@ -94,7 +96,7 @@ type WALStatus struct {
 
 func statusOf(who reconcile.Who, plan model.Plan, answers map[string]Answer, held []Condition, failures []Failure, dryRun bool) Status {
 	s := Status{
-		Node: who.Node, DryRun: dryRun, Role: plan.Standing, Conditions: append([]Condition{}, held...),
+		Node: who.Node, Primitive: who.Clone.Primitive, DryRun: dryRun, Role: plan.Standing, Conditions: append([]Condition{}, held...),
 		Members: []Member{}, Forecast: []model.Forecast{}, Slots: []SlotStatus{}, Planned: []string{}, Failures: append([]Failure{}, failures...),
 		Versions: VersionsOf(who),
 		Server: ServerStatus{

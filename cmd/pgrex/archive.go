@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/operation/prune"
 	"github.com/pgrex/pgrex/model"
 )
@@ -30,8 +32,11 @@ func pruneCommand() *cobra.Command {
 		Short: "Remove archived WAL that nobody needs any more",
 		Long: `Removes WAL from a folder of this host, or moves it, that no slot, no host and no backup needs any more. It asks this
 host's PostgreSQL, the primary, and every standby that runs, and says what each needs; where one does not answer, or its need
-is not known, it removes nothing and says why. What the backups need stays whose history files (*.backup) are in the archive;
-one that was taken on a standby leaves none there: name it with --backup. Histories of timelines and files of others stay.
+is not known, it removes nothing and says why. For a host that is away, pgrex has to run here and to foretell that it
+comes back. Histories of timelines and files of others stay.
+
+What the backups need stays whose history files (*.backup) are in the archive. One that was taken on a standby leaves
+none there: name its folder with --backup. Where no backup is known at all, nothing goes, except with --no-backups.
 
 Run it on the host that has the folder, as root, and not while a backup is being taken. The files are removed with
 the rights of the user that owns the data.
@@ -44,12 +49,15 @@ Exit status: 0 done or nothing to do, 1 failed or refused, 2 dry run with someth
 				return fmt.Errorf("unknown argument %q", args[0])
 			case cmd.Flags().Changed("keep-backups") && a.Backups < 0:
 				return errors.New("--keep-backups: it is a number, 0 or more")
+			case a.NoBackups && (cmd.Flags().Changed("keep-backups") || len(a.BackupFolders) > 0):
+				return errors.New("--no-backups: there are none, or there are those of --backup and --keep-backups")
 			}
 			return nil
 		},
 		RunE: operates(s, startsPrograms, func(cmd *cobra.Command) error {
 			a.Observer = s.observer()
 			defer a.Observer.Close()
+			a.Status = func(ctx context.Context) (controller.Status, error) { return controller.FetchStatus(ctx, s.Socket) }
 			a.GivenUp = strings.FieldsFunc(model.FoldNode(giveUp), func(r rune) bool { return r == ',' })
 			engine := s.engine(cmd, a.Observer)
 			if err := engine.Ready(cmd.Context(), nil); err != nil {
@@ -63,12 +71,14 @@ Exit status: 0 done or nothing to do, 1 failed or refused, 2 dry run with someth
 		}),
 	}
 	s.observeFlags(cmd.Flags())
+	s.socketFlag(cmd.Flags())
 	ask.flags(cmd)
 	cmd.Flags().StringVar(&a.Folder, "archive", "", "the folder (default: as archive_command or restore_command says)")
 	cmd.Flags().StringVar(&a.Move, "move", "", "move the files into this folder instead of removing them")
 	cmd.Flags().IntVar(&a.Backups, "keep-backups", prune.AllBackups, "how many backups to keep, the newest ones of those in the archive")
 	cmd.Flags().Lookup("keep-backups").DefValue = "all"
 	cmd.Flags().StringArrayVar(&a.BackupFolders, "backup", nil, "folder of a base backup that is kept, too; again for each")
+	cmd.Flags().BoolVar(&a.NoBackups, "no-backups", false, "there is no backup that needs this archive")
 	cmd.Flags().StringVar(&giveUp, "give-up", "", "hosts that are to be copied anyway, separated by commas: what they need does not count")
 	return cmd
 }

@@ -268,14 +268,14 @@ func TestBeginKilled(t *testing.T) {
 	}
 	for name, killed := range map[string]func(t *testing.T, p Place){
 		"an empty folder": func(t *testing.T, p Place) { must(t, os.Mkdir(p.opening(), 0o700)) },
-		"half of a note":  func(t *testing.T, p Place) { p.make(t, own(p, journalOf+".pgrex-new")...) },
-		"a file":          func(t *testing.T, p Place) { p.make(t, own(p, journalOf, "postgresql.conf")...) },
+		"half of a note":  func(t *testing.T, p Place) { p.make(t, own(p, journalMark+".pgrex-new")...) },
+		"a file":          func(t *testing.T, p Place) { p.make(t, own(p, journalMark, "postgresql.conf")...) },
 		"half of a file": func(t *testing.T, p Place) {
-			p.make(t, own(p, journalOf, "postgresql.conf", "pg_hba.conf.pgrex-new")...)
+			p.make(t, own(p, journalMark, "postgresql.conf", "pg_hba.conf.pgrex-new")...)
 		},
-		"an earlier one's note": func(t *testing.T, p Place) { p.make(t, own(p, journalOf, journalWhole)...) },
+		"an earlier one's note": func(t *testing.T, p Place) { p.make(t, own(p, journalMark, journalWhole)...) },
 		"an earlier one, closed": func(t *testing.T, p Place) {
-			p.make(t, filepath.Join(p.closed(), journalOf), filepath.Join(p.closed(), journalWhole))
+			p.make(t, filepath.Join(p.closed(), journalMark), filepath.Join(p.closed(), journalWhole))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -319,7 +319,7 @@ func TestRewindKilled(t *testing.T) {
 			change(t, p)
 			p.make(t, filepath.Join(p.Marker(), journalWhole+".pgrex-new"))
 		}, HalfRewound},
-		{"the note about which data is gone", func(t *testing.T, p Place) { must(t, os.Remove(filepath.Join(p.Marker(), journalOf))) }, HalfRewound},
+		{"the note about which data is gone", func(t *testing.T, p Place) { must(t, os.Remove(filepath.Join(p.Marker(), journalMark))) }, HalfRewound},
 		{"noted", through, Rewound},
 		{"half of a file put back", func(t *testing.T, p Place) {
 			through(t, p)
@@ -331,9 +331,13 @@ func TestRewindKilled(t *testing.T) {
 			must(t, errors.Join(err, os.WriteFile(filepath.Join(p.Data, "pg_hba.conf"), text, 0o600)))
 		}, Rewound},
 		{"all put back, but for the slot", func(t *testing.T, p Place) { through(t, p); must(t, CopyFiles(p.Marker(), p.Data)) }, Rewound},
+		{"the mark is gone", func(t *testing.T, p Place) {
+			through(t, p)
+			must(t, errors.Join(CopyFiles(p.Marker(), p.Data), p.SetSlotName("x"), p.unmark()))
+		}, NotBegun},
 		{"closed, and not removed", func(t *testing.T, p Place) {
 			through(t, p)
-			must(t, errors.Join(CopyFiles(p.Marker(), p.Data), p.SetSlotName("x"), os.Rename(p.Marker(), p.closed())))
+			must(t, errors.Join(CopyFiles(p.Marker(), p.Data), p.SetSlotName("x"), p.unmark(), os.Rename(p.Marker(), p.closed())))
 		}, NotBegun},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -1,10 +1,13 @@
 package datadir
 
 import (
+	"crypto/rand"
+	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"syscall"
+	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Rewinding is how far pg_rewind has come with the data.
@@ -20,38 +23,79 @@ const (
 // The journal of pg_rewind is a folder beside the data, Marker. It exists from before pg_rewind changes anything until
 // all is done. It keeps the node's own files, and holds:
 const (
-	journalOf    = "data-folder" // the inode of the data folder: to one that has taken its place it does not apply
-	journalWhole = "rewound"     // there once pg_rewind is through
+	journalMark  = "mark"    // the name of the mark in the data that the journal is of
+	journalWhole = "rewound" // there once pg_rewind is through
 )
 
-// Rewinding reads the journal. In doubt the data are half rewound.
+// markPrefix begins the name of the mark in the data: while it is there, the data are half rewound, wherever they are
+// moved. The mark is a named pipe. pg_rewind removes every file, folder and link that its source does not have, and
+// overlooks all else (its file_ops.c; seen with 15 and 17). mv and cp -a take the mark along. pg_basebackup does not,
+// and PostgreSQL does not mind it.
+const markPrefix = "pgrex-rewind."
+
+// Rewinding reads the mark and the journal. In doubt the data are half rewound.
 func (p Place) Rewinding() Rewinding {
-	if _, err := os.Lstat(p.Marker()); os.IsNotExist(err) {
+	_, missing := os.Lstat(p.Marker())
+	marks, err := p.marks()
+	of, ofErr := readFile(filepath.Join(p.Marker(), journalMark))
+	_, halfWay := os.Lstat(filepath.Join(p.Marker(), journalWhole))
+	switch {
+	case len(marks) == 0 && os.IsNotExist(missing):
 		return NotBegun
-	}
-	inode, err := p.inode()
-	of, ofErr := readFile(filepath.Join(p.Marker(), journalOf))
-	if err == nil && ofErr == nil && string(of) != inode {
+	case len(marks) == 0 && err == nil && ofErr == nil: // nothing was changed yet, or other data have taken their place
 		return NotBegun
-	}
-	if _, err := os.Lstat(filepath.Join(p.Marker(), journalWhole)); err == nil {
+	case len(marks) == 1 && marks[0] == string(of) && halfWay == nil:
 		return Rewound
 	}
 	return HalfRewound
 }
 
-func (p Place) inode() (string, error) {
-	var s syscall.Stat_t
-	err := syscall.Stat(p.Data, &s)
-	return strconv.FormatUint(s.Ino, 10), err
+// marks are the names of the marks in the data. There is more than one only if somebody has put one there.
+func (p Place) marks() (names []string, err error) {
+	entries, err := os.ReadDir(p.Data)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), markPrefix) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
 }
 
-// Begin opens the journal. It appears whole: until then nothing was touched, and nothing must look as if it were.
-func (p Place) Begin() error {
-	inode, err := p.inode()
-	if err != nil {
+// mark marks the data as half rewound.
+func (p Place) mark(name string) error {
+	if err := unix.Mkfifo(filepath.Join(p.Data, name), newMode); err != nil {
+		return fmt.Errorf("mark %s, which pg_rewind is about to change: %w", p.Data, err)
+	}
+	return SyncFolder(p.Data)
+}
+
+func (p Place) unmark() error {
+	marks, err := p.marks()
+	if err != nil || len(marks) == 0 {
 		return err
 	}
+	for _, name := range marks {
+		if err := RemoveFile(filepath.Join(p.Data, name)); err != nil {
+			return err
+		}
+	}
+	return SyncFolder(p.Data)
+}
+
+// ownFilesLost is why nobody knows this host's own files; "" if they are known. The data were moved, without the journal
+// beside them: their own files may be the primary's by now.
+func (p Place) ownFilesLost() string {
+	if _, err := os.Lstat(p.Marker()); !os.IsNotExist(err) || p.Rewinding() == NotBegun {
+		return ""
+	}
+	return fmt.Sprintf("the data are half rewound (%s*), and %s, which keeps this host's own %s, is not beside them: move it there; if it is "+
+		"lost, make that folder, with those files", markPrefix, p.Marker(), strings.Join(NodeLocal, ", "))
+}
+
+// Begin opens the journal, and marks the data. The journal appears whole: until the mark is there nothing was touched,
+// and nothing must look as if it were.
+func (p Place) Begin() error {
+	mark := markPrefix + rand.Text()
 	if err := p.close(); err != nil { // one that does not apply
 		return err
 	}
@@ -61,7 +105,7 @@ func (p Place) Begin() error {
 	if err := os.Mkdir(p.opening(), 0o700); err != nil {
 		return err
 	}
-	if err := writeWhole(filepath.Join(p.opening(), journalOf), inode); err != nil {
+	if err := writeWhole(filepath.Join(p.opening(), journalMark), mark); err != nil {
 		return err
 	}
 	if err := CopyFiles(p.Data, p.opening()); err != nil {
@@ -70,18 +114,25 @@ func (p Place) Begin() error {
 	if err := os.Rename(p.opening(), p.Marker()); err != nil {
 		return err
 	}
-	return SyncFolder(filepath.Dir(p.Marker()))
+	if err := SyncFolder(filepath.Dir(p.Marker())); err != nil {
+		return err
+	}
+	return p.mark(mark)
 }
 
 // Through notes that pg_rewind is through.
 func (p Place) Through() error { return writeWhole(filepath.Join(p.Marker(), journalWhole), "") }
 
-// PutBack puts this host's own files back into the data, and closes the journal.
+// PutBack puts this host's own files back into the data, and closes the journal. The mark goes first: without the journal
+// it would say that the data are half rewound.
 func (p Place) PutBack(slot string) error {
 	if err := CopyFiles(p.Marker(), p.Data); err != nil {
 		return err
 	}
 	if err := p.SetSlotName(slot); err != nil {
+		return err
+	}
+	if err := p.unmark(); err != nil {
 		return err
 	}
 	return p.close()
@@ -104,6 +155,9 @@ func (p Place) closed() string { return p.Marker() + "-done" }
 
 // Finish removes all that an operation has left.
 func (p Place) Finish() error {
+	if err := p.unmark(); err != nil {
+		return err
+	}
 	if err := p.close(); err != nil {
 		return err
 	}

@@ -76,6 +76,31 @@ func TestJournal(t *testing.T) {
 	if err := p.Begin(); err != nil {
 		t.Fatal(err)
 	}
+	// Killed between the journal and the mark, nothing is changed yet.
+	if err := p.unmark(); err != nil {
+		t.Fatal(err)
+	}
+	want("without a mark", NotBegun)
+	if err := p.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	// The data are moved, and the journal stays; then the data have the journal of others beside them.
+	moved := Place{Data: filepath.Join(t.TempDir(), "moved")}
+	if err := os.Rename(p.Data, moved.Data); err != nil {
+		t.Fatal(err)
+	}
+	if got := moved.Rewinding(); got != HalfRewound || !moved.Left() || !strings.Contains(moved.ownFilesLost(), "is not beside them: move it there") {
+		t.Errorf("moved without their journal: %d, %q", got, moved.ownFilesLost())
+	}
+	want("without data", HalfRewound)
+	moved.make(t, filepath.Join(moved.Marker(), journalMark), filepath.Join(moved.Marker(), journalWhole))
+	if got := moved.Rewinding(); got != HalfRewound || moved.ownFilesLost() != "" {
+		t.Errorf("beside the journal of others: %d, %q", got, moved.ownFilesLost())
+	}
+	if err := os.Rename(moved.Data, p.Data); err != nil {
+		t.Fatal(err)
+	}
+	want("moved back", HalfRewound)
 	p.make(t, filepath.Join(p.Beside(), "PG_VERSION"))
 	if err := errors.Join(os.Rename(p.Data, p.Data+".old"), os.Rename(p.Beside(), p.Data)); err != nil {
 		t.Fatal(err)

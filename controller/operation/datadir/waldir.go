@@ -46,6 +46,9 @@ func (p Place) noCopy() string {
 	if why := noneBeside(p.Data); why != "" {
 		return why
 	}
+	if why := p.ownFilesLost(); why != "" {
+		return why
+	}
 	wal, err := p.WALFolder()
 	if err != nil {
 		return fmt.Sprintf("pg_wal leads nowhere: %v", err)
@@ -191,5 +194,6 @@ func (p Place) Left() bool {
 			return true
 		}
 	}
-	return false
+	marks, _ := p.marks()
+	return len(marks) > 0
 }

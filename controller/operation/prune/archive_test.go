@@ -11,9 +11,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
 	"github.com/pgrex/pgrex/model"
@@ -127,6 +129,13 @@ func TestNotThisArchive(t *testing.T) {
 			return os.Symlink(t.TempDir(), filepath.Join(folder, "archive_status"))
 		}, "is the pg_wal of a database"},
 		"no folder": {os.RemoveAll, "look into the archive"},
+		"Barman's": {func(folder string) error {
+			return os.WriteFile(filepath.Join(filepath.Dir(folder), "xlog.db"), nil, 0o600)
+		}, "is an archive of Barman, which knows alone what its backups need: type barman delete"},
+		"WAL-G's": {func(folder string) error {
+			return os.Mkdir(filepath.Join(filepath.Dir(folder), "basebackups_005"), 0o700)
+		},
+			"is an archive of WAL-G"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			folder := archive(t, names...)
@@ -134,7 +143,7 @@ func TestNotThisArchive(t *testing.T) {
 				t.Fatal(err)
 			}
 			before, _ := os.ReadDir(folder)
-			if err := prune(t.Context(), t, &Archive{}, folder, from(0x9000000)); err == nil || !strings.Contains(err.Error(), test.says) {
+			if err := prune(t.Context(), t, &Archive{NoBackups: true}, folder, from(0x9000000)); err == nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("it says %v", err)
 			}
 			if after, _ := os.ReadDir(folder); len(after) != len(before) {
@@ -146,7 +155,7 @@ func TestNotThisArchive(t *testing.T) {
 	folder := archive(t)
 	write(t, filepath.Join(folder, names[0]), []byte("packed"))
 	for _, warned := range []bool{true, false} {
-		w, err := (&Archive{}).choose(folder, from(0x9000000))
+		w, err := (&Archive{NoBackups: true}).choose(folder, from(0x9000000))
 		if said := strings.Contains(strings.Join(w.Says, "\n"), "whose WAL they are cannot be seen"); err != nil || said != warned {
 			t.Errorf("it says %q, %v", w.Says, err)
 		}
@@ -183,6 +192,51 @@ func TestPruneForBackups(t *testing.T) {
 	}
 }
 
+// Nothing goes where no backup is known. What is known is said, and what cannot be.
+func TestKnownBackups(t *testing.T) {
+	const segment, label = "000000010000000000000001", "000000010000000000000003.00000028.backup"
+	backup := t.TempDir()
+	write(t, filepath.Join(backup, "backup_label"), []byte("START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\n"))
+	for name, test := range map[string]struct {
+		archive Archive
+		history bool
+		says    string
+		refused string
+	}{
+		"none":                       {Archive{Backups: AllBackups}, false, "", "no backup is known"},
+		"none is kept, of none":      {Archive{}, false, "", "say --no-backups if there is none"},
+		"none, the operator says":    {Archive{NoBackups: true}, false, "backups: none, as --no-backups says", ""},
+		"none, but there is":         {Archive{NoBackups: true}, true, "", "tell of 1 backups; to give them up, --keep-backups 0"},
+		"one in the archive":         {Archive{Backups: AllBackups}, true, "backups: 1 by their history files in the archive, 0 named", ""},
+		"one named":                  {Archive{Backups: AllBackups, BackupFolders: []string{backup}}, false, "0 by their history files in the archive, 1 named", ""},
+		"one that is not to be kept": {Archive{}, true, "backups: 1 by their", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			folder := archive(t, segment)
+			if test.history {
+				write(t, filepath.Join(folder, label), nil)
+				write(t, filepath.Join(folder, label+".gz"), nil)
+			}
+			w, err := test.archive.choose(folder, from(0x2000000))
+			if (err != nil) != (test.refused != "") || err != nil && !strings.Contains(err.Error(), test.refused) {
+				t.Errorf("refused: %v", err)
+			}
+			said := strings.Join(w.Says, "\n")
+			if !strings.Contains(said, test.says) || strings.Contains(test.says, " by ") != strings.Contains(said, "pgBackRest, Barman or WAL-G") {
+				t.Errorf("it says %q", said)
+			}
+			if err == nil && len(w.Actions) == 0 {
+				t.Error("nothing goes")
+			}
+		})
+	}
+	// Where nothing may go, nobody has to be asked.
+	w, err := (&Archive{Backups: AllBackups}).choose(archive(t, segment), from(0x1000000))
+	if err != nil || len(w.Actions) > 0 {
+		t.Errorf("%v, %v", w, err)
+	}
+}
+
 // ends is a context that ends when it was asked some times.
 type ends struct {
 	context.Context
@@ -203,14 +257,14 @@ func TestPruneInterrupted(t *testing.T) {
 	for _, to := range []string{"", t.TempDir()} {
 		folder := archive(t, names...)
 		left := 3 // the engine's question, and those before two files
-		err := prune(ends{t.Context(), &left}, t, &Archive{Move: to}, folder, from(0x9000000))
+		err := prune(ends{t.Context(), &left}, t, &Archive{Move: to, NoBackups: true}, folder, from(0x9000000))
 		if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "2 of 4 are done, run it again for the others") {
 			t.Errorf("it ends with %v", err)
 		}
 		if diff := cmp.Diff(names[2:], filesIn(t, folder)); diff != "" {
 			t.Errorf("left is (-wanted +there):\n%s", diff)
 		}
-		if err := prune(t.Context(), t, &Archive{Move: to}, folder, from(0x9000000)); err != nil || len(filesIn(t, folder)) > 0 {
+		if err := prune(t.Context(), t, &Archive{Move: to, NoBackups: true}, folder, from(0x9000000)); err != nil || len(filesIn(t, folder)) > 0 {
 			t.Errorf("run again: %v, left is %v", err, filesIn(t, folder))
 		}
 		if to == "" {
@@ -225,7 +279,7 @@ func TestPruneInterrupted(t *testing.T) {
 // A file that somebody else has removed since the question does no harm.
 func TestPruneGoneMeanwhile(t *testing.T) {
 	folder := archive(t, "000000010000000000000001", "000000010000000000000002")
-	w, err := (&Archive{}).choose(folder, from(0x9000000))
+	w, err := (&Archive{NoBackups: true}).choose(folder, from(0x9000000))
 	if err == nil {
 		err = os.Remove(filepath.Join(folder, "000000010000000000000001"))
 	}
@@ -250,7 +304,7 @@ func TestPruneMovesOver(t *testing.T) {
 	write(t, filepath.Join(to, names[0]+".pgrex-new"), []byte("cut o")) // killed while the first was copied
 	write(t, filepath.Join(to, names[1]), segmentOf(system))            // and once before the second was removed
 	write(t, filepath.Join(to, names[2]), segmentOf(8))
-	err = prune(t.Context(), t, &Archive{Move: to}, folder, from(0x9000000))
+	err = prune(t.Context(), t, &Archive{Move: to, NoBackups: true}, folder, from(0x9000000))
 	if err == nil || !strings.Contains(err.Error(), "2 of 3 are done") || !strings.Contains(err.Error(), names[2]+" is there already") {
 		t.Errorf("it ends with %v", err)
 	}
@@ -278,7 +332,7 @@ func TestMayMove(t *testing.T) {
 	for to, says := range map[string]string{
 		folder: "is the archive itself", link: "is the archive itself", file: "is no folder", filepath.Join(folder, "none"): "make the folder first",
 	} {
-		if err := prune(t.Context(), t, &Archive{Move: to}, folder, from(0x9000000)); err == nil || !strings.Contains(err.Error(), says) {
+		if err := prune(t.Context(), t, &Archive{Move: to, NoBackups: true}, folder, from(0x9000000)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("to %s: %v", to, err)
 		}
 	}
@@ -297,7 +351,7 @@ func standbyOf(t *testing.T, change func(n *needs, pm03 *model.Node, clone *mode
 		t.Fatal(err)
 	}
 	cluster.Nodes[0].Transient["pgrex-forecast-pgsql"] = "pm03=stream"
-	n := &needs{}
+	n := &needs{status: says(nil)}
 	n.Instance = model.Instance{
 		State: model.ServerUp, InRecovery: true, SystemID: "7", Redo: 0x5000000,
 		Slots: []model.Slot{{Name: "pgrex_pm03", RestartLSN: 0x4800000}, {Name: "none"}},
@@ -315,6 +369,17 @@ func standbyOf(t *testing.T, change func(n *needs, pm03 *model.Node, clone *mode
 	}
 	n.Instance, n.Upstream = instance, upstream
 	return n
+}
+
+// says is a daemon that foretells that pm03 comes back to pm02, with a change.
+func says(change func(*controller.Status)) func(context.Context) (controller.Status, error) {
+	s := controller.Status{Primitive: "pgsql", Read: time.Now(), Forecast: []model.Forecast{
+		{Candidate: "pm01", Host: "pm03", Way: model.WayStream}, {Candidate: "pm02", Host: "pm03", Way: model.WayRewind},
+	}}
+	if change != nil {
+		change(&s)
+	}
+	return func(context.Context) (controller.Status, error) { return s, nil }
 }
 
 // What is needed is known only where everybody who may need something has said so, or is given up.
@@ -347,6 +412,26 @@ func TestNeeds(t *testing.T) {
 		"nobody knows its role": {func(_ *needs, _ *model.Node, c *model.Clone) { delete(c.Roles, "pm03") }, "put that right first", false},
 		"paused": {func(_ *needs, _ *model.Node, c *model.Clone) { c.Meta = map[string]string{model.MetaPaused: "true"} },
 			"pgrex is paused", false},
+		"no daemon": {func(n *needs, _ *model.Node, _ *model.Clone) {
+			n.status = func(ctx context.Context) (controller.Status, error) {
+				return controller.FetchStatus(ctx, t.TempDir()+"/none")
+			}
+		}, "no pgrex answers at ", false},
+		"a daemon that hangs": {func(n *needs, _ *model.Node, _ *model.Clone) {
+			n.status = says(func(s *controller.Status) { s.Read = s.Read.Add(-3 * time.Minute) })
+		}, "pgrex here has last looked at the cluster at ", false},
+		"a daemon that does nothing": {func(n *needs, _ *model.Node, _ *model.Clone) {
+			n.status = says(func(s *controller.Status) { s.DryRun = true })
+		}, "makes no slots (--dry-run)", false},
+		"another database's daemon": {func(n *needs, _ *model.Node, _ *model.Clone) {
+			n.status = says(func(s *controller.Status) { s.Primitive = "crm" })
+		}, `is that of the database "crm"`, false},
+		"the daemon does not know": {func(n *needs, _ *model.Node, _ *model.Clone) {
+			n.status = says(func(s *controller.Status) { s.Forecast[1].Way = model.WayUnknown })
+		}, `pgrex here foretells "unknown" for it`, false},
+		"the daemon says nothing": {func(n *needs, _ *model.Node, _ *model.Clone) {
+			n.status = says(func(s *controller.Status) { s.Forecast = s.Forecast[:1] })
+		}, "pgrex here foretells nothing for it", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, givenUp := range []bool{false, true} {
@@ -403,7 +488,7 @@ func TestMemberIsAsked(t *testing.T) {
 func TestPruneShows(t *testing.T) {
 	folder, to := archive(t, "000000010000000000000001"), t.TempDir()
 	for move, want := range map[string]string{"": "1. remove 1 files of ", to: "1. move 1 files of "} {
-		w, err := (&Archive{Move: move}).choose(folder, from(0x9000000))
+		w, err := (&Archive{Move: move, NoBackups: true}).choose(folder, from(0x9000000))
 		if err != nil {
 			t.Fatal(err)
 		}

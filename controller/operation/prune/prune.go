@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/operation"
@@ -23,14 +24,21 @@ type Archive struct {
 	Move          string               // the folder that files are moved into; "" removes them
 	BackupFolders []string             // of base backups that are kept, too
 	Backups       int                  // how many of those are kept; AllBackups
+	NoBackups     bool                 // the operator says that there are none
 	GivenUp       []string             // members, lower-cased, whose needs do not count
+	// Status asks the daemon of this host.
+	Status func(ctx context.Context) (controller.Status, error)
 }
+
+// freshness is how old what the daemon says may be. It looks every ten seconds, if it is not told otherwise.
+const freshness = 2 * time.Minute
 
 // needs gathers from where on WAL is needed, and by whom.
 type needs struct {
 	reconcile.Who
 	conninfo string
 	server   *postgres.Server
+	status   func(ctx context.Context) (controller.Status, error)
 	givenUp  []string
 	found    []Need
 }
@@ -84,7 +92,7 @@ func (a *Archive) look(ctx context.Context) (*needs, error) {
 			return nil, fmt.Errorf("--give-up %s: it is one of the other members %s", host, strings.Join(who.Policy.Members, ", "))
 		}
 	}
-	return &needs{Who: who, givenUp: a.GivenUp, server: server}, nil
+	return &needs{Who: who, givenUp: a.GivenUp, server: server, status: a.Status}, nil
 }
 
 func (n *needs) add(from model.LSN, format string, args ...any) {
@@ -124,13 +132,13 @@ func (n *needs) gather(ctx context.Context) error {
 			return err
 		}
 	}
-	return n.slotOnPrimary()
+	return n.slotOnPrimary(ctx)
 }
 
 // slotOnPrimary sees that the primary holds WAL for every standby: what one has whose slot holds nothing is not known.
 // Nor is it of one that is away, unless pgrex on the primary foretells that it comes back: a slot may have been made
 // since.
-func (n *needs) slotOnPrimary() error {
+func (n *needs) slotOnPrimary(ctx context.Context) error {
 	for _, member := range n.Policy.Members {
 		if member == n.Primary || member == n.Self || slices.Contains(n.givenUp, member) {
 			continue
@@ -155,6 +163,36 @@ func (n *needs) slotOnPrimary() error {
 			return fmt.Errorf("%s is away, and pgrex on the primary %s foretells %q for it: it may need WAL that only the archive has: bring "+
 				"it back first, see pgrex status; if it is to be copied anyway, --give-up %[1]s", member, n.Primary, way)
 		}
+		if !n.runs(member) {
+			if err := n.foretold(ctx, member); err != nil {
+				return fmt.Errorf("%s is away, and nobody knows what it needs: %w; if it is to be copied anyway, --give-up %[1]s", member, err)
+			}
+		}
+	}
+	return nil
+}
+
+// foretold returns an error unless the daemon of this host says by now that a host comes back to this one. A forecast
+// that was published stays in the CIB when its daemon has ended: what it says may have ceased to be true, and the slots
+// may have been made since.
+func (n *needs) foretold(ctx context.Context, member string) error {
+	s, err := n.status(ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(s.Forecast, func(f model.Forecast) bool { return n.Is(f.Candidate) && f.Host == member })
+	switch {
+	case s.Primitive != n.Clone.Primitive:
+		return fmt.Errorf("the pgrex that answers here is that of the database %q, and not of %s: name its --instance", s.Primitive, n.Clone.Primitive)
+	case s.DryRun:
+		return errors.New("pgrex here makes no slots (--dry-run), and its forecast is for what it would do")
+	case time.Since(s.Read) > freshness:
+		return fmt.Errorf("pgrex here has last looked at the cluster at %s: see sudo pgrex status", s.Read.Local().Format(time.DateTime))
+	case i < 0:
+		return errors.New("pgrex here foretells nothing for it: see sudo pgrex status")
+	}
+	if way := s.Forecast[i].Way; way != model.WayStream && way != model.WayRewind {
+		return fmt.Errorf("pgrex here foretells %q for it, because %s", way, s.Forecast[i].Why)
 	}
 	return nil
 }

@@ -59,6 +59,9 @@ func (a *Archive) choose(folder string, n *needs) (operation.Work, error) {
 	if _, err := os.Stat(filepath.Join(folder, "archive_status")); err == nil {
 		return operation.Work{}, fmt.Errorf("%s is the pg_wal of a database, whose WAL PostgreSQL alone removes, and no archive", folder)
 	}
+	if err := ofAnotherTool(folder); err != nil {
+		return operation.Work{}, err
+	}
 	var names []string
 	for _, e := range entries {
 		if e.Type().IsRegular() {
@@ -81,7 +84,51 @@ func (a *Archive) choose(folder string, n *needs) (operation.Work, error) {
 		w.Says = append(w.Says, "every file is needed")
 		return w, nil
 	}
+	known, err := a.backups(folder, p.Backups)
+	if err != nil {
+		return operation.Work{}, err
+	}
+	w.Says = append(w.Says, known...)
 	return a.step(w, folder, p.Names, n.Instance.SystemID)
+}
+
+// backups says which backups are known, and which cannot be. It returns an error if none is: to remove all WAL before
+// the last checkpoint may make a backup useless that nobody has told of.
+func (a *Archive) backups(folder string, archived int) (says []string, err error) {
+	switch {
+	case a.NoBackups && archived > 0:
+		return nil, fmt.Errorf("--no-backups: history files in %s (*.backup) tell of %d backups; to give them up, --keep-backups 0", folder, archived)
+	case a.NoBackups:
+		return []string{"backups: none, as --no-backups says"}, nil
+	case archived+len(a.BackupFolders) == 0:
+		return nil, fmt.Errorf("nothing is removed: no backup is known, because no history file (*.backup) is in %s; name the folder of each base "+
+			"backup with --backup, or say --no-backups if there is none that needs this archive", folder)
+	}
+	return []string{
+		fmt.Sprintf("backups: %d by their history files in the archive, %d named with --backup", archived, len(a.BackupFolders)),
+		"a backup is not known that was taken on a standby, or by pgBackRest, Barman or WAL-G into a repository of their own: if it needs " +
+			"this archive, name its folder with --backup",
+	}, nil
+}
+
+// foreign are the archives of other tools, which know alone what their backups need: by a file or folder that lies in
+// the archive, or near it.
+var foreign = []struct{ tool, near, instead string }{
+	{"Barman", "../xlog.db", "barman delete, or its retention_policy"},
+	{"Barman", "xlog.db", "barman delete, or its retention_policy"},
+	{"WAL-G", "../basebackups_005", "wal-g delete"},
+	{"pgBackRest", "../../archive.info", "pgbackrest expire"},
+}
+
+// ofAnotherTool returns an error if a folder is the archive of another tool. A folder may be a link: the file system
+// finds what lies above it.
+func ofAnotherTool(folder string) error {
+	for _, f := range foreign {
+		if _, err := os.Stat(folder + "/" + f.near); err == nil {
+			return fmt.Errorf("%s is an archive of %s, which knows alone what its backups need: type %s", folder, f.tool, f.instead)
+		}
+	}
+	return nil
 }
 
 func (a *Archive) step(w operation.Work, folder string, names []string, systemID string) (operation.Work, error) {

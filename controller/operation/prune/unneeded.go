@@ -21,8 +21,9 @@ const AllBackups = -1
 
 // Pruning is what may go from a WAL archive, and why not more.
 type Pruning struct {
-	Needs []Need   // the earliest first: the first one counts
-	Names []string // may go, the oldest WAL first
+	Needs   []Need   // the earliest first: the first one counts
+	Names   []string // may go, the oldest WAL first
+	Backups int      // of which a history file in the archive tells
 }
 
 // archived is the name of a file in a WAL archive, that of a timeline's history left out: a segment, whole or partial,
@@ -76,7 +77,7 @@ func unneeded(names []string, needs []Need, backups int, segment uint64) Pruning
 	slices.SortFunc(files, func(a, b archiveFile) int {
 		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.name, b.name))
 	})
-	p := Pruning{Needs: slices.Clone(needs)}
+	p := Pruning{Needs: slices.Clone(needs), Backups: countBackups(files)}
 	if oldest, ok := oldestBackup(files, backups); ok {
 		p.Needs = append(p.Needs, Need{Who: fmt.Sprintf("the backup of %s", oldest.name), From: oldest.begin})
 	}
@@ -91,6 +92,17 @@ func unneeded(names []string, needs []Need, backups int, segment uint64) Pruning
 		}
 	}
 	return p
+}
+
+// countBackups counts the backups; the files are in order. Two names of one backup, compressed and not, are one.
+func countBackups(files []archiveFile) (n int) {
+	var last model.LSN
+	for _, f := range files {
+		if f.backup && (n == 0 || f.begin != last) {
+			n, last = n+1, f.begin
+		}
+	}
+	return n
 }
 
 // oldestBackup is the oldest one of the backups that are kept; the files are in order.

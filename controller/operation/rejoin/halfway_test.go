@@ -1,0 +1,182 @@
+package rejoin
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/pgrex/pgrex/controller/operation/datadir"
+	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
+)
+
+// gate lets through so many bytes of what a server sends.
+type gate struct {
+	left  atomic.Int64
+	once  sync.Once
+	spent chan struct{} // closed once they are
+}
+
+// newGate makes one before a server, and returns its port.
+func newGate(t *testing.T, server int, bytes int64) (g *gate, port int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	g = &gate{spent: make(chan struct{})}
+	g.left.Store(bytes)
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			upstream, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(server)))
+			if err != nil {
+				_ = client.Close()
+				return
+			}
+			go func() { _, _ = io.Copy(upstream, client); _ = upstream.Close() }()
+			go func() { _, _ = io.Copy(gated{client, g}, upstream); _ = client.Close() }()
+		}
+	}()
+	return g, l.Addr().(*net.TCPAddr).Port
+}
+
+// gated is a client's connection behind a gate.
+type gated struct {
+	io.Writer
+	*gate
+}
+
+// Write loses what comes when the bytes are spent.
+func (w gated) Write(p []byte) (int, error) {
+	if w.left.Add(-int64(len(p))) < 0 {
+		w.once.Do(func() { close(w.spent) })
+		return len(p), nil
+	}
+	return w.Writer.Write(p)
+}
+
+// killRewind kills the pg_rewind that this process runs.
+func killRewind(t *testing.T) {
+	t.Helper()
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		text, _ := os.ReadFile(list) // a thread may have ended
+		for _, word := range strings.Fields(string(text)) {
+			name, _ := os.ReadFile("/proc/" + word + "/comm")
+			pid, err := strconv.Atoi(word)
+			if err == nil && strings.TrimSpace(string(name)) == "pg_rewind" {
+				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+		}
+	}
+	t.Fatal("no pg_rewind runs")
+}
+
+// The real pg_rewind is killed when so many bytes have come from the primary. Whatever it has changed by then, the data
+// are half rewound, also after they were moved to another disk. A base backup that somebody has put into the same
+// folder is not, though the journal is still beside it; and the next rejoin brings the host back with its own files.
+func TestRewindKilled(t *testing.T) {
+	if asOwner(t) {
+		return
+	}
+	p := newParted(t)
+	p.primary.SQL("CREATE TABLE much AS SELECT generate_series(1, 300000)")
+	place := p.place()
+	rewind := func(bytes int64) {
+		p.t.Helper()
+		p.reset()
+		c := caseOf(p.t, p.host, p.primary)
+		for _, s := range p.r.rewind(c) {
+			if s.ID == "rewind" {
+				break
+			}
+			p.must(s.Do(p.t.Context()))
+		}
+		gate, port := newGate(p.t, int(p.primary.Port), bytes)
+		c.Conninfo = strings.Replace(c.Conninfo, "port="+strconv.Itoa(int(p.primary.Port)), "port="+strconv.Itoa(port), 1)
+		ended := make(chan error, 1)
+		go func() { ended <- fakes.Step(p.t, p.r.rewind(c), "rewind").Do(p.t.Context()) }()
+		select {
+		case <-gate.spent:
+			killRewind(p.t)
+			if exit, is := errors.AsType[*exec.ExitError](<-ended); !is || exit.String() != "signal: killed" {
+				p.t.Errorf("it ends with %v", exit)
+			}
+		case err := <-ended:
+			p.t.Fatalf("it has ended before: %v", err)
+		}
+	}
+	half := func(where datadir.Place) {
+		p.t.Helper()
+		c := &Case{Place: where, Primary: "pm02", Slot: "mine", Conninfo: p.primary.Conninfo()}
+		if err := c.compare(p.t.Context()); err != nil || where.Rewinding() != datadir.HalfRewound || c.Return.Fits() || c.Return.Begun != MethodRewind {
+			p.t.Errorf("the journal says %d, they fit: %t, %v", where.Rewinding(), c.Return.Fits(), err)
+		}
+	}
+	for _, bytes := range []int64{1 << 10, 4 << 20, 20 << 20} {
+		t.Run(fmt.Sprintf("after %d bytes", bytes), func(t *testing.T) {
+			p.t = t
+			rewind(bytes)
+			half(place)
+			p.must(p.engine.Do(t.Context(), p.job("auto")))
+			p.isBack()
+		})
+	}
+	t.Run("moved to another disk", func(t *testing.T) {
+		p.t = t
+		rewind(20 << 20)
+		elsewhere, err := os.MkdirTemp("/dev/shm", "pgrex-moved")
+		p.must(err)
+		t.Cleanup(func() { _ = os.RemoveAll(elsewhere) })
+		moved := place
+		moved.Data = elsewhere + "/data"
+		p.run("mv", place.Data, moved.Data)
+		half(moved)
+		p.run("mv", place.Marker(), moved.Marker())
+		half(moved)
+		if local, err := moved.Look(t.Context()); err != nil || local.NoCopy != "" {
+			t.Errorf("with its journal, a copy is refused: %q, %v", local.NoCopy, err)
+		}
+	})
+	t.Run("a base backup in the same folder", func(t *testing.T) {
+		p.t = t
+		rewind(20 << 20)
+		p.run("pg_basebackup", "--dbname="+p.primary.Conninfo(), "--pgdata="+p.host.Dir+"/backup", "--checkpoint=fast")
+		p.run("find", place.Data, "-mindepth", "1", "-delete")
+		p.run("cp", "-a", p.host.Dir+"/backup/.", place.Data)
+		p.must(datadir.CopyFiles(place.Marker(), place.Data)) // its port, too
+		if place.Rewinding() != datadir.NotBegun {
+			t.Errorf("the journal says %d", place.Rewinding())
+		}
+		p.must(p.engine.Do(t.Context(), p.job(string(MethodStart))))
+		p.isBack()
+	})
+	p.t = t
+}
+
+func (p *parted) must(err error) {
+	p.t.Helper()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
