@@ -277,14 +277,37 @@ func TestStopKilled(t *testing.T) {
 // A start by force, of data that nobody says are the newest, is killed on the way. Until this host is the primary it
 // can be undone: the data status and the lock, too, and what has kept it stopped.
 func TestStartKilled(t *testing.T) {
-	for how, keep := range map[string]cib.Command{
-		"kept stopped": cib.KeepAway("msPostgresql", "pgsql", "pm01"), "in standby": cib.SetStandby("pm01", true),
-	} {
-		t.Run(how, func(t *testing.T) { startKilled(t, keep) })
-	}
+	startKilled(t, cib.KeepAway("msPostgresql", "pgsql", "pm01"), []startPoint{
+		{"data-status", fakes.Before, false, ""},
+		{"data-status", fakes.Between, false, ""},
+		{"unlock", fakes.Between, false, ""},
+		{"cleanup", fakes.Between, false, ""},
+		{"clear-clone", fakes.After, false, ""},
+		{"let-back", fakes.Between, true, ""},
+		{"let-back", fakes.Between, false, "it is the primary now: type sudo pgrex operation finish"},
+		{"promoted", fakes.Between, false, "it is the primary now: type sudo pgrex operation finish"},
+		{"promoted", fakes.After, false, "whole"},
+	})
 }
 
-func startKilled(t *testing.T, keep cib.Command) {
+// Earlier versions have stopped a database by standby mode: a start ends that, and undone puts it back.
+func TestStartOutOfStandbyKilled(t *testing.T) {
+	startKilled(t, cib.SetStandby("pm01", true), []startPoint{
+		{"cleanup", fakes.Between, false, ""},
+		{"unstandby", fakes.Between, true, ""},
+		{"let-back", fakes.Between, true, ""},
+	})
+}
+
+// startPoint is where a start is killed, and what its undo says then.
+type startPoint struct {
+	id    string
+	at    fakes.Point
+	holds bool // Pacemaker has not promoted it yet
+	past  string
+}
+
+func startKilled(t *testing.T, keep cib.Command, points []startPoint) {
 	t.Helper()
 	w := newServed(t)
 	w.Run(cib.SetNodeAttribute("pm01", "pgsql-data-status", "DISCONNECT"))
@@ -300,22 +323,7 @@ func startKilled(t *testing.T, keep cib.Command) {
 	if node, _ := running.Node("pm01"); node.Standby || w.keeps() || node.Permanent["pgsql-data-status"] != "LATEST" || running.Clones[0].Roles["pm01"] != model.RolePromoted {
 		t.Fatalf("it is not started: %+v", running)
 	}
-	for _, point := range []struct {
-		id    string
-		at    fakes.Point
-		holds bool // Pacemaker has not promoted it yet
-		past  string
-	}{
-		{"data-status", fakes.Before, false, ""},
-		{"data-status", fakes.Between, false, ""},
-		{"unlock", fakes.Between, false, ""},
-		{"cleanup", fakes.Between, false, ""},
-		{"clear-clone", fakes.After, false, ""},
-		{"let-back", fakes.Between, true, ""},
-		{"let-back", fakes.Between, false, "it is the primary now: type sudo pgrex operation finish"},
-		{"promoted", fakes.Between, false, "it is the primary now: type sudo pgrex operation finish"},
-		{"promoted", fakes.After, false, "whole"},
-	} {
+	for _, point := range points {
 		t.Run(point.id+" "+string(point.at), func(t *testing.T) {
 			w.part(t, begin)
 			w.kill(starts(t, true), point.id, point.at)
