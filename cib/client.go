@@ -31,8 +31,8 @@ const choosing = "2.0.4"
 //
 // cibadmin sees our environment: with CIB_file=FILE set it reads that file and needs no cluster.
 type Client struct {
-	// CIBAdmin, CrmMon and CrmNode are the tools' paths; found on PATH when empty.
-	CIBAdmin, CrmMon, CrmNode string
+	// CIBAdmin, CrmMon, CrmNode and CrmSimulate are the tools' paths; found on PATH when empty.
+	CIBAdmin, CrmMon, CrmNode, CrmSimulate string
 	// Timeout is how long one of them may take; DefaultTimeout when zero. An earlier deadline of the context goes
 	// before.
 	Timeout time.Duration

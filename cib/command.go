@@ -6,6 +6,10 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/beevik/etree"
+
+	"github.com/pgrex/pgrex/model"
 )
 
 // commandTimeout is for tools that only change the CIB. One that waits for the cluster gets a deadline from its caller.
@@ -87,6 +91,36 @@ func withNode(action, resource, node string) Command {
 	return Command{"crm_resource", args}
 }
 
+// KeepAway keeps a primitive's clone from a node until LetBack, by a location constraint of pgrex's own. Other resources
+// on the node go on (but see Client.AlsoStops), and a constraint of the operator's stays as it is.
+func KeepAway(clone, primitive, node string) Command {
+	return Command{"cibadmin", []string{"--create", "--scope", constraints, "--xml-text", text(keptAway(clone, primitive, node))}}
+}
+
+// LetBack removes that constraint.
+func LetBack(primitive, node string) Command {
+	return Command{"cibadmin", []string{"--delete", "--scope", constraints, "--xml-text", text(ownLocation(primitive, node))}}
+}
+
+// constraints is the part of the configuration that has them.
+const constraints = "constraints"
+
+// keptAway is the constraint that keeps a clone from a node.
+func keptAway(clone, primitive, node string) *etree.Element {
+	location := ownLocation(primitive, node)
+	location.CreateAttr("rsc", clone)
+	location.CreateAttr("score", "-INFINITY")
+	return location
+}
+
+// ownLocation is what tells that constraint from all others. Ids of two databases might meet, and a node has one.
+func ownLocation(primitive, node string) *etree.Element {
+	location := etree.NewElement("rsc_location")
+	location.CreateAttr("id", model.StopConstraint(primitive, node))
+	location.CreateAttr("node", node)
+	return location
+}
+
 // SetStandby takes a node out of service, or brings it back: its resources stop, or may run again.
 func SetStandby(node string, on bool) Command {
 	return Command{"crm_attribute", []string{"--node", node, "--name", "standby", fmt.Sprintf("--update=%t", on)}}
@@ -139,6 +173,11 @@ func (c Command) deletes() bool {
 	return c.Path != "cibadmin" && (slices.Contains(c.Args, "--delete") || slices.Contains(c.Args, "--delete-parameter"))
 }
 
+// constrains reports whether the command makes a constraint, which may be there already.
+func (c Command) constrains() bool {
+	return slices.Contains(c.Args, "--create") && slices.Contains(c.Args, constraints)
+}
+
 // Run runs the command to its end, or to the end of ctx, at the latest until commandTimeout is over. The error says
 // what the tool said. For cibadmin, the error may also be ErrExists or ErrNoMatch.
 func (c Command) Run(ctx context.Context) error {
@@ -150,6 +189,8 @@ func (c Command) Run(ctx context.Context) error {
 	switch {
 	case r.exit == exitNoSuch && c.deletes():
 		return nil // it is gone already
+	case r.exit == exitExists && c.constrains():
+		return nil // it is there already
 	case c.Path != "cibadmin":
 	case r.exit == exitExists:
 		return fmt.Errorf("%w: %w", ErrExists, err)

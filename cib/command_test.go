@@ -28,6 +28,12 @@ func TestCommands(t *testing.T) {
 		{DeleteParameter("pgsql", "replication_slot_name"), `!name="replication_slot_name"`},
 		{SetStandby("pm01", true), `name="standby" value="true"`},
 		{DeleteStandby("pm01"), `!name="standby"`},
+		{KeepAway("msPostgresql", "pgsql", "pm01"), `id="pgrex-stop-pgsql-pm01" node="pm01" rsc="msPostgresql" score="-INFINITY"`},
+		{KeepAway("msPostgresql", "pgsql", "pm01"), `id="pgrex-stop-pgsql-pm01"`}, // again
+		{ClearBan("msPostgresql", "pm01"), `id="pgrex-stop-pgsql-pm01"`},
+		{LetBack("pgsql", "pm02"), `id="pgrex-stop-pgsql-pm01"`},
+		{LetBack("pgsql", "pm01"), `!id="pgrex-stop-pgsql-pm01"`},
+		{LetBack("pgsql", "pm01"), `!id="pgrex-stop-pgsql-pm01"`}, // again
 		{BanPromoted("msPostgresql", "pm02"), `id="cli-ban-msPostgresql-on-pm02"`},
 		{ClearBan("msPostgresql", "pm02"), `!id="cli-ban-msPostgresql-on-pm02"`},
 	} {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -73,6 +74,14 @@ func (c call) here(ctx context.Context, environ []string, as *syscall.Credential
 	defer cancel(nil)
 	cmd := exec.CommandContext(ctx, c.path, c.args...)
 	cmd.Env = environ
+	if filepath.Base(c.path) == simulator {
+		folder, err := scratch(as)
+		if err != nil {
+			return result{exit: -1}, err
+		}
+		defer func() { _ = os.RemoveAll(folder) }()
+		cmd.Env = append(cmd.Env, "CIB_shadow_dir="+folder)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: as}
 	cmd.Cancel = func() error { return killGroup(cmd) }
 	cmd.WaitDelay = stuckPipe
@@ -98,6 +107,14 @@ func (c call) here(ctx context.Context, environ []string, as *syscall.Credential
 		err = nil
 	}
 	return r, err
+}
+
+// scratch makes a folder that only a user can use, ours or as, for a program that writes a file of its own.
+func scratch(as *syscall.Credential) (folder string, err error) {
+	if folder, err = os.MkdirTemp("", "pgrex-"); err == nil && as != nil {
+		err = os.Chown(folder, int(as.Uid), int(as.Gid))
+	}
+	return folder, err
 }
 
 // feed gives a program its standard input. It opens that by name, which only the pipe's owner may do: another user

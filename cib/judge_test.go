@@ -43,7 +43,7 @@ func systems(t testing.TB) []system {
 func (s system) tool(name string) string { return filepath.Join(s.folder, name) }
 
 func (s system) client() *Client {
-	return &Client{CIBAdmin: s.tool("cibadmin"), CrmMon: s.tool("crm_mon"), CrmNode: s.tool("crm_node")}
+	return &Client{CIBAdmin: s.tool("cibadmin"), CrmMon: s.tool("crm_mon"), CrmNode: s.tool("crm_node"), CrmSimulate: s.tool("crm_simulate")}
 }
 
 // sharedCIBs are the captured and Pacemaker's own CIBs. They lie beside the checkout, because Pacemaker's are not to be

@@ -21,7 +21,7 @@ import (
 // the orders to kill them one way, what the tools left behind the other.
 
 // tools are Pacemaker's tools that pgrex runs, and nothing else is run for the other part.
-var tools = []string{"cibadmin", "crm_mon", "crm_node", "crm_attribute", "crm_resource"}
+var tools = []string{"cibadmin", "crm_mon", "crm_node", "crm_attribute", "crm_resource", simulator}
 
 // packageManagers tell an agent's version (Client.AgentVersion).
 var packageManagers = []string{"rpm", "dpkg-query"}

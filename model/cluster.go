@@ -128,6 +128,13 @@ func (l Location) ByTool() bool {
 	return strings.HasPrefix(l.ID, "cli-ban-") || strings.HasPrefix(l.ID, "cli-prefer-")
 }
 
+// KeptStopped reports whether pgrex keeps the database stopped on a node, by its own location constraint
+// (StopConstraint).
+func (c Clone) KeptStopped(node string) bool {
+	id := StopConstraint(c.Primitive, node)
+	return slices.ContainsFunc(c.Locations, func(l Location) bool { return l.ID == id && SameNode(l.Node, node) && l.Bars() })
+}
+
 // Infinity is Pacemaker's INFINITY, as a number.
 const Infinity = 1_000_000
 

@@ -44,6 +44,27 @@ func TestVersionOrder(t *testing.T) {
 	}
 }
 
+// The id of pgrex's own constraint is an XML id, and of its node alone, however that is spelled.
+func TestStopConstraint(t *testing.T) {
+	for node, want := range map[string]string{
+		"pm01": "pgrex-stop-pgsql-pm01", "PM01": "pgrex-stop-pgsql-pm01", "db-1.example.org": "pgrex-stop-pgsql-db-1.example.org",
+		"a_b": "pgrex-stop-pgsql-a_b", "a b": "pgrex-stop-pgsql-a_b-c8687a08", "a:b": "pgrex-stop-pgsql-a_b-6783a31e",
+		"dätenbank": "pgrex-stop-pgsql-d_tenbank-",
+	} {
+		if got := model.StopConstraint("pgsql", node); !strings.HasPrefix(got, want) {
+			t.Errorf("of %q it is %s", node, got)
+		}
+	}
+	valid := regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+	rapid.Check(t, func(t *rapid.T) {
+		nodes := rapid.SliceOfNDistinct(rapid.String(), 2, 2, model.FoldNode).Draw(t, "nodes")
+		a, b := model.StopConstraint("pgsql", nodes[0]), model.StopConstraint("pgsql", nodes[1])
+		if !valid.MatchString(a) || a == b {
+			t.Fatalf("of %q they are %s and %s", nodes, a, b)
+		}
+	})
+}
+
 // TestSlotNames: names are the agent's where they can be, valid, different from each other, and the same in any order.
 func TestSlotNames(t *testing.T) {
 	valid := regexp.MustCompile(`^[a-z0-9_]{1,63}$`)

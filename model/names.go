@@ -50,22 +50,42 @@ func conflicting(names map[string]string, members []string) []string {
 }
 
 // foldHost lower-cases a host's name and turns what a slot's name cannot hold into "_".
-func foldHost(host string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' {
+func foldHost(host string) string { return strings.Map(foldRune, FoldNode(host)) }
+
+func foldRune(r rune) rune {
+	if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' {
+		return r
+	}
+	return '_'
+}
+
+// StopConstraint is the id of the location constraint by which pgrex keeps a stopped database from a node. An id in
+// the CIB takes fewer characters than a node's name: a name with others ends in a hash.
+func StopConstraint(primitive, node string) string {
+	name := FoldNode(node)
+	id := strings.Map(func(r rune) rune {
+		if r == '-' || r == '.' || r == foldRune(r) {
 			return r
 		}
 		return '_'
-	}, FoldNode(host))
+	}, name)
+	if id != name {
+		id += "-" + hash(name)[:hashStep]
+	}
+	return "pgrex-stop-" + primitive + "-" + id
 }
 
 // hashedName cuts prefix_host so that "_" and the given number of hex digits fit. The hash is of the lower-cased
 // name, because hosts that differ in case only are one host to Pacemaker.
 func hashedName(prefix, host string, digits int) string {
-	sum := sha256.Sum256([]byte(FoldNode(host)))
 	name := prefix + "_" + foldHost(host)
 	name = name[:min(len(name), maxSlotName-1-digits)]
-	return name + "_" + hex.EncodeToString(sum[:])[:digits]
+	return name + "_" + hash(FoldNode(host))[:digits]
+}
+
+func hash(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:])
 }
 
 // SlotNames gives each member its slot's name under the policy: with pair naming and two members, both share the

@@ -115,7 +115,9 @@ func (w Who) stateOf(c Claim) string {
 	if c.Location.IsValid() {
 		words = append(words, "up to "+c.Location.String())
 	}
-	if id, barred := w.barred(c.Host); barred {
+	if w.Clone.KeptStopped(c.Host) {
+		words = append(words, "kept stopped by pgrex")
+	} else if id, barred := w.barred(c.Host); barred {
 		words = append(words, "kept from it by the constraint "+id)
 	}
 	if failures(n, w.Clone.Primitive) {
@@ -227,6 +229,8 @@ func (v *view) toBringBack(forecasts []model.Forecast) {
 			continue
 		}
 		switch {
+		case v.Clone.KeptStopped(member):
+			v.say(model.CodeStopped, model.Info, member, "pgrex keeps the database on %s stopped; on %[1]s, type: sudo pgrex start", member)
 		case n.Standby:
 			v.say(model.CodeStopped, model.Info, member, "the database on %s is stopped, and its node is in standby; on %[1]s, type: pgrex start", member)
 		case v.keptAway(member):

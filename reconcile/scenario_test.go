@@ -60,8 +60,9 @@ func (s *scenario) settled() reconcile.Input {
 }
 
 // cluster reads: "HOST ROLE|ACTION STATUS DATA-STATUS [unclean|failed|blocked|MARK...]", "no-dc", "lock PATH",
-// "location NODE SCORE [ROLE]", "without-primary SECONDS", "HOST offline|maintenance", "HOST joining STATUS", "epoch
-// N", "newest N", "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta NAME=VALUE", "conditional NAME",
+// "location NODE SCORE [ROLE]", "kept-stopped NODE", "without-primary SECONDS", "HOST offline|maintenance", "HOST
+// joining STATUS", "epoch N", "newest N", "no-quorum", "maintenance", "unmanaged", "param NAME=VALUE", "meta
+// NAME=VALUE", "conditional NAME",
 // "published HOST TEXT|-", "formerly HOST TEXT" (under the former name), "database ID" (another one), "token TEXT"
 // (with "value" alone for its value), "operation NAME running|left [WHO]" (of this host), "attribute HOST OPERATION",
 // "pacemaker VERSION", "called NAME", "silent WHY", "unasked WHY" (of Pacemaker's own name for this host).
@@ -109,6 +110,8 @@ func (s *scenario) cluster(words []string) {
 			l.Role = words[3]
 		}
 		clone.Locations = append(clone.Locations, l)
+	case "kept-stopped":
+		clone.Locations = append(clone.Locations, model.Location{ID: model.StopConstraint("pgsql", words[1]), Node: words[1], Score: "-INFINITY"})
 	case "without-primary":
 		s.in.WithoutPrimary = float64(s.number(words[1]))
 	case "lock":

@@ -98,7 +98,7 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 	}
 	by := func(way rejoin.Method) error {
 		job := r.Job(cmd.Context(), found, way, method)
-		job.Says = []string{"the way back is " + string(way)}
+		job.Says = append([]string{"the way back is " + string(way)}, found.Warnings(cmd.Context())...)
 		return ask.perform(cmd, engine, job, s.Node+" is back")
 	}
 	err = by(rung.Method)

@@ -26,7 +26,7 @@ host has. It waits until the host streams through its own slot, or takes writes.
 With --force a host becomes the primary though its data are stale or the agent's PGSQL.lock is there: what only others have is
 lost. While there is a primary --force does nothing.
 
-Interrupted before it is started, it leaves the database stopped, as it was, and the node in standby.`,
+Interrupted before it is started, it leaves the database stopped, as it was.`,
 		func(s *service.Service, ctx context.Context) (operation.Job, error) { return s.Start(ctx, force) })
 	cmd.Flags().BoolVar(&force, "force", false, "become the primary with data that may be stale")
 	return cmd
@@ -35,9 +35,9 @@ Interrupted before it is started, it leaves the database stopped, as it was, and
 func stopCommand() *cobra.Command {
 	var force, noCheckpoint bool
 	cmd := serviceCommand("stop", "Stop the database on this host", stopped,
-		`Stops the database of this host through Pacemaker, after a checkpoint, and waits for its end. The node is in standby
-then: whatever else it runs for Pacemaker stops, too. The database stays stopped until pgrex start, even after a restart
-of Pacemaker. Stop the primary last: while others run, that is a failover, which only --force allows; pgrex switchover
+		`Stops the database of this host through Pacemaker, after a checkpoint, and waits for its end. A location constraint,
+pgrex-stop-PRIMITIVE-NODE, keeps it stopped until pgrex start, even after a restart of Pacemaker. Other resources on this
+node go on; pgrex says first which ones cannot, because they need the database. Stop the primary last: while others run, that is a failover, which only --force allows; pgrex switchover
 is better. pgrex says first who is left.
 
 Interrupted, it starts the database again; after a failover it says what to type.`,

@@ -245,7 +245,7 @@ func (j *Journal) Read(plan any) error {
 	decoder := json.NewDecoder(bytes.NewReader(j.Plan))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(plan); err != nil {
-		return fmt.Errorf("read the plan in the journal: %w", err)
+		return fmt.Errorf("read the plan in the journal: %w; end the operation with the pgrex that began it", err)
 	}
 	return nil
 }

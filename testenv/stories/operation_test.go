@@ -24,7 +24,7 @@ var (
 	banning   = moment{"crm_resource", "*--ban*PT30M", false} // in maintenance-mode, and PostgreSQL still serves
 	leaving   = moment{"cibadmin", "*phase=given*", false}    // PostgreSQL is shut down, and the target has everything
 	left      = moment{"cibadmin", "*phase=given*", true}
-	standby   = moment{"crm_attribute", "*--name standby --update=true*", true}
+	kept      = moment{"cibadmin", "*--create --scope constraints*", true} // the database, from this node
 	parameter = moment{"crm_resource", "*--delete-parameter replication_slot_name*", true}
 	refresh   = moment{"crm_resource", "--refresh*", false}
 )
@@ -201,12 +201,12 @@ func (s *story) stopLeft() {
 	primary := s.primary()
 	host := s.others(primary)[0]
 	s.awaitUnpromoted(host)
-	s.leave(host, standby, "stop")
+	s.leave(host, kept, "stop")
 	s.says(host, 0, "is undone", "operation", "undo", "--yes")
 	s.awaitStreams(primary, host)
 	s.ended(primary)
 	s.awaitUnpromoted(host)
-	s.leave(host, standby, "stop")
+	s.leave(host, kept, "stop")
 	s.says(host, 0, "is stopped", "operation", "finish", "--yes")
 	s.awaitStopped(host)
 	s.says(host, 0, "is started", "start", "--yes")

@@ -53,7 +53,7 @@ func TestRejoinKilled(t *testing.T) {
 		away := s.others(old)[1]
 		s.chapter("undone", func(s *story) {
 			s.lockedOut(old, away)
-			s.leave(away, standby, "rejoin")
+			s.leave(away, kept, "rejoin")
 			s.awaitCondition(old, model.CodeOperationUnfinished)
 			s.says(away, 0, "is undone", "operation", "undo", "--yes")
 			s.comesBack(old, away, "start")
@@ -308,7 +308,8 @@ func (s *story) halfRewound(old string) {
 		s.t.Fatal("there is no pg_rewind")
 	}
 	s.asOwner(old, "test -d "+s.at.Data+".pgrex-rewind")
-	s.must(s.lab.Unstandby(s.ctx, old)) // the agent's lock alone keeps it from starting
+	_, err := s.lab.Exec(s.ctx, old, "cibadmin", "--delete", "--scope", "constraints", "--xml-text", `<rsc_location id="pgrex-stop-pgsql-`+old+`"/>`)
+	s.must(err) // the agent's lock alone keeps it from starting
 	s.killedEverywhere(s.primary(), old, "copy", "", "--max-rate", "8M")
 	s.asOwner(old, "grep '# of "+old+"' "+s.at.Config)
 }

@@ -25,15 +25,21 @@ func TestStartAndStop(t *testing.T) {
 		})
 		s.chapter("a standby", func(s *story) {
 			before := s.modes(standbys[0])
-			s.says(standbys[0], 2, "--name standby --update=true", "stop", "--dry-run")
+			goesOn := s.beside(standbys[0])
+			s.says(standbys[0], 2, "pgrex-stop-pgsql-"+standbys[0], "stop", "--dry-run")
 			s.says(standbys[0], 0, "is stopped", "stop", "--yes")
 			s.says(standbys[0], 0, "nothing to do", "stop", "--yes")
+			goesOn()
 			s.load(primary, 200<<20)
 			_, err := s.lab.Exec(s.ctx, standbys[0], "touch", s.at.Lock) // what it has is proven by the primary: the lock may go
 			s.must(err)
 			s.says(standbys[0], 2, "remove "+s.at.Lock, "start", "--dry-run")
 			s.says(standbys[0], 0, "is started", "start", "--yes")
 			s.awaitStreams(primary, standbys[0])
+			s.says(standbys[0], 0, "is stopped", "stop", "--yes")
+			s.says(standbys[0], 0, standbys[0]+" is back", "rejoin", "--yes")
+			s.awaitStreams(primary, standbys[0])
+			goesOn()
 			s.sameModes(standbys[0], before)
 			s.neverCopied(standbys[0])
 		})
@@ -66,9 +72,39 @@ func (s *story) says(host string, status int, text string, arguments ...string) 
 	}
 }
 
+// beside starts another resource on a host. What it returns sees that the resource still runs there, and was never
+// started again.
+func (s *story) beside(host string) (goesOn func()) {
+	s.t.Helper()
+	for _, part := range [][2]string{
+		{"resources", `<primitive id="beside" class="ocf" provider="heartbeat" type="Dummy"/>`},
+		{"constraints", `<rsc_location id="beside-there" rsc="beside" node="` + host + `" score="INFINITY"/>`},
+	} {
+		_, err := s.lab.Exec(s.ctx, host, "cibadmin", "--create", "--scope", part[0], "--xml-text", part[1])
+		s.must(err)
+	}
+	began := func() string { // with the number of the call
+		out, err := s.lab.Exec(s.ctx, host, "sh", "-c", `cibadmin --query --xpath "//node_state[@uname='`+host+
+			`']//lrm_resource[@id='beside']/lrm_rsc_op[@operation='start'][@rc-code='0']" 2>&1 || true`)
+		s.must(err)
+		return out
+	}
+	s.await(patience, "the other resource runs on "+host, func() (bool, string) {
+		out := began()
+		return strings.Contains(out, "call-id="), out
+	})
+	before := began()
+	return func() {
+		s.t.Helper()
+		if now := began(); now != before {
+			s.t.Errorf("the other resource on %s was stopped or started again: before %s, now %s", host, before, now)
+		}
+	}
+}
+
 // stopInterrupted: Ctrl-C while the stop is under way. The standby streams again.
 func (s *story) stopInterrupted(primary, host string) {
-	err := s.interrupt(host, "INT", stepSaid("crm_attribute .*--name standby --update=true"), "stop")
+	err := s.interrupt(host, "INT", stepSaid("cibadmin --create --scope constraints "), "stop")
 	out := s.interruptedOutput(host)
 	s.must(err)
 	if !strings.Contains(out, "undone: ") {

@@ -108,9 +108,9 @@ func (s *story) failsAtCopy(host, because string, happens func()) {
 	if out, err := s.lab.Exec(s.ctx, host, "sh", "-c", "ls -d /var/lib/pgwal/*.pgrex"); err == nil {
 		s.t.Errorf("this is left: %s", out)
 	}
-	s.await(patience, host+" is not in standby mode", func() (bool, string) {
-		out, err := s.lab.Exec(s.ctx, host, "crm_attribute", "--node", host, "--name", "standby", "--query", "--quiet", "--default", "off")
-		return err == nil && strings.TrimSpace(out) == "off", out
+	s.await(patience, "the database is let back to "+host, func() (bool, string) {
+		out, err := s.lab.Exec(s.ctx, host, "sh", "-c", "cibadmin --query --scope constraints | grep pgrex-stop || true")
+		return err == nil && out == "", out
 	})
 }
 

@@ -30,6 +30,7 @@ type Case struct {
 	Conninfo  string
 	Node      string // as Pacemaker spells it
 	Standby   bool   // Pacemaker's standby mode was on
+	Kept      bool   // pgrex kept the database stopped
 	locked    bool   // the agent's lock was there
 	swapped   *bool  // the swap was begun: the old data may be where the copy was; in the plan
 	who       reconcile.Who
@@ -53,9 +54,8 @@ func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Case{
-		who: who, Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name, Standby: who.Here.Standby, Slot: who.OwnSlot(),
-	}
+	c := newCase(who)
+	c.Standby, c.Kept = who.Here.Standby, who.Clone.KeptStopped(who.Here.Name)
 	c.Primary, err = who.ConfirmedPrimary()
 	switch {
 	case err != nil:
@@ -67,6 +67,11 @@ func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 	}
 	c.Place, err = datadir.Of(who.Clone)
 	return c, err
+}
+
+// newCase is a case of which only the cluster is known.
+func newCase(who reconcile.Who) *Case {
+	return &Case{who: who, Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name, Slot: who.OwnSlot()}
 }
 
 // examine fills in what this host and the primary have.

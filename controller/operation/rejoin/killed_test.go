@@ -17,7 +17,7 @@ import (
 )
 
 // ofTheCluster are the steps that need one, which the test's hosts have not.
-var ofTheCluster = []string{"still-primary", "standby", "settle", "ended", "cleanup", "clear-primitive", "clear-clone", "unstandby", "streams"}
+var ofTheCluster = []string{"still-primary", "keep-away", "settle", "ended", "cleanup", "clear-primitive", "clear-clone", "unstandby", "let-back", "streams"}
 
 // parted is a host whose data have parted from its primary's, with all that it was before it is brought back.
 type parted struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/pgrex/pgrex/cib"
@@ -40,8 +41,9 @@ type Plan struct {
 	MaxRate uint64 `json:"max_rate"` // of a copy, in bytes a second; 0 for no limit
 	Way     Method `json:"way"`
 	Primary string `json:"primary"`
-	Standby bool   `json:"standby"` // Pacemaker's standby mode was on
-	Locked  bool   `json:"locked"`  // the agent's lock was there
+	Standby bool   `json:"node_standby"` // Pacemaker's standby mode was on
+	Kept    bool   `json:"kept_stopped"` // pgrex kept the database stopped
+	Locked  bool   `json:"locked"`       // the agent's lock was there
 	// Swapped is what taking the swap back has found: the old data may be where the copy was.
 	Swapped bool `json:"swapped,omitempty"`
 }
@@ -53,9 +55,9 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) ope
 	c.locked = err == nil
 	p := &Plan{Asked: asked, MaxRate: r.MaxRate, Way: way, Primary: c.Primary}
 	if before := r.before(); before != nil {
-		c.Standby, c.locked, p.Swapped = before.Standby, before.Locked, before.Swapped
+		c.Standby, c.Kept, c.locked, p.Swapped = before.Standby, before.Kept, before.Locked, before.Swapped
 	}
-	p.Standby, p.Locked, c.swapped, job.Plan = c.Standby, c.locked, &p.Swapped, p
+	p.Standby, p.Kept, p.Locked, c.swapped, job.Plan = c.Standby, c.Kept, c.locked, &p.Swapped, p
 	job.Steps, job.Continues = r.Steps(c, way), Continues
 	return job
 }
@@ -86,10 +88,8 @@ func (r *Rejoin) Resume(ctx context.Context, j *operation.Journal) (operation.Jo
 	if err != nil {
 		return operation.Job{}, err
 	}
-	c := &Case{
-		who: who, Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name, Slot: who.OwnSlot(),
-		Primary: p.Primary, Standby: p.Standby, locked: p.Locked, swapped: &p.Swapped,
-	}
+	c := newCase(who)
+	c.Primary, c.Standby, c.Kept, c.locked, c.swapped = p.Primary, p.Standby, p.Kept, p.Locked, &p.Swapped
 	if c.Place, err = datadir.Of(who.Clone); err != nil {
 		return operation.Job{}, err
 	}
@@ -136,8 +136,8 @@ func (r *Rejoin) StillPrimary(c *Case) operation.Step {
 				return err
 			case now.Primary != c.Primary:
 				return fmt.Errorf("%s is the primary now: run it again", now.Primary)
-			case r.Left == nil && now.Standby != c.who.Here.Standby: // to undo this one would undo another operation
-				return errors.New("the node's standby mode has changed: run it again")
+			case r.Left == nil && (now.Standby != c.Standby || now.Kept != c.Kept): // to undo this one would undo another operation
+				return errors.New("another operation has stopped or started the database here, or its node: run it again")
 			}
 			return nil
 		},
@@ -165,11 +165,11 @@ func (c *Case) removeLeft() operation.Step {
 	}}
 }
 
-// KeepAway takes the database here out of Pacemaker's hands. Standby mode does so whatever the state of the resource.
-// Undone, standby mode stays on if it was on before.
+// KeepAway takes the database here out of Pacemaker's hands, whatever the state of the resource. Other resources on this
+// node go on. Undone, it leaves the constraint if that was there before.
 func (r *Rejoin) KeepAway(c *Case) []operation.Step {
-	away := operation.Step{ID: "standby", Action: operation.Command{Command: cib.SetStandby(c.Node, true)}}
-	if !c.Standby {
+	away := operation.Step{ID: "keep-away", Action: c.away()}
+	if !c.Kept {
 		away.Back = []operation.Action{
 			operation.Look{Text: "see that the data here are not half rewound", See: func(context.Context) error {
 				if c.Place.Rewinding() != datadir.NotBegun {
@@ -179,7 +179,7 @@ func (r *Rejoin) KeepAway(c *Case) []operation.Step {
 			}},
 			// A minority loses its changes when it joins the others again.
 			operation.Await("wait until this partition has quorum", quorumPatience, r.quorum),
-			operation.Command{Command: cib.DeleteStandby(c.Node)},
+			operation.Command{Command: cib.LetBack(c.Primitive, c.Node)},
 		}
 	}
 	return []operation.Step{
@@ -190,6 +190,28 @@ func (r *Rejoin) KeepAway(c *Case) []operation.Step {
 		{ID: "ended", Action: r.Ended(c.Place)},
 	}
 }
+
+func (c *Case) away() operation.Action {
+	return operation.Command{Command: cib.KeepAway(c.Clone, c.Primitive, c.Node)}
+}
+
+// Warnings say what becomes of other resources: of those that need the database while it is kept away, and of all on a
+// node whose standby mode ends.
+func (c *Case) Warnings(ctx context.Context) (warnings []string) {
+	switch others, err := new(cib.Client).AlsoStops(ctx, c.Clone, c.Primitive, c.Node); {
+	case err != nil:
+		warnings = append(warnings, fmt.Sprintf("warning: it is not known which other resources stop with the database: %v", err))
+	case len(others) > 0:
+		warnings = append(warnings, "warning: other resources follow the database: "+strings.Join(others, "; "))
+	}
+	if c.Standby {
+		warnings = append(warnings, EndsStandby)
+	}
+	return warnings
+}
+
+// EndsStandby is the warning on a node in Pacemaker's standby mode.
+const EndsStandby = "warning: this node is in standby mode, which ends: other resources may start here, too"
 
 // Ended waits until the database on this host has ended.
 func (r *Rejoin) Ended(p datadir.Place) operation.Wait {
@@ -224,15 +246,35 @@ func (r *Rejoin) quorum(ctx context.Context) error {
 // letStart gives the database back to Pacemaker, and waits until it streams. It also clears bans: the agent bans a host
 // whose data was ahead of the new primary's, and an interrupted switchover may have banned it by the clone's name.
 func (r *Rejoin) letStart(c *Case) []operation.Step {
-	return []operation.Step{
-		Unlock(c.Place),
-		{ID: "cleanup", Action: operation.Command{Command: cib.Cleanup(c.Primitive, c.Node)}},
+	steps := append([]operation.Step{Unlock(c.Place)}, r.LetBack(c)...)
+	return append(steps, r.AwaitStreams(c), c.removeLeft())
+}
+
+// LetBack gives the database back to Pacemaker. Undone, the database is stopped if it was kept stopped before.
+func (r *Rejoin) LetBack(c *Case) []operation.Step {
+	steps := []operation.Step{
+		{ID: "cleanup", Action: operation.Command{Command: cib.Cleanup(c.Primitive, c.Node)}, Back: r.stopAgain(c)},
 		{ID: "clear-primitive", Action: operation.Command{Command: cib.ClearBan(c.Primitive, c.Node)}},
 		{ID: "clear-clone", Action: operation.Command{Command: cib.ClearBan(c.Clone, c.Node)}},
-		{ID: "unstandby", Action: operation.Command{Command: cib.DeleteStandby(c.Node)}},
-		r.AwaitStreams(c),
-		c.removeLeft(),
 	}
+	if c.Standby { // as earlier versions of pgrex have left it
+		steps = append(steps, operation.Step{ID: "unstandby", Action: operation.Command{Command: cib.DeleteStandby(c.Node)}})
+	}
+	return append(steps, operation.Step{ID: "let-back", Action: operation.Command{Command: cib.LetBack(c.Primitive, c.Node)}})
+}
+
+// stopAgain are the actions by which the database is kept stopped as it was before; none if it was not.
+func (r *Rejoin) stopAgain(c *Case) (actions []operation.Action) {
+	if c.Standby {
+		actions = append(actions, operation.Command{Command: cib.SetStandby(c.Node, true)})
+	}
+	if c.Kept {
+		actions = append(actions, c.away())
+	}
+	if len(actions) > 0 {
+		actions = append(actions, operation.Settle(), r.Ended(c.Place)) // a start under way ends first
+	}
+	return actions
 }
 
 // Unlock removes the agent's lock: the data are proven or mended.

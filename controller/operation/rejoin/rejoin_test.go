@@ -7,6 +7,7 @@ import (
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
 	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
+	"github.com/pgrex/pgrex/model"
 )
 
 // Trap 46: a database is stopped when Pacemaker says so for certain, and not while it is being stopped, or was never
@@ -45,10 +46,17 @@ func TestNoLongerAsItWas(t *testing.T) {
 	if err := still(); err != nil {
 		t.Error(err)
 	}
-	c.Standby = "pm02"
-	if err := still(); err == nil || !strings.Contains(err.Error(), "the node's standby mode has changed") {
-		t.Errorf("after a stop: %v", err)
+	refused := func() {
+		t.Helper()
+		if err := still(); err == nil || !strings.Contains(err.Error(), "another operation has stopped or started the database here") {
+			t.Errorf("after a stop: %v", err)
+		}
 	}
+	c.Standby = "pm02"
+	refused()
+	c.Standby = ""
+	c.Clone.Locations = []model.Location{{ID: model.StopConstraint("pgsql", "pm02"), Node: "pm02", Score: "-INFINITY"}}
+	refused()
 	r.Left = &operation.Journal{}
 	if err := still(); err != nil {
 		t.Error(err)

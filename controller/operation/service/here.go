@@ -13,6 +13,9 @@ type here struct{ reconcile.Who }
 // role is what Pacemaker says for certain of the database here.
 func (h here) role() model.Role { return h.RoleOf(h.Self) }
 
+// kept reports whether pgrex keeps the database stopped here.
+func (h here) kept() bool { return h.Clone.KeptStopped(h.Here.Name) }
+
 // isPrimary reports whether the database here is the primary, or may be for all that Pacemaker shows.
 func (h here) isPrimary() bool { return h.Clone.MayBePromoted(h.Self) }
 

@@ -70,16 +70,17 @@ func (w *world) Read(ctx context.Context) (model.Cluster, error) {
 	role, _ := cluster.Clones[0].Role("pm01")
 	_, locked := os.Stat(w.lock())
 	latest := node.Permanent["pgsql-data-status"] == "LATEST" && !w.holds
+	away := node.Standby || cluster.Clones[0].KeptStopped("pm01")
 	switch {
-	case node.Standby && role != model.RoleStopped:
+	case away && role != model.RoleStopped:
 		w.run(false)
 		w.Did("pm01", "stop")
 		w.Run(cib.SetAttribute("pm01", "pgsql-status", "STOP"))
-	case !node.Standby && role == model.RoleStopped && locked != nil && !latest:
+	case !away && role == model.RoleStopped && locked != nil && !latest:
 		w.run(true)
 		w.Did("pm01", "start")
 		w.Run(cib.SetAttribute("pm01", "pgsql-status", "HS:alone"))
-	case !node.Standby && role != model.RolePromoted && locked != nil && latest:
+	case !away && role != model.RolePromoted && locked != nil && latest:
 		w.run(true)
 		w.Did("pm01", "promote")
 		w.Run(cib.SetAttribute("pm01", "pgsql-status", "PRI"))
@@ -218,6 +219,9 @@ func (w *world) now() model.Cluster {
 	return cluster
 }
 
+// keeps reports whether pgrex keeps the database stopped here.
+func (w *world) keeps() bool { return w.now().Clones[0].KeptStopped("pm01") }
+
 // wantEnd wants the cluster to be so, the lock to be there or not, and no journal.
 func (w *world) wantEnd(how string, cluster model.Cluster, locked bool) {
 	w.t.Helper()
@@ -245,13 +249,13 @@ func TestStopKilled(t *testing.T) {
 	}
 	w.must(w.engine(s).Do(t.Context(), job))
 	stopped := w.now()
-	if node, _ := stopped.Node("pm01"); !node.Standby || stopped.Clones[0].Roles["pm01"] != model.RoleStopped || w.runs {
+	if node, _ := stopped.Node("pm01"); node.Standby || !stopped.Clones[0].KeptStopped("pm01") || stopped.Clones[0].Roles["pm01"] != model.RoleStopped || w.runs {
 		t.Fatalf("it is not stopped: %+v", stopped)
 	}
 	for _, point := range []struct {
 		id string
 		at fakes.Point
-	}{{"checkpoint", fakes.Between}, {"standby", fakes.Before}, {"standby", fakes.Between}, {"standby", fakes.After}, {"ended", fakes.Between}} {
+	}{{"checkpoint", fakes.Between}, {"keep-away", fakes.Before}, {"keep-away", fakes.Between}, {"keep-away", fakes.After}, {"ended", fakes.Between}} {
 		t.Run(point.id+" "+string(point.at), func(t *testing.T) {
 			w.part(t, begin)
 			w.kill(stops(t, false), point.id, point.at)
@@ -271,11 +275,43 @@ func TestStopKilled(t *testing.T) {
 }
 
 // A start by force, of data that nobody says are the newest, is killed on the way. Until this host is the primary it
-// can be undone: the data status and the lock, too.
+// can be undone: the data status and the lock, too, and what has kept it stopped.
 func TestStartKilled(t *testing.T) {
+	startKilled(t, cib.KeepAway("msPostgresql", "pgsql", "pm01"), []startPoint{
+		{"data-status", fakes.Before, false, ""},
+		{"data-status", fakes.Between, false, ""},
+		{"unlock", fakes.Between, false, ""},
+		{"cleanup", fakes.Between, false, ""},
+		{"clear-clone", fakes.After, false, ""},
+		{"let-back", fakes.Between, true, ""},
+		{"let-back", fakes.Between, false, "it is the primary now: type sudo pgrex operation finish"},
+		{"promoted", fakes.Between, false, "it is the primary now: type sudo pgrex operation finish"},
+		{"promoted", fakes.After, false, "whole"},
+	})
+}
+
+// Earlier versions have stopped a database by standby mode: a start ends that, and undone puts it back.
+func TestStartOutOfStandbyKilled(t *testing.T) {
+	startKilled(t, cib.SetStandby("pm01", true), []startPoint{
+		{"cleanup", fakes.Between, false, ""},
+		{"unstandby", fakes.Between, true, ""},
+		{"let-back", fakes.Between, true, ""},
+	})
+}
+
+// startPoint is where a start is killed, and what its undo says then.
+type startPoint struct {
+	id    string
+	at    fakes.Point
+	holds bool // Pacemaker has not promoted it yet
+	past  string
+}
+
+func startKilled(t *testing.T, keep cib.Command, points []startPoint) {
+	t.Helper()
 	w := newServed(t)
 	w.Run(cib.SetNodeAttribute("pm01", "pgsql-data-status", "DISCONNECT"))
-	w.Run(cib.SetStandby("pm01", true))
+	w.Run(keep)
 	stopped := w.now()
 	w.must(os.WriteFile(w.lock(), nil, 0o600))
 	begin := w.kept()
@@ -284,25 +320,10 @@ func TestStartKilled(t *testing.T) {
 	w.must(err)
 	w.must(w.engine(s).Do(t.Context(), job))
 	running := w.now()
-	if node, _ := running.Node("pm01"); node.Standby || node.Permanent["pgsql-data-status"] != "LATEST" || running.Clones[0].Roles["pm01"] != model.RolePromoted {
+	if node, _ := running.Node("pm01"); node.Standby || w.keeps() || node.Permanent["pgsql-data-status"] != "LATEST" || running.Clones[0].Roles["pm01"] != model.RolePromoted {
 		t.Fatalf("it is not started: %+v", running)
 	}
-	for _, point := range []struct {
-		id    string
-		at    fakes.Point
-		holds bool // Pacemaker has not promoted it yet
-		past  string
-	}{
-		{"data-status", fakes.Before, false, ""},
-		{"data-status", fakes.Between, false, ""},
-		{"unlock", fakes.Between, false, ""},
-		{"cleanup", fakes.Between, false, ""},
-		{"clear-clone", fakes.After, false, ""},
-		{"unstandby", fakes.Between, true, ""},
-		{"unstandby", fakes.Between, false, "it is the primary now: type sudo pgrex operation finish"},
-		{"promoted", fakes.Between, false, "it is the primary now: type sudo pgrex operation finish"},
-		{"promoted", fakes.After, false, "whole"},
-	} {
+	for _, point := range points {
 		t.Run(point.id+" "+string(point.at), func(t *testing.T) {
 			w.part(t, begin)
 			w.kill(starts(t, true), point.id, point.at)
@@ -351,7 +372,7 @@ func TestClaimIsTakenBackOfAStoppedDatabase(t *testing.T) {
 		w.must(err)
 		p := &Plan{Force: true, DataStatus: before, Locked: true}
 		job := s.job(t.Context(), Start, h, p)
-		job.Steps = append(s.claim(h, p), s.hand(h)...)
+		job.Steps = append(s.claim(h, p), s.hand(h, p)...)
 		fakes.Killed(t, w.engine(s), job, id, fakes.After)
 		w.Did("pm01", "start")
 		if err := w.undo(); err == nil || !strings.Contains(err.Error(), "to Pacemaker it is unpromoted") {
@@ -372,8 +393,8 @@ func TestLeftKeepsWhatWasBefore(t *testing.T) {
 	plan := func(name, text string) *Service {
 		return &Service{Left: &operation.Journal{Operation: name, Plan: []byte(text)}}
 	}
-	const text = `{"force": true, "checkpoint": false, "standby": false, "failover": false, "data_status": "DISCONNECT", "locked": true}`
-	want := &Plan{Force: true, DataStatus: "DISCONNECT", Locked: true}
+	const text = `{"force": true, "checkpoint": false, "node_standby": false, "kept_stopped": true, "failover": false, "data_status": "DISCONNECT", "locked": true}`
+	want := &Plan{Force: true, Kept: true, DataStatus: "DISCONNECT", Locked: true}
 	if diff := cmp.Diff(want, plan(Start, text).before(Start)); diff != "" {
 		t.Errorf("what was before is (-wanted +got):\n%s", diff)
 	}
@@ -384,18 +405,18 @@ func TestLeftKeepsWhatWasBefore(t *testing.T) {
 			t.Errorf("%s: %+v", name, p)
 		}
 	}
-	// On the CIB: a stop was killed when the node was in standby by it, and not before.
+	// On the CIB: a stop was killed when it kept the database stopped, which nobody had before.
 	w := newWorld(t)
 	w.Did("pm01", "start")
 	w.Did("pm02", "promote")
 	w.Run(cib.SetAttribute("pm02", "pgsql-status", "PRI"))
 	w.Run(cib.SetNodeAttribute("pm02", "pgsql-data-status", "LATEST"))
-	w.kill(stops(t, false), "standby", fakes.Between)
+	w.kill(stops(t, false), "keep-away", fakes.Between)
 	s := w.service(w.journal())
 	job, err := stops(t, false)(s)
 	w.must(err)
-	if p := job.Plan.(*Plan); p.Standby || len(fakes.Step(t, job.Steps, "standby").Back) == 0 {
-		t.Errorf("planned once more, the node was in standby before: %+v", p)
+	if p := job.Plan.(*Plan); p.Kept || len(fakes.Step(t, job.Steps, "keep-away").Back) == 0 {
+		t.Errorf("planned once more, the database was kept stopped before: %+v", p)
 	}
 }
 
@@ -410,16 +431,16 @@ func TestStopTwice(t *testing.T) {
 	s := w.service(nil)
 	second, err := stops(t, false)(s)
 	w.must(err)
-	w.Run(cib.SetStandby("pm01", true)) // as the first one has
+	w.Run(cib.KeepAway("msPostgresql", "pgsql", "pm01")) // as the first one has
 	w.Did("pm01", "stop")
 	stopped := w.now()
-	if err := w.engine(s).Do(t.Context(), second); err == nil || !strings.Contains(err.Error(), "the node's standby mode has changed") {
+	if err := w.engine(s).Do(t.Context(), second); err == nil || !strings.Contains(err.Error(), "another operation has stopped it") {
 		t.Errorf("it ends with %v", err)
 	}
 	w.wantEnd("refused", stopped, false)
 }
 
-// A stop of the primary by force is a failover: once the node is in standby nobody takes that back.
+// A stop of the primary by force is a failover: once the database is kept away nobody takes that back.
 func TestFailover(t *testing.T) {
 	w := newWorld(t)
 	w.Primary()
@@ -432,15 +453,14 @@ func TestFailover(t *testing.T) {
 	} {
 		t.Run(string(at), func(t *testing.T) {
 			w.part(t, begin)
-			w.kill(stops(t, true), "standby", at)
+			w.kill(stops(t, true), "keep-away", at)
 			left := w.kept()
 			err := w.undo()
 			if (err != nil) != (says != "") || err != nil && !strings.Contains(err.Error(), says) {
 				t.Errorf("undo says %v", err)
 			}
-			node, _ := w.now().Node("pm01")
-			if node.Standby != (at != fakes.Before) || (operation.Left(w.state) != nil) != (says != "") {
-				t.Errorf("undone, standby is %t, and left %v", node.Standby, operation.Left(w.state))
+			if kept := w.keeps(); kept != (at != fakes.Before) || (operation.Left(w.state) != nil) != (says != "") {
+				t.Errorf("undone, it is kept stopped: %t, and left %v", kept, operation.Left(w.state))
 			}
 			if at == fakes.Before {
 				w.wantEnd("undone", before, false)
@@ -450,8 +470,8 @@ func TestFailover(t *testing.T) {
 			w.Did("pm01", "stop")
 			w.Did("pm02", "promote")
 			w.must(w.finish(stops(t, true)))
-			if node, _ := w.now().Node("pm01"); !node.Standby || operation.Left(w.state) != nil {
-				t.Errorf("finished, standby is %t, and left %v", node.Standby, operation.Left(w.state))
+			if !w.keeps() || operation.Left(w.state) != nil {
+				t.Errorf("finished, it is kept stopped: %t, and left %v", w.keeps(), operation.Left(w.state))
 			}
 		})
 	}
@@ -468,7 +488,7 @@ func TestFailoverFailsLater(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	e := w.engine(s)
 	e.Report = func(line string) {
-		if strings.Contains(line, "--update=true") {
+		if strings.Contains(line, "cibadmin --create") {
 			cancel()
 		}
 	}
@@ -476,15 +496,15 @@ func TestFailoverFailsLater(t *testing.T) {
 	if err := e.Do(ctx, job); !errors.As(err, &left) || !strings.Contains(left.Left, "to bring this one back, type: sudo pgrex rejoin") {
 		t.Errorf("it ends with %v", err)
 	}
-	if node, _ := w.now().Node("pm01"); !node.Standby || operation.Left(w.state) != nil {
-		t.Errorf("standby is %t, and left %v", node.Standby, operation.Left(w.state))
+	if !w.keeps() || operation.Left(w.state) != nil {
+		t.Errorf("it is kept stopped: %t, and left %v", w.keeps(), operation.Left(w.state))
 	}
 }
 
 // Who is not the first to start where nobody is the primary, and why; force is for who knows better.
 func TestNotFirst(t *testing.T) {
 	w := newServed(t)
-	w.Run(cib.SetStandby("pm01", true))
+	w.Run(cib.KeepAway("msPostgresql", "pgsql", "pm01"))
 	w.now()
 	begin := w.kept()
 	for name, test := range map[string]struct {
@@ -494,13 +514,13 @@ func TestNotFirst(t *testing.T) {
 		says         string // why not
 		steps        string // by force
 	}{
-		"the newest":      {"LATEST", "DISCONNECT", "", false, "", "no-primary cleanup clear-primitive clear-clone unstandby promoted writes"},
-		"locked":          {"LATEST", "DISCONNECT", "", true, "is there: this host was a primary", "no-primary unlock cleanup clear-primitive clear-clone unstandby promoted writes"},
-		"another's":       {"DISCONNECT", "LATEST", "", false, "pm02 has the newest data", "no-primary data-status cleanup clear-primitive clear-clone unstandby promoted writes"},
-		"two":             {"LATEST", "LATEST", "", false, "more than one host's data are said to be the newest", "no-primary cleanup clear-primitive clear-clone unstandby promoted writes"},
-		"in step":         {"STREAMING|SYNC", "DISCONNECT", "", false, "", "no-primary cleanup clear-primitive clear-clone unstandby promoted writes"},
-		"pm02 is further": {"LATEST", "DISCONNECT", "00000000FF000000", false, "pm02 runs and has data up to 0/FF000000", "no-primary cleanup clear-primitive clear-clone unstandby promoted writes"},
-		"nobody's":        {"DISCONNECT", "DISCONNECT", "", true, "no host's data are said to be the newest", "no-primary data-status unlock cleanup clear-primitive clear-clone unstandby promoted writes"},
+		"the newest":      {"LATEST", "DISCONNECT", "", false, "", "no-primary cleanup clear-primitive clear-clone let-back promoted writes"},
+		"locked":          {"LATEST", "DISCONNECT", "", true, "is there: this host was a primary", "no-primary unlock cleanup clear-primitive clear-clone let-back promoted writes"},
+		"another's":       {"DISCONNECT", "LATEST", "", false, "pm02 has the newest data", "no-primary data-status cleanup clear-primitive clear-clone let-back promoted writes"},
+		"two":             {"LATEST", "LATEST", "", false, "more than one host's data are said to be the newest", "no-primary cleanup clear-primitive clear-clone let-back promoted writes"},
+		"in step":         {"STREAMING|SYNC", "DISCONNECT", "", false, "", "no-primary cleanup clear-primitive clear-clone let-back promoted writes"},
+		"pm02 is further": {"LATEST", "DISCONNECT", "00000000FF000000", false, "pm02 runs and has data up to 0/FF000000", "no-primary cleanup clear-primitive clear-clone let-back promoted writes"},
+		"nobody's":        {"DISCONNECT", "DISCONNECT", "", true, "no host's data are said to be the newest", "no-primary data-status unlock cleanup clear-primitive clear-clone let-back promoted writes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.part(t, begin)
@@ -538,9 +558,9 @@ func TestNotFirst(t *testing.T) {
 func TestResumeOfAnother(t *testing.T) {
 	w := newWorld(t)
 	w.Primary()
-	w.kill(stops(t, true), "standby", fakes.Before)
+	w.kill(stops(t, true), "keep-away", fakes.Before)
 	j := w.journal()
-	for _, plan := range []string{``, `{"standby": 7}`, `{"later": true}`} {
+	for _, plan := range []string{``, `{"kept_stopped": 7}`, `{"standby": true}`, `{"later": true}`} {
 		damaged := *j
 		damaged.Plan = []byte(plan)
 		if _, err := w.service(nil).Resume(t.Context(), &damaged); err == nil || !strings.Contains(err.Error(), "read the plan in the journal") {

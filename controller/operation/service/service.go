@@ -23,8 +23,8 @@ import (
 // servicePatience is how long Pacemaker may take to make this host the primary.
 const servicePatience = 5 * time.Minute
 
-// Service starts and stops the database of this host through Pacemaker. The node is in standby while the database is
-// stopped, even after a restart of Pacemaker.
+// Service starts and stops the database of this host through Pacemaker. A constraint of pgrex's own keeps a stopped
+// database from this node, even after a restart of Pacemaker; other resources on it go on.
 type Service struct {
 	Observer *controller.Observer // of this host
 	Left     *operation.Journal   // of an operation that was left here and is to be finished; may be nil
@@ -58,17 +58,18 @@ const (
 type Plan struct {
 	Force      bool   `json:"force"`
 	Checkpoint bool   `json:"checkpoint"`
-	Standby    bool   `json:"standby"`     // Pacemaker's standby mode was on
-	Failover   bool   `json:"failover"`    // the primary is stopped while others run
-	DataStatus string `json:"data_status"` // the agent's node attribute, where it is changed
-	Locked     bool   `json:"locked"`      // the agent's lock was there
+	Standby    bool   `json:"node_standby"` // Pacemaker's standby mode was on
+	Kept       bool   `json:"kept_stopped"` // pgrex kept the database stopped
+	Failover   bool   `json:"failover"`     // the primary is stopped while others run
+	DataStatus string `json:"data_status"`  // the agent's node attribute, where it is changed
+	Locked     bool   `json:"locked"`       // the agent's lock was there
 }
 
 // Stop plans to stop the database here. There are no steps if it is stopped. The primary is stopped last: to stop it
 // while others run is a failover, which only force allows.
 func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (operation.Job, error) {
 	h, err := s.look(ctx)
-	if err != nil || h.Here.Standby && h.role() == model.RoleStopped && !h.place.Runs() {
+	if err != nil || (h.Here.Standby || h.kept()) && h.role() == model.RoleStopped && !h.place.Runs() {
 		return operation.Job{}, err
 	}
 	standbys := h.standbys()
@@ -81,12 +82,12 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (operation.J
 	if err != nil {
 		return operation.Job{}, err
 	}
-	p := &Plan{Force: force, Checkpoint: checkpoint, Standby: h.Here.Standby, Failover: failover && len(h.Successors()) > 0}
+	p := &Plan{Force: force, Checkpoint: checkpoint, Kept: h.kept(), Failover: failover && len(h.Successors()) > 0}
 	if before := s.before(Stop); before != nil {
-		p.Standby = before.Standby
+		p.Kept = before.Kept
 	}
 	job := s.job(ctx, Stop, h, p)
-	job.Says = h.leaves(failover, standbys)
+	job.Says = append(h.leaves(failover, standbys), s.caseOf(h, p).Warnings(ctx)...)
 	if checkpoint && server != nil {
 		job.Steps = append(job.Steps, operation.Step{ID: "checkpoint", Action: operation.Program{
 			Text: "run a checkpoint here to shorten the stop", Run: server.Checkpoint,
@@ -98,12 +99,12 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (operation.J
 
 // keepAway are the steps by which Pacemaker stops the database and leaves it stopped.
 func (s *Service) keepAway(h self, p *Plan) []operation.Step {
-	steps := s.rejoin().KeepAway(&rejoin.Case{Node: h.Here.Name, Place: h.place, Standby: p.Standby})
+	steps := s.rejoin().KeepAway(s.caseOf(h, p))
 	if p.Failover {
-		steps[0].Back = []operation.Action{operation.Look{Text: "see that this node is not in standby", See: func(ctx context.Context) error {
+		steps[0].Back = []operation.Action{operation.Look{Text: "see that the database is not kept from this node", See: func(ctx context.Context) error {
 			who, err := s.Observer.Cluster(ctx)
-			if err == nil && who.Here.Standby {
-				err = errors.New("it is in standby, and another host is the primary now or soon: type sudo pgrex operation finish")
+			if err == nil && (here{who}).kept() {
+				err = errors.New("it is, and another host is the primary now or soon: type sudo pgrex operation finish")
 			}
 			return err
 		}}}
@@ -112,8 +113,14 @@ func (s *Service) keepAway(h self, p *Plan) []operation.Step {
 	return steps
 }
 
-// rejoin is the operation that this one borrows steps from.
+// rejoin is the operation that this one borrows steps from, and caseOf is what they are made of.
 func (s *Service) rejoin() *rejoin.Rejoin { return &rejoin.Rejoin{Observer: s.Observer} }
+
+func (s *Service) caseOf(h self, p *Plan) *rejoin.Case {
+	return &rejoin.Case{
+		Primitive: h.Clone.Primitive, Clone: h.Clone.ID, Node: h.Here.Name, Place: h.place, Standby: p.Standby, Kept: p.Kept,
+	}
+}
 
 // job begins to plan. It goes on with its own operation if that was left here.
 func (s *Service) job(ctx context.Context, name string, h self, p *Plan) operation.Job {
@@ -157,7 +164,7 @@ func (s *Service) Resume(ctx context.Context, j *operation.Journal) (operation.J
 	case Stop:
 		job.Steps = s.keepAway(h, &p)
 	case Start:
-		job.Steps = slices.Concat(s.claim(h, &p), s.hand(h), s.promoted())
+		job.Steps = slices.Concat(s.claim(h, &p), s.hand(h, &p), s.promoted())
 	}
 	return job, nil
 }
@@ -175,8 +182,8 @@ func (s *Service) unchanged(h self, failover bool) operation.Step {
 				return err
 			case now.isPrimary() != h.isPrimary(): // that a standby has just finished its start changes nothing
 				return fmt.Errorf("it is now %s: type pgrex stop again", now.RoleText(now.Self))
-			case now.Here.Standby != h.Here.Standby: // another operation was faster: to undo this one would undo that
-				return errors.New("the node's standby mode has changed: type pgrex stop again")
+			case now.kept() && !h.kept(): // to undo this one would undo that
+				return errors.New("another operation has stopped it: type pgrex stop again")
 			case now.isPrimary() && !failover && len(now.standbys()) > 0:
 				return fmt.Errorf("%s runs now, and would see it fail: type pgrex stop again",
 					strings.Join(now.standbys(), ", "))
@@ -236,13 +243,14 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 	if err != nil {
 		return operation.Job{}, fmt.Errorf("these data cannot just be started, %w; the primary %s has the newest: type pgrex rejoin here", err, c.Primary)
 	}
-	job := s.job(ctx, Start, h, &Plan{})
-	job.Says = []string{fmt.Sprintf("the primary is %s, which this host can follow: %s", c.Primary, rung.Why)}
+	p := s.startPlan(h)
+	job := s.job(ctx, Start, h, p)
+	job.Says = append([]string{fmt.Sprintf("the primary is %s, which this host can follow: %s", c.Primary, rung.Why)}, p.says()...)
 	job.Steps = []operation.Step{r.StillPrimary(c), r.StillFits(c), c.NameSlot()}
 	if _, err := os.Stat(h.place.Lock()); err == nil {
 		job.Steps = append(job.Steps, rejoin.Unlock(h.place)) // the data are proven
 	}
-	job.Steps = append(append(job.Steps, s.hand(h)...), r.AwaitStreams(c))
+	job.Steps = append(append(job.Steps, s.hand(h, p)...), r.AwaitStreams(c))
 	return job, nil
 }
 
@@ -270,7 +278,8 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 		return operation.Job{}, fmt.Errorf("%s is there: this host was a primary, and was not the last to stop, and another host may have been the primary "+
 			"since; start another host first if one has newer data; if none has, --force removes the file and starts this host", h.place.Lock())
 	}
-	p := &Plan{Force: force, DataStatus: h.Here.Permanent[reconcile.DataStatus(h.Clone)], Locked: locked == nil}
+	p := s.startPlan(h)
+	p.Force, p.DataStatus, p.Locked = force, h.Here.Permanent[reconcile.DataStatus(h.Clone)], locked == nil
 	if before := s.before(Start); before != nil {
 		p.DataStatus, p.Locked = before.DataStatus, before.Locked
 	}
@@ -280,14 +289,31 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	if why != "" {
 		job.Says = append(job.Says, "warning: "+why+"; what only others have is lost")
 	}
+	job.Says = append(job.Says, p.says()...)
 	job.Steps = []operation.Step{{ID: "no-primary", Action: operation.Look{
 		Text: "see that there is still no primary", See: s.noPrimary,
 	}}}
 	if force {
 		job.Steps = append(job.Steps, s.claim(h, p)...)
 	}
-	job.Steps = slices.Concat(job.Steps, s.hand(h), s.promoted())
+	job.Steps = slices.Concat(job.Steps, s.hand(h, p), s.promoted())
 	return job, nil
+}
+
+// startPlan is how this host was before its start.
+func (s *Service) startPlan(h self) *Plan {
+	if before := s.before(Start); before != nil {
+		return &Plan{Standby: before.Standby, Kept: before.Kept}
+	}
+	return &Plan{Standby: h.Here.Standby, Kept: h.kept()}
+}
+
+// says are what the operator should know before a start.
+func (p *Plan) says() []string {
+	if p.Standby {
+		return []string{rejoin.EndsStandby}
+	}
+	return nil
 }
 
 // promoted are the steps that wait until this host is the primary.
@@ -331,26 +357,19 @@ func (s *Service) noPrimary(ctx context.Context) error {
 	return err
 }
 
-// hand gives the database, whose data are proven, back to Pacemaker. Undone, it leaves the database stopped and the
-// node in standby, so the database stays stopped.
-func (s *Service) hand(h self) []operation.Step {
-	return []operation.Step{
-		// If the node is not in standby, this makes Pacemaker start the database.
-		{ID: "cleanup", Action: operation.Command{Command: cib.Cleanup(h.Clone.Primitive, h.Here.Name)}, Back: []operation.Action{
-			operation.Look{Text: "see that it is not the primary", See: func(ctx context.Context) error {
-				if s.isPrimary(ctx) == nil {
-					return errors.New("it is the primary now: type sudo pgrex operation finish")
-				}
-				return nil
-			}},
-			operation.Command{Command: cib.SetStandby(h.Here.Name, true)},
-			operation.Settle(), // a start under way ends first
-			s.rejoin().Ended(h.place),
-		}},
-		{ID: "clear-primitive", Action: operation.Command{Command: cib.ClearBan(h.Clone.Primitive, h.Here.Name)}},
-		{ID: "clear-clone", Action: operation.Command{Command: cib.ClearBan(h.Clone.ID, h.Here.Name)}},
-		{ID: "unstandby", Action: operation.Command{Command: cib.DeleteStandby(h.Here.Name)}},
-	}
+// hand gives the database, whose data are proven, back to Pacemaker. Undone, it leaves the database stopped. If nothing
+// kept the database stopped before, pgrex does so then: Pacemaker would start it.
+func (s *Service) hand(h self, p *Plan) []operation.Step {
+	c := s.caseOf(h, p)
+	c.Kept = p.Kept || !p.Standby
+	steps := s.rejoin().LetBack(c)
+	steps[0].Back = append([]operation.Action{operation.Look{Text: "see that it is not the primary", See: func(ctx context.Context) error {
+		if s.isPrimary(ctx) == nil {
+			return errors.New("it is the primary now: type sudo pgrex operation finish")
+		}
+		return nil
+	}}}, steps[0].Back...)
+	return steps
 }
 
 // isPrimary returns an error unless this host is confirmed as primary.

@@ -56,6 +56,8 @@ func (c candidates) hindered() error {
 			return fmt.Errorf("the primary %s is in maintenance: leave it first", n.Name)
 		case model.SameNode(n.Name, c.Primary) && n.Standby:
 			return fmt.Errorf("the primary %s is in standby: Pacemaker moves the database away already", n.Name)
+		case model.SameNode(n.Name, c.Primary) && c.Clone.KeptStopped(n.Name):
+			return fmt.Errorf("the database on the primary %s is being stopped: Pacemaker moves it away already", n.Name)
 		case model.SameNode(n.Name, c.Primary):
 			if err := c.failed(n); err != nil {
 				return err
@@ -92,6 +94,8 @@ func (c candidates) candidate(host string) (model.Node, error) {
 		return n, fmt.Errorf("%s is offline", n.Name)
 	case n.Standby:
 		return n, fmt.Errorf("%s is in standby: end that first", n.Name)
+	case c.Clone.KeptStopped(n.Name):
+		return n, fmt.Errorf("the database on %s is kept stopped by pgrex: type there sudo pgrex start", n.Name)
 	case n.Maintenance:
 		return n, fmt.Errorf("%s is in maintenance: end that first", n.Name)
 	case c.failed(n) != nil:

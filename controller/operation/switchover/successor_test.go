@@ -79,6 +79,12 @@ func TestSuccessor(t *testing.T) {
 		{name: "kept away", mode: "sync", to: "pm02", want: "the constraint never keeps", change: func(s *candidates) {
 			s.Clone.Locations = []model.Location{{ID: "never", Node: "pm02", Role: "Master", Score: "-INFINITY"}}
 		}},
+		{name: "kept stopped", mode: "sync", to: "pm02", want: "pm02 is kept stopped by pgrex: type there sudo pgrex start", change: func(s *candidates) {
+			s.Clone.Locations = []model.Location{{ID: "pgrex-stop-pgsql-pm02", Node: "pm02", Score: "-INFINITY"}}
+		}},
+		{name: "the primary is being stopped", mode: "sync", want: "primary pm01 is being stopped", change: func(s *candidates) {
+			s.Clone.Locations = []model.Location{{ID: "pgrex-stop-pgsql-pm01", Node: "pm01", Score: "-INFINITY"}}
+		}},
 		{name: "preferred", mode: "sync", to: "pm02", want: "pm02", change: func(s *candidates) {
 			s.Clone.Locations = []model.Location{{ID: "rather", Node: "pm02", Score: "100"}}
 		}},

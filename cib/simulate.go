@@ -1,0 +1,103 @@
+package cib
+
+import (
+	"context"
+	"encoding/xml"
+	"slices"
+
+	"github.com/beevik/etree"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// simulator asks Pacemaker's scheduler what it would do. It writes the CIB that it is given into a file of its own.
+const simulator = "crm_simulate"
+
+// AlsoStops asks Pacemaker what else no longer runs where it does, or is restarted, if a primitive's clone is kept away
+// from a node (KeepAway): what is in a group with it, colocated with it or ordered after it. Each is a few words. What
+// Pacemaker would do anyway does not count. Its errors are those of Read.
+func (c *Client) AlsoStops(ctx context.Context, clone, primitive, node string) ([]string, error) {
+	data, err := c.query(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d, err := parse(data)
+	if err != nil {
+		return nil, err
+	}
+	before, err := c.simulate(ctx, data)
+	if err != nil {
+		return nil, err
+	}
+	d.constrain(keptAway(clone, primitive, node))
+	after, err := c.simulate(ctx, []byte(text(d.root)))
+	if err != nil {
+		return nil, err
+	}
+	var others []string
+	for _, a := range after {
+		if !slices.Contains(before, a) && a.disturbs() && !(instanceOf(a.Resource) == primitive && model.SameNode(a.from(), node)) {
+			others = append(others, a.String())
+		}
+	}
+	return others, nil
+}
+
+// constrain adds a constraint, unless it is there.
+func (d *document) constrain(constraint *etree.Element) {
+	all := child(d.configuration, constraints)
+	if all == nil {
+		all = d.configuration.CreateElement(constraints)
+	}
+	for e := range children(all, constraint.Tag) {
+		if attr(e, "id") == attr(constraint, "id") {
+			return
+		}
+	}
+	all.AddChild(constraint)
+}
+
+// scheduled is what the scheduler would do to a resource (Pacemaker, xml/api/crm_simulate-*.rng).
+type scheduled struct {
+	Action   string `xml:"action,attr"`
+	Resource string `xml:"resource,attr"`
+	Node     string `xml:"node,attr"`
+	Source   string `xml:"source,attr"`
+	Dest     string `xml:"dest,attr"`
+}
+
+// disturbs reports whether the resource is active and stops, or changes, where it is.
+func (a scheduled) disturbs() bool { return a.Action != "start" && a.Action != "promote" }
+
+// from is the node where the resource is.
+func (a scheduled) from() string { return orElse(a.Source, a.Node) }
+
+func (a scheduled) String() string {
+	what := instanceOf(a.Resource) + " on " + a.from() + ": " + a.Action
+	if a.Dest != "" {
+		what += " to " + a.Dest
+	}
+	return what
+}
+
+// simulate returns what the scheduler would do, given a CIB.
+func (c *Client) simulate(ctx context.Context, data []byte) ([]scheduled, error) {
+	path := orElse(c.CrmSimulate, simulator)
+	out, err := c.askAbout(ctx, data, maxReport, path, "--run", "--xml-pipe", "--output-as=xml")
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		XMLName xml.Name    `xml:"pacemaker-result"`
+		API     string      `xml:"api-version,attr"`
+		Actions []scheduled `xml:"actions>rsc_action"`
+		Status  *struct {
+			Code string `xml:"code,attr"`
+		} `xml:"status"`
+	}
+	err = xml.Unmarshal(out, &answer)
+	if err != nil || !apiVersion.MatchString(answer.API) || answer.Status == nil || answer.Status.Code != "0" {
+		return nil, unparseable("the answer of %s is not understood (api-version %q): %v", path, answer.API, err)
+	}
+	return answer.Actions, nil
+}
