@@ -231,7 +231,7 @@ func (w *world) wantEnd(how string, cluster model.Cluster, locked bool) {
 	if _, err := os.Stat(w.lock()); (err == nil) != locked {
 		w.t.Errorf("%s, the lock: %v", how, err)
 	}
-	if left := operation.Left(w.state); left != nil {
+	if left := operation.Left(w.state); !left.None() {
 		w.t.Errorf("%s, a journal is there: %+v", how, left)
 	}
 }
@@ -379,7 +379,7 @@ func TestClaimIsTakenBackOfAStoppedDatabase(t *testing.T) {
 			t.Errorf("%q: undo says %v", before, err)
 		}
 		node, _ := w.now().Node("pm01")
-		if _, err := os.Stat(w.lock()); (err == nil) != (id == "data-status") || node.Permanent["pgsql-data-status"] != "LATEST" || operation.Left(w.state) == nil {
+		if _, err := os.Stat(w.lock()); (err == nil) != (id == "data-status") || node.Permanent["pgsql-data-status"] != "LATEST" || operation.Left(w.state).None() {
 			t.Errorf("%q: it was put back: %v, lock %v", before, node.Permanent, err)
 		}
 		w.Did("pm01", "stop")
@@ -459,7 +459,7 @@ func TestFailover(t *testing.T) {
 			if (err != nil) != (says != "") || err != nil && !strings.Contains(err.Error(), says) {
 				t.Errorf("undo says %v", err)
 			}
-			if kept := w.keeps(); kept != (at != fakes.Before) || (operation.Left(w.state) != nil) != (says != "") {
+			if kept := w.keeps(); kept != (at != fakes.Before) || operation.Left(w.state).None() != (says == "") {
 				t.Errorf("undone, it is kept stopped: %t, and left %v", kept, operation.Left(w.state))
 			}
 			if at == fakes.Before {
@@ -470,7 +470,7 @@ func TestFailover(t *testing.T) {
 			w.Did("pm01", "stop")
 			w.Did("pm02", "promote")
 			w.must(w.finish(stops(t, true)))
-			if !w.keeps() || operation.Left(w.state) != nil {
+			if !w.keeps() || !operation.Left(w.state).None() {
 				t.Errorf("finished, it is kept stopped: %t, and left %v", w.keeps(), operation.Left(w.state))
 			}
 		})
@@ -496,7 +496,7 @@ func TestFailoverFailsLater(t *testing.T) {
 	if err := e.Do(ctx, job); !errors.As(err, &left) || !strings.Contains(left.Left, "to bring this one back, type: sudo pgrex rejoin") {
 		t.Errorf("it ends with %v", err)
 	}
-	if !w.keeps() || operation.Left(w.state) != nil {
+	if !w.keeps() || !operation.Left(w.state).None() {
 		t.Errorf("it is kept stopped: %t, and left %v", w.keeps(), operation.Left(w.state))
 	}
 }
