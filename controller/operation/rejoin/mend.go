@@ -147,7 +147,11 @@ func (r *Rejoin) pgRewindTool(ctx context.Context, c *Case, options ...string) (
 	if restore != "" {
 		options = append(options, "--restore-target-wal")
 	}
-	t := c.Place.Program("pg_rewind", append(options, "--progress", "--target-pgdata="+c.Place.Data,
+	config, err := c.Place.Configured(ctx, "config_file") // for the server's program, which pg_rewind runs as well
+	if err != nil {
+		return datadir.Tool{}, err
+	}
+	t := c.Place.Program("pg_rewind", append(options, "--progress", "--target-pgdata="+c.Place.Data, "--config-file="+config,
 		"--source-server="+access.Conninfo+" dbname=postgres")...)
 	t.Access = access
 	t.OnlyFrom = "pg_rewind:" // what restore_command says may hold a secret of its own

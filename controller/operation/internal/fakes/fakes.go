@@ -117,7 +117,7 @@ func (p Primary) Observe(context.Context) (model.Instance, error) {
 func Programs(t *testing.T, server *pgserver.Server) string {
 	t.Helper()
 	folder := t.TempDir()
-	for _, name := range []string{"pg_ctl", "pg_controldata", "pg_waldump"} {
+	for _, name := range []string{"pg_ctl", "pg_controldata", "pg_waldump", "postgres"} {
 		path := server.Command(t.Context(), name).Path
 		script := "#!/bin/sh\nexec " + path + " \"$@\"\n"
 		if os.Geteuid() == 0 {
