@@ -18,9 +18,9 @@ import (
 var serverCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"server": startServer, "standby": startStandby, "follow": follow,
 	"sql": sql, "await": await, "rereads": rereads,
-	"start":    func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Start() },
-	"shutdown": func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Stop("fast") },
-	"promote":  func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Promote() },
+	"start":            func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Start() },
+	"shutdown":         func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Stop("fast") },
+	"promote":          func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Promote() },
 	"config-elsewhere": func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).MoveConfig() },
 	"access": func(ts *testscript.TestScript, _ bool, args []string) {
 		hostsOf(ts).get(ts, args[0]).Access(args[1:]...)

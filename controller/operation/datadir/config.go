@@ -10,16 +10,31 @@ import (
 	"time"
 )
 
-// config is the main file of settings. It may be anywhere: Debian has it below /etc/postgresql.
-func (p Place) config() string { return cmp.Or(p.Config, filepath.Join(p.Data, "postgresql.conf")) }
+// config is the main file of settings. It may be anywhere: Debian has it below /etc/postgresql. Until pg_rewind's journal
+// is closed, that in the data folder may be the primary's.
+func (p Place) config() string {
+	config := cmp.Or(p.Config, filepath.Join(p.Data, "postgresql.conf"))
+	if name := p.nameOf(config); name != "" && p.Rewinding() != NotBegun {
+		if kept := filepath.Join(p.Marker(), name); isThere(kept) {
+			return kept
+		}
+	}
+	return config
+}
+
+func isThere(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
 
 // postgres runs the server's program with the agent's own options, and then these, which count more. mode is
-// "--single", or "". As with pg_ctl, whose -o the agent makes of it, a shell reads start_opt.
+// "--single", or "". As with pg_ctl, whose -o the agent makes of it, a shell reads start_opt; and as with the agent, which
+// goes to the data folder first, a relative hba_file is in there.
 func (p Place) postgres(mode string, options ...string) Tool {
 	script := `postgres=$0 data=$1 config=$2 && shift 2 && exec "$postgres" ` + mode + ` -D "$data" -c "config_file=$config" ` +
 		p.StartOpt + ` "$@"`
 	args := []string{"-c", script, filepath.Join(p.Bin, "postgres"), p.Data, p.config()}
-	return Tool{Name: "postgres", Path: "/bin/sh", Args: append(args, options...)}
+	return Tool{Name: "postgres", Path: "/bin/sh", Args: append(args, options...), Folder: p.Data}
 }
 
 // Configuration returns an error unless a server that the agent starts here reads its settings, and has these data.

@@ -278,7 +278,7 @@ func TestBeginKilled(t *testing.T) {
 			if got := p.Rewinding(); got != NotBegun || !p.Left() {
 				t.Errorf("it is %d, and left: %t", got, p.Left())
 			}
-			must(t, p.Begin())
+			must(t, p.Begin(NodeLocal))
 			if got := p.Rewinding(); got != HalfRewound {
 				t.Errorf("begun it is %d", got)
 			}
@@ -324,15 +324,15 @@ func TestRewindKilled(t *testing.T) {
 			text, err := os.ReadFile(filepath.Join(p.Marker(), "pg_hba.conf"))
 			must(t, errors.Join(err, os.WriteFile(filepath.Join(p.Data, "pg_hba.conf"), text, 0o600)))
 		}, Rewound},
-		{"all put back, but for the slot", func(t *testing.T, p Place) { through(t, p); must(t, CopyFiles(p.Marker(), p.Data)) }, Rewound},
+		{"all put back, but for the slot", func(t *testing.T, p Place) { through(t, p); must(t, CopyFiles(p.Marker(), p.Data, NodeLocal)) }, Rewound},
 		{"closed, and not removed", func(t *testing.T, p Place) {
 			through(t, p)
-			must(t, errors.Join(CopyFiles(p.Marker(), p.Data), p.SetSlotName("x"), os.Rename(p.Marker(), p.closed())))
+			must(t, errors.Join(CopyFiles(p.Marker(), p.Data, NodeLocal), p.SetSlotName("x"), os.Rename(p.Marker(), p.closed())))
 		}, NotBegun},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := journalled(t)
-			must(t, p.Begin())
+			must(t, p.Begin(NodeLocal))
 			test.killed(t, p)
 			if got := p.Rewinding(); got != test.state || !p.Left() {
 				t.Errorf("it is %d, and left: %t", got, p.Left())

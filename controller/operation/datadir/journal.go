@@ -1,8 +1,12 @@
 package datadir
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 )
@@ -22,7 +26,10 @@ const (
 const (
 	journalOf    = "data-folder" // the inode of the data folder: to one that has taken its place it does not apply
 	journalWhole = "rewound"     // there once pg_rewind is through
+	journalOwn   = "own-files"   // the names of the host's own files, also of those that are not there
 )
+
+var notes = []string{journalOf, journalWhole, journalOwn}
 
 // Rewinding reads the journal. In doubt the data are half rewound.
 func (p Place) Rewinding() Rewinding {
@@ -46,8 +53,9 @@ func (p Place) inode() (string, error) {
 	return strconv.FormatUint(s.Ino, 10), err
 }
 
-// Begin opens the journal. It appears whole: until then nothing was touched, and nothing must look as if it were.
-func (p Place) Begin() error {
+// Begin opens the journal, and keeps this host's own files in it. It appears whole: until then nothing was touched, and
+// nothing must look as if it were.
+func (p Place) Begin(own []string) error {
 	inode, err := p.inode()
 	if err != nil {
 		return err
@@ -64,7 +72,14 @@ func (p Place) Begin() error {
 	if err := writeWhole(filepath.Join(p.opening(), journalOf), inode); err != nil {
 		return err
 	}
-	if err := CopyFiles(p.Data, p.opening()); err != nil {
+	names, err := json.Marshal(own)
+	if err != nil {
+		return err
+	}
+	if err := writeWhole(filepath.Join(p.opening(), journalOwn), string(names)); err != nil {
+		return err
+	}
+	if err := CopyFiles(p.Data, p.opening(), own); err != nil {
 		return err
 	}
 	if err := os.Rename(p.opening(), p.Marker()); err != nil {
@@ -78,13 +93,35 @@ func (p Place) Through() error { return writeWhole(filepath.Join(p.Marker(), jou
 
 // PutBack puts this host's own files back into the data, and closes the journal.
 func (p Place) PutBack(slot string) error {
-	if err := CopyFiles(p.Marker(), p.Data); err != nil {
+	own, err := p.kept()
+	if err == nil {
+		err = CopyFiles(p.Marker(), p.Data, own)
+	}
+	if err != nil {
 		return err
 	}
 	if err := p.SetSlotName(slot); err != nil {
 		return err
 	}
 	return p.close()
+}
+
+// kept are the names of this host's own files that the journal keeps. One of an earlier pgrex has no list of them.
+func (p Place) kept() (own []string, err error) {
+	text, err := readFile(filepath.Join(p.Marker(), journalOwn))
+	if os.IsNotExist(err) {
+		return (Place{Data: p.Marker()}).Here(NodeLocal), nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &own)
+	}
+	if err == nil && slices.ContainsFunc(own, func(name string) bool { return !filepath.IsLocal(name) || name == "." }) {
+		err = errors.New("a name in it leads out of the data folder")
+	}
+	if err != nil {
+		err = fmt.Errorf("read which files %s keeps: %w", p.Marker(), err)
+	}
+	return own, err
 }
 
 // close ends the journal at once: without its notes it would mean something else.

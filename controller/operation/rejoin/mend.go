@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
 
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
@@ -39,11 +38,15 @@ func (r *Rejoin) rewind(c *Case) []operation.Step {
 			return err
 		}}},
 		{ID: "rewind", Action: operation.Program{Text: "pg_rewind from " + c.Primary, Run: func(ctx context.Context) error {
-			if err := c.Place.Begin(); err != nil {
+			own, err := c.Place.Own(ctx, postgres.Files(c.Conninfo)...)
+			if err != nil {
 				return err
 			}
 			t, err := r.pgRewindTool(ctx, c)
 			if err != nil {
+				return err
+			}
+			if err := c.Place.Begin(own); err != nil {
 				return err
 			}
 			t.Progress = r.progress()
@@ -129,7 +132,7 @@ func (c *Case) makeLock() operation.Step {
 
 func (c *Case) putBack(id string) operation.Step {
 	return operation.Step{ID: id, Action: operation.Change{
-		Text: fmt.Sprintf("put back %s as they were here, with primary_slot_name %s", strings.Join(datadir.NodeLocal, ", "), c.Slot),
+		Text: "put back this host's own files as they were, with primary_slot_name " + c.Slot,
 		Make: func() error { return c.Place.PutBack(c.Slot) },
 	}}
 }
