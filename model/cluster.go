@@ -180,6 +180,11 @@ func (c Clone) DataFolder() string { return cmp.Or(c.Parameters["pgdata"], "/var
 // TmpFolder is tmpdir; see DataFolder.
 func (c Clone) TmpFolder() string { return cmp.Or(c.Parameters["tmpdir"], "/var/lib/pgsql/tmp") }
 
+// ConfigFile is the main file of PostgreSQL's settings with which the agent starts a server (config).
+func (c Clone) ConfigFile() string {
+	return cmp.Or(c.Parameters["config"], c.DataFolder()+"/postgresql.conf")
+}
+
 // LocalName is what Pacemaker calls a host, asked on that host. The zero value says that nobody has asked.
 type LocalName struct {
 	Name     string `json:"name,omitempty"`

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,7 +24,7 @@ type Owner struct {
 
 // DoctorSettings are the settings that Diagnose looks at.
 var DoctorSettings = []string{
-	"allow_alter_system", "data_checksums", "full_page_writes", "max_replication_slots", "max_slot_wal_keep_size", "max_wal_senders",
+	"allow_alter_system", "config_file", "data_checksums", "full_page_writes", "max_replication_slots", "max_slot_wal_keep_size", "max_wal_senders",
 	"max_wal_size", "restart_after_crash", "wal_keep_size", "wal_log_hints", "wal_sender_timeout",
 }
 
@@ -41,7 +42,7 @@ func Diagnose(w Who, settings Settings, owner Owner) []model.Finding {
 	plan := w.Plan()
 	d := doctor{w, settings, owner, plan.Steps, plan.Findings}
 	for _, check := range []func(){d.rewind, d.capacity, d.senders, d.budget, d.kept, d.crash, d.alterSystem, d.awaited, d.versions,
-		d.haclient} {
+		d.haclient, d.config} {
 		check()
 	}
 	return d.findings
@@ -189,5 +190,15 @@ func (d *doctor) haclient() {
 		d.say(model.CodeOwnerInHaclient, model.Warning, "postmaster",
 			"the running PostgreSQL has the group %s: %s; restart PostgreSQL at the next chance, once its user is no longer "+
 				"a member", haclient, risk)
+	}
+}
+
+// config compares the file that PostgreSQL has read its settings from with that of the agent's next start, which is also
+// what operations read. start_opt may name another one.
+func (d *doctor) config() {
+	now, next := d.Settings["config_file"], path.Clean(d.Clone.ConfigFile())
+	if now != "" && path.Clean(now) != next && !strings.Contains(d.Clone.Parameters["start_opt"], "config_file") {
+		d.say(model.CodeConfigDiffers, model.Warning, "config_file", "PostgreSQL runs with %s, and the agent starts it with %s: "+
+			"set the agent's parameter config to the file with this host's settings", now, next)
 	}
 }

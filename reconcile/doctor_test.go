@@ -114,3 +114,35 @@ func TestDiagnoseOwner(t *testing.T) {
 		}
 	}
 }
+
+// What PostgreSQL reads at its next start, and an operation now, is to be what it runs with.
+func TestDiagnoseConfig(t *testing.T) {
+	const debian = "/etc/postgresql/15/main/postgresql.conf"
+	for name, c := range map[string]struct {
+		parameters map[string]string
+		now        string
+		differs    bool
+	}{
+		"nobody may see it":     {nil, "", false},
+		"the agent's default":   {map[string]string{"pgdata": "/data/"}, "/data/postgresql.conf", false},
+		"elsewhere, as set":     {map[string]string{"config": debian}, debian, false},
+		"elsewhere, not set":    {map[string]string{"pgdata": "/data"}, debian, true},
+		"set, and not there":    {map[string]string{"pgdata": "/data", "config": debian}, "/data/postgresql.conf", true},
+		"named in the options":  {map[string]string{"start_opt": "-c config_file=" + debian}, debian, false},
+		"with no word about it": {map[string]string{"start_opt": "-p 5433"}, debian, true},
+	} {
+		in := busyStandby(3)
+		for i := range in.Cluster.Clones {
+			maps.Copy(in.Cluster.Clones[i].Parameters, c.parameters)
+		}
+		who, err := reconcile.Resolve(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		findings := reconcile.Diagnose(who, reconcile.Settings{"config_file": c.now}, reconcile.Owner{})
+		differs := slices.ContainsFunc(findings, func(f model.Finding) bool { return f.Code == model.CodeConfigDiffers })
+		if differs != c.differs {
+			t.Errorf("%s: %v", name, findings)
+		}
+	}
+}

@@ -97,8 +97,12 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 		return err
 	}
 	by := func(way rejoin.Method) error {
+		keeps, err := found.Keeps(cmd.Context(), way)
+		if err != nil {
+			return err
+		}
 		job := r.Job(cmd.Context(), found, way, method)
-		job.Says = append([]string{"the way back is " + string(way)}, found.Warnings(cmd.Context())...)
+		job.Says = slices.Concat([]string{"the way back is " + string(way)}, keeps, found.Warnings(cmd.Context()))
 		return ask.perform(cmd, engine, job, s.Node+" is back")
 	}
 	err = by(rung.Method)

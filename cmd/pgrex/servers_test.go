@@ -3,9 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,9 +18,10 @@ import (
 var serverCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"server": startServer, "standby": startStandby, "follow": follow,
 	"sql": sql, "await": await, "rereads": rereads,
-	"start":    func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Start() },
-	"shutdown": func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Stop("fast") },
-	"promote":  func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Promote() },
+	"start":            func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Start() },
+	"shutdown":         func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Stop("fast") },
+	"promote":          func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Promote() },
+	"config-elsewhere": func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).MoveConfig() },
 	"access": func(ts *testscript.TestScript, _ bool, args []string) {
 		hostsOf(ts).get(ts, args[0]).Access(args[1:]...)
 	},
@@ -73,20 +72,7 @@ func startStandby(ts *testscript.TestScript, _ bool, args []string) {
 // follow NAME OF starts a stopped server as a standby of another one, as the agent starts every server.
 func follow(ts *testscript.TestScript, _ bool, args []string) {
 	h := hostsOf(ts)
-	s, upstream := h.get(ts, args[0]), h.get(ts, args[1])
-	data := filepath.Join(s.Dir, "data")
-	owner, err := os.Stat(data)
-	ts.Check(err)
-	signal := filepath.Join(data, "standby.signal")
-	ts.Check(os.WriteFile(signal, nil, 0o600))
-	stat := owner.Sys().(*syscall.Stat_t)
-	ts.Check(os.Chown(signal, int(stat.Uid), int(stat.Gid)))
-	conf, err := os.OpenFile(filepath.Join(data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
-	ts.Check(err)
-	_, err = fmt.Fprintf(conf, "primary_conninfo = '%s'\n", upstream.Conninfo())
-	ts.Check(err)
-	ts.Check(conf.Close())
-	s.Start()
+	h.get(ts, args[0]).Follow(h.get(ts, args[1]))
 }
 
 // sql NAME QUERY prints the rows, columns separated by "|".

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -109,4 +110,18 @@ func (a Access) Give(cmd *exec.Cmd) (closeFile func() error, err error) {
 	cmd.Env = append(cmd.Env, fmt.Sprintf("PGSERVICEFILE=/proc/self/fd/%d", firstOfExtra+len(cmd.ExtraFiles)))
 	cmd.ExtraFiles = append(cmd.ExtraFiles, file)
 	return file.Close, nil
+}
+
+// Files are the files and folders that a connection string names.
+func Files(conninfo string) (paths []string) {
+	k, err := parseConninfo(conninfo)
+	if err != nil { // who connects by it says so
+		return nil
+	}
+	for _, name := range []string{"passfile", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir"} {
+		if filepath.IsAbs(k[name]) {
+			paths = append(paths, k[name])
+		}
+	}
+	return paths
 }

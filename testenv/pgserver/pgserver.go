@@ -32,6 +32,8 @@ type Server struct {
 	// Dir holds the data folder, the socket and the log.
 	Dir  string
 	Port uint16
+	// Config is the folder of postgresql.conf, pg_hba.conf and pg_ident.conf: the data folder, or another one.
+	Config string
 }
 
 // binDir is where the server's programs are: PGREX_PG_BINDIR, or Debian's PostgreSQL 15.
@@ -122,7 +124,7 @@ func newServer(t testing.TB) *Server {
 	if c := credential(t); c != nil {
 		must(t, os.Chown(dir, int(c.Uid), int(c.Gid)))
 	}
-	return &Server{t: t, Dir: dir, Port: reservePort(t)}
+	return &Server{t: t, Dir: dir, Port: reservePort(t), Config: filepath.Join(dir, "data")}
 }
 
 // reservePort finds a port that is this server's until the test ends, also while the server is stopped. The system gives the
@@ -189,9 +191,11 @@ func credential(t testing.TB) *syscall.Credential {
 
 func (s *Server) data() string { return filepath.Join(s.Dir, "data") }
 
+func (s *Server) conf() string { return filepath.Join(s.Config, "postgresql.conf") }
+
 func (s *Server) configure(lines ...string) {
 	s.t.Helper()
-	f, err := os.OpenFile(filepath.Join(s.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	f, err := os.OpenFile(s.conf(), os.O_APPEND|os.O_WRONLY, 0)
 	must(s.t, err)
 	_, err = f.WriteString(strings.Join(lines, "\n") + "\n")
 	must(s.t, err)
@@ -222,7 +226,7 @@ func (s *Server) Configured(lines ...string) { s.t.Helper(); s.configure(lines..
 // Deconfigure takes the lines that begin with a word out of postgresql.conf.
 func (s *Server) Deconfigure(word string) {
 	s.t.Helper()
-	path := filepath.Join(s.data(), "postgresql.conf")
+	path := s.conf()
 	text, err := os.ReadFile(path)
 	must(s.t, err)
 	lines := slices.DeleteFunc(strings.Split(string(text), "\n"), func(l string) bool { return strings.HasPrefix(l, word) })
@@ -265,7 +269,7 @@ func (s *Server) Launch(arguments ...string) {
 	log, err := os.OpenFile(filepath.Join(s.Dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	must(s.t, err)
 	defer func() { _ = log.Close() }() // the server has its own
-	cmd := s.Command(context.Background(), "postgres", append([]string{"-D", s.data()}, arguments...)...)
+	cmd := s.Command(context.Background(), "postgres", append([]string{"-D", s.data(), "-c", "config_file=" + s.conf()}, arguments...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	must(s.t, cmd.Start())
 	ended := make(chan struct{})
@@ -321,7 +325,7 @@ func (s *Server) PID() int {
 // Access replaces pg_hba.conf and reloads.
 func (s *Server) Access(lines ...string) {
 	s.t.Helper()
-	must(s.t, os.WriteFile(filepath.Join(s.data(), "pg_hba.conf"), []byte(strings.Join(lines, "\n")+"\n"), 0o600))
+	must(s.t, os.WriteFile(filepath.Join(s.Config, "pg_hba.conf"), []byte(strings.Join(lines, "\n")+"\n"), 0o600))
 	s.run("pg_ctl", "-D", s.data(), "reload")
 }
 
@@ -382,6 +386,20 @@ func (s *Server) Await(what string, condition func() bool) {
 			s.t.Fatalf("not in time: %s; the server's log:\n%s", what, log)
 		}
 	}
+}
+
+// MoveConfig moves the configuration of a stopped server out of its data folder, as Debian has it.
+func (s *Server) MoveConfig() {
+	s.t.Helper()
+	s.Config = filepath.Join(s.Dir, "etc")
+	must(s.t, os.Mkdir(s.Config, 0o700))
+	for _, name := range []string{"postgresql.conf", "pg_hba.conf", "pg_ident.conf"} {
+		must(s.t, os.Rename(filepath.Join(s.data(), name), filepath.Join(s.Config, name)))
+	}
+	if c := credential(s.t); c != nil {
+		must(s.t, os.Chown(s.Config, int(c.Uid), int(c.Gid)))
+	}
+	s.configure("data_directory = '"+s.data()+"'", "hba_file = '"+s.Config+"/pg_hba.conf'", "ident_file = '"+s.Config+"/pg_ident.conf'")
 }
 
 // Move moves a folder of a stopped server, and leaves a symbolic link to where it is now.

@@ -20,13 +20,7 @@ import (
 // placeOf is where a server's data are. Its programs run as the server's user.
 func placeOf(t *testing.T, server *pgserver.Server) Place {
 	t.Helper()
-	p := Place{Data: filepath.Join(server.Dir, "data"), Tmp: t.TempDir(), Bin: fakes.Programs(t, server)}
-	script := "#!/bin/sh\nexec " + server.Command(t.Context(), "postgres").Path + " \"$@\"\n"
-	if os.Geteuid() == 0 {
-		script = strings.Replace(script, "exec ", "cd / && exec runuser -u postgres -- ", 1)
-	}
-	must(t, os.WriteFile(filepath.Join(p.Bin, "postgres"), []byte(script), 0o700))
-	return p
+	return Place{Data: filepath.Join(server.Dir, "data"), Tmp: t.TempDir(), Bin: fakes.Programs(t, server)}
 }
 
 func must(t *testing.T, err error) {
@@ -284,7 +278,7 @@ func TestBeginKilled(t *testing.T) {
 			if got := p.Rewinding(); got != NotBegun || !p.Left() {
 				t.Errorf("it is %d, and left: %t", got, p.Left())
 			}
-			must(t, p.Begin())
+			must(t, p.Begin(NodeLocal))
 			if got := p.Rewinding(); got != HalfRewound {
 				t.Errorf("begun it is %d", got)
 			}
@@ -330,19 +324,19 @@ func TestRewindKilled(t *testing.T) {
 			text, err := os.ReadFile(filepath.Join(p.Marker(), "pg_hba.conf"))
 			must(t, errors.Join(err, os.WriteFile(filepath.Join(p.Data, "pg_hba.conf"), text, 0o600)))
 		}, Rewound},
-		{"all put back, but for the slot", func(t *testing.T, p Place) { through(t, p); must(t, CopyFiles(p.Marker(), p.Data)) }, Rewound},
+		{"all put back, but for the slot", func(t *testing.T, p Place) { through(t, p); must(t, CopyFiles(p.Marker(), p.Data, NodeLocal)) }, Rewound},
 		{"the mark is gone", func(t *testing.T, p Place) {
 			through(t, p)
-			must(t, errors.Join(CopyFiles(p.Marker(), p.Data), p.SetSlotName("x"), p.unmark()))
+			must(t, errors.Join(CopyFiles(p.Marker(), p.Data, NodeLocal), p.SetSlotName("x"), p.unmark()))
 		}, NotBegun},
 		{"closed, and not removed", func(t *testing.T, p Place) {
 			through(t, p)
-			must(t, errors.Join(CopyFiles(p.Marker(), p.Data), p.SetSlotName("x"), p.unmark(), os.Rename(p.Marker(), p.closed())))
+			must(t, errors.Join(CopyFiles(p.Marker(), p.Data, NodeLocal), p.SetSlotName("x"), p.unmark(), os.Rename(p.Marker(), p.closed())))
 		}, NotBegun},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := journalled(t)
-			must(t, p.Begin())
+			must(t, p.Begin(NodeLocal))
 			test.killed(t, p)
 			if got := p.Rewinding(); got != test.state || !p.Left() {
 				t.Errorf("it is %d, and left: %t", got, p.Left())

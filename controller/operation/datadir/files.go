@@ -8,24 +8,25 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // newMode is that of a file that replaces none.
 const newMode = 0o600
 
-// writeWhole replaces a file at once. A reader finds the old text or the new one, even after a power cut. Mode and
-// group stay.
+// temporarySuffix is that of a file that is not whole yet.
+const temporarySuffix = ".pgrex-new"
+
+// writeWhole replaces a file at once. A reader finds the old text or the new one, even after a power cut. Group, mode
+// and label stay.
 func writeWhole(path, text string) error {
-	as, err := os.Stat(path)
-	if err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	return writeAs(path, text, as)
+	return writeAs(path, text, path)
 }
 
-// writeAs is writeWhole with the mode and the group of another file, or of none.
-func writeAs(path, text string, as fs.FileInfo) error {
-	temporary := path + ".pgrex-new"
+// writeAs is writeWhole with the group, mode and label of another file, if that is there.
+func writeAs(path, text, like string) error {
+	temporary := path + temporarySuffix
 	if err := RemoveFile(temporary); err != nil { // of an attempt that was killed, or a link to somebody else's file
 		return err
 	}
@@ -33,10 +34,7 @@ func writeAs(path, text string, as fs.FileInfo) error {
 	if err != nil {
 		return err
 	}
-	if as != nil {
-		_ = f.Chown(-1, int(as.Sys().(*syscall.Stat_t).Gid)) // a group that this user is not in cannot be given
-		err = f.Chmod(as.Mode().Perm())
-	}
+	err = resemble(temporary, like)
 	_, writeErr := f.WriteString(text)
 	if err = errors.Join(err, writeErr, f.Sync(), f.Close()); err != nil {
 		return err
@@ -45,6 +43,39 @@ func writeAs(path, text string, as fs.FileInfo) error {
 		return err
 	}
 	return SyncFolder(filepath.Dir(path))
+}
+
+// makeLike makes a folder, unless it is there, with the group, mode and label of another one. What is made in it gets
+// its label.
+func makeLike(path, like string) error {
+	if err := os.Mkdir(path, 0o700); err != nil && !os.IsExist(err) {
+		return err
+	}
+	return resemble(path, like)
+}
+
+// resemble gives a file or folder the group, mode and label of another one, if that is there.
+func resemble(path, like string) error {
+	info, err := os.Stat(like)
+	if err != nil {
+		if os.IsNotExist(err) {
+			return nil
+		}
+		return err
+	}
+	_ = os.Lchown(path, -1, int(info.Sys().(*syscall.Stat_t).Gid)) // a group that this user is not in cannot be given
+	label(path, like)
+	return os.Chmod(path, info.Mode()&(fs.ModePerm|fs.ModeSetgid))
+}
+
+// label gives a path the SELinux label of another one. By itself a new file has that of its folder, with which the
+// server might not be allowed to read it. Where SELinux is off, a label may be left that cannot be given: that is no error.
+func label(path, like string) {
+	const name, longest = "security.selinux", 4096
+	text := make([]byte, longest)
+	if n, err := unix.Lgetxattr(like, name, text); err == nil && n > 0 {
+		_ = unix.Lsetxattr(path, name, text[:n], 0)
+	}
 }
 
 // readFile reads a file that may be a link, but not a pipe, at whose other end nobody may be: no deadline would end
@@ -72,26 +103,4 @@ func SyncFolder(path string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-// CopyFiles copies the node's own files, those that are there.
-func CopyFiles(from, to string) error {
-	for _, name := range NodeLocal {
-		own := filepath.Join(from, name)
-		text, err := readFile(own)
-		if os.IsNotExist(err) {
-			continue
-		}
-		var as fs.FileInfo
-		if err == nil {
-			as, err = os.Stat(own)
-		}
-		if err == nil {
-			err = writeAs(filepath.Join(to, name), string(text), as)
-		}
-		if err != nil {
-			return fmt.Errorf("keep %s: %w", name, err)
-		}
-	}
-	return nil
 }

@@ -2,9 +2,12 @@ package datadir
 
 import (
 	"crypto/rand"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -23,9 +26,12 @@ const (
 // The journal of pg_rewind is a folder beside the data, Marker. It exists from before pg_rewind changes anything until
 // all is done. It keeps the node's own files, and holds:
 const (
-	journalMark  = "mark"    // the name of the mark in the data that the journal is of
-	journalWhole = "rewound" // there once pg_rewind is through
+	journalMark  = "mark"      // the name of the mark in the data that the journal is of
+	journalWhole = "rewound"   // there once pg_rewind is through
+	journalOwn   = "own-files" // the names of the host's own files, also of those that are not there
 )
+
+var notes = []string{journalMark, journalWhole, journalOwn}
 
 // markPrefix begins the name of the mark in the data: while it is there, the data are half rewound, wherever they are
 // moved. The mark is a named pipe. pg_rewind removes every file, folder and link that its source does not have, and
@@ -92,9 +98,9 @@ func (p Place) ownFilesLost() string {
 		"lost, make that folder, with those files", markPrefix, p.Marker(), strings.Join(NodeLocal, ", "))
 }
 
-// Begin opens the journal, and marks the data. The journal appears whole: until the mark is there nothing was touched,
-// and nothing must look as if it were.
-func (p Place) Begin() error {
+// Begin opens the journal, keeps this host's own files in it, and marks the data. The journal appears whole: until the
+// mark is there nothing was touched, and nothing must look as if it were.
+func (p Place) Begin(own []string) error {
 	mark := markPrefix + rand.Text()
 	if err := p.close(); err != nil { // one that does not apply
 		return err
@@ -108,7 +114,14 @@ func (p Place) Begin() error {
 	if err := writeWhole(filepath.Join(p.opening(), journalMark), mark); err != nil {
 		return err
 	}
-	if err := CopyFiles(p.Data, p.opening()); err != nil {
+	names, err := json.Marshal(own)
+	if err != nil {
+		return err
+	}
+	if err := writeWhole(filepath.Join(p.opening(), journalOwn), string(names)); err != nil {
+		return err
+	}
+	if err := CopyFiles(p.Data, p.opening(), own); err != nil {
 		return err
 	}
 	if err := os.Rename(p.opening(), p.Marker()); err != nil {
@@ -126,7 +139,11 @@ func (p Place) Through() error { return writeWhole(filepath.Join(p.Marker(), jou
 // PutBack puts this host's own files back into the data, and closes the journal. The mark goes first: without the journal
 // it would say that the data are half rewound.
 func (p Place) PutBack(slot string) error {
-	if err := CopyFiles(p.Marker(), p.Data); err != nil {
+	own, err := p.kept()
+	if err == nil {
+		err = CopyFiles(p.Marker(), p.Data, own)
+	}
+	if err != nil {
 		return err
 	}
 	if err := p.SetSlotName(slot); err != nil {
@@ -136,6 +153,24 @@ func (p Place) PutBack(slot string) error {
 		return err
 	}
 	return p.close()
+}
+
+// kept are the names of this host's own files that the journal keeps. One of an earlier pgrex has no list of them.
+func (p Place) kept() (own []string, err error) {
+	text, err := readFile(filepath.Join(p.Marker(), journalOwn))
+	if os.IsNotExist(err) {
+		return (Place{Data: p.Marker()}).Here(NodeLocal), nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &own)
+	}
+	if err == nil && slices.ContainsFunc(own, func(name string) bool { return !filepath.IsLocal(name) || name == "." }) {
+		err = errors.New("a name in it leads out of the data folder")
+	}
+	if err != nil {
+		err = fmt.Errorf("read which files %s keeps: %w", p.Marker(), err)
+	}
+	return own, err
 }
 
 // close ends the journal at once: without its notes it would mean something else.

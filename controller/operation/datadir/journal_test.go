@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -44,10 +45,10 @@ func TestJournal(t *testing.T) {
 	want("before", NotBegun)
 	// Killed, or failed, while the journal is written.
 	unreadable := filepath.Join(p.Data, "pg_ident.conf")
-	if err := os.Mkdir(unreadable, 0o700); err != nil {
+	if err := syscall.Mkfifo(unreadable, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Begin(); err == nil {
+	if err := p.Begin(NodeLocal); err == nil {
 		t.Error("it begins without one of the files to keep")
 	}
 	want("not yet whole", NotBegun)
@@ -58,7 +59,7 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("in doubt", HalfRewound)
-	if err := p.Begin(); err != nil {
+	if err := p.Begin(NodeLocal); err != nil {
 		t.Fatal(err)
 	}
 	want("begun", HalfRewound)
@@ -73,7 +74,7 @@ func TestJournal(t *testing.T) {
 	if text, err := os.ReadFile(own); err != nil || string(text) != own {
 		t.Errorf("the host's own file is %q, %v", text, err)
 	}
-	if err := p.Begin(); err != nil {
+	if err := p.Begin(NodeLocal); err != nil {
 		t.Fatal(err)
 	}
 	// Killed between the journal and the mark, nothing is changed yet.
@@ -81,7 +82,7 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("without a mark", NotBegun)
-	if err := p.Begin(); err != nil {
+	if err := p.Begin(NodeLocal); err != nil {
 		t.Fatal(err)
 	}
 	// The data are moved, and the journal stays; then the data have the journal of others beside them.

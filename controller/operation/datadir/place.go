@@ -26,11 +26,17 @@ type Place struct {
 	Data string // pgdata
 	Tmp  string // tmpdir: the agent's lock and recovery.conf
 	Bin  string // folder of pgctl, and of the other programs
+
+	Config   string // config: the main file of settings, "" for postgresql.conf in the data folder
+	StartOpt string // start_opt: further options of the server, as a shell reads them
 }
 
 // Of finds the data folder of a clone on this host, which must be this process's own.
 func Of(clone model.Clone) (Place, error) {
-	p := Place{Data: clone.DataFolder(), Tmp: clone.TmpFolder(), Bin: filepath.Dir(clone.Parameters["pgctl"])}
+	p := Place{
+		Data: clone.DataFolder(), Tmp: clone.TmpFolder(), Bin: filepath.Dir(clone.Parameters["pgctl"]),
+		Config: clone.ConfigFile(), StartOpt: clone.Parameters["start_opt"],
+	}
 	if clone.Parameters["pgctl"] == "" {
 		p.Bin = "/usr/bin"
 	}
@@ -160,6 +166,9 @@ func (c Control) Clean() bool { return strings.HasPrefix(c["Database cluster sta
 func (p Place) Look(ctx context.Context) (reconcile.LocalData, error) {
 	var local reconcile.LocalData
 	c, err := p.Control(ctx)
+	if err == nil {
+		err = p.Configuration(ctx)
+	}
 	if err != nil {
 		return local, err
 	}

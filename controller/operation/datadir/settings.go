@@ -13,9 +13,6 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// NodeLocal are the files of the data folder that are this host's own.
-var NodeLocal = []string{"postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"}
-
 // Conninfo is what the agent wrote at its last start, which takes the file away for a moment, or else what it would
 // write. The password is then left to the passfile.
 func (p Place) Conninfo(ctx context.Context, clone model.Clone) (conninfo string, err error) {

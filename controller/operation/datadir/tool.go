@@ -3,6 +3,7 @@ package datadir
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ const killDelay = 5 * time.Second
 
 // Tool is one of PostgreSQL's programs. No secret is ever among its arguments.
 type Tool struct {
+	Name   string // for errors, "" for that of Path
 	Path   string
 	Args   []string
 	Access postgres.Access // to another host, whose address is among the arguments
@@ -36,6 +38,8 @@ type Tool struct {
 // String is the command line.
 func (t Tool) String() string { return strings.Join(append([]string{t.Path}, t.Args...), " ") }
 
+func (t Tool) name() string { return cmp.Or(t.Name, filepath.Base(t.Path)) }
+
 // Run runs the program to its end, in a session of its own. So pgrex handles an interrupt from the terminal, and what
 // the server's configuration runs, such as restore_command, cannot type at root's terminal. Run returns standard
 // output. Its error quotes standard error.
@@ -44,7 +48,7 @@ func (t Tool) Run(ctx context.Context) (string, error) {
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "PGAPPNAME=pgrex")
 	closeFile, err := t.Access.Give(cmd)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", filepath.Base(t.Path), err)
+		return "", fmt.Errorf("%s: %w", t.name(), err)
 	}
 	defer func() { _ = closeFile() }() // it is in memory
 	cmd.Dir = t.Folder
@@ -73,7 +77,7 @@ func (t Tool) Run(ctx context.Context) (string, error) {
 	}
 	switch {
 	case err != nil && cmd.ProcessState == nil:
-		return "", fmt.Errorf("%s: %w", filepath.Base(t.Path), err)
+		return "", fmt.Errorf("%s: %w", t.name(), err)
 	case errors.Is(err, exec.ErrWaitDelay): // it ended well
 		err = nil
 	}
@@ -81,7 +85,7 @@ func (t Tool) Run(ctx context.Context) (string, error) {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		return stdout.String(), &ToolError{filepath.Base(t.Path), err, said}
+		return stdout.String(), &ToolError{t.name(), err, said}
 	}
 	return stdout.String(), nil
 }

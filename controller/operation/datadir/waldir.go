@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -123,41 +122,6 @@ func (p Place) room(ctx context.Context, local *reconcile.LocalData) (err error)
 	}
 	local.WAL = n << 20
 	return nil
-}
-
-// Configured is what a setting is at the next start, by the configuration files. The agent takes one of them away for a
-// moment at each start.
-func (p Place) Configured(ctx context.Context, name string) (value string, err error) {
-	err = awaitFile(ctx, func(ctx context.Context) error {
-		out, err := p.Program("postgres", "-D", p.Data, "-C", name).Run(ctx)
-		value = strings.TrimSpace(out)
-		return err
-	})
-	return value, err
-}
-
-// configPatience is how long a file that the agent takes away at each start may be away.
-const configPatience = 5 * time.Second
-
-// awaitFile looks again until a condition holds that needs such a file. The condition's error says what is not so yet.
-func awaitFile(ctx context.Context, condition func(ctx context.Context) error) error {
-	const between = 200 * time.Millisecond
-	look, cancel := context.WithTimeout(ctx, configPatience)
-	defer cancel()
-	for {
-		last := condition(look)
-		if last == nil {
-			return nil
-		}
-		select {
-		case <-look.Done():
-			if ctx.Err() != nil {
-				return fmt.Errorf("%w: %w", context.Cause(ctx), last)
-			}
-			return fmt.Errorf("not within %s: %w", configPatience, last)
-		case <-time.After(between):
-		}
-	}
 }
 
 // leftWAL is the WAL folder that goes with what is beside the data, if it is a copy's or the old one.

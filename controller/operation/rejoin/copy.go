@@ -94,6 +94,13 @@ func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
 	if wal != "" {
 		args = append(args, "--waldir="+datadir.OtherWAL(wal))
 	}
+	own, err := c.Place.Own(ctx, postgres.Files(c.Conninfo)...)
+	if err == nil {
+		err = c.Place.MakeBeside()
+	}
+	if err != nil {
+		return err
+	}
 	t := c.Place.Program("pg_basebackup", args...)
 	t.Access, t.Progress = access, r.progress()
 	err = whileBusy(ctx, func() error {
@@ -103,14 +110,12 @@ func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
 	if err != nil {
 		return err
 	}
-	own := []string{c.Place.Data}
+	from := c.Place.Data
 	if c.Place.Rewinding() != datadir.NotBegun {
-		own = append(own, c.Place.Marker()) // those in the data may be the primary's by now
+		from = c.Place.Marker() // those in the data may be the primary's by now
 	}
-	for _, from := range own {
-		if err := datadir.CopyFiles(from, c.Place.Beside()); err != nil {
-			return err
-		}
+	if err := datadir.CopyFiles(from, c.Place.Beside(), own); err != nil {
+		return err
 	}
 	beside := c.Place
 	beside.Data = c.Place.Beside()

@@ -164,7 +164,7 @@ func TestRewindKilled(t *testing.T) {
 		p.run("pg_basebackup", "--dbname="+p.primary.Conninfo(), "--pgdata="+p.host.Dir+"/backup", "--checkpoint=fast")
 		p.run("find", place.Data, "-mindepth", "1", "-delete")
 		p.run("cp", "-a", p.host.Dir+"/backup/.", place.Data)
-		p.must(datadir.CopyFiles(place.Marker(), place.Data)) // its port, too
+		p.must(datadir.CopyFiles(place.Marker(), place.Data, datadir.NodeLocal)) // its port, too
 		if place.Rewinding() != datadir.NotBegun {
 			t.Errorf("the journal says %d", place.Rewinding())
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
 
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
@@ -39,11 +38,15 @@ func (r *Rejoin) rewind(c *Case) []operation.Step {
 			return err
 		}}},
 		{ID: "rewind", Action: operation.Program{Text: "pg_rewind from " + c.Primary, Run: func(ctx context.Context) error {
-			if err := c.Place.Begin(); err != nil {
+			own, err := c.Place.Own(ctx, postgres.Files(c.Conninfo)...)
+			if err != nil {
 				return err
 			}
 			t, err := r.pgRewindTool(ctx, c)
 			if err != nil {
+				return err
+			}
+			if err := c.Place.Begin(own); err != nil {
 				return err
 			}
 			t.Progress = r.progress()
@@ -129,7 +132,7 @@ func (c *Case) makeLock() operation.Step {
 
 func (c *Case) putBack(id string) operation.Step {
 	return operation.Step{ID: id, Action: operation.Change{
-		Text: fmt.Sprintf("put back %s as they were here, with primary_slot_name %s", strings.Join(datadir.NodeLocal, ", "), c.Slot),
+		Text: "put back this host's own files as they were, with primary_slot_name " + c.Slot,
 		Make: func() error { return c.Place.PutBack(c.Slot) },
 	}}
 }
@@ -147,7 +150,11 @@ func (r *Rejoin) pgRewindTool(ctx context.Context, c *Case, options ...string) (
 	if restore != "" {
 		options = append(options, "--restore-target-wal")
 	}
-	t := c.Place.Program("pg_rewind", append(options, "--progress", "--target-pgdata="+c.Place.Data,
+	config, err := c.Place.Configured(ctx, "config_file") // for the server's program, which pg_rewind runs as well
+	if err != nil {
+		return datadir.Tool{}, err
+	}
+	t := c.Place.Program("pg_rewind", append(options, "--progress", "--target-pgdata="+c.Place.Data, "--config-file="+config,
 		"--source-server="+access.Conninfo+" dbname=postgres")...)
 	t.Access = access
 	t.OnlyFrom = "pg_rewind:" // what restore_command says may hold a secret of its own

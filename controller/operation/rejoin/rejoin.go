@@ -1,6 +1,7 @@
 package rejoin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
+	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
 )
 
@@ -60,6 +62,23 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) ope
 	p.Standby, p.Kept, p.Locked, c.swapped, job.Plan = c.Standby, c.Kept, c.locked, &p.Swapped, p
 	job.Steps, job.Continues = r.Steps(c, way), Continues
 	return job
+}
+
+// Keeps says beforehand what of the data folder stays as it is here, and what does not.
+func (c *Case) Keeps(ctx context.Context, way Method) ([]string, error) {
+	if way != MethodRewind && way != MethodCopy {
+		return nil, nil
+	}
+	own, err := c.Place.Own(ctx, postgres.Files(c.Conninfo)...)
+	if err != nil {
+		return nil, err
+	}
+	kept := cmp.Or(strings.Join(c.Place.Here(own), ", "), "nothing")
+	says := []string{fmt.Sprintf("in %s stays as it is here: %s; all else comes from %s", c.Place.Data, kept, c.Primary)}
+	if others := c.Place.Others(own); len(others) > 0 {
+		says = append(says, "what is here and not there goes, also of: "+strings.Join(others, ", "))
+	}
+	return says, nil
 }
 
 // Continues reports whether a rejoin goes on with the operation of a journal.

@@ -259,6 +259,9 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	if h.place.Rewinding() != datadir.NotBegun {
 		return operation.Job{}, errors.New("a rewind is unfinished here: start another host first, then type pgrex rejoin here")
 	}
+	if err := h.place.Configuration(ctx); err != nil {
+		return operation.Job{}, err
+	}
 	c, err := h.place.Control(ctx)
 	if err != nil {
 		return operation.Job{}, err

@@ -152,6 +152,9 @@ func (s *Switchover) look(ctx context.Context) (err error) {
 	if s.place, err = datadir.Of(s.Clone); err != nil {
 		return err
 	}
+	if err = s.place.Configuration(ctx); err != nil { // it has to come back
+		return err
+	}
 	if s.conninfo, err = s.place.Conninfo(ctx, s.Clone); err != nil {
 		return err
 	}

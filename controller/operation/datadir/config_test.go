@@ -1,0 +1,65 @@
+package datadir
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pgrex/pgrex/testenv/pgserver"
+)
+
+// A server whose configuration is not in its data folder is read, and recovers, with the options that the agent starts
+// it with.
+func TestConfigElsewhere(t *testing.T) {
+	t.Parallel()
+	server := pgserver.New(t)
+	p := placeOf(t, server)
+	server.SQL("CREATE TABLE kept AS SELECT 1 AS a")
+	server.Stop("immediate")
+	server.MoveConfig()
+	server.Place("etc/more.conf", []byte("work_mem = '5MB'\n"))
+	server.Configured("include 'more.conf'", "application_name = 'of the file'")
+	if err := p.Configuration(t.Context()); err == nil || !strings.Contains(err.Error(), p.Data+"/postgresql.conf") {
+		t.Errorf("without config: %v", err)
+	}
+	p.Config = server.Config + "/postgresql.conf"
+	p.StartOpt = `-p 5499 -c "application_name=of start_opt" -c max_slot_wal_keep_size='8MB'`
+	must(t, p.Configuration(t.Context()))
+	for name, want := range map[string]string{
+		"port": "5499", "application_name": "of start_opt", "max_slot_wal_keep_size": "8", "work_mem": "5120", "config_file": p.Config,
+		"hba_file": server.Config + "/pg_hba.conf",
+	} {
+		if got, err := p.Configured(t.Context(), name); err != nil || got != want {
+			t.Errorf("%s is %q, not %q, %v", name, got, want, err)
+		}
+	}
+	must(t, p.Recover(t.Context()))
+	if c, err := p.Control(t.Context()); err != nil || !c.Clean() {
+		t.Errorf("after recovery it is %q, %v", c["Database cluster state"], err)
+	}
+	server.Start()
+	if got := server.SQL("SELECT a FROM kept"); got != "1" {
+		t.Errorf("the table has %q", got)
+	}
+
+	// The agent would watch one folder, and start a server on another.
+	other := p
+	other.Data = filepath.Join(server.Dir, "other")
+	must(t, os.Mkdir(other.Data, 0o700))
+	if err := other.Configuration(t.Context()); err == nil || !strings.Contains(err.Error(), "data_directory is "+p.Data) {
+		t.Errorf("the data of another folder: %v", err)
+	}
+	for _, same := range []string{server.Dir + "/link", server.Dir + "/../" + filepath.Base(server.Dir) + "/data"} {
+		if strings.HasSuffix(same, "link") {
+			must(t, os.Symlink(p.Data, same))
+		}
+		if other.Data = same; other.Configuration(t.Context()) != nil {
+			t.Errorf("%s is the data folder", same)
+		}
+	}
+	p.StartOpt = "-c port='1"
+	if err := p.Configuration(t.Context()); err == nil {
+		t.Error("a quote that does not end is taken")
+	}
+}

@@ -1,0 +1,264 @@
+package datadir
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// NodeLocal are the files of a data folder that are a host's own in any case.
+var NodeLocal = []string{"postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"}
+
+// ownSettings are those that name a file or folder which is a host's own. The first three may include others.
+var ownSettings = []string{
+	"config_file", "hba_file", "ident_file", "ssl_cert_file", "ssl_key_file", "ssl_ca_file", "ssl_crl_file", "ssl_crl_dir",
+	"ssl_dh_params_file", "krb_server_keyfile",
+}
+
+// ofPostgreSQL is what a data folder holds that is the same on every host, or PostgreSQL's alone.
+var ofPostgreSQL = []string{
+	"PG_VERSION", "base", "global", "pg_commit_ts", "pg_dynshmem", "pg_logical", "pg_multixact", "pg_notify", "pg_replslot", "pg_serial",
+	"pg_snapshots", "pg_stat", "pg_stat_tmp", "pg_subtrans", "pg_tblspc", "pg_twophase", "pg_wal", "pg_xact", "backup_label",
+	"backup_label.old", "backup_manifest", "current_logfiles", "postmaster.opts", "postmaster.pid", "recovery.signal", "standby.signal",
+	"tablespace_map", "tablespace_map.old",
+}
+
+// Own finds which files and folders of the data folder are this host's own, whatever the primary has by these names: those
+// that are named by the settings here, and more. Names are relative to the data folder, and in order. What is not here is
+// to stay away. Once pg_rewind was begun, they are those that its journal keeps.
+func (p Place) Own(ctx context.Context, more ...string) ([]string, error) {
+	if p.Rewinding() != NotBegun {
+		return p.kept()
+	}
+	paths := slices.Clone(more)
+	for i, setting := range ownSettings {
+		value, err := p.Configured(ctx, setting)
+		if err != nil {
+			return nil, err
+		}
+		if value == "" {
+			continue
+		}
+		path := p.absolute(strings.TrimPrefix(value, "FILE:"))
+		paths = append(paths, path)
+		if i < 3 {
+			paths = append(paths, included(path, 0)...)
+		}
+	}
+	for _, name := range NodeLocal {
+		paths = append(paths, filepath.Join(p.Data, name))
+	}
+	paths = append(paths, included(filepath.Join(p.Data, "postgresql.auto.conf"), 0)...)
+	return p.inside(paths), nil
+}
+
+// absolute is a path as PostgreSQL takes it, which works in its data folder.
+func (p Place) absolute(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(p.Data, path)
+}
+
+// inside are the names of those paths that lie in the data folder, and of what links among them lead to there. A folder
+// stands for all that is in it. What is PostgreSQL's is left out.
+func (p Place) inside(paths []string) (names []string) {
+	for _, path := range paths {
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			names = append(names, p.nameOf(target))
+		}
+		names = append(names, p.nameOf(path))
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	return slices.DeleteFunc(names, func(name string) bool {
+		first, _, _ := strings.Cut(name, "/")
+		below := slices.ContainsFunc(names, func(folder string) bool { return folder != "" && strings.HasPrefix(name, folder+"/") })
+		return name == "" || below || slices.Contains(ofPostgreSQL, first) || slices.Contains(notes, first)
+	})
+}
+
+// nameOf is a path's name in the data folder, "" if it is elsewhere.
+func (p Place) nameOf(path string) string {
+	folder := filepath.Dir(path)
+	if real, err := filepath.EvalSymlinks(folder); err == nil {
+		folder = real
+	}
+	name, err := filepath.Rel(p.Data, filepath.Join(folder, filepath.Base(path)))
+	if err != nil || !filepath.IsLocal(name) || name == "." {
+		return ""
+	}
+	return name
+}
+
+// included are the files and folders that a configuration file includes, and those that they include. A folder counts
+// whole, because a file that comes to it would be read.
+func included(path string, depth int) (paths []string) {
+	const most = 10 // as in PostgreSQL
+	text, err := readFile(path)
+	if err != nil || depth > most { // PostgreSQL would complain
+		return nil
+	}
+	for line := range strings.Lines(string(text)) {
+		key, value := directive(line)
+		if !filepath.IsAbs(value) {
+			value = filepath.Join(filepath.Dir(path), value)
+		}
+		switch key {
+		case "include", "include_if_exists":
+			paths = append(append(paths, value), included(value, depth+1)...)
+		case "include_dir":
+			paths = append(paths, value)
+			files, _ := filepath.Glob(filepath.Join(value, "*.conf"))
+			for _, file := range files {
+				paths = append(paths, file)
+				paths = append(paths, included(file, depth+1)...)
+			}
+		}
+	}
+	return paths
+}
+
+// directive reads a line of a configuration file: a name in lower case, and its value. In pg_hba.conf the quotes are
+// double ones.
+func directive(line string) (key, value string) {
+	line = strings.TrimSpace(line)
+	end := strings.IndexAny(line, " \t='\"")
+	if end < 0 {
+		return "", ""
+	}
+	key = strings.ToLower(line[:end])
+	rest := strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(line[end:]), "="))
+	if body, quoted := strings.CutPrefix(rest, "'"); quoted {
+		return key, unquoted(body)
+	}
+	if body, quoted := strings.CutPrefix(rest, `"`); quoted {
+		value, _, _ = strings.Cut(body, `"`)
+		return key, value
+	}
+	if end := strings.IndexAny(rest, " \t#"); end >= 0 {
+		rest = rest[:end]
+	}
+	return key, rest
+}
+
+// Here are those of some names that are there in the data folder.
+func (p Place) Here(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		_, err := os.Lstat(filepath.Join(p.Data, name))
+		return err != nil
+	})
+}
+
+// Others are the names in the data folder that are neither PostgreSQL's nor this host's own.
+func (p Place) Others(own []string) (names []string) {
+	entries, _ := os.ReadDir(p.Data) // those that can be read
+	for _, e := range entries {
+		holds := func(name string) bool { return name == e.Name() || strings.HasPrefix(name, e.Name()+"/") }
+		if !slices.Contains(ofPostgreSQL, e.Name()) && !slices.ContainsFunc(own, holds) {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// CopyFiles makes a host's own files in a folder what they are in another one. What is not there is removed.
+func CopyFiles(from, to string, own []string) error {
+	for _, name := range own {
+		err := copyParents(from, to, filepath.Dir(name))
+		if err == nil {
+			err = copyOwn(filepath.Join(from, name), filepath.Join(to, name))
+		}
+		if err != nil {
+			return fmt.Errorf("keep %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// copyParents makes the folders that a name lies in.
+func copyParents(from, to, folder string) error {
+	if folder == "." {
+		return nil
+	}
+	if err := copyParents(from, to, filepath.Dir(folder)); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(from, folder)); os.IsNotExist(err) {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(to, folder)); !os.IsNotExist(err) {
+		return err
+	}
+	return makeLike(filepath.Join(to, folder), filepath.Join(from, folder))
+}
+
+// copyOwn makes a path what another one is: a file, a folder with all that is in it, a link, or nothing.
+func copyOwn(from, to string) error {
+	info, err := os.Lstat(from)
+	if os.IsNotExist(err) {
+		return os.RemoveAll(to)
+	}
+	if err != nil {
+		return err
+	}
+	if was, err := os.Lstat(to); err == nil && was.IsDir() != info.IsDir() {
+		if err := os.RemoveAll(to); err != nil {
+			return err
+		}
+	}
+	switch {
+	case info.IsDir():
+		return copyFolder(from, to)
+	case info.Mode()&fs.ModeSymlink != 0:
+		return copyLink(from, to)
+	}
+	text, err := readFile(from)
+	if err != nil {
+		return err
+	}
+	return writeAs(to, string(text), from)
+}
+
+func copyFolder(from, to string) error {
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	if err := makeLike(to, from); err != nil {
+		return err
+	}
+	former, err := os.ReadDir(to)
+	if err != nil {
+		return err
+	}
+	for _, e := range append(former, entries...) { // what is not there any more goes
+		if err := copyOwn(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func copyLink(from, to string) error {
+	target, err := os.Readlink(from)
+	if err != nil {
+		return err
+	}
+	temporary := to + temporarySuffix
+	if err := RemoveFile(temporary); err != nil {
+		return err
+	}
+	if err := os.Symlink(target, temporary); err != nil {
+		return err
+	}
+	label(temporary, from)
+	if err := os.Rename(temporary, to); err != nil {
+		return err
+	}
+	return SyncFolder(filepath.Dir(to))
+}
