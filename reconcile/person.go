@@ -65,17 +65,17 @@ func (w Who) underWay() string {
 			return n.Name + " is joining or leaving the cluster"
 		case unsettled && why != model.UnsettledFailed && why != model.UnsettledBlocked && why != model.UnsettledOrphaned:
 			return fmt.Sprintf("to Pacemaker the database on %s is %s", member, why)
-		case w.mayTakeOver(member):
+		case w.MayTakeOver(member):
 			return "the agent lets " + member + " be the primary"
 		}
 	}
 	return ""
 }
 
-// mayTakeOver reports whether the agent lets a running standby become the primary, now or when one of its next monitors
+// MayTakeOver reports whether the agent lets a running standby become the primary, now or when one of its next monitors
 // raises the score (have_master_right). It does so if the data is in step or the newest, or if there never was a
 // primary.
-func (w Who) mayTakeOver(member string) bool {
+func (w Who) MayTakeOver(member string) bool {
 	if w.Cluster.Maintenance || !w.Clone.Managed {
 		return false // nobody is promoted before that ends
 	}

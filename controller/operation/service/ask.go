@@ -65,7 +65,7 @@ func (s *Service) askOthers(ctx context.Context, h self, local reconcile.LocalDa
 	var asking sync.WaitGroup
 	for i, name := range members {
 		m := &all[i]
-		*m = other{Claim: claims[slices.IndexFunc(claims, func(c reconcile.Claim) bool { return c.Host == name })], Node: h.NodeOf(name)}
+		*m = other{Claim: claims[slices.IndexFunc(claims, func(c reconcile.Claim) bool { return c.Host == name })], Node: h.NodeOf(name), Next: h.MayTakeOver(name)}
 		if m.Node.Online && h.RoleOf(name) != model.RoleStopped {
 			m.State = h.RoleText(name)
 		}

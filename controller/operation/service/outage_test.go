@@ -3,7 +3,6 @@ package service
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -210,8 +209,6 @@ func TestNoPrimaryChangesMeanwhile(t *testing.T) {
 	}
 	o.wantEnd("refused", before, true)
 	o.standbys["pm03"].Stop("fast")
-	o.server.Await("the standby's signal", func() bool { return true })
-	o.must(os.WriteFile(filepath.Join(o.standbys["pm03"].Dir, "data", "standby.signal"), nil, 0o644))
-	o.standbys["pm03"].Start()
+	o.standbys["pm03"].Follow(o.server) // as the agent starts it
 	o.refused("pm03 is on the newer timeline 2, which began at ", "type pgrex rejoin here")
 }

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,6 +30,7 @@ type other struct {
 	reconcile.Claim // what the agent keeps in the CIB
 	Node            model.Node
 	State           string // of its database, in Pacemaker's words, if that may run; "" if it is stopped, or the host offline
+	Next            bool   // the agent lets it become the primary by itself
 
 	Said    *answer // what its server answers; nil if it does not
 	Heard   bool    // a server is there, but let nobody in
@@ -62,20 +64,16 @@ func (o ours) judge(m other) verdict {
 		return missing("the data on %s are said to be the newest (%s): start that host first", m.Host, m.DataStatus)
 	case m.Node.Unclean || m.Node.Pending:
 		return missing("%s is joining or leaving the cluster, or is to be fenced: wait until crm_mon shows it online or offline", m.Host)
+	case m.Next:
+		return missing("%s runs, and by its data status (%s) the agent makes it the primary without anybody's order: wait, and see "+
+			"crm_mon -A if that does not happen", m.Host, cmp.Or(m.DataStatus, "none"))
 	case m.Said != nil:
 		return o.judgeAnswer(m.Host, *m.Said)
 	case m.Heard, m.State != "":
 		return missing("the server on %s (to Pacemaker: %s) does not say what it has: %s; let it answer this host, as for pgrex rejoin, "+
-			"or end it with pgrex stop there", m.Host, orStopped(m.State), m.Problem)
+			"or end it with pgrex stop there", m.Host, cmp.Or(m.State, string(model.RoleStopped)), m.Problem)
 	}
 	return o.judgeStatus(m)
-}
-
-func orStopped(state string) string {
-	if state == "" {
-		return string(model.RoleStopped)
-	}
-	return state
 }
 
 // judgeAnswer compares a server's timelines and the end of its WAL with those here.

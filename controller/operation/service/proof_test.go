@@ -1,6 +1,7 @@
 package service
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,6 +78,7 @@ func TestJudge(t *testing.T) {
 		"a primary":               {m: says(0x80, func(a *answer) { a.InRecovery = false }), why: "is a primary, of which Pacemaker does not know"},
 		"unclean, and answers":    {m: says(0x80).with(func(m *other) { m.Node.Unclean = true }), why: "is to be fenced"},
 		"the newest, and answers": {m: says(0x80).with(func(m *other) { m.DataStatus = "LATEST" }), why: "start that host first"},
+		"the next primary":        {m: says(ended).with(func(m *other) { m.DataStatus, m.Next = "STREAMING|SYNC", true }), why: "the agent makes it the primary without anybody's order: wait"},
 		// It does not, though it runs.
 		"runs":                 {m: away("DISCONNECT", true).with(runs), why: "(to Pacemaker: unpromoted) does not say what it has: connection refused"},
 		"has failed":           {m: away("DISCONNECT", true).with(func(m *other) { m.State = "failed" }), why: "(to Pacemaker: failed)"},
@@ -144,4 +146,73 @@ func TestOverlooks(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
 	}
+}
+
+// TestOrders: all hosts went off at once, or pm02 before. They come back in every order, pm01 being the last primary
+// with the agent's lock. A standby that comes back answers.
+func TestOrders(t *testing.T) {
+	const proven = ""
+	for name, test := range map[string]struct {
+		async      bool
+		pm02, pm03 string            // their data status
+		want       map[string]string // what pm01 misses to be started, by who is back
+	}{
+		"pm02 was in step": {pm02: "STREAMING|SYNC", pm03: "STREAMING|ASYNC", want: map[string]string{
+			"pm01 pm02":      "pm02 runs, and by its data status (STREAMING|SYNC) the agent makes it the primary",
+			"pm01 pm03":      "pm02 is offline, and was in step when it was last seen (STREAMING|SYNC), so it may have been promoted since: bring it back",
+			"pm01 pm02 pm03": "the agent makes it the primary",
+		}},
+		"pm02 went off before": {pm02: "DISCONNECT", pm03: "STREAMING|ASYNC", want: map[string]string{
+			"pm01 pm02": proven, "pm01 pm03": proven, "pm01 pm02 pm03": proven,
+		}},
+		"pm02 went off before, and pm03 is in step": {pm02: "DISCONNECT", pm03: "STREAMING|SYNC", want: map[string]string{
+			"pm01 pm02":      "pm03 is offline, and was in step",
+			"pm01 pm03":      "pm03 runs, and by its data status (STREAMING|SYNC)",
+			"pm01 pm02 pm03": "pm03 runs, and by its data status (STREAMING|SYNC)",
+		}},
+		"both were asynchronous": {async: true, pm02: "STREAMING|ASYNC", pm03: "STREAMING|ASYNC", want: map[string]string{
+			"pm01 pm02":      "pm02 runs, and by its data status (STREAMING|ASYNC)",
+			"pm01 pm03":      "pm02 is offline, and was in step",
+			"pm01 pm02 pm03": "pm02 runs, and by its data status (STREAMING|ASYNC)",
+		}},
+		"both had gone off before": {async: true, pm02: "DISCONNECT", pm03: "DISCONNECT", want: map[string]string{
+			"pm01 pm02": proven, "pm01 pm03": proven, "pm01 pm02 pm03": proven,
+		}},
+	} {
+		for _, order := range orders("pm01", "pm02", "pm03") {
+			for n := 2; n <= len(order); n++ { // one alone has no quorum
+				back := slices.Sorted(slices.Values(order[:n]))
+				if !slices.Contains(back, "pm01") {
+					continue // the others say that pm01 has the newest data
+				}
+				o, found := oursHere(), proof(nil)
+				o.Async = test.async
+				for host, status := range map[string]string{"pm02": test.pm02, "pm03": test.pm03} {
+					m := away(status, false)
+					if slices.Contains(back, host) {
+						m = says(0x180).with(func(m *other) { m.DataStatus, m.Next = status, o.mayTakeOver(status) })
+					}
+					m.Host = host
+					found = append(found, o.judge(m))
+				}
+				want := test.want[strings.Join(back, " ")]
+				if got := strings.Join(found.missing(), "; "); found.proven() != (want == proven) || !strings.Contains(got, want) {
+					t.Errorf("%s, %v of %v are back: missing is %q, want %q", name, back, order, got, want)
+				}
+			}
+		}
+	}
+}
+
+// orders are all orders of some hosts.
+func orders(hosts ...string) (all [][]string) {
+	if len(hosts) == 0 {
+		return [][]string{nil}
+	}
+	for i, first := range hosts {
+		for _, rest := range orders(slices.Concat(hosts[:i], hosts[i+1:])...) {
+			all = append(all, append([]string{first}, rest...))
+		}
+	}
+	return all
 }

@@ -265,7 +265,11 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	job.Steps = []operation.Step{{ID: "no-primary", Action: operation.Look{
 		Text: "see that there is still no primary", See: s.noPrimary,
 	}}}
-	if why := h.against(local.End, p); why != "" {
+	why, latest := h.against(local.End, p)
+	if latest && !force {
+		return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; --force starts it all the same, and what only others have is lost", why)
+	}
+	if why != "" {
 		found := s.prove(ctx, h, local, p)
 		switch {
 		case found.proven():
@@ -309,18 +313,21 @@ func (h self) ends(ctx context.Context, local reconcile.LocalData) string {
 }
 
 // against is why this host should not be the first to start, by the CIB and the agent's lock; "" if nothing says so.
-func (h self) against(end model.LSN, p *Plan) string {
+// latest says that another host was the last primary.
+func (h self) against(end model.LSN, p *Plan) (why string, latest bool) {
 	claims := h.Claims()
-	for i := range claims {
-		if h.Is(claims[i].Host) {
+	for i, c := range claims {
+		if h.Is(c.Host) {
 			claims[i].DataStatus = p.DataStatus
+		} else if c.DataStatus == reconcile.DataLatest {
+			latest = true
 		}
 	}
-	why := reconcile.NotFirst(h.Here.Name, end, claims)
+	why = reconcile.NotFirst(h.Here.Name, end, claims)
 	if why == "" && p.Locked {
 		why = h.place.Lock() + " is there: this host was a primary, and was not the last to stop, so another host may have been the primary since"
 	}
-	return why
+	return why, latest
 }
 
 // stillNewest asks the other members again: the operator may have taken a while to answer.
