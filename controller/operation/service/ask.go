@@ -3,7 +3,9 @@ package service
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -65,7 +67,8 @@ func (s *Service) askOthers(ctx context.Context, h self, local reconcile.LocalDa
 	var asking sync.WaitGroup
 	for i, name := range members {
 		m := &all[i]
-		*m = other{Claim: claims[slices.IndexFunc(claims, func(c reconcile.Claim) bool { return c.Host == name })], Node: h.NodeOf(name), Next: h.MayTakeOver(name)}
+		claim := slices.IndexFunc(claims, func(c reconcile.Claim) bool { return c.Host == name })
+		*m = other{Claim: claims[claim], Node: h.NodeOf(name), Next: h.MayTakeOver(name)}
 		if m.Node.Online && h.RoleOf(name) != model.RoleStopped {
 			m.State = h.RoleText(name)
 		}
@@ -118,7 +121,8 @@ func (q question) ask(ctx context.Context, address string) (a answer, err error)
 		return a, err
 	}
 	if slot, _ := a.Slot(own); slot.Exists && own != q.here.OwnSlot() {
-		return a, fmt.Errorf("the server at %s has the slot %s, which %s itself never has: it is another host's", a.Address, own, q.member)
+		return a, fmt.Errorf("the server at %s has the slot %s, which %s itself never has: it is another host's",
+			a.Address, own, q.member)
 	}
 	if a.Timelines, err = source.History(ctx, a.Timeline); err != nil {
 		return a, err
@@ -129,24 +133,29 @@ func (q question) ask(ctx context.Context, address string) (a answer, err error)
 	}
 	if slices.Equal(a.Timelines, q.local.Timelines) && a.SystemID == q.local.SystemID {
 		a.Same, err = q.same(ctx, source, newest, a.Flushed)
+		if errors.Is(err, fs.ErrNotExist) {
+			a.Gone, err = true, nil
+		}
 	}
 	return a, err
 }
 
-// same compares the last WAL of a standby with that here. The source is of no further use then.
+// same compares the last WAL of a standby with that here; fs.ErrNotExist if that is no longer here. The source is of no
+// further use then.
 func (q question) same(ctx context.Context, source *postgres.Source, newest model.Timeline, its model.LSN) (bool, error) {
 	const much, halfRecord = 8 << 10, 1 << 20
-	end := q.local.End
+	end, size := q.local.End, model.LSN(q.local.Segment)
 	if end.BytesTo(its) > halfRecord {
 		return false, nil
 	}
-	from := max(newest.Begin, min(end, its)-min(end, its, much))
+	both := min(end, its)
+	from := max(newest.Begin, both-min(both, much), (both-min(both, 1))/size*size) // the segment before may be gone
 	if from >= its {
 		return true, nil // it has nothing of the newest timeline
 	}
 	here, err := q.here.place.ReadWAL(newest.ID, from, its, q.local.Segment)
 	if err != nil {
-		return false, fmt.Errorf("its last WAL cannot be compared with that here: %w", err)
+		return false, fmt.Errorf("compare its last WAL with that here: %w", err)
 	}
 	there, err := source.WAL(ctx, from, its, newest.ID)
 	return bytes.Equal(here, there), err

@@ -45,6 +45,7 @@ type answer struct {
 	// Same: on this host's newest timeline, its last WAL is the same as the WAL at that position here, byte by byte.
 	// What this host wrote last may be half a record; the standby may have received that half.
 	Same bool
+	Gone bool // the WAL at that position is no longer here
 }
 
 // verdict is what is proven of a member: that it has nothing newer (OK); or what is missing, and what to do.
@@ -105,6 +106,11 @@ func (o ours) judgeAnswer(name string, a answer) verdict {
 			"was given up then, and it needs pgrex rejoin", name, a.Timeline, a.Flushed, mine[shared].Begin)
 	case shared < len(mine):
 		return older("%s answers: it is on the older timeline %d up to %s", name, a.Timeline, a.Flushed)
+	case a.Gone && !o.Latest:
+		return missing("%s has WAL up to %s, and the WAL at that position is no longer here to compare it with; since this host was not "+
+			"the last primary, that proves nothing", name, a.Flushed)
+	case a.Gone:
+		return older("%s answers: it has WAL up to %s, %s less than here", name, a.Flushed, model.FormatBytes(a.Flushed.BytesTo(o.End)))
 	case !a.Same && a.Flushed > o.End:
 		return missing("%s has WAL up to %s, which is %s more than here (%s): let %[1]s be the primary", name, a.Flushed,
 			model.FormatBytes(o.End.BytesTo(a.Flushed)), o.End)

@@ -275,7 +275,9 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 		case found.proven():
 			p.Proven = true
 			job.Says = append(append(job.Says, "that is proven, though "+why+":"), found.texts()...)
-			job.Steps = append(job.Steps, s.stillNewest(h, local, p))
+			if !force {
+				job.Steps = append(job.Steps, s.stillNewest(h, local, p))
+			}
 		case force:
 			job.Says = append(append(job.Says, "warning: "+why+"; what only others have is lost"), found.texts()...)
 		default:
@@ -338,7 +340,7 @@ func (s *Service) stillNewest(h self, local reconcile.LocalData, p *Plan) operat
 			if err != nil {
 				return err
 			}
-			if why := s.prove(ctx, now, local, p).missing(); len(why) > 0 && !p.Force {
+			if why := s.prove(ctx, now, local, p).missing(); len(why) > 0 {
 				return fmt.Errorf("that is no longer proven: %s", strings.Join(why, "; "))
 			}
 			return nil
