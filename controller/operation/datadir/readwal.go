@@ -44,8 +44,9 @@ func (p Place) LastCommit(ctx context.Context, local reconcile.LocalData, before
 		begin := max(newest.Begin, model.LSN(n*local.Segment))
 		name := SegmentName(newest.ID, n, local.Segment)
 		// It ends with an error where the WAL does.
-		out, _ := p.Program("pg_waldump", "--rmgr=Transaction", "--start="+begin.String(),
-			"--end="+min(before, model.LSN((n+1)*local.Segment)).String(), "--path="+filepath.Join(p.Data, "pg_wal"), name, name).Run(ctx)
+		end := min(before, model.LSN((n+1)*local.Segment))
+		out, _ := p.Program("pg_waldump", "--rmgr=Transaction", "--start="+begin.String(), "--end="+end.String(),
+			"--path="+filepath.Join(p.Data, "pg_wal"), name, name).Run(ctx)
 		if all := commitRecord.FindAllStringSubmatch(out, -1); len(all) > 0 {
 			when = all[len(all)-1][1]
 		}

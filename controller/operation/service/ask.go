@@ -133,8 +133,11 @@ func (q question) ask(ctx context.Context, address string) (a answer, err error)
 	}
 	if slices.Equal(a.Timelines, q.local.Timelines) && a.SystemID == q.local.SystemID {
 		a.Same, err = q.same(ctx, source, newest, a.Flushed)
-		if errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			a.Gone, err = true, nil
+		case err == nil && a.Same:
+			a.Commit = q.here.place.LastCommit(ctx, q.local, min(a.Flushed, q.local.End))
 		}
 	}
 	return a, err

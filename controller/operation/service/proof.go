@@ -29,8 +29,9 @@ type ours struct {
 type other struct {
 	reconcile.Claim // what the agent keeps in the CIB
 	Node            model.Node
-	State           string // of its database, in Pacemaker's words, if that may run; "" if it is stopped, or the host offline
-	Next            bool   // the agent lets it become the primary by itself
+	// State is that of its database, in Pacemaker's words, if it may run; "" if it is stopped, or the host offline.
+	State string
+	Next  bool // the agent lets it become the primary by itself
 
 	Said    *answer // what its server answers; nil if it does not
 	Heard   bool    // a server is there, but let nobody in
@@ -46,6 +47,8 @@ type answer struct {
 	// What this host wrote last may be half a record; the standby may have received that half.
 	Same bool
 	Gone bool // the WAL at that position is no longer here
+	// Commit is when the last transaction in that WAL was committed; "" if that is not known.
+	Commit string
 }
 
 // verdict is what is proven of a member: that it has nothing newer (OK); or what is missing, and what to do.
@@ -64,15 +67,16 @@ func (o ours) judge(m other) verdict {
 	case m.DataStatus == reconcile.DataLatest:
 		return missing("the data on %s are said to be the newest (%s): start that host first", m.Host, m.DataStatus)
 	case m.Node.Unclean || m.Node.Pending:
-		return missing("%s is joining or leaving the cluster, or is to be fenced: wait until crm_mon shows it online or offline", m.Host)
+		return missing("%s is joining or leaving the cluster, or is to be fenced: wait until crm_mon shows it online or offline",
+			m.Host)
 	case m.Next:
-		return missing("%s runs, and by its data status (%s) the agent makes it the primary without anybody's order: wait, and see "+
-			"crm_mon -A if that does not happen", m.Host, cmp.Or(m.DataStatus, "none"))
+		return missing("%s runs, and by its data status (%s) the agent makes it the primary without anybody's order: wait, "+
+			"and see crm_mon -A if that does not happen", m.Host, cmp.Or(m.DataStatus, "none"))
 	case m.Said != nil:
 		return o.judgeAnswer(m.Host, *m.Said)
 	case m.Heard, m.State != "":
-		return missing("the server on %s (to Pacemaker: %s) does not say what it has: %s; let it answer this host, as for pgrex rejoin, "+
-			"or end it with pgrex stop there", m.Host, cmp.Or(m.State, string(model.RoleStopped)), m.Problem)
+		return missing("the server on %s (to Pacemaker: %s) does not say what it has: %s; let it answer this host, as for "+
+			"pgrex rejoin, or end it with pgrex stop there", m.Host, cmp.Or(m.State, string(model.RoleStopped)), m.Problem)
 	}
 	return o.judgeStatus(m)
 }
@@ -93,33 +97,38 @@ func (o ours) judgeAnswer(name string, a answer) verdict {
 		return missing("the server on %s is a primary, of which Pacemaker does not know: stop it, or let Pacemaker look "+
 			"again (crm_resource --refresh)", name)
 	case shared == len(mine) && shared < len(its):
-		return missing("%s is on the newer timeline %d, which began at %s, and the data here end at %s on timeline %d: let %[1]s be the "+
-			"primary, then type pgrex rejoin here", name, its[len(its)-1].ID, its[shared].Begin, o.End, newest.ID)
+		return missing("%s is on the newer timeline %d, which began at %s, and the data here end at %s on timeline %d: let %[1]s "+
+			"be the primary, then type pgrex rejoin here", name, its[len(its)-1].ID, its[shared].Begin, o.End, newest.ID)
 	case a.Later:
-		return missing("%s knows a timeline after %d, the newest here: another host was promoted; let that one be the primary, "+
-			"then type pgrex rejoin here", name, newest.ID)
+		return missing("%s knows a timeline after %d, the newest here: another host was promoted; let that one be the "+
+			"primary, then type pgrex rejoin here", name, newest.ID)
 	case shared < len(its):
-		return missing("%s is on timeline %d, which is none of those that led to timeline %d here: find out which data are the right ones",
-			name, its[len(its)-1].ID, newest.ID)
+		return missing("%s is on timeline %d, which is none of those that led to timeline %d here: find out which data are "+
+			"the right ones", name, its[len(its)-1].ID, newest.ID)
 	case shared < len(mine) && a.Flushed > mine[shared].Begin:
-		return older("%s answers: it is on the older timeline %d up to %s, which the timelines here left at %s; what it has beyond that "+
-			"was given up then, and it needs pgrex rejoin", name, a.Timeline, a.Flushed, mine[shared].Begin)
+		return older("%s answers: it is on the older timeline %d up to %s, which the timelines here left at %s; what it has "+
+			"beyond that was given up then, and it needs pgrex rejoin", name, a.Timeline, a.Flushed, mine[shared].Begin)
 	case shared < len(mine):
 		return older("%s answers: it is on the older timeline %d up to %s", name, a.Timeline, a.Flushed)
 	case a.Gone && !o.Latest:
-		return missing("%s has WAL up to %s, and the WAL at that position is no longer here to compare it with; since this host was not "+
-			"the last primary, that proves nothing", name, a.Flushed)
+		return missing("%s has WAL up to %s, and the WAL at that position is no longer here to compare it with; since this "+
+			"host was not the last primary, that proves nothing", name, a.Flushed)
 	case a.Gone:
-		return older("%s answers: it has WAL up to %s, %s less than here", name, a.Flushed, model.FormatBytes(a.Flushed.BytesTo(o.End)))
+		return older("%s answers: it has WAL up to %s, %s less than here", name, a.Flushed,
+			model.FormatBytes(a.Flushed.BytesTo(o.End)))
 	case !a.Same && a.Flushed > o.End:
 		return missing("%s has WAL up to %s, which is %s more than here (%s): let %[1]s be the primary", name, a.Flushed,
 			model.FormatBytes(o.End.BytesTo(a.Flushed)), o.End)
 	case !a.Same:
-		return missing("the last WAL of %s, up to %s, differs from that here, though both are on timeline %d: find out which data are "+
-			"the right ones", name, a.Flushed, newest.ID)
+		return missing("the last WAL of %s, up to %s, differs from that here, though both are on timeline %d: find out which "+
+			"data are the right ones", name, a.Flushed, newest.ID)
 	}
-	return older("%s answers: it has the same WAL up to %s, %s less than here", name, a.Flushed,
-		model.FormatBytes(a.Flushed.BytesTo(o.End)))
+	commit := ""
+	if a.Commit != "" {
+		commit = ", last commit at " + a.Commit
+	}
+	return older("%s answers: it has the same WAL up to %s, %s less than here%s", name, a.Flushed,
+		model.FormatBytes(a.Flushed.BytesTo(o.End)), commit)
 }
 
 // judgeStatus goes by the data status of a member whose server does not run. That status proves that the member has
@@ -145,20 +154,23 @@ func (o ours) judgeStatus(m other) verdict {
 	bring := "bring it back, so that its server answers"
 	switch {
 	case !o.Latest:
-		return missing("%s %s, and since this host was not the last primary, nothing but an answer shows what %[1]s has: %s", m.Host, where, bring)
-	case m.DataStatus == "":
-		return missing("%s %s, and the agent has never written a data status for it: %s; if it is no longer to be a member, take it out of node_list",
+		return missing("%s %s, and since this host was not the last primary, nothing but an answer shows what %[1]s has: %s",
 			m.Host, where, bring)
+	case m.DataStatus == "":
+		return missing("%s %s, and the agent has never written a data status for it: %s; if it is no longer to be a member, "+
+			"take it out of node_list", m.Host, where, bring)
 	case o.mayTakeOver(m.DataStatus):
-		return missing("%s %s, and was in step when it was last seen (%s), so it may have been promoted since: %s", m.Host, where, m.DataStatus, bring)
+		return missing("%s %s, and was in step when it was last seen (%s), so it may have been promoted since: %s",
+			m.Host, where, m.DataStatus, bring)
 	case m.Location > o.End:
-		return missing("%s %s, and its data went up to %s when they were last seen, those here only up to %s: %s", m.Host, where, m.Location,
-			o.End, bring)
+		return missing("%s %s, and its data went up to %s when they were last seen, those here only up to %s: %s",
+			m.Host, where, m.Location, o.End, bring)
 	case !m.Node.Online && o.Overlooks != "":
-		return missing("%s %s (%s), and may have been promoted since, because %s: %s", m.Host, where, m.DataStatus, o.Overlooks, bring)
+		return missing("%s %s (%s), and may have been promoted since, because %s: %s",
+			m.Host, where, m.DataStatus, o.Overlooks, bring)
 	}
-	return older("%s %s: by its data status, %s, which this host wrote as the primary, it was not in step and cannot have been promoted since",
-		m.Host, where, m.DataStatus)
+	return older("%s %s: by its data status, %s, which this host wrote as the primary, it was not in step and cannot have "+
+		"been promoted since", m.Host, where, m.DataStatus)
 }
 
 // mayTakeOver reports whether the agent promotes a standby with a data status (have_master_right), or the status says

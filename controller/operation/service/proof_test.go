@@ -47,8 +47,8 @@ func (m other) with(change func(m *other)) other {
 	return m
 }
 
-// TestJudge: what proves that a member has nothing newer than this host, and what is missing where nothing does.
-func TestJudge(t *testing.T) {
+// TestTrap48Judge: what proves that a member has nothing newer than this host, and what is missing where nothing does.
+func TestTrap48Judge(t *testing.T) {
 	runs := func(m *other) { m.State = "unpromoted" }
 	notLatest := func(o *ours) { o.Latest = false }
 	alone := func(o *ours) { o.Overlooks = "only 1 of 3 nodes are online" }
@@ -119,8 +119,8 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestOverlooks: when the CIB of a partition may lack the promotion of a host that is offline.
-func TestOverlooks(t *testing.T) {
+// TestTrap48Overlooks: when the CIB of a partition may lack the promotion of a host that is offline.
+func TestTrap48Overlooks(t *testing.T) {
 	nodes := func(online, all int) (nodes []model.Node) {
 		for i := range all {
 			nodes = append(nodes, model.Node{Online: i < online})

@@ -267,7 +267,8 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	}}}
 	why, latest := h.against(local.End, p)
 	if latest && !force {
-		return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; --force starts it all the same, and what only others have is lost", why)
+		return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; --force starts it all the same, and "+
+			"what only others have is lost", why)
 	}
 	if why != "" {
 		found := s.prove(ctx, h, local, p)
@@ -281,8 +282,8 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 		case force:
 			job.Says = append(append(job.Says, "warning: "+why+"; what only others have is lost"), found.texts()...)
 		default:
-			return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; that no other host has newer data is not proven: %s; "+
-				"--force starts this one all the same, and what only others have is lost", why, strings.Join(found.missing(), "; "))
+			return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; that no other host has newer data is "+
+				"not proven: %s; --force starts this one all the same, and what only others have is lost", why, strings.Join(found.missing(), "; "))
 		}
 	}
 	if force || p.Proven {
@@ -327,7 +328,8 @@ func (h self) against(end model.LSN, p *Plan) (why string, latest bool) {
 	}
 	why = reconcile.NotFirst(h.Here.Name, end, claims)
 	if why == "" && p.Locked {
-		why = h.place.Lock() + " is there: this host was a primary, and was not the last to stop, so another host may have been the primary since"
+		why = h.place.Lock() + " is there: this host was a primary, and was not the last to stop, so another host may have been " +
+			"the primary since"
 	}
 	return why, latest
 }
