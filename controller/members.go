@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -68,12 +69,32 @@ func (m *members) refresh(ctx context.Context, who reconcile.Who, server Server)
 
 // addressOf is where the primary sees a host, or else its address on corosync's ring.
 func addressOf(senders []model.WALSender, ring map[string]string, host string) string {
+	return cmp.Or(streamsFrom(senders, host), ring[host])
+}
+
+// streamsFrom is where the primary sees a host; "" if it does not, or over the unix socket.
+func streamsFrom(senders []model.WALSender, host string) string {
 	for _, s := range senders {
 		if s.Replicates() && s.Address != "" && s.ApplicationName == reconcile.ApplicationName(host) {
 			return s.Address
 		}
 	}
-	return ring[host]
+	return ""
+}
+
+// standbysOf are the addresses that the members stream from. Only the primary sees them: any other host keeps those
+// from before, and so does the primary of a member that is away.
+func standbysOf(who reconcile.Who, before map[string]string) map[string]string {
+	if who.Standing != model.Primary {
+		return before
+	}
+	now := map[string]string{}
+	for _, member := range who.Others {
+		if address := cmp.Or(streamsFrom(who.Instance.Senders, member), before[member]); address != "" {
+			now[member] = address
+		}
+	}
+	return now
 }
 
 func (m *members) ask(ctx context.Context, host, address string, slots []string, asker postgres.Asker) {

@@ -191,6 +191,7 @@ func (o *Observer) look(ctx context.Context, in reconcile.Input, ask func(contex
 		return who, err
 	}
 	who = who.WithServer()
+	o.Kept.Standbys = standbysOf(who, o.Kept.Standbys)
 	ask(ctx, &who)
 	return who, nil
 }
@@ -252,8 +253,10 @@ func (o *Observer) Apply(ctx context.Context, step model.Step) error {
 	return &postgres.Error{Class: class, Doing: s.Kind() + " " + s.Text(), Err: err}
 }
 
-// state returns what is to be kept of the cluster: its name and the newest CIB seen.
-func (o *Observer) state() State { return State{Cluster: o.Kept.Cluster, Newest: o.Kept.Newest} }
+// state returns what is to be kept of the cluster: its name, the newest CIB seen, and where the members stream from.
+func (o *Observer) state() State {
+	return State{Cluster: o.Kept.Cluster, Newest: o.Kept.Newest, Standbys: o.Kept.Standbys}
+}
 
 // Server is the one last observed, nil before any was.
 func (o *Observer) Server() Server { return o.server }

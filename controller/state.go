@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -31,6 +32,9 @@ type State struct {
 	Cluster string        `json:"cluster"`
 	Newest  model.Version `json:"newest_version"`
 	Rates   keptRates     `json:"wal_rates"`
+	// Standbys are the addresses that the members streamed from when this host was the primary, by folded name. While
+	// no host is the primary, they can be asked there what data they have.
+	Standbys map[string]string `json:"standby_addresses,omitempty"`
 }
 
 // keptRates are the rates measured up to the time At, on the database with the system identifier System.
@@ -98,7 +102,7 @@ func (s State) newest(c model.Cluster) model.Version {
 	return s.Newest
 }
 
-// keeper saves the state: at once when there is a newer CIB, and the rates now and then.
+// keeper saves the state: at once when there is a newer CIB or a standby at another address, and the rates now and then.
 type keeper struct {
 	folder  string // "" to keep nothing
 	written State
@@ -113,7 +117,8 @@ func (k *keeper) due(s State) bool {
 	if k.folder == "" || s.Newest == (model.Version{}) {
 		return false
 	}
-	return k.written.Newest.ConfigurationOlder(s.Newest) || s.Cluster != k.written.Cluster || s.Rates.At.Sub(k.written.Rates.At) >= keepEvery
+	return k.written.Newest.ConfigurationOlder(s.Newest) || s.Cluster != k.written.Cluster ||
+		!maps.Equal(s.Standbys, k.written.Standbys) || s.Rates.At.Sub(k.written.Rates.At) >= keepEvery
 }
 
 // keep saves a state. It returns the same error only once in a row.

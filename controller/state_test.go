@@ -2,6 +2,7 @@ package controller
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
 )
 
 // A daemon that is started again knows the newest CIB that it has seen, and how fast WAL comes.
@@ -114,5 +116,39 @@ func TestStateNeverGoesBack(t *testing.T) {
 	kept, err := LoadState(w.stateDir)
 	if err != nil || kept.Newest.Epoch != 60 {
 		t.Errorf("epoch %d is kept, not 60: %v", kept.Newest.Epoch, err)
+	}
+}
+
+// Where the members streamed from when this host was the primary is known when it no longer is, and after a restart.
+func TestStandbysAreRemembered(t *testing.T) {
+	primary := reconcile.Who{Standing: model.Primary, Others: []string{"pm02", "pm03", "pm04"}}
+	primary.Instance.Senders = []model.WALSender{
+		{ApplicationName: "pm02", State: "streaming", Address: "192.0.2.2"},
+		{ApplicationName: "pm03", State: "startup", Address: "192.0.2.99"}, // pgrex, or a tool
+		{ApplicationName: "pm04", State: "streaming"},                      // over the unix socket
+		{ApplicationName: "reports", State: "streaming", Address: "192.0.2.9"},
+	}
+	before := map[string]string{"pm02": "192.0.2.7", "pm03": "192.0.2.3", "former": "192.0.2.5"}
+	want := map[string]string{"pm02": "192.0.2.2", "pm03": "192.0.2.3"}
+	if got := standbysOf(primary, before); !maps.Equal(got, want) {
+		t.Errorf("the primary knows %v, want %v", got, want)
+	}
+	if got := standbysOf(reconcile.Who{Standing: model.InTransition, Others: primary.Others}, before); !maps.Equal(got, before) {
+		t.Errorf("in an outage, %v are known", got)
+	}
+	k := keeper{folder: t.TempDir()}
+	s := State{Newest: model.Version{Epoch: 1}, Standbys: want}
+	if err := k.keep(s); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := LoadState(k.folder); err != nil || !maps.Equal(got.Standbys, want) {
+		t.Errorf("after a restart, %v are known: %v", got.Standbys, err)
+	}
+	if k.due(s) {
+		t.Error("the same is written again")
+	}
+	s.Standbys = before
+	if !k.due(s) {
+		t.Error("another address is not written")
 	}
 }

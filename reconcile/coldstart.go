@@ -9,9 +9,11 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// The agent's attribute for where a server's data end while there is no primary (show_xlog_location): 16 hex digits.
+// The agent's attributes for where a standby's data end, 16 hex digits: while there is no primary, where the agent may
+// promote the standby (show_xlog_location); and when the last primary ended, on every standby (show_master_baseline).
 const (
 	locationSuffix = "-xlog-loc"
+	baselineSuffix = "-master-baseline"
 	dataSync       = "STREAMING|SYNC"
 	dataAsync      = "STREAMING|ASYNC"
 	modeAsync      = "async"
@@ -21,7 +23,7 @@ const (
 type Claim struct {
 	Host       string
 	DataStatus string // the agent's <primitive>-data-status; "" where it never wrote one
-	// Location is where the data of a running standby end, which the agent says while there is no primary.
+	// Location is where the data of a running standby end, which the agent says once there is no primary.
 	Location model.LSN
 }
 
@@ -30,13 +32,18 @@ func (w Who) Claims() []Claim {
 	var claims []Claim
 	for _, member := range w.Policy.Members {
 		n := w.NodeOf(member)
-		location, err := strconv.ParseUint(n.Transient[w.Clone.Primitive+locationSuffix], 16, 64)
-		if err != nil {
-			location = 0 // it says nothing
-		}
-		claims = append(claims, Claim{member, n.Permanent[DataStatus(w.Clone)], model.LSN(location)})
+		location := max(w.location(n, locationSuffix), w.location(n, baselineSuffix))
+		claims = append(claims, Claim{member, n.Permanent[DataStatus(w.Clone)], location})
 	}
 	return claims
+}
+
+func (w Who) location(n model.Node, suffix string) model.LSN {
+	location, err := strconv.ParseUint(n.Transient[w.Clone.Primitive+suffix], 16, 64)
+	if err != nil {
+		return 0 // it says nothing
+	}
+	return model.LSN(location)
 }
 
 // NotFirst tells why a host must not be the first one to start while no other is the primary: "" if it may. Its own data

@@ -41,12 +41,13 @@ func TestClaims(t *testing.T) {
 	nodes := []model.Node{
 		{Name: "PM01", Permanent: map[string]string{"pgsql-data-status": "LATEST"}},
 		{Name: "pm02", Permanent: map[string]string{"pgsql-data-status": "STREAMING|ASYNC"}, Transient: map[string]string{"pgsql-xlog-loc": "0000000103000148"}},
+		{Name: "pm03", Transient: map[string]string{"pgsql-master-baseline": "0000000103000100"}},
 	}
 	clone := model.Clone{
 		Primitive: "pgsql", Parameters: map[string]string{"node_list": "PM01 pm02 pm03", "rep_mode": "async"},
 		Roles: map[string]model.Role{"PM01": model.RolePromoted, "pm02": model.RoleUnpromoted},
 	}
-	want := []Claim{{"pm01", "LATEST", 0}, {"pm02", "STREAMING|ASYNC", 0x103000148}, {"pm03", "", 0}}
+	want := []Claim{{"pm01", "LATEST", 0}, {"pm02", "STREAMING|ASYNC", 0x103000148}, {"pm03", "", 0x103000100}}
 	if d := cmp.Diff(want, whoOf(clone, nodes...).Claims()); d != "" {
 		t.Error(d)
 	}

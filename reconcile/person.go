@@ -65,17 +65,17 @@ func (w Who) underWay() string {
 			return n.Name + " is joining or leaving the cluster"
 		case unsettled && why != model.UnsettledFailed && why != model.UnsettledBlocked && why != model.UnsettledOrphaned:
 			return fmt.Sprintf("to Pacemaker the database on %s is %s", member, why)
-		case w.mayTakeOver(member):
+		case w.MayTakeOver(member):
 			return "the agent lets " + member + " be the primary"
 		}
 	}
 	return ""
 }
 
-// mayTakeOver reports whether the agent lets a running standby become the primary, now or when one of its next monitors
+// MayTakeOver reports whether the agent lets a running standby become the primary, now or when one of its next monitors
 // raises the score (have_master_right). It does so if the data is in step or the newest, or if there never was a
 // primary.
-func (w Who) mayTakeOver(member string) bool {
+func (w Who) MayTakeOver(member string) bool {
 	if w.Cluster.Maintenance || !w.Clone.Managed {
 		return false // nobody is promoted before that ends
 	}
@@ -153,11 +153,30 @@ func (w Who) endOfOutage() string {
 		start = fmt.Sprintf("on %s, type: pgrex stop, then pgrex start", host)
 	}
 	if n.Online {
-		return fmt.Sprintf("%s has the newest data; %s, which says whether it needs --force", host, start)
+		return fmt.Sprintf("%s has the newest data; %s, which asks the other hosts whether that is so, and says what it misses",
+			host, start)
 	}
 	return fmt.Sprintf("%s has the newest data and is offline; bring it back, and on %[1]s, type: pgrex start; if it "+
-		"never comes back, the data "+
-		"that only it has is lost: on the host with the next newest data, type: pgrex stop, then pgrex start --force", host)
+		"never comes back, the data that only it has is lost: on %s, type: pgrex stop, then pgrex start --force", host, w.nextNewest())
+}
+
+// nextNewest names the running standbys whose data go furthest, if the agent says how far.
+func (w Who) nextNewest() string {
+	var hosts []string
+	var furthest model.LSN
+	for _, c := range w.Claims() {
+		switch {
+		case w.RoleOf(c.Host) != model.RoleUnpromoted || c.Location < furthest:
+		case c.Location > furthest:
+			furthest, hosts = c.Location, []string{c.Host}
+		default:
+			hosts = append(hosts, c.Host)
+		}
+	}
+	if !furthest.IsValid() {
+		return "the host with the next newest data"
+	}
+	return fmt.Sprintf("%s, which has the next newest data (up to %s)", strings.Join(hosts, " or "), furthest)
 }
 
 // newest returns the hosts whose data is said to be the newest: the last primary, or else, of the hosts that had all

@@ -16,7 +16,7 @@ import (
 // serverCommands are what scripts do with real PostgreSQL servers. A server has the name of its host; it ends with the
 // script. (The name "stop" is testscript's own.)
 var serverCommands = map[string]func(*testscript.TestScript, bool, []string){
-	"server": startServer, "standby": startStandby, "follow": follow,
+	"server": startServer, "standby": startStandby, "twin": startTwin, "follow": follow,
 	"sql": sql, "await": await, "rereads": rereads,
 	"start":            func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Start() },
 	"shutdown":         func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Stop("fast") },
@@ -67,6 +67,12 @@ func startServer(ts *testscript.TestScript, _ bool, args []string) {
 func startStandby(ts *testscript.TestScript, _ bool, args []string) {
 	h := hostsOf(ts)
 	h.add(ts, args[0], h.get(ts, args[1]).Standby(args[2:]...))
+}
+
+// twin NAME OF ADDRESS makes a standby at another address, with the port of the other host's server, and adds it.
+func startTwin(ts *testscript.TestScript, _ bool, args []string) {
+	h := hostsOf(ts)
+	h.add(ts, args[0], h.get(ts, args[1]).StandbyAt(args[2]))
 }
 
 // follow NAME OF starts a stopped server as a standby of another one, as the agent starts every server.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/pgrex/pgrex/model"
@@ -77,6 +78,23 @@ func (s *Source) History(ctx context.Context, timeline uint32) ([]model.Timeline
 		return nil, &Error{Class: Unknown, Doing: "TIMELINE_HISTORY at the primary", Err: errors.New("no content")}
 	}
 	return model.ParseHistory(timeline, string(row[1]))
+}
+
+// Knows reports whether the server has the history of a timeline, which a promotion makes before anything else.
+func (s *Source) Knows(ctx context.Context, timeline uint32) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
+	defer cancel()
+	_, err := s.upstream.row(ctx, "TIMELINE_HISTORY "+strconv.Itoa(int(timeline)), "TIMELINE_HISTORY at the server")
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == codeNoFile {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Answered reports whether an error is what a server said. So one runs there, and lets nobody in, or not us.
+func Answered(err error) bool {
+	_, ok := errors.AsType[*pgconn.PgError](err)
+	return ok
 }
 
 // Has tells whether the primary can send WAL of a timeline from a position on: no error if so, or why not. It begins to

@@ -62,7 +62,19 @@ func New(t testing.TB, settings ...string) *Server {
 // of PostgreSQL come without pg_basebackup.
 func (s *Server) Standby(settings ...string) *Server {
 	s.t.Helper()
+	return s.standby(newServer(s.t), settings...)
+}
+
+// StandbyAt is Standby with the port of s, at another address of this machine, as on another host.
+func (s *Server) StandbyAt(address string, settings ...string) *Server {
+	s.t.Helper()
 	standby := newServer(s.t)
+	standby.Port = s.Port
+	return s.standby(standby, append([]string{"listen_addresses = '" + address + "'"}, settings...)...)
+}
+
+func (s *Server) standby(standby *Server, settings ...string) *Server {
+	s.t.Helper()
 	s.Stop("fast")
 	s.copyTo(standby)
 	s.Start()

@@ -11,8 +11,8 @@ import (
 )
 
 // TestOutage: the synchronous standby is off, and the primary is killed before another one is in step. Nobody is
-// promoted. Every host says so, and what to type where; that ends it. Then the database fails on a standby, and every
-// host says what to type there.
+// promoted. Every host says so, and what to type where; that ends it, without --force, because the other standby shows
+// that it has nothing newer. Then the database fails on a standby, and every host says what to type there.
 func TestOutage(t *testing.T) {
 	on(t, debian13Only, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}}, func(s *story) {
 		primary := s.primary()
@@ -20,7 +20,13 @@ func TestOutage(t *testing.T) {
 		s.awaitSuccessor(s.others(primary)...)
 		synchronous, other := s.standbysOf(primary)
 		s.chapter("nobody may take over", func(s *story) {
+			// It runs, and does not come into step in place of the one that goes off.
+			s.sql(other, "ALTER SYSTEM SET primary_conninfo = 'host=nowhere.invalid'")
+			s.sql(other, "SELECT pg_reload_conf()")
+			s.awaitDataStatus(primary, other, "DISCONNECT")
 			s.must(s.lab.Off(s.ctx, synchronous))
+			s.awaitDataStatus(primary, synchronous, "DISCONNECT")
+			s.sql(primary, "CREATE TABLE only_here (n int)")
 			s.must(s.lab.Crash(s.ctx, primary))
 			for _, host := range []string{primary, other} {
 				text := s.awaitText(host, model.CodeOutage, primary+": database stopped, data LATEST")
@@ -38,14 +44,23 @@ func TestOutage(t *testing.T) {
 			}
 		})
 		s.chapter("what it says ends the outage", func(s *story) {
-			if out, status := s.operate(primary, "start", "--yes"); status != 1 || !strings.Contains(out, "--force") {
-				s.t.Errorf("with PGSQL.lock there, pgrex start has not asked for --force: %d, %s", status, out)
+			out, status := s.operate(primary, "start", "--yes")
+			if status != 0 {
+				s.t.Fatalf("pgrex start: %d, %s", status, out)
 			}
-			if out, status := s.operate(primary, "start", "--force", "--yes"); status != 0 {
-				s.t.Fatalf("pgrex start --force: %d, %s", status, out)
+			for _, wants := range []string{
+				"that is proven, though " + s.at.Lock + " is there", other + " answers: it has the same WAL up to ",
+				synchronous + " is offline: by its data status, DISCONNECT", ", last commit at ",
+			} {
+				if !strings.Contains(out, wants) {
+					s.t.Errorf("pgrex start says %q, and not %q", out, wants)
+				}
 			}
+			s.sql(other, "ALTER SYSTEM RESET primary_conninfo")
+			s.sql(other, "SELECT pg_reload_conf()")
 			s.awaitPrimary(primary)
 			s.awaitStreams(primary, other)
+			s.sql(primary, "SELECT FROM only_here")
 			s.await(patience, "the outage is over on both hosts", func() (bool, string) {
 				codes := slices.Concat(s.conditions(primary), s.conditions(other))
 				return len(codes) > 0 && !slices.Contains(codes, model.CodeOutage), fmt.Sprint(codes)
@@ -75,6 +90,20 @@ func (s *story) standbysOf(primary string) (synchronous, other string) {
 		}
 	}
 	return synchronous, other
+}
+
+// awaitDataStatus waits until the agent has written a data status for a member, as a host sees it.
+func (s *story) awaitDataStatus(host, member, want string) {
+	s.t.Helper()
+	s.await(patience, fmt.Sprintf("the data status of %s is %s", member, want), func() (bool, string) {
+		status, err := s.status(host)
+		for _, m := range status.Members {
+			if m.Host == member {
+				return m.DataStatus == want, m.DataStatus
+			}
+		}
+		return false, fmt.Sprint(err)
+	})
 }
 
 // awaitText waits until a host says a finding with these words, and returns its text.

@@ -515,7 +515,8 @@ func TestNotFirst(t *testing.T) {
 		steps        string // by force
 	}{
 		"the newest":      {"LATEST", "DISCONNECT", "", false, "", "no-primary cleanup clear-primitive clear-clone let-back promoted writes"},
-		"locked":          {"LATEST", "DISCONNECT", "", true, "is there: this host was a primary", "no-primary unlock cleanup clear-primitive clear-clone let-back promoted writes"},
+		"locked":          {"LATEST", "DISCONNECT", "", true, "", "no-primary unlock cleanup clear-primitive clear-clone let-back promoted writes"},
+		"not proven":      {"LATEST", "STREAMING|SYNC", "", true, "is there: this host was a primary", "no-primary unlock cleanup clear-primitive clear-clone let-back promoted writes"},
 		"another's":       {"DISCONNECT", "LATEST", "", false, "pm02 has the newest data", "no-primary data-status cleanup clear-primitive clear-clone let-back promoted writes"},
 		"two":             {"LATEST", "LATEST", "", false, "more than one host's data are said to be the newest", "no-primary cleanup clear-primitive clear-clone let-back promoted writes"},
 		"in step":         {"STREAMING|SYNC", "DISCONNECT", "", false, "", "no-primary cleanup clear-primitive clear-clone let-back promoted writes"},

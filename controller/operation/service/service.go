@@ -57,6 +57,7 @@ const (
 // Plan is what the journal keeps: what the operator asked for, and how this host was before.
 type Plan struct {
 	Force      bool   `json:"force"`
+	Proven     bool   `json:"proven"` // it was proven that no other host has newer data
 	Checkpoint bool   `json:"checkpoint"`
 	Standby    bool   `json:"node_standby"` // Pacemaker's standby mode was on
 	Kept       bool   `json:"kept_stopped"` // pgrex kept the database stopped
@@ -254,7 +255,8 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 	return job, nil
 }
 
-// first starts this host as the primary if there is none.
+// first starts this host as the primary if there is none. If anything speaks against it, it has to be proven that no
+// other member has newer data, or force overrides that.
 func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job, error) {
 	if h.place.Rewinding() != datadir.NotBegun {
 		return operation.Job{}, errors.New("a rewind is unfinished here: start another host first, then type pgrex rejoin here")
@@ -270,33 +272,35 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	if err != nil {
 		return operation.Job{}, fmt.Errorf("it is not known how new the data here are: %w", err)
 	}
-	claims := h.Claims()
-	why := reconcile.NotFirst(h.Here.Name, local.End, claims)
-	_, locked := os.Stat(h.place.Lock())
-	switch {
-	case force:
-	case why != "":
-		return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; --force starts it all the same, and what only others have is lost", why)
-	case locked == nil:
-		return operation.Job{}, fmt.Errorf("%s is there: this host was a primary, and was not the last to stop, and another host may have been the primary "+
-			"since; start another host first if one has newer data; if none has, --force removes the file and starts this host", h.place.Lock())
-	}
-	p := s.startPlan(h)
-	p.Force, p.DataStatus, p.Locked = force, h.Here.Permanent[reconcile.DataStatus(h.Clone)], locked == nil
-	if before := s.before(Start); before != nil {
-		p.DataStatus, p.Locked = before.DataStatus, before.Locked
-	}
+	p := s.wasBefore(h, force)
 	job := s.job(ctx, Start, h, p)
-	job.Says = []string{fmt.Sprintf("no host is the primary; the data here, timeline %d up to %s, are to be the newest",
-		local.Timelines[len(local.Timelines)-1].ID, local.End)}
-	if why != "" {
-		job.Says = append(job.Says, "warning: "+why+"; what only others have is lost")
-	}
+	job.Says = []string{"no host is the primary; the data here, " + h.ends(ctx, local) + ", are to be the newest"}
 	job.Says = append(job.Says, p.says()...)
 	job.Steps = []operation.Step{{ID: "no-primary", Action: operation.Look{
 		Text: "see that there is still no primary", See: s.noPrimary,
 	}}}
-	if force {
+	why, latest := h.against(local.End, p)
+	if latest && !force {
+		return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; --force starts it all the same, and "+
+			"what only others have is lost", why)
+	}
+	if why != "" {
+		found := s.prove(ctx, h, local, p)
+		switch {
+		case found.proven():
+			p.Proven = true
+			job.Says = append(append(job.Says, "that is proven, though "+why+":"), found.texts()...)
+			if !force {
+				job.Steps = append(job.Steps, s.stillNewest(h, local, p))
+			}
+		case force:
+			job.Says = append(append(job.Says, "warning: "+why+"; what only others have is lost"), found.texts()...)
+		default:
+			return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; that no other host has newer data is "+
+				"not proven: %s; --force starts this one all the same, and what only others have is lost", why, strings.Join(found.missing(), "; "))
+		}
+	}
+	if force || p.Proven {
 		job.Steps = append(job.Steps, s.claim(h, p)...)
 	}
 	job.Steps = slices.Concat(job.Steps, s.hand(h, p), s.promoted())
@@ -317,6 +321,64 @@ func (p *Plan) says() []string {
 		return []string{rejoin.EndsStandby}
 	}
 	return nil
+}
+
+// wasBefore is a plan with how this host was before the operation. One that was left may have changed that.
+func (s *Service) wasBefore(h self, force bool) *Plan {
+	_, err := os.Stat(h.place.Lock())
+	p := s.startPlan(h)
+	p.Force, p.DataStatus, p.Locked = force, h.Here.Permanent[reconcile.DataStatus(h.Clone)], err == nil
+	if before := s.before(Start); before != nil {
+		p.Locked = p.Locked || before.Locked
+		if p.DataStatus == reconcile.DataLatest { // or else another host was promoted since
+			p.DataStatus = before.DataStatus
+		}
+	}
+	return p
+}
+
+// ends says how new the data here are.
+func (h self) ends(ctx context.Context, local reconcile.LocalData) string {
+	text := fmt.Sprintf("timeline %d up to %s", local.Timelines[len(local.Timelines)-1].ID, local.End)
+	if when := h.place.LastCommit(ctx, local, local.End); when != "" {
+		text += ", last commit at " + when
+	}
+	return text
+}
+
+// against is why this host should not be the first to start, by the CIB and the agent's lock; "" if nothing says so.
+// latest says that another host was the last primary.
+func (h self) against(end model.LSN, p *Plan) (why string, latest bool) {
+	claims := h.Claims()
+	for i, c := range claims {
+		if h.Is(c.Host) {
+			claims[i].DataStatus = p.DataStatus
+		} else if c.DataStatus == reconcile.DataLatest {
+			latest = true
+		}
+	}
+	why = reconcile.NotFirst(h.Here.Name, end, claims)
+	if why == "" && p.Locked {
+		why = h.place.Lock() + " is there: this host was a primary, and was not the last to stop, so another host may have been " +
+			"the primary since"
+	}
+	return why, latest
+}
+
+// stillNewest asks the other members again: the operator may have taken a while to answer.
+func (s *Service) stillNewest(h self, local reconcile.LocalData, p *Plan) operation.Step {
+	return operation.Step{ID: "still-newest", Action: operation.Look{
+		Text: "see that still no other host has newer data", See: func(ctx context.Context) error {
+			now, err := s.look(ctx)
+			if err != nil {
+				return err
+			}
+			if why := s.prove(ctx, now, local, p).missing(); len(why) > 0 {
+				return fmt.Errorf("that is no longer proven: %s", strings.Join(why, "; "))
+			}
+			return nil
+		},
+	}}
 }
 
 // promoted are the steps that wait until this host is the primary.

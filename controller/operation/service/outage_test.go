@@ -1,0 +1,212 @@
+package service
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/testenv/pgserver"
+)
+
+// outage is a cluster of three with real servers and no primary: that of pm01 was killed while it was the primary, and
+// the agent's lock is there. pm02 and pm03 are standbys on addresses of their own, as on hosts of their own.
+type outage struct {
+	*world
+	standbys map[string]*pgserver.Server
+}
+
+// newOutage makes it. Nobody runs yet, and no node is online but pm01.
+func newOutage(t *testing.T) *outage {
+	t.Helper()
+	o := &outage{world: newServed(t), standbys: map[string]*pgserver.Server{}}
+	o.CIBAdmin("--create", "--scope", "nodes", "--xml-text", `<node id="3" uname="pm03"/>`)
+	for name, value := range map[string]string{
+		"node_list": "pm01 pm02 pm03", "master_ip": "127.0.0.1", "pgport": fmt.Sprint(o.server.Port),
+	} {
+		o.Run(cib.SetParameter("pgsql", name, value))
+	}
+	for host, address := range map[string]string{"pm02": "127.0.0.2", "pm03": "127.0.0.3"} {
+		o.standbys[host] = o.server.StandbyAt(address, fmt.Sprintf("primary_conninfo = 'host=127.0.0.1 port=%d user=postgres application_name=%s'",
+			o.server.Port, host))
+		o.server.CatchUp(o.standbys[host])
+		o.standbys[host].Stop("fast")
+	}
+	o.server.WriteWAL(1)
+	o.server.SQL("CREATE TABLE t (); DROP TABLE t")
+	o.server.Stop("immediate")
+	o.runs = false
+	for host := range o.standbys {
+		o.off(host)
+	}
+	o.Did("pm01", "stop")
+	o.Run(cib.SetAttribute("pm01", "pgsql-status", "STOP"))
+	o.status("LATEST", "DISCONNECT", "DISCONNECT")
+	o.must(os.WriteFile(o.lock(), nil, 0o600))
+	return o
+}
+
+// status is what the agent has written of the data on each host.
+func (o *outage) status(pm01, pm02, pm03 string) {
+	o.t.Helper()
+	for host, status := range map[string]string{"pm01": pm01, "pm02": pm02, "pm03": pm03} {
+		o.Run(cib.SetNodeAttribute(host, "pgsql-data-status", status))
+	}
+}
+
+// off takes a node out of the cluster, and on brings it back with the database stopped.
+func (o *outage) off(host string) { o.t.Helper(); o.joined(host, "false", "offline", "down") }
+func (o *outage) on(host string)  { o.t.Helper(); o.joined(host, "true", "online", "member") }
+
+func (o *outage) joined(host, in, crmd, join string) {
+	o.t.Helper()
+	id := strings.TrimPrefix(host, "pm0")
+	o.CIBAdmin("--delete", "--xpath", "//node_state[@id='"+id+"']", "--force")
+	o.CIBAdmin("--modify", "--allow-create", "--scope", "status", "--xml-text", fmt.Sprintf(
+		`<node_state id="%s" uname="%s" in_ccm="%s" crmd="%s" join="%s" expected="%s"/>`, id, host, in, crmd, join, join))
+	if crmd == "online" {
+		o.Did(host, "stop")
+	}
+}
+
+// starts has Pacemaker start a standby, which follows nobody.
+func (o *outage) starts(host string) {
+	o.t.Helper()
+	o.on(host)
+	o.standbys[host].Start()
+	o.Did(host, "start")
+}
+
+// start plans to start pm01 without force. It looks where the members streamed from.
+func (o *outage) start() (*Service, operation.Job, error) {
+	s := o.service(nil)
+	s.Observer.Kept = controller.State{Standbys: map[string]string{"pm02": "127.0.0.2", "pm03": "127.0.0.3"}}
+	job, err := s.Start(o.t.Context(), false)
+	return s, job, err
+}
+
+// refused wants a refusal that says all of this.
+func (o *outage) refused(why ...string) {
+	o.t.Helper()
+	_, _, err := o.start()
+	if err == nil {
+		o.t.Fatal("it starts")
+	}
+	for _, text := range append(why, "PGSQL.lock is there", "is not proven", "--force") {
+		if !strings.Contains(err.Error(), text) {
+			o.t.Errorf("it says %q, and not %q", err, text)
+		}
+	}
+	if strings.Contains(err.Error(), "\n") {
+		o.t.Errorf("not one line: %q", err)
+	}
+}
+
+// proven wants a start without force, and returns what it says.
+func (o *outage) proven(says ...string) operation.Job {
+	o.t.Helper()
+	_, job, err := o.start()
+	o.must(err)
+	text := strings.Join(job.Says, "\n")
+	for _, want := range append(says, "that is proven", ", last commit at 20") {
+		if !strings.Contains(text, want) {
+			o.t.Errorf("it says %q, and not %q", text, want)
+		}
+	}
+	var ids []string
+	for _, s := range job.Steps {
+		ids = append(ids, s.ID)
+	}
+	if got := strings.Join(ids, " "); got != "no-primary still-newest unlock cleanup clear-primitive clear-clone unstandby promoted writes" {
+		o.t.Errorf("the steps are %s", got)
+	}
+	return job
+}
+
+// TestNoPrimaryAnywhere: the synchronous standby pm02 went off, the agent wrote DISCONNECT for it, and the primary's
+// server was killed before pm03 was in step. pm01 starts again without force, once pm03 answers.
+func TestNoPrimaryAnywhere(t *testing.T) {
+	o := newOutage(t)
+	o.status("LATEST", "DISCONNECT", "STREAMING|ASYNC")
+	o.refused("pm02 is offline (DISCONNECT), and may have been promoted since, because only 1 of 3 nodes are online", "pm03 is offline")
+	o.on("pm03")
+	o.proven("pm02 is offline: by its data status, DISCONNECT", "pm03 is stopped: by its data status, STREAMING|ASYNC")
+	o.starts("pm03")
+	begin := o.kept()
+	o.proven("pm02 is offline: by its data status, DISCONNECT", "pm03 answers: it has the same WAL up to ", "MiB less than here")
+
+	t.Run("a standby that does not let this host in", func(t *testing.T) {
+		o.t = t
+		o.standbys["pm03"].Access("local all all trust")
+		o.refused("the server on pm03 (to Pacemaker: unpromoted) does not say what it has: ", "no pg_hba.conf entry")
+		o.Did("pm03", "stop") // to Pacemaker it is stopped, but a server is there
+		o.refused("the server on pm03 (to Pacemaker: stopped) does not say what it has: ", "no pg_hba.conf entry")
+		o.Did("pm03", "start")
+		o.standbys["pm03"].Access("local all all trust", "host all all 127.0.0.0/8 trust", "host replication all 127.0.0.0/8 trust")
+	})
+	t.Run("a standby on whose address another host is", func(t *testing.T) {
+		o.t = t
+		o.standbys["pm03"].SQL("SELECT pg_create_physical_replication_slot('pgrex_pm03')")
+		o.refused("has the slot pgrex_pm03, which pm03 itself never has: it is another host's")
+		o.standbys["pm03"].SQL("SELECT pg_drop_replication_slot('pgrex_pm03')")
+	})
+	t.Run("no quorum", func(t *testing.T) {
+		o.part(t, begin)
+		o.CIBAdmin("--modify", "--xml-text", `<cib have-quorum="0"/>`)
+		if _, _, err := o.start(); err == nil || !strings.Contains(err.Error(), "no quorum") {
+			t.Errorf("it says %v", err)
+		}
+	})
+	t.Run("promoted meanwhile", func(t *testing.T) { // behind Pacemaker's back, while the operator reads the question
+		o.part(t, begin)
+		before := o.now()
+		s, job, err := o.start()
+		o.must(err)
+		o.standbys["pm03"].Promote()
+		err = o.engine(s).Do(t.Context(), job)
+		if err == nil || !strings.Contains(err.Error(), "that is no longer proven: the server on pm03 is a primary, of which Pacemaker does not know") {
+			t.Errorf("it ends with %v", err)
+		}
+		o.wantEnd("refused", before, true)
+		o.standbys["pm03"].Stop("fast")
+		o.standbys["pm03"].Follow(o.server) // as the agent starts it
+		o.refused("pm03 is on the newer timeline 2, which began at ", "type pgrex rejoin here")
+	})
+	o.standbys["pm03"].Stop("fast")
+	t.Run("killed, finished and undone", func(t *testing.T) {
+		for _, point := range []struct {
+			id string
+			at fakes.Point
+		}{{"unlock", fakes.Between}, {"unstandby", fakes.Before}} {
+			o.part(t, begin)
+			o.Did("pm03", "stop")
+			o.Run(cib.SetStandby("pm01", true))
+			before := o.now()
+			s, job, err := o.start()
+			o.must(err)
+			fakes.Killed(t, o.engine(s), job, point.id, point.at)
+			o.must(o.undo())
+			o.wantEnd("undone", before, true)
+
+			s, job, err = o.start()
+			o.must(err)
+			fakes.Killed(t, o.engine(s), job, point.id, point.at)
+			s = o.service(o.journal())
+			job, err = starts(t, false)(s)
+			o.must(err)
+			if p := job.Plan.(*Plan); !p.Locked || !p.Proven || p.DataStatus != "LATEST" {
+				t.Errorf("planned once more, what was before it is %+v", p)
+			}
+			o.must(o.engine(s).Do(t.Context(), job))
+			if _, err := os.Stat(o.lock()); err == nil || o.now().Clones[0].Roles["pm01"] != model.RolePromoted {
+				t.Errorf("finished, the lock: %v, the roles: %v", err, o.now().Clones[0].Roles)
+			}
+		}
+	})
+	o.part(t, begin)
+}

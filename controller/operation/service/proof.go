@@ -1,0 +1,201 @@
+package service
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// This file decides whether it is proven that no other member has newer data than this host, while no host is the
+// primary. Each member has to be proven by itself: by what its server answers or, where no server runs, by what the
+// agent last wrote about its data.
+
+// ours is what this host has, and what the CIB is worth as a witness of the members that do not answer.
+type ours struct {
+	reconcile.LocalData
+	// Latest: the data status of this host is LATEST. A host that is promoted makes every other one DISCONNECT before
+	// it takes writes (pgsql_promote), so by this CIB this host was the last primary.
+	Latest bool
+	Async  bool // rep_mode is async: the agent also promotes a standby that was asynchronous
+	// Overlooks is why the CIB may lack the promotion of a host that is offline; "" if it cannot.
+	Overlooks string
+}
+
+// other is what is known of another member.
+type other struct {
+	reconcile.Claim // what the agent keeps in the CIB
+	Node            model.Node
+	// State is that of its database, in Pacemaker's words, if it may run; "" if it is stopped, or the host offline.
+	State string
+	Next  bool // the agent lets it become the primary by itself
+
+	Said    *answer // what its server answers; nil if it does not
+	Heard   bool    // a server is there, but let nobody in
+	Problem string  // why there is no answer
+}
+
+// answer is what a member's server says over the replication protocol.
+type answer struct {
+	model.Upstream
+	Timelines []model.Timeline // up to the one that it is on
+	Later     bool             // it knows the timeline that comes after this host's newest one
+	// Same: on this host's newest timeline, its last WAL is the same as the WAL at that position here, byte by byte.
+	// What this host wrote last may be half a record; the standby may have received that half.
+	Same bool
+	Gone bool // the WAL at that position is no longer here
+	// Commit is when the last transaction in that WAL was committed; "" if that is not known.
+	Commit string
+}
+
+// verdict is what is proven of a member: that it has nothing newer (OK); or what is missing, and what to do.
+type verdict struct {
+	OK  bool
+	Why string
+}
+
+func older(format string, args ...any) verdict   { return verdict{true, fmt.Sprintf(format, args...)} }
+func missing(format string, args ...any) verdict { return verdict{false, fmt.Sprintf(format, args...)} }
+
+// judge decides about one member. What its server answers counts more than what the CIB says, because the CIB only
+// says how its data were when the last primary looked.
+func (o ours) judge(m other) verdict {
+	switch {
+	case m.DataStatus == reconcile.DataLatest:
+		return missing("the data on %s are said to be the newest (%s): start that host first", m.Host, m.DataStatus)
+	case m.Node.Unclean || m.Node.Pending:
+		return missing("%s is joining or leaving the cluster, or is to be fenced: wait until crm_mon shows it online or offline",
+			m.Host)
+	case m.Next:
+		return missing("%s runs, and by its data status (%s) the agent makes it the primary without anybody's order: wait, "+
+			"and see crm_mon -A if that does not happen", m.Host, cmp.Or(m.DataStatus, "none"))
+	case m.Said != nil:
+		return o.judgeAnswer(m.Host, *m.Said)
+	case m.Heard, m.State != "":
+		return missing("the server on %s (to Pacemaker: %s) does not say what it has: %s; let it answer this host, as for "+
+			"pgrex rejoin, or end it with pgrex stop there", m.Host, cmp.Or(m.State, string(model.RoleStopped)), m.Problem)
+	}
+	return o.judgeStatus(m)
+}
+
+// judgeAnswer compares a server's timelines and the end of its WAL with those here.
+func (o ours) judgeAnswer(name string, a answer) verdict {
+	mine, its := o.Timelines, a.Timelines
+	newest := mine[len(mine)-1]
+	shared := 0
+	for shared < min(len(mine), len(its)) && mine[shared] == its[shared] {
+		shared++
+	}
+	switch {
+	case a.SystemID != o.SystemID:
+		return missing("%s has another database: its system identifier is %s, here it is %s; find out which is the right one",
+			name, a.SystemID, o.SystemID)
+	case !a.InRecovery:
+		return missing("the server on %s is a primary, of which Pacemaker does not know: stop it, or let Pacemaker look "+
+			"again (crm_resource --refresh)", name)
+	case shared == len(mine) && shared < len(its):
+		return missing("%s is on the newer timeline %d, which began at %s, and the data here end at %s on timeline %d: let %[1]s "+
+			"be the primary, then type pgrex rejoin here", name, its[len(its)-1].ID, its[shared].Begin, o.End, newest.ID)
+	case a.Later:
+		return missing("%s knows a timeline after %d, the newest here: another host was promoted; let that one be the "+
+			"primary, then type pgrex rejoin here", name, newest.ID)
+	case shared < len(its):
+		return missing("%s is on timeline %d, which is none of those that led to timeline %d here: find out which data are "+
+			"the right ones", name, its[len(its)-1].ID, newest.ID)
+	case shared < len(mine) && a.Flushed > mine[shared].Begin:
+		return older("%s answers: it is on the older timeline %d up to %s, which the timelines here left at %s; what it has "+
+			"beyond that was given up then, and it needs pgrex rejoin", name, a.Timeline, a.Flushed, mine[shared].Begin)
+	case shared < len(mine):
+		return older("%s answers: it is on the older timeline %d up to %s", name, a.Timeline, a.Flushed)
+	case a.Gone && !o.Latest:
+		return missing("%s has WAL up to %s, and the WAL at that position is no longer here to compare it with; since this "+
+			"host was not the last primary, that proves nothing", name, a.Flushed)
+	case a.Gone:
+		return older("%s answers: it has WAL up to %s, %s less than here", name, a.Flushed,
+			model.FormatBytes(a.Flushed.BytesTo(o.End)))
+	case !a.Same && a.Flushed > o.End:
+		return missing("%s has WAL up to %s, which is %s more than here (%s): let %[1]s be the primary", name, a.Flushed,
+			model.FormatBytes(o.End.BytesTo(a.Flushed)), o.End)
+	case !a.Same:
+		return missing("the last WAL of %s, up to %s, differs from that here, though both are on timeline %d: find out which "+
+			"data are the right ones", name, a.Flushed, newest.ID)
+	}
+	commit := ""
+	if a.Commit != "" {
+		commit = ", last commit at " + a.Commit
+	}
+	return older("%s answers: it has the same WAL up to %s, %s less than here%s", name, a.Flushed,
+		model.FormatBytes(a.Flushed.BytesTo(o.End)), commit)
+}
+
+// judgeStatus goes by the data status of a member whose server does not run. That status proves that the member has
+// nothing newer, if all of this holds:
+//
+//   - The status of this host is LATEST: no other host was promoted since this one was. So all that the member received
+//     since, it received from here, where WAL is flushed before it is sent.
+//   - The status is one with which the agent promotes nobody: DISCONNECT, which the primary writes for a host that it no
+//     longer sees, or that of a standby that was not yet in step (POTENTIAL, CATCHUP; ASYNC with rep_mode=sync). A host
+//     that was in step (SYNC, QUORUM; ASYNC with rep_mode=async), or that has no status yet, may be promoted without
+//     anybody's order, and its promotion may be what the CIB here lacks.
+//   - The CIB cannot lack that promotion: the host is online in this partition, and has the same CIB; or more than half
+//     of all nodes are here, so that one of those here belonged to every partition with quorum. That does not hold where
+//     a partition without quorum may promote (no-quorum-policy=ignore), and where the CIB is known to be old.
+//
+// The status of a member may be out of date. That does no harm: what counts is not how far the member was, but that it
+// was not promoted.
+func (o ours) judgeStatus(m other) verdict {
+	where := "is stopped"
+	if !m.Node.Online {
+		where = "is offline"
+	}
+	bring := "bring it back, so that its server answers"
+	switch {
+	case !o.Latest:
+		return missing("%s %s, and since this host was not the last primary, nothing but an answer shows what %[1]s has: %s",
+			m.Host, where, bring)
+	case m.DataStatus == "":
+		return missing("%s %s, and the agent has never written a data status for it: %s; if it is no longer to be a member, "+
+			"take it out of node_list", m.Host, where, bring)
+	case o.mayTakeOver(m.DataStatus):
+		return missing("%s %s, and was in step when it was last seen (%s), so it may have been promoted since: %s",
+			m.Host, where, m.DataStatus, bring)
+	case m.Location > o.End:
+		return missing("%s %s, and its data went up to %s when they were last seen, those here only up to %s: %s",
+			m.Host, where, m.Location, o.End, bring)
+	case !m.Node.Online && o.Overlooks != "":
+		return missing("%s %s (%s), and may have been promoted since, because %s: %s",
+			m.Host, where, m.DataStatus, o.Overlooks, bring)
+	}
+	return older("%s %s: by its data status, %s, which this host wrote as the primary, it was not in step and cannot have "+
+		"been promoted since", m.Host, where, m.DataStatus)
+}
+
+// mayTakeOver reports whether the agent promotes a standby with a data status (have_master_right), or the status says
+// that commits may have waited for it.
+func (o ours) mayTakeOver(status string) bool {
+	_, sync, _ := strings.Cut(status, "|")
+	return slices.Contains([]string{"SYNC", "QUORUM"}, sync) || o.Async && status == "STREAMING|ASYNC"
+}
+
+// overlooks is why the CIB of this partition may lack the promotion of a host that is offline; "" if it cannot.
+func overlooks(w reconcile.Who) string {
+	online := 0
+	for _, n := range w.Cluster.Nodes {
+		if n.Online {
+			online++
+		}
+	}
+	all := len(w.Cluster.Nodes)
+	switch {
+	case w.Cluster.Version.ConfigurationOlder(w.Newest):
+		return "the CIB is older than one that this host has seen"
+	case strings.EqualFold(w.Cluster.Properties["no-quorum-policy"], "ignore"):
+		return "no-quorum-policy is ignore"
+	case 2*online <= all:
+		return fmt.Sprintf("only %d of %d nodes are online, and the others could have had the quorum without them", online, all)
+	}
+	return ""
+}

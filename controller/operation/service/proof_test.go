@@ -1,0 +1,220 @@
+package service
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// The data of this host in the tables: timeline 2, which began at 0/100, up to 0/200.
+const (
+	began = model.LSN(0x100)
+	ended = model.LSN(0x200)
+)
+
+func oursHere() ours {
+	return ours{Latest: true, LocalData: reconcile.LocalData{SystemID: "7", Timelines: []model.Timeline{{ID: 1}, {ID: 2, Begin: began}}, End: ended}}
+}
+
+// away is a member whose server does not run.
+func away(status string, online bool) other {
+	return other{Claim: reconcile.Claim{Host: "pm02", DataStatus: status}, Node: model.Node{Online: online}, Problem: "connection refused"}
+}
+
+// says is a standby that answers, and has the WAL that is here up to a position.
+func says(flushed model.LSN, change ...func(a *answer)) other {
+	a := answer{
+		Upstream:  model.Upstream{SystemID: "7", Timeline: 2, InRecovery: true, Flushed: flushed},
+		Timelines: []model.Timeline{{ID: 1}, {ID: 2, Begin: began}}, Same: true,
+	}
+	for _, c := range change {
+		c(&a)
+	}
+	m := away("DISCONNECT", true)
+	m.State, m.Said = "unpromoted", &a
+	return m
+}
+
+func on(timelines ...model.Timeline) func(a *answer) {
+	return func(a *answer) { a.Timelines, a.Timeline, a.Same = timelines, timelines[len(timelines)-1].ID, false }
+}
+
+func (m other) with(change func(m *other)) other {
+	change(&m)
+	return m
+}
+
+// TestTrap48Judge: what proves that a member has nothing newer than this host, and what is missing where nothing does.
+func TestTrap48Judge(t *testing.T) {
+	runs := func(m *other) { m.State = "unpromoted" }
+	notLatest := func(o *ours) { o.Latest = false }
+	alone := func(o *ours) { o.Overlooks = "only 1 of 3 nodes are online" }
+	for name, test := range map[string]struct {
+		m      other
+		change func(o *ours)
+		ok     bool
+		why    string
+	}{
+		// It answers.
+		"as far":                            {m: says(ended), ok: true, why: "has the same WAL up to 0/200, 0 B less"},
+		"behind":                            {m: says(0x180), ok: true, why: "the same WAL up to 0/180, 128 B less"},
+		"not the last primary":              {m: says(0x180), change: notLatest, ok: true, why: "128 B less"},
+		"in step, and answers":              {m: says(ended).with(func(m *other) { m.DataStatus = "STREAMING|SYNC" }), ok: true, why: "0 B less"},
+		"half a record more":                {m: says(0x208), ok: true, why: "the same WAL up to 0/208, 0 B less"},
+		"further":                           {m: says(0x308, func(a *answer) { a.Same = false }), why: "up to 0/308, which is 264 B more"},
+		"other WAL":                         {m: says(ended, func(a *answer) { a.Same = false }), why: "differs from that here"},
+		"long behind":                       {m: says(0x180, func(a *answer) { a.Same, a.Gone = false, true }), ok: true, why: "it has WAL up to 0/180, 128 B less"},
+		"long behind, not the last primary": {m: says(0x180, func(a *answer) { a.Same, a.Gone = false, true }), change: notLatest, why: "no longer here to compare"},
+		"a newer timeline":                  {m: says(0x300, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: began}, model.Timeline{ID: 3, Begin: 0x180})), why: "newer timeline 3, which began at 0/180"},
+		"newer, from the end on":            {m: says(0x300, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: began}, model.Timeline{ID: 4, Begin: ended})), why: "type pgrex rejoin here"},
+		"knows a newer timeline":            {m: says(ended, func(a *answer) { a.Later = true }), why: "knows a timeline after 2"},
+		"older, and knows a new":            {m: says(0x80, on(model.Timeline{ID: 1}), func(a *answer) { a.Later = true }), why: "knows a timeline after 2"},
+		"an older timeline":                 {m: says(0x80, on(model.Timeline{ID: 1})), ok: true, why: "older timeline 1 up to 0/80"},
+		"an old primary's":                  {m: says(0x180, on(model.Timeline{ID: 1})), ok: true, why: "was given up then, and it needs pgrex rejoin"},
+		"the number taken twice":            {m: says(0x180, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: 0x90})), why: "is on timeline 2, which is none of those"},
+		"another branch":                    {m: says(0x180, on(model.Timeline{ID: 1}, model.Timeline{ID: 3, Begin: began})), why: "is on timeline 3, which is none of those"},
+		"another database":                  {m: says(0x80, func(a *answer) { a.SystemID = "8" }), why: "another database"},
+		"a primary":                         {m: says(0x80, func(a *answer) { a.InRecovery = false }), why: "is a primary, of which Pacemaker does not know"},
+		"unclean, and answers":              {m: says(0x80).with(func(m *other) { m.Node.Unclean = true }), why: "is to be fenced"},
+		"the newest, and answers":           {m: says(0x80).with(func(m *other) { m.DataStatus = "LATEST" }), why: "start that host first"},
+		"the next primary":                  {m: says(ended).with(func(m *other) { m.DataStatus, m.Next = "STREAMING|SYNC", true }), why: "the agent makes it the primary without anybody's order: wait"},
+		// It does not, though it runs.
+		"runs":                 {m: away("DISCONNECT", true).with(runs), why: "(to Pacemaker: unpromoted) does not say what it has: connection refused"},
+		"has failed":           {m: away("DISCONNECT", true).with(func(m *other) { m.State = "failed" }), why: "(to Pacemaker: failed)"},
+		"runs behind our back": {m: away("DISCONNECT", true).with(func(m *other) { m.Heard = true }), why: "(to Pacemaker: stopped)"},
+		"offline, but runs":    {m: away("DISCONNECT", false).with(func(m *other) { m.Heard = true }), why: "does not say what it has"},
+		// It does not run.
+		"stopped":                        {m: away("DISCONNECT", true), ok: true, why: "is stopped: by its data status, DISCONNECT"},
+		"stopped, with few others":       {m: away("DISCONNECT", true), change: alone, ok: true, why: "is stopped"},
+		"offline":                        {m: away("DISCONNECT", false), ok: true, why: "is offline: by its data status, DISCONNECT"},
+		"offline, with few others":       {m: away("DISCONNECT", false), change: alone, why: "only 1 of 3 nodes are online"},
+		"stopped, not the last primary":  {m: away("DISCONNECT", true), change: notLatest, why: "this host was not the last primary"},
+		"unclean":                        {m: away("DISCONNECT", false).with(func(m *other) { m.Node.Unclean = true }), why: "is to be fenced"},
+		"joining":                        {m: away("DISCONNECT", true).with(func(m *other) { m.Node.Pending = true }), why: "is joining"},
+		"in step":                        {m: away("STREAMING|SYNC", false), why: "may have been promoted since: bring it back"},
+		"in step, and stopped":           {m: away("STREAMING|SYNC", true), why: "may have been promoted since"},
+		"in a quorum":                    {m: away("STREAMING|QUORUM", false), why: "may have been promoted since"},
+		"in step when it was shut down":  {m: away("STOPPING|SYNC", false), why: "may have been promoted since"},
+		"asynchronous beside a sync one": {m: away("STREAMING|ASYNC", false), ok: true, why: "STREAMING|ASYNC"},
+		"asynchronous":                   {m: away("STREAMING|ASYNC", false), change: func(o *ours) { o.Async = true }, why: "may have been promoted since"},
+		"potential":                      {m: away("STREAMING|POTENTIAL", false), ok: true, why: "STREAMING|POTENTIAL"},
+		"catching up":                    {m: away("CATCHUP|ASYNC", false), change: func(o *ours) { o.Async = true }, ok: true, why: "CATCHUP|ASYNC"},
+		"never seen":                     {m: away("", false), why: "has never written a data status"},
+		"the newest":                     {m: away("LATEST", false), why: "are said to be the newest (LATEST)"},
+		"was further":                    {m: away("DISCONNECT", true).with(func(m *other) { m.Location = 0x300 }), why: "went up to 0/300"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := oursHere()
+			if test.change != nil {
+				test.change(&o)
+			}
+			got := o.judge(test.m)
+			if got.OK != test.ok || !strings.Contains(got.Why, test.why) || !strings.Contains(got.Why, "pm02") {
+				t.Errorf("%t, %q; want %t, %q", got.OK, got.Why, test.ok, test.why)
+			}
+		})
+	}
+}
+
+// TestTrap48Overlooks: when the CIB of a partition may lack the promotion of a host that is offline.
+func TestTrap48Overlooks(t *testing.T) {
+	nodes := func(online, all int) (nodes []model.Node) {
+		for i := range all {
+			nodes = append(nodes, model.Node{Online: i < online})
+		}
+		return nodes
+	}
+	for name, test := range map[string]struct {
+		cluster model.Cluster
+		want    string
+	}{
+		"two of three":                {model.Cluster{Nodes: nodes(2, 3)}, ""},
+		"one of three":                {model.Cluster{Nodes: nodes(1, 3)}, "only 1 of 3 nodes are online"},
+		"one of two":                  {model.Cluster{Nodes: nodes(1, 2)}, "only 1 of 2 nodes are online"},
+		"two of four":                 {model.Cluster{Nodes: nodes(2, 4)}, "only 2 of 4 nodes are online"},
+		"a quorum that nobody needs":  {model.Cluster{Nodes: nodes(2, 3), Properties: map[string]string{"no-quorum-policy": "ignore"}}, "no-quorum-policy is ignore"},
+		"a quorum that somebody does": {model.Cluster{Nodes: nodes(2, 3), Properties: map[string]string{"no-quorum-policy": "freeze"}}, ""},
+		"an older CIB":                {model.Cluster{Nodes: nodes(3, 3), Version: model.Version{Epoch: 6}}, "older than one that this host has seen"},
+	} {
+		newest := model.Version{}
+		if test.cluster.Version.Epoch > 0 {
+			newest.Epoch = test.cluster.Version.Epoch + 1
+		}
+		got := overlooks(reconcile.Who{Input: reconcile.Input{Cluster: &test.cluster, Newest: newest}})
+		if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+// TestOrders: all hosts went off at once, or pm02 before. They come back in every order, pm01 being the last primary
+// with the agent's lock. A standby that comes back answers.
+func TestOrders(t *testing.T) {
+	const proven = ""
+	for name, test := range map[string]struct {
+		async      bool
+		pm02, pm03 string            // their data status
+		want       map[string]string // what pm01 misses to be started, by who is back
+	}{
+		"pm02 was in step": {pm02: "STREAMING|SYNC", pm03: "STREAMING|ASYNC", want: map[string]string{
+			"pm01 pm02":      "pm02 runs, and by its data status (STREAMING|SYNC) the agent makes it the primary",
+			"pm01 pm03":      "pm02 is offline, and was in step when it was last seen (STREAMING|SYNC), so it may have been promoted since: bring it back",
+			"pm01 pm02 pm03": "the agent makes it the primary",
+		}},
+		"pm02 went off before": {pm02: "DISCONNECT", pm03: "STREAMING|ASYNC", want: map[string]string{
+			"pm01 pm02": proven, "pm01 pm03": proven, "pm01 pm02 pm03": proven,
+		}},
+		"pm02 went off before, and pm03 is in step": {pm02: "DISCONNECT", pm03: "STREAMING|SYNC", want: map[string]string{
+			"pm01 pm02":      "pm03 is offline, and was in step",
+			"pm01 pm03":      "pm03 runs, and by its data status (STREAMING|SYNC)",
+			"pm01 pm02 pm03": "pm03 runs, and by its data status (STREAMING|SYNC)",
+		}},
+		"both were asynchronous": {async: true, pm02: "STREAMING|ASYNC", pm03: "STREAMING|ASYNC", want: map[string]string{
+			"pm01 pm02":      "pm02 runs, and by its data status (STREAMING|ASYNC)",
+			"pm01 pm03":      "pm02 is offline, and was in step",
+			"pm01 pm02 pm03": "pm02 runs, and by its data status (STREAMING|ASYNC)",
+		}},
+		"both had gone off before": {async: true, pm02: "DISCONNECT", pm03: "DISCONNECT", want: map[string]string{
+			"pm01 pm02": proven, "pm01 pm03": proven, "pm01 pm02 pm03": proven,
+		}},
+	} {
+		for _, order := range orders("pm01", "pm02", "pm03") {
+			for n := 2; n <= len(order); n++ { // one alone has no quorum
+				back := slices.Sorted(slices.Values(order[:n]))
+				if !slices.Contains(back, "pm01") {
+					continue // the others say that pm01 has the newest data
+				}
+				o, found := oursHere(), proof(nil)
+				o.Async = test.async
+				for host, status := range map[string]string{"pm02": test.pm02, "pm03": test.pm03} {
+					m := away(status, false)
+					if slices.Contains(back, host) {
+						m = says(0x180).with(func(m *other) { m.DataStatus, m.Next = status, o.mayTakeOver(status) })
+					}
+					m.Host = host
+					found = append(found, o.judge(m))
+				}
+				want := test.want[strings.Join(back, " ")]
+				if got := strings.Join(found.missing(), "; "); found.proven() != (want == proven) || !strings.Contains(got, want) {
+					t.Errorf("%s, %v of %v are back: missing is %q, want %q", name, back, order, got, want)
+				}
+			}
+		}
+	}
+}
+
+// orders are all orders of some hosts.
+func orders(hosts ...string) (all [][]string) {
+	if len(hosts) == 0 {
+		return [][]string{nil}
+	}
+	for i, first := range hosts {
+		for _, rest := range orders(slices.Concat(hosts[:i], hosts[i+1:])...) {
+			all = append(all, append([]string{first}, rest...))
+		}
+	}
+	return all
+}
