@@ -34,9 +34,9 @@ const (
 var notes = []string{journalMark, journalWhole, journalOwn}
 
 // markPrefix begins the name of the mark in the data: while it is there, the data are half rewound, wherever they are
-// moved. The mark is a named pipe. pg_rewind removes every file, folder and link that its source does not have, and
-// overlooks all else (its file_ops.c; seen with 15 and 17). mv and cp -a take the mark along. pg_basebackup does not,
-// and PostgreSQL does not mind it.
+// moved. The mark is a named pipe: pg_rewind removes every file, folder and link that its source does not have, and
+// overlooks all else (seen with 15 and 17). mv and cp -a take the mark along. pg_basebackup does not, and PostgreSQL
+// does not mind it.
 const markPrefix = "pgrex-rewind."
 
 // Rewinding reads the mark and the journal. In doubt the data are half rewound.
@@ -88,8 +88,8 @@ func (p Place) unmark() error {
 	return SyncFolder(p.Data)
 }
 
-// ownFilesLost is why nobody knows this host's own files; "" if they are known. The data were moved, without the journal
-// beside them: their own files may be the primary's by now.
+// ownFilesLost is why nobody knows this host's own files; "" if they are known. The data were moved without the journal
+// beside them, and what is in them may be the primary's by now.
 func (p Place) ownFilesLost() string {
 	if _, err := os.Lstat(p.Marker()); !os.IsNotExist(err) || p.Rewinding() == NotBegun {
 		return ""
@@ -136,8 +136,8 @@ func (p Place) Begin(own []string) error {
 // Through notes that pg_rewind is through.
 func (p Place) Through() error { return writeWhole(filepath.Join(p.Marker(), journalWhole), "") }
 
-// PutBack puts this host's own files back into the data, and closes the journal. The mark goes first: without the journal
-// it would say that the data are half rewound.
+// PutBack puts this host's own files back into the data, and closes the journal. The mark goes first: without the
+// journal it would say that the data are half rewound.
 func (p Place) PutBack(slot string) error {
 	own, err := p.kept()
 	if err == nil {

@@ -106,8 +106,8 @@ func (a *Archive) backups(folder string, archived int) (says []string, err error
 	}
 	return []string{
 		fmt.Sprintf("backups: %d by their history files in the archive, %d named with --backup", archived, len(a.BackupFolders)),
-		"a backup is not known that was taken on a standby, or by pgBackRest, Barman or WAL-G into a repository of their own: if it needs " +
-			"this archive, name its folder with --backup",
+		"a history file may also be of a copy that became a standby; a backup is not known that was taken on a standby, or by " +
+			"pgBackRest, Barman or WAL-G into a repository of their own: if it needs this archive, name its folder with --backup",
 	}, nil
 }
 
