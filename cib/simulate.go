@@ -36,7 +36,8 @@ func (c *Client) AlsoStops(ctx context.Context, clone, primitive, node string) (
 	}
 	var others []string
 	for _, a := range after {
-		if !slices.Contains(before, a) && a.disturbs() && !(instanceOf(a.Resource) == primitive && model.SameNode(a.from(), node)) {
+		itself := instanceOf(a.Resource) == primitive && model.SameNode(a.from(), node)
+		if !itself && a.disturbs() && !slices.Contains(before, a) {
 			others = append(others, a.String())
 		}
 	}
