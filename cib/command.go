@@ -91,8 +91,8 @@ func withNode(action, resource, node string) Command {
 	return Command{"crm_resource", args}
 }
 
-// KeepAway keeps a primitive's clone from a node until LetBack, by a location constraint of pgrex's own. Other resources
-// on the node go on (but see Client.AlsoStops), and a constraint of the operator's stays as it is.
+// KeepAway keeps a primitive's clone from a node until LetBack, by a location constraint of pgrex's own. Other
+// resources on the node go on (but see Client.AlsoStops), and a constraint of the operator's stays as it is.
 func KeepAway(clone, primitive, node string) Command {
 	return Command{"cibadmin", []string{"--create", "--scope", constraints, "--xml-text", text(keptAway(clone, primitive, node))}}
 }

@@ -25,22 +25,29 @@ func (c *Client) AlsoStops(ctx context.Context, clone, primitive, node string) (
 	if err != nil {
 		return nil, err
 	}
-	before, err := c.simulate(ctx, data)
-	if err != nil {
-		return nil, err
-	}
 	d.constrain(keptAway(clone, primitive, node))
 	after, err := c.simulate(ctx, []byte(text(d.root)))
 	if err != nil {
 		return nil, err
 	}
-	var others []string
-	for _, a := range after {
-		if !slices.Contains(before, a) && a.disturbs() && !(instanceOf(a.Resource) == primitive && model.SameNode(a.from(), node)) {
-			others = append(others, a.String())
+	others := slices.DeleteFunc(after, func(a scheduled) bool {
+		itself := instanceOf(a.Resource) == primitive && model.SameNode(a.from(), node)
+		return itself || !a.disturbs()
+	})
+	if len(others) == 0 {
+		return nil, nil
+	}
+	anyway, err := c.simulate(ctx, data)
+	if err != nil {
+		return nil, err
+	}
+	var texts []string
+	for _, a := range others {
+		if !slices.Contains(anyway, a) {
+			texts = append(texts, a.String())
 		}
 	}
-	return others, nil
+	return texts, nil
 }
 
 // constrain adds a constraint, unless it is there.

@@ -184,8 +184,8 @@ func (c *Case) removeLeft() operation.Step {
 	}}
 }
 
-// KeepAway takes the database here out of Pacemaker's hands, whatever the state of the resource. Other resources on this
-// node go on. Undone, it leaves the constraint if that was there before.
+// KeepAway takes the database here out of Pacemaker's hands, whatever the state of the resource. Other resources on
+// this node go on. Undone, it leaves the constraint if that was there before.
 func (r *Rejoin) KeepAway(c *Case) []operation.Step {
 	away := operation.Step{ID: "keep-away", Action: c.away()}
 	if !c.Kept {
