@@ -107,8 +107,8 @@ func (o *outage) refused(why ...string) {
 	}
 }
 
-// proven wants a start without force, and returns what it says.
-func (o *outage) proven(says ...string) operation.Job {
+// proven wants a start without force that says all of this.
+func (o *outage) proven(says ...string) {
 	o.t.Helper()
 	_, job, err := o.start()
 	o.must(err)
@@ -125,7 +125,6 @@ func (o *outage) proven(says ...string) operation.Job {
 	if got := strings.Join(ids, " "); got != "no-primary still-newest unlock cleanup clear-primitive clear-clone unstandby promoted writes" {
 		o.t.Errorf("the steps are %s", got)
 	}
-	return job
 }
 
 // TestNoPrimaryAnywhere: the synchronous standby pm02 went off, the agent wrote DISCONNECT for it, and the primary's

@@ -169,8 +169,8 @@ func (o ours) judgeStatus(m other) verdict {
 		return missing("%s %s (%s), and may have been promoted since, because %s: %s",
 			m.Host, where, m.DataStatus, o.Overlooks, bring)
 	}
-	return older("%s %s: by its data status, %s, which this host wrote as the primary, it was not in step and cannot have "+
-		"been promoted since", m.Host, where, m.DataStatus)
+	return older("%s %s: by its data status, %s, it was not in step, and nobody was promoted since this host was",
+		m.Host, where, m.DataStatus)
 }
 
 // mayTakeOver reports whether the agent promotes a standby with a data status (have_master_right), or the status says

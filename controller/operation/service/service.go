@@ -291,7 +291,7 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 			p.Proven = true
 			job.Says = append(append(job.Says, "that is proven, though "+why+":"), found.texts()...)
 			if !force {
-				job.Steps = append(job.Steps, s.stillNewest(h, local, p))
+				job.Steps = append(job.Steps, s.stillNewest(local, p))
 			}
 		case force:
 			job.Says = append(append(job.Says, "warning: "+why+"; what only others have is lost"), found.texts()...)
@@ -366,7 +366,7 @@ func (h self) against(end model.LSN, p *Plan) (why string, latest bool) {
 }
 
 // stillNewest asks the other members again: the operator may have taken a while to answer.
-func (s *Service) stillNewest(h self, local reconcile.LocalData, p *Plan) operation.Step {
+func (s *Service) stillNewest(local reconcile.LocalData, p *Plan) operation.Step {
 	return operation.Step{ID: "still-newest", Action: operation.Look{
 		Text: "see that still no other host has newer data", See: func(ctx context.Context) error {
 			now, err := s.look(ctx)
