@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -148,4 +149,19 @@ func TestLabel(t *testing.T) {
 	}
 	must(t, CopyFiles(p.Data, p.Beside(), NodeLocal))
 	want(filepath.Join(p.Beside(), "postgresql.conf"), etc)
+}
+
+// A file of root's cannot be kept as it is by the user that owns the data: not its owner, and maybe not even its text.
+func TestNotKept(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may give a file to another user")
+	}
+	p := journalled(t)
+	if why := p.notKept(NodeLocal); why != "" {
+		t.Error(why)
+	}
+	must(t, os.Chown(filepath.Join(p.Data, "pg_hba.conf"), 1, 1))
+	if why := p.notKept(NodeLocal); !strings.Contains(why, "pg_hba.conf belongs to another user") {
+		t.Error(why)
+	}
 }
