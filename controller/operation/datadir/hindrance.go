@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// notWritable is what of the data folder pg_rewind could not replace, because this user may not write it: pg_rewind would
-// end half way. It is "" if there is nothing of that kind.
+// notWritable is what of the data folder pg_rewind could not replace, because this user may not write it: pg_rewind
+// would end half way. It is "" if there is nothing of that kind.
 func (p Place) notWritable() (why string) {
 	_ = filepath.WalkDir(p.Data, func(path string, d fs.DirEntry, err error) error {
 		switch {
@@ -22,8 +22,8 @@ func (p Place) notWritable() (why string) {
 			return nil
 		case err != nil, d.IsDir() && unix.Access(path, unix.R_OK|unix.W_OK|unix.X_OK) != nil,
 			d.Type().IsRegular() && unix.Access(path, unix.W_OK) != nil:
-			why = fmt.Sprintf("this user may not write %s, which pg_rewind may have to replace: move it out of the data folder, or see to "+
-				"its owner and mode (ls -l), and whether it is immutable (lsattr)", path)
+			why = fmt.Sprintf("this user may not write %s, which pg_rewind may have to replace: move it out of the data "+
+				"folder, or see to its owner and mode (ls -l), and whether it is immutable (lsattr)", path)
 			return fs.SkipAll
 		}
 		return nil
@@ -52,8 +52,8 @@ func (p Place) notKept(own []string) (why string) {
 			return nil
 		})
 		if err != nil {
-			return fmt.Sprintf("%v, so that it could not be kept as it is: move it out of the data folder, and have the setting name it there, "+
-				"or give it to the user that owns the data", err)
+			return fmt.Sprintf("%v, so that it could not be kept as it is: move it out of the data folder, and "+
+				"have the setting name it there, or give it to the user that owns the data", err)
 		}
 	}
 	return ""
@@ -75,8 +75,8 @@ func (p Place) hindrances(ctx context.Context) (noRewind, noCopy string, err err
 	return noRewind, noCopy, nil
 }
 
-// Odd are the names in the data folder of what is neither a file nor a folder, which pg_rewind does not replace by a file
-// of the primary's. pg_wal and tablespaces may be links.
+// Odd are the names in the data folder of what is neither a file nor a folder, which pg_rewind does not replace by a
+// file of the primary's. pg_wal and tablespaces may be links.
 func (p Place) Odd() (names []string, err error) {
 	err = filepath.WalkDir(p.Data, func(path string, d fs.DirEntry, err error) error {
 		name, _ := filepath.Rel(p.Data, path)

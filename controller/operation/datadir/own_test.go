@@ -44,7 +44,8 @@ func TestOwn(t *testing.T) {
 		t.Errorf("neither PostgreSQL's nor its own are %q", others)
 	}
 
-	// The journal keeps them, and from then on it says which they are, whatever the settings in the data folder are by now.
+	// The journal keeps them, and from then on it says which they are, whatever the settings in the data folder are by
+	// now.
 	must(t, p.Begin(own))
 	must(t, os.WriteFile(p.Data+"/postgresql.conf", []byte("include '/none'\n"), 0o644))
 	if got, err := p.Own(t.Context()); err != nil || !slices.Equal(got, want) {
