@@ -10,7 +10,8 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// Settings are the server's settings by name, in the units of pg_settings. One that the server does not know is not there.
+// Settings are the server's settings by name, in the units of pg_settings. One that the server does not know is not
+// there.
 type Settings map[string]string
 
 // Owner is the operating system user who owns the data folder, with the names of groups. What could not be read is
@@ -117,8 +118,8 @@ func (d *doctor) budget() {
 	}
 }
 
-// kept: slots follow the standbys, so that only wal_keep_size keeps the WAL back to the last common checkpoint on a primary
-// that is cut off and writes on. pg_rewind needs it there.
+// kept: slots follow the standbys, so that only wal_keep_size keeps the WAL back to the last common checkpoint on a
+// primary that is cut off and writes on. pg_rewind needs it there.
 func (d *doctor) kept() {
 	kept, ok := d.number("wal_keep_size")
 	size, known := d.number("max_wal_size")
@@ -193,12 +194,12 @@ func (d *doctor) haclient() {
 	}
 }
 
-// config compares the file that PostgreSQL has read its settings from with that of the agent's next start, which is also
-// what operations read. start_opt may name another one.
+// config compares the file that PostgreSQL has read its settings from with that of the agent's next start, which is
+// also what operations read. start_opt may name another one.
 func (d *doctor) config() {
 	now, next := d.Settings["config_file"], path.Clean(d.Clone.ConfigFile())
 	if now != "" && path.Clean(now) != next && !strings.Contains(d.Clone.Parameters["start_opt"], "config_file") {
-		d.say(model.CodeConfigDiffers, model.Warning, "config_file", "PostgreSQL runs with %s, and the agent starts it with %s: "+
-			"set the agent's parameter config to the file with this host's settings", now, next)
+		d.say(model.CodeConfigDiffers, model.Warning, "config_file",
+			"PostgreSQL runs with %s, and the agent starts it with %s: set the agent's parameter config to the file with this host's settings", now, next)
 	}
 }

@@ -254,3 +254,36 @@ func (s *Source) Checkpoint(ctx context.Context) error {
 		}
 	}
 }
+
+// Unreadable tells which file of its data folder the primary's server cannot read, so that neither pg_rewind nor
+// pg_basebackup would get to their end, as the server says it. It is "" if there is none, or if this user may not ask.
+func (s *Source) Unreadable(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
+	defer cancel()
+	const doing = "look for files that the primary cannot read"
+	if row, err := s.upstream.row(ctx, sqlMayReadFiles, doing); err != nil || string(row[0]) != "t" {
+		return "", err
+	}
+	_, err := s.upstream.row(ctx, sqlReadFiles, doing)
+	if ClassOf(err) == Permission {
+		return err.Error(), nil
+	}
+	return "", err
+}
+
+// HasFile tells which of some names the primary has in its data folder, "" for none, or if this user may not ask.
+func (s *Source) HasFile(ctx context.Context, names []string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
+	defer cancel()
+	const doing = "look for files of the primary"
+	if row, err := s.upstream.row(ctx, sqlMayReadFiles, doing); err != nil || string(row[0]) != "t" {
+		return "", err
+	}
+	for _, name := range names {
+		row, err := s.upstream.row(ctx, fmt.Sprintf(sqlIsFile, quoteLiteral(name)), doing)
+		if err != nil || string(row[0]) == "t" {
+			return name, err
+		}
+	}
+	return "", nil
+}

@@ -210,6 +210,27 @@ FROM pg_catalog.pg_stat_replication ORDER BY application_name, pid`
 
 	sqlSettings = `SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY($1)`
 
+	// Whether this user may look for files and read them, as pg_rewind does.
+	sqlMayReadFiles = `
+SELECT pg_catalog.bool_and(pg_catalog.has_function_privilege('pg_catalog.' || f, 'EXECUTE'))
+FROM pg_catalog.unnest('{"pg_ls_dir(text,boolean,boolean)","pg_stat_file(text,boolean)","pg_read_binary_file(text,bigint,bigint,boolean)"}'::text[]) AS f`
+
+	// Reads a byte of each file that is not a relation's: of those the server itself takes care. An empty one is left out:
+	// it may be a pipe, which nobody must wait for.
+	sqlReadFiles = `
+WITH RECURSIVE entry AS (
+  SELECT '.' AS path, true AS isdir, 0::bigint AS size
+  UNION ALL
+  SELECT entry.path || '/' || name, stat.isdir, stat.size
+  FROM entry, pg_catalog.pg_ls_dir(entry.path, true, false) AS name,
+    pg_catalog.pg_stat_file(entry.path || '/' || name, true) AS stat
+  WHERE entry.isdir AND entry.path NOT IN ('./base', './pg_tblspc', './pg_stat_tmp', './pg_replslot')
+)
+SELECT pg_catalog.count(pg_catalog.pg_read_binary_file(path, 0, 1, true))::text FROM entry
+WHERE NOT isdir AND size > 0 AND path <> './postmaster.pid'`
+
+	sqlIsFile = `SELECT (pg_catalog.pg_stat_file(%s, true)).size IS NOT NULL` // a quoted literal
+
 	sqlInRecovery = `SELECT pg_catalog.pg_is_in_recovery()`
 
 	// Whether the control file shows the timeline that is written to.

@@ -76,7 +76,8 @@ var (
 	debian13Only = []place{debian13}
 	// everywhere is where the daemon keeps its promise.
 	everywhere = []place{debian13, debian12, debian13Debian, debian12Debian}
-	// ownLayout is where the operations work: with configuration outside of the data folder they do not yet.
+	// ownLayout is where the stories of the operations are told; with configuration elsewhere a script of cmd/pgrex
+	// tells them.
 	ownLayout = []place{debian13, debian12}
 )
 

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// config is the main file of settings. It may be anywhere: Debian has it below /etc/postgresql. Until pg_rewind's journal
-// is closed, that in the data folder may be the primary's.
+// config is the main file of settings. It may be anywhere: Debian has it below /etc/postgresql. Until pg_rewind's
+// journal is closed, that in the data folder may be the primary's.
 func (p Place) config() string {
 	config := cmp.Or(p.Config, filepath.Join(p.Data, "postgresql.conf"))
 	if name := p.nameOf(config); name != "" && p.Rewinding() != NotBegun {
@@ -28,11 +28,11 @@ func isThere(path string) bool {
 }
 
 // postgres runs the server's program with the agent's own options, and then these, which count more. mode is
-// "--single", or "". As with pg_ctl, whose -o the agent makes of it, a shell reads start_opt; and as with the agent, which
-// goes to the data folder first, a relative hba_file is in there.
+// "--single", or "". As with pg_ctl, whose -o the agent makes of it, a shell reads start_opt; and as with the agent,
+// which goes to the data folder first, a relative hba_file is in there.
 func (p Place) postgres(mode string, options ...string) Tool {
-	script := `postgres=$0 data=$1 config=$2 && shift 2 && exec "$postgres" ` + mode + ` -D "$data" -c "config_file=$config" ` +
-		p.StartOpt + ` "$@"`
+	script := `postgres=$0 data=$1 config=$2 && shift 2 && exec "$postgres" ` + mode +
+		` -D "$data" -c "config_file=$config" ` + p.StartOpt + ` "$@"`
 	args := []string{"-c", script, filepath.Join(p.Bin, "postgres"), p.Data, p.config()}
 	return Tool{Name: "postgres", Path: "/bin/sh", Args: append(args, options...), Folder: p.Data}
 }
@@ -48,8 +48,8 @@ func (p Place) Configuration(ctx context.Context) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("data_directory is %s in the settings with which the agent starts a server (%s), and its pgdata is %s: "+
-		"make them one folder", folder, p.config(), p.Data)
+	return fmt.Errorf("data_directory is %s in the settings with which the agent starts a server (%s), and its pgdata "+
+		"is %s: make them one folder", folder, p.config(), p.Data)
 }
 
 // Configured is what a setting is at the next start, by the configuration files. The agent takes one of them away for a
@@ -61,7 +61,8 @@ func (p Place) Configured(ctx context.Context, name string) (value string, err e
 		return err
 	})
 	if err != nil {
-		err = fmt.Errorf("read %s as a server here would, with the agent's config and start_opt (%s): %w", name, p.config(), err)
+		err = fmt.Errorf("read %s as a server here would, with the agent's config and start_opt (%s): %w",
+			name, p.config(), err)
 	}
 	return value, err
 }

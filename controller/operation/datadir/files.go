@@ -69,7 +69,8 @@ func resemble(path, like string) error {
 }
 
 // label gives a path the SELinux label of another one. By itself a new file has that of its folder, with which the
-// server might not be allowed to read it. Where SELinux is off, a label may be left that cannot be given: that is no error.
+// server might not be allowed to read it. Where SELinux is off, a label may be left that cannot be given: that is no
+// error.
 func label(path, like string) {
 	const name, longest = "security.selinux", 4096
 	text := make([]byte, longest)

@@ -21,15 +21,16 @@ var ownSettings = []string{
 
 // ofPostgreSQL is what a data folder holds that is the same on every host, or PostgreSQL's alone.
 var ofPostgreSQL = []string{
-	"PG_VERSION", "base", "global", "pg_commit_ts", "pg_dynshmem", "pg_logical", "pg_multixact", "pg_notify", "pg_replslot", "pg_serial",
-	"pg_snapshots", "pg_stat", "pg_stat_tmp", "pg_subtrans", "pg_tblspc", "pg_twophase", "pg_wal", "pg_xact", "backup_label",
-	"backup_label.old", "backup_manifest", "current_logfiles", "postmaster.opts", "postmaster.pid", "recovery.signal", "standby.signal",
-	"tablespace_map", "tablespace_map.old",
+	"PG_VERSION", "base", "global", "pg_commit_ts", "pg_dynshmem", "pg_logical", "pg_multixact", "pg_notify",
+	"pg_replslot", "pg_serial", "pg_snapshots", "pg_stat", "pg_stat_tmp", "pg_subtrans", "pg_tblspc",
+	"pg_twophase", "pg_wal", "pg_xact", "backup_label", "backup_label.old", "backup_manifest", "current_logfiles",
+	"postmaster.opts", "postmaster.pid", "recovery.signal", "standby.signal", "tablespace_map",
+	"tablespace_map.old",
 }
 
-// Own finds which files and folders of the data folder are this host's own, whatever the primary has by these names: those
-// that are named by the settings here, and more. Names are relative to the data folder, and in order. What is not here is
-// to stay away. Once pg_rewind was begun, they are those that its journal keeps.
+// Own finds which files and folders of the data folder are this host's own, whatever the primary has by these names:
+// those that are named by the settings here, and more. Names are relative to the data folder, and in order. What is
+// not here is to stay away. Once pg_rewind was begun, they are those that its journal keeps.
 func (p Place) Own(ctx context.Context, more ...string) ([]string, error) {
 	if p.Rewinding() != NotBegun {
 		return p.kept()
@@ -77,7 +78,9 @@ func (p Place) inside(paths []string) (names []string) {
 	names = slices.Compact(names)
 	return slices.DeleteFunc(names, func(name string) bool {
 		first, _, _ := strings.Cut(name, "/")
-		below := slices.ContainsFunc(names, func(folder string) bool { return folder != "" && strings.HasPrefix(name, folder+"/") })
+		below := slices.ContainsFunc(names, func(folder string) bool {
+			return folder != "" && strings.HasPrefix(name, folder+"/")
+		})
 		return name == "" || below || slices.Contains(ofPostgreSQL, first) || slices.Contains(notes, first)
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -43,7 +44,8 @@ func TestOwn(t *testing.T) {
 		t.Errorf("neither PostgreSQL's nor its own are %q", others)
 	}
 
-	// The journal keeps them, and from then on it says which they are, whatever the settings in the data folder are by now.
+	// The journal keeps them, and from then on it says which they are, whatever the settings in the data folder are by
+	// now.
 	must(t, p.Begin(own))
 	must(t, os.WriteFile(p.Data+"/postgresql.conf", []byte("include '/none'\n"), 0o644))
 	if got, err := p.Own(t.Context()); err != nil || !slices.Equal(got, want) {
@@ -148,4 +150,19 @@ func TestLabel(t *testing.T) {
 	}
 	must(t, CopyFiles(p.Data, p.Beside(), NodeLocal))
 	want(filepath.Join(p.Beside(), "postgresql.conf"), etc)
+}
+
+// A file of root's cannot be kept as it is by the user that owns the data: not its owner, and maybe not even its text.
+func TestNotKept(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may give a file to another user")
+	}
+	p := journalled(t)
+	if why := p.notKept(NodeLocal); why != "" {
+		t.Error(why)
+	}
+	must(t, os.Chown(filepath.Join(p.Data, "pg_hba.conf"), 1, 1))
+	if why := p.notKept(NodeLocal); !strings.Contains(why, "pg_hba.conf belongs to another user") {
+		t.Error(why)
+	}
 }

@@ -181,13 +181,19 @@ func (p Place) Look(ctx context.Context) (reconcile.LocalData, error) {
 		}
 		local.Unreadable = err.Error()
 	}
+	noRewind, noCopy, err := p.hindrances(ctx)
+	if err != nil {
+		return local, err
+	}
 	switch parent := filepath.Dir(p.Data); {
 	case c["wal_log_hints setting"] != "on" && c["Data page checksum version"] == "0":
 		local.NoRewind = "pg_rewind needs wal_log_hints=on, or data checksums, from before the WAL parted; neither was there"
 	case unix.Access(parent, unix.W_OK) != nil:
 		local.NoRewind = fmt.Sprintf("its journal cannot be kept beside %s: let this user write in %s", p.Data, parent)
+	default:
+		local.NoRewind = noRewind
 	}
-	local.NoCopy = p.noCopy()
+	local.NoCopy = cmp.Or(p.noCopy(), noCopy)
 	err = p.room(ctx, &local)
 	return local, err
 }
@@ -405,7 +411,7 @@ func recordEnd(start model.LSN, length, segment uint64) model.LSN {
 func folderSize(folder string) (total uint64, err error) {
 	err = filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
 		switch {
-		case os.IsNotExist(err) && path != folder:
+		case path != folder && (os.IsNotExist(err) || os.IsPermission(err)): // one that hinders a copy is said elsewhere
 			return nil
 		case err != nil:
 			return err

@@ -154,7 +154,36 @@ func (c *Case) compare(ctx context.Context) (err error) {
 	if c.Return.Rate == 0 {
 		c.Return.Rate = c.measure(ctx)
 	}
-	return nil
+	return c.hindrances(ctx)
+}
+
+// hindrances looks for what would end pg_rewind or a copy half way, on the primary. In doubt neither is possible, but a
+// user that is not let into a database there cannot ask.
+func (c *Case) hindrances(ctx context.Context) error {
+	odd, err := c.Place.Odd()
+	if err != nil {
+		return err
+	}
+	source, noAccess := postgres.OpenSourceDatabase(ctx, c.Conninfo)
+	if noAccess != nil {
+		return ctx.Err()
+	}
+	defer source.Close()
+	unreadable, err := source.Unreadable(ctx)
+	switch {
+	case err != nil:
+		c.Return.NoFiles = err.Error()
+		return ctx.Err()
+	case unreadable != "":
+		c.Return.NoFiles = fmt.Sprintf("%s: on %s, give that file to the user that runs PostgreSQL, or move it out of the "+
+			"data folder", unreadable, c.Primary)
+	}
+	name, err := source.HasFile(ctx, odd)
+	if name != "" {
+		c.Return.InTheWay = fmt.Sprintf("%s is not a file here, and a file on %s: pg_rewind does not replace it; put a file "+
+			"in its place (where it is a link, the file that it leads to)", filepath.Join(c.Place.Data, name), c.Primary)
+	}
+	return err
 }
 
 // differs compares the last WAL here with the primary's. Timelines are told apart by number and beginning only, and two

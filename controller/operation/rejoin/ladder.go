@@ -1,6 +1,7 @@
 package rejoin
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/pgrex/pgrex/model"
@@ -40,6 +41,9 @@ type Return struct {
 	Rate, ArchiveRate uint64
 	// MaxRate is the limit of a copy's rate, 0 for none.
 	MaxRate uint64
+	// NoFiles is why neither pg_rewind nor a copy would get all of the primary's files, and InTheWay what is here in the
+	// place of one of them, which pg_rewind does not replace; "" if nothing is known against it.
+	NoFiles, InTheWay string
 	// Begun is the method of an earlier attempt that changed the data and was not finished.
 	Begun Method
 }
@@ -193,7 +197,7 @@ func (r Return) notRewindable() string {
 		return fmt.Sprintf("its blocks may hold changes up to %s, of an earlier pg_rewind, and its WAL ends at %s: pg_rewind would not find them",
 			r.Local.Changed, r.Local.End)
 	}
-	return r.Local.NoRewind
+	return cmp.Or(r.Local.NoRewind, r.NoFiles, r.InTheWay)
 }
 
 // sameNumber: two hosts that did not know of each other were promoted, and chose the same number.
@@ -214,8 +218,8 @@ func (r Return) copied() Rung {
 		needs += local.WAL
 	}
 	switch {
-	case local.NoCopy != "":
-		rung.Why = local.NoCopy
+	case local.NoCopy != "" || r.NoFiles != "":
+		rung.Why = cmp.Or(local.NoCopy, r.NoFiles)
 	case local.Free < needs:
 		rung.Why = fmt.Sprintf("%s are free, but the copy beside the old data needs about %s: make room, or copy by hand",
 			size(local.Free), size(needs))

@@ -154,8 +154,8 @@ func (r *Rejoin) pgRewindTool(ctx context.Context, c *Case, options ...string) (
 	if err != nil {
 		return datadir.Tool{}, err
 	}
-	t := c.Place.Program("pg_rewind", append(options, "--progress", "--target-pgdata="+c.Place.Data, "--config-file="+config,
-		"--source-server="+access.Conninfo+" dbname=postgres")...)
+	t := c.Place.Program("pg_rewind", append(options, "--progress",
+		"--target-pgdata="+c.Place.Data, "--config-file="+config, "--source-server="+access.Conninfo+" dbname=postgres")...)
 	t.Access = access
 	t.OnlyFrom = "pg_rewind:" // what restore_command says may hold a secret of its own
 	return t, nil

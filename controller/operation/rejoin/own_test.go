@@ -3,6 +3,7 @@ package rejoin
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -96,5 +97,52 @@ func TestOwnStays(t *testing.T) {
 		}
 		must(steps[way]())
 		is(way)
+	}
+}
+
+// What would end pg_rewind or a copy half way is said beforehand, and which file it is, here or on the primary.
+func TestHindrances(t *testing.T) {
+	if asOwner(t) {
+		return
+	}
+	host := pgserver.New(t)
+	primary := host.Standby("wal_keep_size = 1GB")
+	host.CatchUp(primary)
+	primary.Promote()
+	host.SQL("CREATE TABLE parted AS SELECT 1")
+	host.Stop("fast")
+	data, theirs := host.Dir+"/data", primary.Dir+"/data"
+	for name, test := range map[string]struct {
+		script       string // what somebody does, and how it is mended
+		mend         string
+		rewind, copy string // why not; "" for possible
+	}{
+		"nothing":                      {"true", "true", "", ""},
+		"a file that nobody may write": {"touch $1/notes && chmod 400 $1/notes", "rm -f $1/notes", "may not write " + data + "/notes", ""},
+		"a folder":                     {"mkdir -p $1/mine && chmod 500 $1/mine", "rmdir $1/mine", "may not write " + data + "/mine", ""},
+		"a folder nobody may read":     {"mkdir -p $1/mine && chmod 000 $1/mine", "rmdir $1/mine", "may not write " + data + "/mine", ""},
+		"an own file that is a pipe": {"mv $1/pg_ident.conf $1/../kept && mkfifo $1/pg_ident.conf", "mv $1/../kept $1/pg_ident.conf",
+			"pg_ident.conf is neither a file nor a folder", "pg_ident.conf is neither a file nor a folder"},
+		"a link in the place of a file": {"mv $1/pg_hba.conf $1/../kept && ln -s ../kept $1/pg_hba.conf", "mv $1/../kept $1/pg_hba.conf",
+			"pg_hba.conf is not a file here", ""},
+		"a link that the primary has not": {"ln -s ../none $1/mine.conf", "rm $1/mine.conf", "", ""},
+		"the primary cannot read a file": {"echo secret >$2/server.key && chmod 000 $2/server.key", "rm -f $2/server.key",
+			`"server.key" for reading: Permission denied: on pm01`, `"server.key" for reading: Permission denied: on pm01`},
+		"the primary cannot read a folder": {"mkdir $2/theirs && chmod 000 $2/theirs", "rmdir $2/theirs", "theirs", "theirs"},
+	} {
+		do := func(script string) {
+			t.Helper()
+			if out, err := exec.CommandContext(t.Context(), "sh", "-ec", script, "sh", data, theirs).CombinedOutput(); err != nil {
+				t.Fatalf("%s: %v\n%s", script, err, out)
+			}
+		}
+		do(test.script)
+		ladder := Ladder(caseOf(t, host, primary).Return)
+		for i, want := range map[int]string{2: test.rewind, 3: test.copy} {
+			if rung := ladder[i]; rung.Possible != (want == "") || !strings.Contains(rung.Why, want) {
+				t.Errorf("%s: %s is possible: %t, %s", name, rung.Method, rung.Possible, rung.Why)
+			}
+		}
+		do(test.mend)
 	}
 }
