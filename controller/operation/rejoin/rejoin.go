@@ -104,9 +104,10 @@ func (r *Rejoin) Steps(c *Case, way Method) []operation.Step {
 		return []operation.Step{c.removeLeft()}
 	}
 	steps := append([]operation.Step{r.StillPrimary(c)}, r.KeepAway(c)...)
-	if way == MethodStart || way == MethodArchive {
+	if way == MethodStart || way == MethodArchive || way == MethodRestored {
 		steps = append(steps, r.StillFits(c))
 	}
+	steps = append(steps, c.Follow()...)
 	steps = append(steps, c.reserve()...)
 	switch way {
 	case MethodStart, MethodArchive: // PostgreSQL restores by itself
@@ -114,6 +115,8 @@ func (r *Rejoin) Steps(c *Case, way Method) []operation.Step {
 			steps = append(steps, c.putBack("files"))
 			break
 		}
+		steps = append(steps, c.NameSlot())
+	case MethodRestored:
 		steps = append(steps, c.NameSlot())
 	case MethodRewind:
 		if c.Place.Rewinding() == datadir.Rewound { // from who was the primary then

@@ -106,6 +106,9 @@ func (a archive) has(ctx context.Context, c *Case, first, end uint64) error {
 		if err == nil && uint64(info.Size()) != size {
 			err = fmt.Errorf("the archive's WAL segment %d has %d bytes, not %d", n, info.Size(), size)
 		}
+		if b := c.Return.Local.Backup; err == nil && b != nil && b.Checkpoint.Segment(size) == n {
+			err = a.begins(b, size)
+		}
 		if err != nil {
 			return err
 		}
