@@ -65,6 +65,9 @@ func (l labelText) backup() (*reconcile.Backup, error) {
 	var checkpointErr error
 	b.Start, err = model.ParseLSN(start[1])
 	b.Checkpoint, checkpointErr = model.ParseLSN(l["CHECKPOINT LOCATION"])
+	if said := l["START TIMELINE"]; err == nil && said != "" && said != strconv.FormatUint(timeline, 10) {
+		err = fmt.Errorf("it names the timelines %d and %s", timeline, said)
+	}
 	if err = errors.Join(err, checkpointErr); err != nil {
 		return nil, fmt.Errorf("backup_label is not as PostgreSQL writes it: %w", err)
 	}

@@ -198,6 +198,9 @@ var walFile = regexp.MustCompile(`^([0-9A-F]{8})[0-9A-F]{16}$`)
 // timelines is the server's history up to the newest timeline that it has WAL of. A backup may come without any.
 func (p Place) timelines(c Control, b *reconcile.Backup) ([]model.Timeline, error) {
 	newest := uint64(0)
+	if b != nil {
+		newest = uint64(b.Timeline)
+	}
 	for _, name := range []string{"Latest checkpoint's TimeLineID", "Min recovery ending loc's timeline"} {
 		if id, err := strconv.ParseUint(c[name], 10, 32); err == nil {
 			newest = max(newest, id)

@@ -172,3 +172,193 @@ func (p *parted) weighed() *Case {
 	}
 	return c
 }
+
+// TestRestoredRefused: what cannot come to its end does not begin, and why is said. What was restored since it was
+// begun may be whole then.
+func TestRestoredRefused(t *testing.T) {
+	if asOwner(t) {
+		return
+	}
+	primary := pgserver.New(t, "wal_keep_size = 1GB")
+	host := primary.Standby()
+	host.Stop("fast")
+	primary.SQL("CREATE TABLE of_the_primary AS SELECT 1; SELECT pg_create_physical_replication_slot('mine', true)")
+	spaces := t.TempDir()
+	primary.SQL("SET allow_in_place_tablespaces = off; CREATE TABLESPACE elsewhere LOCATION '" + spaces + "'; CREATE TABLE there TABLESPACE elsewhere AS SELECT 1")
+	p := newRestored(t, tarOf, primary, host, primary)
+	data := p.place().Data
+	version, err := filepath.Glob(spaces + "/PG_*")
+	if err != nil || len(version) != 1 {
+		t.Fatalf("the tablespace has %q, %v", version, err)
+	}
+	table := strings.TrimSpace(primary.SQL("SELECT pg_relation_filepath('of_the_primary')"))
+	for name, test := range map[string]struct{ change, want string }{
+		"pg_control":         {"rm global/pg_control", "has not come to its end: backup_label is there, and global/pg_control"},
+		"pgBackRest's":       {"rm global/pg_control backup_label && touch backup.manifest", "has not come to its end: backup.manifest is there"},
+		"a file":             {"rm " + table, "the restore is not whole: " + table + ", which backup_manifest names: "},
+		"the end of a file":  {"truncate -s 1 " + table, table + ", which backup_manifest names: it has 1 bytes, not 8192"},
+		"a tablespace":       {"sed -i s,/,/none/, tablespace_map", "belongs in /none" + spaces},
+		"a linked one":       {"rm tablespace_map backup_manifest && ln -s /none pg_tblspc/7", "the tablespace 7 belongs in /none"},
+		"a tablespace's":     {"mkdir ../other && sed -i 's, .*, '$PWD'/../other,' tablespace_map", "nothing was restored there"},
+		"another database's": {"sed -i 's/^START W.*/START WAL/' backup_label", "does not say where the backup begins"},
+		"an incremental one": {"echo 'INCREMENTAL FROM LSN: 0/3000028' >>backup_label", "pg_combinebackup"},
+		"a standby's":        {"sed -i 's/FROM: primary/FROM: standby/' backup_label", "the backup is of a standby, but the control file is not"},
+		"another timeline's": {"sed -i 's/file 00000001/file 00000007/; s/LINE: 1/LINE: 7/' backup_label", "is of timeline 7, which is not in the primary's history"},
+		"two timelines'":     {"sed -i 's/LINE: 1/LINE: 7/' backup_label", "names the timelines 1 and 7"},
+		"WAL of later":       {"touch pg_wal/0000000100000000000000FF", "move what is in pg_wal away"},
+		"one yet to come":    {"sed -i 's,[0-9A-F]*/[0-9A-F]*,AA/28,' backup_label", "it has WAL up to AA/28"},
+		"another checkpoint": {"sed -i 's,^CHECKPOINT L.*,CHECKPOINT LOCATION: 0/2000028,' backup_label", "does not have the checkpoint at 0/2000028"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p.t = t
+			p.reset()
+			p.run("sh", "-c", "cd "+data+" && "+test.change)
+			if why := p.why(MethodRestored); !strings.Contains(why, test.want) {
+				t.Errorf("it says %q, and not %q", why, test.want)
+			}
+			p.run("rm", "-rf", p.host.Dir+"/other")
+		})
+	}
+	p.t = t
+	p.reset()
+	if why := p.why(MethodRestored); why != "" {
+		t.Errorf("what is whole is refused: %s", why)
+	}
+}
+
+// TestRestoredAfterFailover: a backup from before a failover recovers with the new primary's WAL, if it had ended by
+// then. That is known by the file of it that PostgreSQL archives. A backup of another host that was promoted does not
+// recover with it.
+func TestRestoredAfterFailover(t *testing.T) {
+	if asOwner(t) {
+		return
+	}
+	archive := t.TempDir()
+	old := pgserver.New(t, "archive_mode = on", "archive_command = 'cp %p "+archive+"/%f'", "wal_keep_size = 1GB")
+	primary, other, host := old.Standby("archive_command = ''"), old.Standby("archive_mode = off"), old.Standby()
+	host.Stop("fast")
+	old.SQL("CREATE TABLE of_the_primary AS SELECT 1")
+	old.CatchUp(other)
+	// How the backup ends: before the failover, and after it; two more of these folders.
+	early, late := t.TempDir()+"/early", t.TempDir()+"/late"
+	earlyLabel := copyBetween(old, early, "")
+	old.CatchUp(primary)
+	lateLabel := copyBetween(old, late, `\! `+programs+`pg_ctl -D `+primary.Dir+"/data -m fast -w stop >/dev/null\nCREATE TABLE parted AS SELECT 1;")
+	old.SQL("SELECT pg_switch_wal()")
+	old.Await("the ends of the backups are archived", func() bool {
+		ends, err := filepath.Glob(archive + "/*.backup")
+		return err == nil && len(ends) == 2
+	})
+	old.Stop("fast")
+	primary.Start()
+	primary.Promote()
+	primary.SQL("SELECT pg_create_physical_replication_slot('mine', true); CHECKPOINT")
+	of := func(folder, label string) func(*parted, *pgserver.Server, string) {
+		return func(p *parted, _ *pgserver.Server, data string) {
+			p.run("cp", "-a", folder, data)
+			if err := os.WriteFile(data+"/backup_label", []byte(label), 0o600); err != nil {
+				p.t.Fatal(err)
+			}
+		}
+	}
+	restore := "restore_command = 'cp " + archive + "/%f %p'"
+	p := newRestored(t, of(late, lateLabel), old, host, primary, restore)
+	if why := p.why(MethodRestored); !strings.Contains(why, "the backup goes on to") {
+		t.Errorf("a backup that ended after the failover: %q", why)
+	}
+	p = newRestored(t, of(early, earlyLabel), old, host, primary)
+	if why := p.why(MethodRestored); !strings.Contains(why, "it is not known whether the backup had ended by then") {
+		t.Errorf("a backup of which nobody knows when it ended: %q", why)
+	}
+	p = newRestored(t, of(early, earlyLabel), old, host, primary, restore)
+	if why := p.why(MethodRestored); !strings.Contains(why, "would follow the WAL archive away from the primary") {
+		t.Errorf("an archive with what the old primary has written since: %q", why)
+	}
+	primary.Configure("archive_command = 'cp %p " + archive + "/%f'")
+	primary.SQL("SELECT pg_switch_wal()")
+	primary.Await("the archive has the new timeline", func() bool { return p.why(MethodRestored) == "" })
+	if err := p.engine.Do(t.Context(), p.job("auto")); err != nil {
+		t.Fatal(err)
+	}
+	p.isBack()
+
+	// The other host does not know of the failover.
+	other.Promote()
+	other.SQL("CREATE TABLE apart AS SELECT 1; CHECKPOINT")
+	p = newRestored(t, tarOf, other, host, primary, restore)
+	if why := p.why(MethodRestored); why == "" {
+		t.Errorf("a backup of another host that was promoted: %q", why)
+	} else {
+		t.Log(why)
+	}
+}
+
+// TestRestoredKilled: a rejoin of restored data that is killed anywhere is planned again from what is there, and brings
+// the host back.
+func TestRestoredKilled(t *testing.T) {
+	if asOwner(t) {
+		return
+	}
+	primary := pgserver.New(t, "wal_keep_size = 1GB")
+	host := primary.Standby()
+	host.Stop("fast")
+	primary.SQL("CREATE TABLE of_the_primary AS SELECT 1; SELECT pg_create_physical_replication_slot('mine', true)")
+	p := newRestored(t, tarOf, primary, host, primary, toThePast...)
+	for _, id := range []string{"follow", "slot-name"} {
+		for _, at := range fakes.Points {
+			t.Run(id+" "+string(at), func(t *testing.T) {
+				p.t = t
+				p.reset()
+				fakes.Killed(t, p.engine, p.job("auto"), id, at)
+				if err := p.engine.Do(t.Context(), p.job(string(MethodRestored))); err != nil {
+					t.Fatal(err)
+				}
+				p.isBack()
+			})
+		}
+	}
+	p.t = t
+}
+
+// TestRestoredStarted: the server has begun to replay restored data, and was stopped before it had the end of the
+// backup. There is no backup_label any more, but the control file says so. They still recover, even if the WAL that was
+// replayed is gone.
+func TestRestoredStarted(t *testing.T) {
+	if asOwner(t) {
+		return
+	}
+	primary := pgserver.New(t, "wal_keep_size = 1GB")
+	host := primary.Standby()
+	host.Stop("fast")
+	primary.SQL("CREATE TABLE of_the_primary AS SELECT 1; SELECT pg_create_physical_replication_slot('mine', true)")
+	p := newRestored(t, func(p *parted, of *pgserver.Server, data string) {
+		label := copyBetween(of, data, "CREATE TABLE more AS SELECT 1; SELECT pg_switch_wal() \\g /dev/null\nCREATE TABLE most AS SELECT 1;")
+		name := label[strings.Index(label, "(file ")+6:][:24]
+		p.run("cp", of.Dir+"/data/pg_wal/"+name, data+"/pg_wal")
+		if err := os.WriteFile(data+"/backup_label", []byte(label), 0o600); err != nil {
+			p.t.Fatal(err)
+		}
+	}, primary, host, primary)
+	data := p.place().Data
+	p.run("sh", "-c", "mv "+data+"/recovery.signal "+data+"/standby.signal && sed -i /primary_/d "+data+"/postgresql.auto.conf "+data+"/postgresql.conf")
+	host.Launch()
+	host.Await("it has replayed what is here", func() bool {
+		return host.Logged("waiting for WAL to become available") && len(there(data+"/backup_label")) == 0
+	})
+	host.Stop("immediate")
+	for _, test := range []struct{ change, want string }{
+		{"true", "the primary has the WAL from 0/3000000 on"}, {"rm pg_wal/0*", "the backup begins at 0/2000028, and the primary has the WAL from 0/2000028 on"},
+	} {
+		p.run("sh", "-c", "cd "+data+" && "+test.change)
+		c := p.weighed()
+		rung, err := c.Choose("auto")
+		if err != nil || rung.Method != MethodRestored || !strings.Contains(rung.Why, test.want) {
+			t.Errorf("the way back is %s: %s (%v), and not: %s", rung.Method, rung.Why, err, test.want)
+		}
+	}
+	p.files = nil
+	if err := p.engine.Do(t.Context(), p.job("auto")); err != nil {
+		t.Fatal(err)
+	}
+	p.isBack()
+}

@@ -91,6 +91,9 @@ func (r *Rejoin) weigh(ctx context.Context, c *Case) (err error) {
 	if c.astray, err = c.Place.Unfollowing(ctx, c.restored()); err != nil {
 		return err
 	}
+	if c.Return.Astray, err = r.astray(ctx, c); err != nil {
+		return err
+	}
 	switch {
 	case c.Return.NeedsArchive():
 		err = r.tryArchive(ctx, c)

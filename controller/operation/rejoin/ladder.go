@@ -42,6 +42,8 @@ type Return struct {
 	Rate, ArchiveRate uint64
 	// MaxRate is the limit of a copy's rate, 0 for none.
 	MaxRate uint64
+	// Astray is why PostgreSQL here would follow the WAL archive instead of the primary; "" if it does not.
+	Astray string
 	// NoBackupEnd is why it is not known where a backup ended, of which that has to be known; "" if it is.
 	NoBackupEnd string
 	// Begun is the method of an earlier attempt that changed the data and was not finished.
@@ -139,6 +141,9 @@ func (r Return) unfit() string {
 	return ""
 }
 
+// unstartable is why PostgreSQL cannot go on with the data as they are, whatever WAL there is; "" if it can.
+func (r Return) unstartable() string { return cmp.Or(r.unfit(), r.Astray) }
+
 // restoredOnly is why data cannot go on by themselves, whatever WAL there is; "" if they can.
 func (r Return) restoredOnly() string {
 	if r.Local.Backup == nil {
@@ -169,7 +174,7 @@ func (r Return) unfitBackup() string {
 }
 
 func (r Return) start() Rung {
-	rung := Rung{Method: MethodStart, Why: cmp.Or(r.restoredOnly(), r.unfit()), Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.Rate}
+	rung := Rung{Method: MethodStart, Why: cmp.Or(r.restoredOnly(), r.unstartable()), Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.Rate}
 	switch {
 	case rung.Why != "":
 	case r.NoWAL != "":
@@ -182,7 +187,7 @@ func (r Return) start() Rung {
 }
 
 func (r Return) archive() Rung {
-	rung := Rung{Method: MethodArchive, Why: cmp.Or(r.restoredOnly(), r.unfit()), Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.ArchiveRate}
+	rung := Rung{Method: MethodArchive, Why: cmp.Or(r.restoredOnly(), r.unstartable()), Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.ArchiveRate}
 	switch {
 	case rung.Why != "":
 	case r.NoWAL == "":
@@ -204,7 +209,7 @@ func (r Return) restored() Rung {
 		rung.Why = "its data were not restored from a backup, or have recovered since: backup_label is not there"
 		return rung
 	}
-	rung.Why = r.unfit()
+	rung.Why = r.unstartable()
 	switch {
 	case rung.Why != "":
 	case r.NoWAL != "" && r.NoArchive != "":
