@@ -73,4 +73,5 @@ const (
 	CodeAlterSystemOff    Code = "AlterSystemOff"
 	CodeVersionsClash     Code = "VersionsClash"
 	CodeOwnerInHaclient   Code = "OwnerInHaclient"
+	CodeRecoveryTarget    Code = "RecoveryTarget"
 )

@@ -148,8 +148,8 @@ func withoutHeaders(wal []byte, at model.LSN, segment uint64) (record []byte) {
 }
 
 // Follow takes out what a restore has left that keeps PostgreSQL from following the primary.
-func (c *Case) Follow() []operation.Step {
-	restored := c.restored()
+func (c *Case) Follow(way Method) []operation.Step {
+	restored := c.restored() || way == MethodRestored
 	if !restored && len(c.astray) == 0 {
 		return nil
 	}

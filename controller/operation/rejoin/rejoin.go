@@ -42,6 +42,8 @@ type Plan struct {
 	Primary string `json:"primary"`
 	Standby bool   `json:"standby"` // Pacemaker's standby mode was on
 	Locked  bool   `json:"locked"`  // the agent's lock was there
+	// Astray is what a restore has left that kept PostgreSQL from following the primary.
+	Astray []string `json:"astray,omitempty"`
 	// Swapped is what taking the swap back has found: the old data may be where the copy was.
 	Swapped bool `json:"swapped,omitempty"`
 }
@@ -51,7 +53,7 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) ope
 	job := operation.NewJob(Name, c.who, operation.On(c.Place.Identity(ctx)))
 	_, err := os.Stat(c.Place.Lock())
 	c.locked = err == nil
-	p := &Plan{Asked: asked, MaxRate: r.MaxRate, Way: way, Primary: c.Primary}
+	p := &Plan{Asked: asked, MaxRate: r.MaxRate, Way: way, Primary: c.Primary, Astray: c.astray}
 	if before := r.before(); before != nil {
 		c.Standby, c.locked, p.Swapped = before.Standby, before.Locked, before.Swapped
 	}
@@ -88,7 +90,7 @@ func (r *Rejoin) Resume(ctx context.Context, j *operation.Journal) (operation.Jo
 	}
 	c := &Case{
 		who: who, Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name, Slot: who.OwnSlot(),
-		Primary: p.Primary, Standby: p.Standby, locked: p.Locked, swapped: &p.Swapped,
+		Primary: p.Primary, Standby: p.Standby, locked: p.Locked, swapped: &p.Swapped, astray: p.Astray,
 	}
 	if c.Place, err = datadir.Of(who.Clone); err != nil {
 		return operation.Job{}, err
@@ -107,7 +109,7 @@ func (r *Rejoin) Steps(c *Case, way Method) []operation.Step {
 	if way == MethodStart || way == MethodArchive || way == MethodRestored {
 		steps = append(steps, r.StillFits(c))
 	}
-	steps = append(steps, c.Follow()...)
+	steps = append(steps, c.Follow(way)...)
 	steps = append(steps, c.reserve()...)
 	switch way {
 	case MethodStart, MethodArchive: // PostgreSQL restores by itself

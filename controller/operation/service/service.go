@@ -236,7 +236,7 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 	}
 	job := s.job(ctx, Start, h, &Plan{})
 	job.Says = []string{fmt.Sprintf("the primary is %s, which this host can follow: %s", c.Primary, rung.Why)}
-	job.Steps = append([]operation.Step{r.StillPrimary(c), r.StillFits(c)}, append(c.Follow(), c.NameSlot())...)
+	job.Steps = append([]operation.Step{r.StillPrimary(c), r.StillFits(c)}, append(c.Follow(rejoin.MethodStart), c.NameSlot())...)
 	if _, err := os.Stat(h.place.Lock()); err == nil {
 		job.Steps = append(job.Steps, rejoin.Unlock(h.place)) // the data are proven
 	}
