@@ -24,8 +24,8 @@ type Owner struct {
 // DoctorSettings are the settings that Diagnose looks at.
 var DoctorSettings = []string{
 	"allow_alter_system", "data_checksums", "full_page_writes", "max_replication_slots", "max_slot_wal_keep_size", "max_wal_senders",
-	"max_wal_size", "recovery_target", "recovery_target_lsn", "recovery_target_name", "recovery_target_time", "recovery_target_timeline",
-	"recovery_target_xid", "restart_after_crash", "wal_keep_size", "wal_log_hints", "wal_sender_timeout",
+	"max_wal_size", "recovery_target", "recovery_target_lsn", "recovery_target_name", "recovery_target_time",
+	"recovery_target_timeline", "recovery_target_xid", "restart_after_crash", "wal_keep_size", "wal_log_hints", "wal_sender_timeout",
 }
 
 func (s Settings) is(name, value string) bool { return s[name] == value }
@@ -159,12 +159,14 @@ func (d *doctor) awaited() {
 func (d *doctor) targets() {
 	for _, name := range DoctorSettings {
 		value := d.Settings[name]
-		if !strings.HasPrefix(name, "recovery_target") || value == "" || name == "recovery_target_timeline" && value == "latest" {
+		follows := value == "" || name == "recovery_target_timeline" && value == "latest"
+		if !strings.HasPrefix(name, "recovery_target") || follows {
 			continue
 		}
 		d.say(model.CodeRecoveryTarget, model.Warning, name,
-			"%s = '%s' is left of a restore: at its next start this host would not follow the primary to the end, and may promote itself; "+
-				"type ALTER SYSTEM RESET %[1]s, or take it out of the file that pg_settings names (sourcefile)", name, value)
+			"%s = '%s' is left of a restore: at its next start this host would not follow the primary to the end, and may "+
+				"promote itself; type ALTER SYSTEM RESET %[1]s, or take it out of the file that pg_settings names (sourcefile)",
+			name, value)
 	}
 }
 

@@ -93,7 +93,8 @@ func (p Place) backup(c Control) (*reconcile.Backup, error) {
 	if l["BACKUP FROM"] == "standby" {
 		// PostgreSQL wants the same, and takes the end from there (xlogrecovery.c, InitWalRecovery).
 		if b.End, err = c.lsn("Minimum recovery ending location"); err == nil && b.End == 0 {
-			err = fmt.Errorf("backup_label says that the backup is of a standby, but the control file is not (%s)", c["Database cluster state"])
+			err = fmt.Errorf("backup_label says that the backup is of a standby, but the control file is not (%s)",
+				c["Database cluster state"])
 		}
 		if err != nil {
 			return b, err
@@ -110,7 +111,9 @@ func (c Control) backup() (*reconcile.Backup, error) {
 	timeline, err := strconv.ParseUint(c["Latest checkpoint's TimeLineID"], 10, 32)
 	b := &reconcile.Backup{Timeline: uint32(timeline)}
 	for name, to := range map[string]*model.LSN{
-		"Latest checkpoint's REDO location": &b.Start, "Latest checkpoint location": &b.Checkpoint, "Backup end location": &b.End,
+		"Latest checkpoint's REDO location": &b.Start,
+		"Latest checkpoint location":        &b.Checkpoint,
+		"Backup end location":               &b.End,
 	} {
 		var lsnErr error
 		*to, lsnErr = c.lsn(name)
@@ -121,7 +124,8 @@ func (c Control) backup() (*reconcile.Backup, error) {
 
 // HistoryFile is the name of the file in which PostgreSQL archives the end of a backup (BackupHistoryFileName).
 func HistoryFile(b *reconcile.Backup, segment uint64) string {
-	return fmt.Sprintf("%s.%08X.backup", SegmentName(b.Timeline, b.Start.Segment(segment), segment), uint64(b.Start)%segment)
+	first := SegmentName(b.Timeline, b.Start.Segment(segment), segment)
+	return fmt.Sprintf("%s.%08X.backup", first, uint64(b.Start)%segment)
 }
 
 var stopLocation = regexp.MustCompile(`(?m)^STOP WAL LOCATION: ([0-9A-F]+/[0-9A-F]+) `)
@@ -150,8 +154,8 @@ func (p Place) gap(b *reconcile.Backup, segment uint64) error {
 	here := p.segmentsFrom(b.Start, segment)
 	for n, last := b.Start.Segment(segment), slices.Max(here); n < last; n++ {
 		if !slices.Contains(here, n) {
-			return fmt.Errorf("the WAL in pg_wal does not go on from the beginning of the backup, %s, which needs %s: move what is in pg_wal away",
-				b.Start, SegmentName(b.Timeline, n, segment))
+			return fmt.Errorf("the WAL in pg_wal does not go on from the beginning of the backup, %s, which needs %s: "+
+				"move what is in pg_wal away", b.Start, SegmentName(b.Timeline, n, segment))
 		}
 	}
 	return nil
@@ -182,8 +186,8 @@ func (p Place) halfRestored(err error) error {
 	}
 	for _, mark := range []string{backupLabel, pgBackRestManifest} {
 		if _, missing := os.Stat(filepath.Join(p.Data, mark)); missing == nil {
-			return fmt.Errorf("the restore of a backup into %s has not come to its end: %s is there, and global/pg_control, which comes last, "+
-				"is not: wait for its end, or restore it again", p.Data, mark)
+			return fmt.Errorf("the restore of a backup into %s has not come to its end: %s is there, and global/pg_control, "+
+				"which comes last, is not: wait for its end, or restore it again", p.Data, mark)
 		}
 	}
 	return err

@@ -14,7 +14,8 @@ func (p Place) Recover(ctx context.Context) error {
 		return err
 	}
 	if p.HasBackupLabel() { // alone, the server would end its recovery wherever the WAL here ends
-		return fmt.Errorf("the data of %s were restored from a backup, and need the primary's WAL: backup_label is there", p.Data)
+		return fmt.Errorf("the data of %s were restored from a backup, and need the primary's WAL: backup_label is there",
+			p.Data)
 	}
 	for _, signal := range []string{standbySignal, recoverySignal} {
 		if err := RemoveFile(filepath.Join(p.Data, signal)); err != nil {

@@ -118,8 +118,8 @@ var mapLine = regexp.MustCompile(`(?m)^([0-9]+) ((?:[^\\\n]|\\[\s\S])+)$`)
 
 var escaped = regexp.MustCompile(`\\([\s\S])`)
 
-// tablespaces are the folders of the tablespaces of a backup, by their numbers: those that PostgreSQL is to link to, and
-// those that are linked to already. Each has to be there, with something in it.
+// tablespaces are the folders of the tablespaces of a backup, by their numbers: those that PostgreSQL is to link to,
+// and those that are linked to already. Each has to be there, with something in it.
 func (p Place) tablespaces() (map[string]string, error) {
 	spaces := map[string]string{}
 	links, err := os.ReadDir(filepath.Join(p.Data, tablespaceLinks))
@@ -147,7 +147,8 @@ func (p Place) tablespaces() (map[string]string, error) {
 		if err == nil {
 			err = unix.Access(folder, unix.W_OK)
 		}
-		if err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), "PG_") }) {
+		versioned := func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), "PG_") }
+		if err == nil && !slices.ContainsFunc(entries, versioned) {
 			err = errors.New("nothing was restored there")
 		}
 		if err != nil {

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// following are the settings with which a standby follows its primary for ever, and on to each new timeline. Restoring to
-// a point in time changes them, and a standby would stop there, or be promoted.
+// following are the settings with which a standby follows its primary for ever, and on to each new timeline. Restoring
+// to a point in time changes them, and a standby would stop there, or be promoted.
 var following = []struct{ name, value string }{
 	{"recovery_target", ""},
 	{"recovery_target_lsn", ""},

@@ -21,8 +21,8 @@ import (
 // restored reports whether the data were restored from a backup, and have not recovered since.
 func (c *Case) restored() bool { return c.Return.Local.Backup != nil }
 
-// lookAtBackup finds out of a backup what is not in its folder: the history of its timeline, where it ended, and whether
-// its WAL is the primary's.
+// lookAtBackup finds out of a backup what is not in its folder: the history of its timeline, where it ended, and
+// whether its WAL is the primary's.
 func (c *Case) lookAtBackup(ctx context.Context) (err error) {
 	local, b := &c.Return.Local, c.Return.Local.Backup
 	if b == nil || local.Unreadable != "" {
@@ -68,8 +68,8 @@ func (c *Case) backupEnd(ctx context.Context) (end model.LSN, why string, err er
 		return 0, "", context.Cause(ctx)
 	}
 	left := c.Return.Timelines[len(c.Return.Local.Timelines)].Begin
-	return 0, fmt.Sprintf("the primary left timeline %d at %s, and it is not known whether the backup had ended by then: there is no "+
-		"backup_manifest of it here, and %s", c.Return.Local.Backup.Timeline, left, why), nil
+	return 0, fmt.Sprintf("the primary left timeline %d at %s, and it is not known whether the backup had ended by then: "+
+		"there is no backup_manifest of it here, and %s", c.Return.Local.Backup.Timeline, left, why), nil
 }
 
 func endIn(path string) model.LSN {
@@ -114,9 +114,8 @@ func (a archive) begins(b *reconcile.Backup, segment uint64) error {
 }
 
 // begins reports whether WAL from a backup's checkpoint on begins with the record of that one. A record begins with a
-// header of 24 bytes, in which byte 16 says what of its resource manager's it is, and byte 17 which manager's: 0 is that
-// of checkpoints. The data follow two bytes later, and begin with the position from which to redo (xlogrecord.h,
-// pg_control.h).
+// header of 24 bytes: byte 17 names the resource manager, 0 for checkpoints, and byte 16 the kind of record. The data
+// follow two bytes later, and begin with the position from which to redo (xlogrecord.h, pg_control.h).
 func begins(wal []byte, b *reconcile.Backup, segment uint64) bool {
 	const info, manager, redo, online = 16, 17, 26, 0x10
 	record := withoutHeaders(wal, b.Checkpoint, segment)

@@ -126,7 +126,8 @@ func (c *Case) compare(ctx context.Context) (err error) {
 		c.Return.Begun = MethodRewind
 	}
 	if c.Place.HasBackupLabel() && c.Place.Rewinding() != datadir.NotBegun { // pg_rewind leaves no such label
-		return fmt.Errorf("%s is of a rewind from before a backup was restored here: type sudo rm -r %[1]s", c.Place.Marker())
+		return fmt.Errorf("%s is of a rewind from before a backup was restored here: type sudo rm -r %[1]s",
+			c.Place.Marker())
 	}
 	source, err := postgres.OpenSource(ctx, c.Conninfo)
 	if err != nil {

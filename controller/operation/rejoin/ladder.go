@@ -96,7 +96,8 @@ func end(timelines []model.Timeline, i int, last model.LSN) model.LSN {
 // onlyAhead: on the primary's own timeline, and further than the primary itself.
 func (r Return) onlyAhead() bool {
 	mine, its := r.Local.Timelines, r.Timelines
-	return len(mine) > 0 && len(mine) == len(its) && mine[len(mine)-1] == its[len(its)-1] && r.reaches() > r.Primary.Flushed
+	return len(mine) > 0 && len(mine) == len(its) && mine[len(mine)-1] == its[len(its)-1] &&
+		r.reaches() > r.Primary.Flushed
 }
 
 // reaches is up to where WAL is needed in any case: the end of what is here, and of a backup, so far as that is known.
@@ -162,19 +163,21 @@ func (r Return) unfitBackup() string {
 	case parted == 0:
 		return fmt.Sprintf("the backup is of timeline %d, which is not in the primary's history", b.Timeline)
 	case parted < b.Start:
-		return fmt.Sprintf("the backup begins at %s, and the primary left its timeline, %d, at %s", b.Start, b.Timeline, parted)
+		return fmt.Sprintf("the backup begins at %s, and the primary left its timeline, %d, at %s",
+			b.Start, b.Timeline, parted)
 	case r.Differs && r.Local.End <= b.Checkpoint:
-		return fmt.Sprintf("the primary's WAL does not have the checkpoint at %s with which the backup begins: it is a backup of another "+
-			"host that was promoted from the same WAL", b.Checkpoint)
+		return fmt.Sprintf("the primary's WAL does not have the checkpoint at %s with which the backup begins: it is a backup "+
+			"of another host that was promoted from the same WAL", b.Checkpoint)
 	case r.changedBeyond():
-		return fmt.Sprintf("the backup goes on to %s, and the primary left its timeline, %d, at %s", r.Local.Changed, b.Timeline,
-			r.Timelines[len(r.Local.Timelines)].Begin)
+		return fmt.Sprintf("the backup goes on to %s, and the primary left its timeline, %d, at %s",
+			r.Local.Changed, b.Timeline, r.Timelines[len(r.Local.Timelines)].Begin)
 	}
 	return r.NoBackupEnd
 }
 
 func (r Return) start() Rung {
-	rung := Rung{Method: MethodStart, Why: cmp.Or(r.restoredOnly(), r.unstartable()), Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.Rate}
+	rung := Rung{Method: MethodStart, Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.Rate}
+	rung.Why = cmp.Or(r.restoredOnly(), r.unstartable())
 	switch {
 	case rung.Why != "":
 	case r.NoWAL != "":
@@ -187,7 +190,8 @@ func (r Return) start() Rung {
 }
 
 func (r Return) archive() Rung {
-	rung := Rung{Method: MethodArchive, Why: cmp.Or(r.restoredOnly(), r.unstartable()), Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.ArchiveRate}
+	rung := Rung{Method: MethodArchive, Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.ArchiveRate}
+	rung.Why = cmp.Or(r.restoredOnly(), r.unstartable())
 	switch {
 	case rung.Why != "":
 	case r.NoWAL == "":
@@ -213,11 +217,12 @@ func (r Return) restored() Rung {
 	switch {
 	case rung.Why != "":
 	case r.NoWAL != "" && r.NoArchive != "":
-		rung.Why = fmt.Sprintf("the backup, which begins at %s, needs WAL from %s on: %s; %s", b.Start, r.Local.End, r.NoWAL, r.NoArchive)
+		rung.Why = fmt.Sprintf("the backup, which begins at %s, needs WAL from %s on: %s; %s",
+			b.Start, r.Local.End, r.NoWAL, r.NoArchive)
 	case r.NoWAL != "":
 		rung.Possible, rung.Rate = true, r.ArchiveRate
-		rung.Why = fmt.Sprintf("the backup begins at %s, and the WAL that the primary no longer has, from %s on, is in the archive: "+
-			"%s of it were restored for a try", b.Start, r.Local.End, model.FormatBytes(r.ArchiveBytes))
+		rung.Why = fmt.Sprintf("the backup begins at %s, and the WAL that the primary no longer has, from %s on, is in the "+
+			"archive: %s of it were restored for a try", b.Start, r.Local.End, model.FormatBytes(r.ArchiveBytes))
 	default:
 		rung.Possible = true
 		rung.Why = fmt.Sprintf("the backup begins at %s, and the primary has the WAL from %s on", b.Start, r.Local.End)

@@ -136,10 +136,11 @@ func (r *Rejoin) astray(ctx context.Context, c *Case) (why string, err error) {
 		if a.restore(ctx, last, nil) != nil {
 			continue
 		}
-		for _, name := range []string{fmt.Sprintf("%08X.history", c.Return.Primary.Timeline), datadir.SegmentName(newer.ID, n, size)} {
+		history := fmt.Sprintf("%08X.history", c.Return.Primary.Timeline)
+		for _, name := range []string{history, datadir.SegmentName(newer.ID, n, size)} {
 			if err := a.restore(ctx, name, nil); err != nil && ctx.Err() == nil {
-				return fmt.Sprintf("PostgreSQL would follow the WAL archive away from the primary, which left timeline %d at %s: %s is in it, and %v",
-					older.ID, newer.Begin, last, err), nil
+				return fmt.Sprintf("PostgreSQL would follow the WAL archive away from the primary, which left timeline %d at %s: "+
+					"%s is in it, and %v", older.ID, newer.Begin, last, err), nil
 			}
 		}
 	}

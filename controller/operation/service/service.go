@@ -236,7 +236,8 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 	}
 	job := s.job(ctx, Start, h, &Plan{})
 	job.Says = []string{fmt.Sprintf("the primary is %s, which this host can follow: %s", c.Primary, rung.Why)}
-	job.Steps = append([]operation.Step{r.StillPrimary(c), r.StillFits(c)}, append(c.Follow(rejoin.MethodStart), c.NameSlot())...)
+	job.Steps = append([]operation.Step{r.StillPrimary(c), r.StillFits(c)}, c.Follow(rejoin.MethodStart)...)
+	job.Steps = append(job.Steps, c.NameSlot())
 	if _, err := os.Stat(h.place.Lock()); err == nil {
 		job.Steps = append(job.Steps, rejoin.Unlock(h.place)) // the data are proven
 	}
@@ -255,7 +256,8 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	}
 	local, err := h.place.WAL(ctx, c)
 	if err == nil && local.Backup != nil {
-		err = errors.New("they were restored from a backup, and have not recovered yet; recover them without Pacemaker first: docs/rejoin.md")
+		err = errors.New("they were restored from a backup, and have not recovered yet; recover them without Pacemaker first, " +
+			"as docs/rejoin.md says")
 	}
 	if err != nil {
 		return operation.Job{}, fmt.Errorf("it is not known how new the data here are: %w", err)
