@@ -74,4 +74,5 @@ const (
 	CodeVersionsClash     Code = "VersionsClash"
 	CodeOwnerInHaclient   Code = "OwnerInHaclient"
 	CodeConfigDiffers     Code = "ConfigDiffers"
+	CodeRecoveryTarget    Code = "RecoveryTarget"
 )

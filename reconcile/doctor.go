@@ -25,8 +25,9 @@ type Owner struct {
 
 // DoctorSettings are the settings that Diagnose looks at.
 var DoctorSettings = []string{
-	"allow_alter_system", "config_file", "data_checksums", "full_page_writes", "max_replication_slots", "max_slot_wal_keep_size", "max_wal_senders",
-	"max_wal_size", "restart_after_crash", "wal_keep_size", "wal_log_hints", "wal_sender_timeout",
+	"allow_alter_system", "config_file", "data_checksums", "full_page_writes", "max_replication_slots", "max_slot_wal_keep_size",
+	"max_wal_senders", "max_wal_size", "recovery_target", "recovery_target_lsn", "recovery_target_name", "recovery_target_time",
+	"recovery_target_timeline", "recovery_target_xid", "restart_after_crash", "wal_keep_size", "wal_log_hints", "wal_sender_timeout",
 }
 
 func (s Settings) is(name, value string) bool { return s[name] == value }
@@ -43,7 +44,7 @@ func Diagnose(w Who, settings Settings, owner Owner) []model.Finding {
 	plan := w.Plan()
 	d := doctor{w, settings, owner, plan.Steps, plan.Findings}
 	for _, check := range []func(){d.rewind, d.capacity, d.senders, d.budget, d.kept, d.crash, d.alterSystem, d.awaited, d.versions,
-		d.haclient, d.config} {
+		d.haclient, d.config, d.targets} {
 		check()
 	}
 	return d.findings
@@ -152,6 +153,22 @@ func (d *doctor) awaited() {
 			d.say(model.CodeSlotAwaited, model.Info, name,
 				"synchronized_standby_slots names it: logical replication waits while %s is away", m)
 		}
+	}
+}
+
+// targets: every start of the agent is one as a standby (pgsql_replication_start), and PostgreSQL looks for a target of
+// recovery in each of them.
+func (d *doctor) targets() {
+	for _, name := range DoctorSettings {
+		value := d.Settings[name]
+		follows := value == "" || name == "recovery_target_timeline" && value == "latest"
+		if !strings.HasPrefix(name, "recovery_target") || follows {
+			continue
+		}
+		d.say(model.CodeRecoveryTarget, model.Warning, name,
+			"%s = '%s' is left of a restore: at its next start this host would not follow the primary to the end, and may "+
+				"promote itself; type ALTER SYSTEM RESET %[1]s, or take it out of the file that pg_settings names (sourcefile)",
+			name, value)
 	}
 }
 

@@ -32,6 +32,9 @@ func TestDiagnose(t *testing.T) {
 		"little WAL kept":        {map[string]string{"wal_keep_size": "0"}, model.CodeWALKeptShort},
 		"restarts by itself":     {map[string]string{"restart_after_crash": "on"}, model.CodeRestartAfterCrash},
 		"no ALTER SYSTEM":        {map[string]string{"allow_alter_system": "off"}, model.CodeAlterSystemOff},
+		"a target":               {map[string]string{"recovery_target_time": "2020-01-01"}, model.CodeRecoveryTarget},
+		"the latest timeline":    {map[string]string{"recovery_target_timeline": "latest"}, ""},
+		"another timeline":       {map[string]string{"recovery_target_timeline": "current"}, model.CodeRecoveryTarget},
 		"an older server has no": {map[string]string{"allow_alter_system": ""}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -19,4 +19,16 @@ type LocalData struct {
 	Unreadable string
 	// NoRewind is why pg_rewind cannot work here, "" if it can; NoCopy the same for a copy.
 	NoRewind, NoCopy string
+	// Backup is of data that were restored from a backup and have not replayed all of its WAL yet; nil of all others. If
+	// no WAL from Backup.Start on is here, End is Backup.Start. If no history is here, Timelines is the newest one alone,
+	// without its beginning.
+	Backup *Backup
+}
+
+// Backup is what backup_label says, or the control file once PostgreSQL has begun to replay.
+type Backup struct {
+	Timeline   uint32
+	Start      model.LSN // WAL is needed from here on
+	Checkpoint model.LSN // the record with which recovery begins
+	End        model.LSN // the data are consistent from here on; 0 if only the WAL tells where that is
 }

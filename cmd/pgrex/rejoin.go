@@ -20,8 +20,8 @@ import (
 
 // methods are what --method takes.
 var methods = []string{
-	"auto", string(rejoin.MethodStart), string(rejoin.MethodArchive), string(rejoin.MethodRewind),
-	string(rejoin.MethodCopy),
+	"auto", string(rejoin.MethodStart), string(rejoin.MethodArchive), string(rejoin.MethodRestored),
+	string(rejoin.MethodRewind), string(rejoin.MethodCopy),
 }
 
 func rejoinCommand() *cobra.Command {
@@ -33,8 +33,9 @@ func rejoinCommand() *cobra.Command {
 		Use:   "rejoin",
 		Short: "Bring this host back into replication",
 		Long: `Looks at this host's data and at the primary, prints each way back with what it would fetch and why it
-is possible or not, and takes the cheapest: start, archive (start, with WAL that only the WAL archive has), rewind
-(pg_rewind) or copy (pg_basebackup, through this host's own slot, beside the old data). Node-local files stay,
+is possible or not, and takes the cheapest: start, archive (start, with WAL that only the WAL archive has), restored
+(data that were restored from a backup recover with the WAL of both), rewind (pg_rewind) or copy (pg_basebackup, through
+this host's own slot, beside the old data). Node-local files stay,
 primary_slot_name is right before the first start, and the agent's PGSQL.lock goes only when the data are proven or
 mended. It waits until the host streams. If it is interrupted or killed, run it again: it goes on where it stopped. Or
 undo it: sudo pgrex operation undo.
@@ -48,7 +49,7 @@ Exit status: 0 the host streams, 1 failed or refused, 2 dry run with something t
 				return fmt.Errorf("unknown argument %q", args[0])
 			}
 			if !slices.Contains(methods, method) {
-				return fmt.Errorf("--method %q: it is auto, start, archive, rewind or copy", method)
+				return fmt.Errorf("--method %q: it is auto, start, archive, restored, rewind or copy", method)
 			}
 			var err error
 			maxRate, err = parseRate(rate)
@@ -59,7 +60,7 @@ Exit status: 0 the host streams, 1 failed or refused, 2 dry run with something t
 		}),
 	}
 	s.observeFlags(cmd.Flags())
-	cmd.Flags().StringVar(&method, "method", "auto", "auto, start, archive, rewind or copy")
+	cmd.Flags().StringVar(&method, "method", "auto", "auto, start, archive, restored, rewind or copy")
 	cmd.Flags().StringVar(&rate, "max-rate", "", "limit of a copy's rate per second, 32k to 1024M")
 	ask.flags(cmd)
 	return cmd
@@ -151,7 +152,7 @@ func printLadder(report operation.Reporter, ladder []rejoin.Rung) {
 		if rung.Possible {
 			verdict = "possible (" + rejoin.Size(rung.Bytes, rung.Rate) + ")"
 		}
-		report(fmt.Sprintf("%-7s  %s: %s", rung.Method, verdict, rung.Why))
+		report(fmt.Sprintf("%-8s  %s: %s", rung.Method, verdict, rung.Why))
 	}
 }
 

@@ -2,6 +2,7 @@ package datadir
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 )
 
@@ -12,7 +13,11 @@ func (p Place) Recover(ctx context.Context) error {
 	if err != nil || c.Clean() {
 		return err
 	}
-	for _, signal := range []string{"standby.signal", "recovery.signal"} {
+	if p.HasBackupLabel() { // alone, the server would end its recovery wherever the WAL here ends
+		return fmt.Errorf("the data of %s were restored from a backup, and need the primary's WAL: backup_label is there",
+			p.Data)
+	}
+	for _, signal := range []string{standbySignal, recoverySignal} {
 		if err := RemoveFile(filepath.Join(p.Data, signal)); err != nil {
 			return err
 		}

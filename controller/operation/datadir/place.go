@@ -170,7 +170,7 @@ func (p Place) Look(ctx context.Context) (reconcile.LocalData, error) {
 		err = p.Configuration(ctx)
 	}
 	if err != nil {
-		return local, err
+		return local, p.halfRestored(err)
 	}
 	if local, err = p.WAL(ctx, c); err != nil {
 		switch {
@@ -188,6 +188,8 @@ func (p Place) Look(ctx context.Context) (reconcile.LocalData, error) {
 	switch parent := filepath.Dir(p.Data); {
 	case c["wal_log_hints setting"] != "on" && c["Data page checksum version"] == "0":
 		local.NoRewind = "pg_rewind needs wal_log_hints=on, or data checksums, from before the WAL parted; neither was there"
+	case p.HasBackupLabel():
+		local.NoRewind = "pg_rewind does not work on data that were restored from a backup: backup_label is there"
 	case unix.Access(parent, unix.W_OK) != nil:
 		local.NoRewind = fmt.Sprintf("its journal cannot be kept beside %s: let this user write in %s", p.Data, parent)
 	default:
@@ -204,21 +206,32 @@ func (p Place) WAL(ctx context.Context, c Control) (local reconcile.LocalData, e
 	if local.Segment, err = strconv.ParseUint(c["Bytes per WAL segment"], 10, 64); err != nil || local.Segment == 0 {
 		return local, fmt.Errorf("pg_controldata's WAL segment size %q is no number", c["Bytes per WAL segment"])
 	}
-	if local.Timelines, err = p.timelines(c); err != nil {
+	if local.Backup, err = p.backup(c); err != nil {
+		return local, err
+	}
+	if local.Timelines, err = p.timelines(c, local.Backup); err != nil {
 		return local, err
 	}
 	if local.End, err = p.endOfWAL(ctx, c, local); err != nil {
 		return local, err
 	}
-	local.Changed, err = c.lsn("Minimum recovery ending location")
-	return local, err
+	if local.Changed, err = c.lsn("Minimum recovery ending location"); err != nil {
+		return local, err
+	}
+	if local.Backup != nil {
+		local.Changed = max(local.Changed, local.Backup.Checkpoint, local.Backup.End)
+	}
+	return local, nil
 }
 
 var walFile = regexp.MustCompile(`^([0-9A-F]{8})[0-9A-F]{16}$`)
 
-// timelines is the server's history up to the newest timeline that it has WAL of.
-func (p Place) timelines(c Control) ([]model.Timeline, error) {
+// timelines is the server's history up to the newest timeline that it has WAL of. A backup may come without any.
+func (p Place) timelines(c Control, b *reconcile.Backup) ([]model.Timeline, error) {
 	newest := uint64(0)
+	if b != nil {
+		newest = uint64(b.Timeline)
+	}
 	for _, name := range []string{"Latest checkpoint's TimeLineID", "Min recovery ending loc's timeline"} {
 		if id, err := strconv.ParseUint(c[name], 10, 32); err == nil {
 			newest = max(newest, id)
@@ -239,6 +252,9 @@ func (p Place) timelines(c Control) ([]model.Timeline, error) {
 		return model.ParseHistory(1, "")
 	}
 	text, err := readFile(filepath.Join(p.Data, "pg_wal", fmt.Sprintf("%08X.history", newest)))
+	if os.IsNotExist(err) && b != nil && newest == uint64(b.Timeline) {
+		return []model.Timeline{{ID: b.Timeline}}, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the history of timeline %d: %w", newest, err)
 	}
@@ -260,6 +276,14 @@ func (p Place) endOfWAL(ctx context.Context, c Control, local reconcile.LocalDat
 	from, err := c.lsn("Latest checkpoint's REDO location")
 	if err != nil {
 		return 0, err
+	}
+	if b := local.Backup; b != nil {
+		if from = b.Start; !p.hasWALOf(b, local.Segment) {
+			return from, nil
+		}
+		if err := p.gap(b, local.Segment); err != nil {
+			return 0, err
+		}
 	}
 	newest := local.Timelines[len(local.Timelines)-1]
 	from = max(from, newest.Begin)

@@ -13,6 +13,9 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
+// autoConf is the file that ALTER SYSTEM writes. What is in it counts, whatever the other files say.
+const autoConf = "postgresql.auto.conf"
+
 // Conninfo is what the agent wrote at its last start, which takes the file away for a moment, or else what it would
 // write. The password is then left to the passfile.
 func (p Place) Conninfo(ctx context.Context, clone model.Clone) (conninfo string, err error) {
@@ -96,21 +99,24 @@ func isOctal(c byte) bool { return c >= '0' && c <= '7' }
 
 // SetSlotName writes primary_slot_name into postgresql.auto.conf, where ALTER SYSTEM would: before the first start.
 func (p Place) SetSlotName(slot string) error {
-	path := filepath.Join(p.Data, "postgresql.auto.conf")
+	return p.alter("primary_slot_name", "primary_slot_name = '"+slot+"'\n")
+}
+
+// alter replaces all lines of a setting in postgresql.auto.conf by one, or by none.
+func (p Place) alter(name, line string) error {
+	path := filepath.Join(p.Data, autoConf)
 	text, err := readFile(path)
 	if err != nil && !os.IsNotExist(err) {
 		return err
 	}
 	lines := slices.Collect(strings.Lines(string(text)))
-	lines = slices.DeleteFunc(lines, func(l string) bool { return setting(l, "primary_slot_name") != "" || isUnset(l) })
+	lines = slices.DeleteFunc(lines, func(l string) bool {
+		key, _, _ := strings.Cut(l, "=")
+		return strings.TrimSpace(key) == name
+	})
 	others := strings.Join(lines, "")
 	if others != "" && !strings.HasSuffix(others, "\n") { // somebody has edited it
 		others += "\n"
 	}
-	return writeWhole(path, others+"primary_slot_name = '"+slot+"'\n")
-}
-
-func isUnset(line string) bool {
-	key, _, _ := strings.Cut(line, "=")
-	return strings.TrimSpace(key) == "primary_slot_name"
+	return writeWhole(path, others+line)
 }

@@ -28,11 +28,12 @@ type Case struct {
 	Primary   string
 	Slot      string // this host's
 	Conninfo  string
-	Node      string // as Pacemaker spells it
-	Standby   bool   // Pacemaker's standby mode was on
-	Kept      bool   // pgrex kept the database stopped
-	locked    bool   // the agent's lock was there
-	swapped   *bool  // the swap was begun: the old data may be where the copy was; in the plan
+	Node      string   // as Pacemaker spells it
+	Standby   bool     // Pacemaker's standby mode was on
+	Kept      bool     // pgrex kept the database stopped
+	locked    bool     // the agent's lock was there
+	astray    []string // what a restore has left that keeps PostgreSQL from following the primary
+	swapped   *bool    // the swap was begun: the old data may be where the copy was; in the plan
 	who       reconcile.Who
 }
 
@@ -83,8 +84,19 @@ func (r *Rejoin) examine(ctx context.Context, c *Case) (err error) {
 	if c.Conninfo, err = c.Place.Conninfo(ctx, c.who.Clone); err != nil {
 		return err
 	}
+	return r.weigh(ctx, c)
+}
+
+// weigh compares the data here with the primary's, and finds the ways back.
+func (r *Rejoin) weigh(ctx context.Context, c *Case) (err error) {
 	c.Return.Host, c.Return.MaxRate = c.Node, r.MaxRate
 	if err := c.compare(ctx); err != nil {
+		return err
+	}
+	if c.astray, err = c.Place.Unfollowing(ctx, c.restored()); err != nil {
+		return err
+	}
+	if c.Return.Astray, err = r.astray(ctx, c); err != nil {
 		return err
 	}
 	switch {
@@ -118,6 +130,10 @@ func (c *Case) compare(ctx context.Context) (err error) {
 	if c.Place.Rewinding() == datadir.HalfRewound {
 		c.Return.Begun = MethodRewind
 	}
+	if c.Place.HasBackupLabel() && c.Place.Rewinding() != datadir.NotBegun { // pg_rewind leaves no such label
+		return fmt.Errorf("%s is of a rewind from before a backup was restored here: type sudo rm -r %[1]s",
+			c.Place.Marker())
+	}
 	source, err := postgres.OpenSource(ctx, c.Conninfo)
 	if err != nil {
 		return err
@@ -133,6 +149,9 @@ func (c *Case) compare(ctx context.Context) (err error) {
 		return fmt.Errorf("%s on the primary %s: %w", c.Slot, c.Primary, postgres.ErrSquatted)
 	}
 	if c.Return.Timelines, err = source.History(ctx, c.Return.Primary.Timeline); err != nil {
+		return err
+	}
+	if err := c.lookAtBackup(ctx); err != nil {
 		return err
 	}
 	if c.Return.Fits() {

@@ -81,10 +81,9 @@ func (p *parted) job(asked string) operation.Job {
 	p.t.Helper()
 	c := &Case{Primary: "pm02", Node: "pm01", Slot: "mine", Primitive: "pgsql", Clone: "ms", Conninfo: p.primary.Conninfo()}
 	c.Place = p.place()
-	if err := c.compare(p.t.Context()); err != nil {
+	if err := p.r.weigh(p.t.Context(), c); err != nil {
 		p.t.Fatal(err)
 	}
-	c.Ladder = Ladder(c.Return)
 	rung, err := c.Choose(asked)
 	if err != nil {
 		p.t.Fatal(err)

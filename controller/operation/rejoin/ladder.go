@@ -13,10 +13,11 @@ type Method string
 
 // The methods, the cheapest first.
 const (
-	MethodStart   Method = "start"   // its data are a part of the primary's, which has the rest
-	MethodArchive Method = "archive" // the same, but a part of the rest is in the WAL archive only
-	MethodRewind  Method = "rewind"  // its data parted from the primary's: pg_rewind rewinds them
-	MethodCopy    Method = "copy"    // pg_basebackup
+	MethodStart    Method = "start"    // its data are a part of the primary's, which has the rest
+	MethodArchive  Method = "archive"  // the same, but a part of the rest is in the WAL archive only
+	MethodRestored Method = "restored" // its data were restored from a backup: they recover with WAL of either
+	MethodRewind   Method = "rewind"   // its data parted from the primary's: pg_rewind rewinds them
+	MethodCopy     Method = "copy"     // pg_basebackup
 )
 
 // Return is what is known of a host that is to come back, and of the primary that it is to follow.
@@ -44,6 +45,10 @@ type Return struct {
 	// NoFiles is why neither pg_rewind nor a copy would get all of the primary's files, and InTheWay what is here in the
 	// place of one of them, which pg_rewind does not replace; "" if nothing is known against it.
 	NoFiles, InTheWay string
+	// Astray is why PostgreSQL here would follow the WAL archive instead of the primary; "" if it does not.
+	Astray string
+	// NoBackupEnd is why it is not known where a backup ended, of which that has to be known; "" if it is.
+	NoBackupEnd string
 	// Begun is the method of an earlier attempt that changed the data and was not finished.
 	Begun Method
 }
@@ -60,7 +65,7 @@ type Rung struct {
 
 // Ladder returns the ways back, the cheapest first.
 func Ladder(r Return) []Rung {
-	return []Rung{r.start(), r.archive(), r.rewind(), r.copied()}
+	return []Rung{r.start(), r.archive(), r.restored(), r.rewind(), r.copied()}
 }
 
 // Fits reports whether the data can go on as they are, given the WAL.
@@ -94,10 +99,20 @@ func end(timelines []model.Timeline, i int, last model.LSN) model.LSN {
 // onlyAhead: on the primary's own timeline, and further than the primary itself.
 func (r Return) onlyAhead() bool {
 	mine, its := r.Local.Timelines, r.Timelines
-	return len(mine) > 0 && len(mine) == len(its) && mine[len(mine)-1] == its[len(its)-1] && r.Local.End > r.Primary.Flushed
+	return len(mine) > 0 && len(mine) == len(its) && mine[len(mine)-1] == its[len(its)-1] &&
+		r.reaches() > r.Primary.Flushed
 }
 
-// changedBeyond: pg_rewind has brought changes of the newest timeline here from after where the primary left that.
+// reaches is up to where WAL is needed in any case: the end of what is here, and of a backup, so far as that is known.
+func (r Return) reaches() model.LSN {
+	if r.Local.Backup == nil {
+		return r.Local.End
+	}
+	return max(r.Local.End, r.Local.Changed)
+}
+
+// changedBeyond: pg_rewind, or a backup, has brought changes of the newest timeline here from after where the primary
+// left that.
 func (r Return) changedBeyond() bool {
 	next := len(r.Local.Timelines)
 	return next < len(r.Timelines) && r.Local.Changed > r.Timelines[next].Begin
@@ -111,10 +126,12 @@ func (r Return) unfit() string {
 	case r.Begun != "":
 		return fmt.Sprintf("a %s was begun here and not finished: the data are of no use as they are", r.Begun)
 	case r.Local.Unreadable != "":
-		return "its WAL is of no use: " + r.Local.Unreadable
+		return "its data are of no use as they are: " + r.Local.Unreadable
 	case r.onlyAhead():
 		return fmt.Sprintf("it has WAL up to %s, and the primary, on the same timeline, only up to %s: the primary has lost "+
-			"what this host has; find out why before you give it up", r.Local.End, r.Primary.Flushed)
+			"what this host has; find out why before you give it up", r.reaches(), r.Primary.Flushed)
+	case r.unfitBackup() != "":
+		return r.unfitBackup()
 	case parted == 0:
 		return "it shares no timeline with the primary"
 	case parted != r.Local.End:
@@ -128,8 +145,42 @@ func (r Return) unfit() string {
 	return ""
 }
 
+// unstartable is why PostgreSQL cannot go on with the data as they are, whatever WAL there is; "" if it can.
+func (r Return) unstartable() string { return cmp.Or(r.unfit(), r.Astray) }
+
+// restoredOnly is why data cannot go on by themselves, whatever WAL there is; "" if they can.
+func (r Return) restoredOnly() string {
+	if r.Local.Backup == nil {
+		return ""
+	}
+	return "its data were restored from a backup, and have not recovered yet"
+}
+
+// unfitBackup is why a backup cannot recover with the primary's WAL, "" if it can.
+func (r Return) unfitBackup() string {
+	b := r.Local.Backup
+	if b == nil {
+		return ""
+	}
+	switch parted := r.Parted(); {
+	case parted == 0:
+		return fmt.Sprintf("the backup is of timeline %d, which is not in the primary's history", b.Timeline)
+	case parted < b.Start:
+		return fmt.Sprintf("the backup begins at %s, and the primary left its timeline, %d, at %s",
+			b.Start, b.Timeline, parted)
+	case r.Differs && r.Local.End <= b.Checkpoint:
+		return fmt.Sprintf("the primary's WAL does not have the checkpoint at %s with which the backup begins: it is a backup "+
+			"of another host that was promoted from the same WAL", b.Checkpoint)
+	case r.changedBeyond():
+		return fmt.Sprintf("the backup goes on to %s, and the primary left its timeline, %d, at %s",
+			r.Local.Changed, b.Timeline, r.Timelines[len(r.Local.Timelines)].Begin)
+	}
+	return r.NoBackupEnd
+}
+
 func (r Return) start() Rung {
-	rung := Rung{Method: MethodStart, Why: r.unfit(), Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.Rate}
+	rung := Rung{Method: MethodStart, Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.Rate}
+	rung.Why = cmp.Or(r.restoredOnly(), r.unstartable())
 	switch {
 	case rung.Why != "":
 	case r.NoWAL != "":
@@ -142,7 +193,8 @@ func (r Return) start() Rung {
 }
 
 func (r Return) archive() Rung {
-	rung := Rung{Method: MethodArchive, Why: r.unfit(), Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.ArchiveRate}
+	rung := Rung{Method: MethodArchive, Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.ArchiveRate}
+	rung.Why = cmp.Or(r.restoredOnly(), r.unstartable())
 	switch {
 	case rung.Why != "":
 	case r.NoWAL == "":
@@ -153,6 +205,30 @@ func (r Return) archive() Rung {
 		rung.Possible = true
 		rung.Why = fmt.Sprintf("the WAL that the primary no longer has, from %s on, is in the archive: %s of it were restored for a try",
 			r.Local.End, model.FormatBytes(r.ArchiveBytes))
+	}
+	return rung
+}
+
+func (r Return) restored() Rung {
+	rung := Rung{Method: MethodRestored, Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.Rate}
+	b := r.Local.Backup
+	if b == nil {
+		rung.Why = "its data were not restored from a backup, or have recovered since: backup_label is not there"
+		return rung
+	}
+	rung.Why = r.unstartable()
+	switch {
+	case rung.Why != "":
+	case r.NoWAL != "" && r.NoArchive != "":
+		rung.Why = fmt.Sprintf("the backup, which begins at %s, needs WAL from %s on: %s; %s",
+			b.Start, r.Local.End, r.NoWAL, r.NoArchive)
+	case r.NoWAL != "":
+		rung.Possible, rung.Rate = true, r.ArchiveRate
+		rung.Why = fmt.Sprintf("the backup begins at %s, and the WAL that the primary no longer has, from %s on, is in the "+
+			"archive: %s of it were restored for a try", b.Start, r.Local.End, model.FormatBytes(r.ArchiveBytes))
+	default:
+		rung.Possible = true
+		rung.Why = fmt.Sprintf("the backup begins at %s, and the primary has the WAL from %s on", b.Start, r.Local.End)
 	}
 	return rung
 }
@@ -181,10 +257,12 @@ func (r Return) notRewindable() string {
 	switch parted := r.Parted(); {
 	case r.otherSystem() != "":
 		return r.otherSystem()
+	case r.restoredOnly() != "":
+		return r.restoredOnly()
 	case r.Begun != "":
 		return fmt.Sprintf("a %s was begun here and not finished: pg_rewind must not be run on what it left", r.Begun)
 	case r.Local.Unreadable != "":
-		return "its WAL is of no use: " + r.Local.Unreadable
+		return "its data are of no use as they are: " + r.Local.Unreadable
 	case r.onlyAhead():
 		return "the timelines have not parted: pg_rewind would do nothing"
 	case parted == r.Local.End:

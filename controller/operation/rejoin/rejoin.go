@@ -46,6 +46,8 @@ type Plan struct {
 	Standby bool   `json:"node_standby"` // Pacemaker's standby mode was on
 	Kept    bool   `json:"kept_stopped"` // pgrex kept the database stopped
 	Locked  bool   `json:"locked"`       // the agent's lock was there
+	// Astray is what a restore has left that kept PostgreSQL from following the primary.
+	Astray []string `json:"astray,omitempty"`
 	// Swapped is what taking the swap back has found: the old data may be where the copy was.
 	Swapped bool `json:"swapped,omitempty"`
 }
@@ -55,7 +57,7 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) ope
 	job := operation.NewJob(Name, c.who, operation.On(c.Place.Identity(ctx)))
 	_, err := os.Stat(c.Place.Lock())
 	c.locked = err == nil
-	p := &Plan{Asked: asked, MaxRate: r.MaxRate, Way: way, Primary: c.Primary}
+	p := &Plan{Asked: asked, MaxRate: r.MaxRate, Way: way, Primary: c.Primary, Astray: c.astray}
 	if before := r.before(); before != nil {
 		c.Standby, c.Kept, c.locked, p.Swapped = before.Standby, before.Kept, before.Locked, before.Swapped
 	}
@@ -108,7 +110,7 @@ func (r *Rejoin) Resume(ctx context.Context, j *operation.Journal) (operation.Jo
 		return operation.Job{}, err
 	}
 	c := newCase(who)
-	c.Primary, c.Standby, c.Kept, c.locked, c.swapped = p.Primary, p.Standby, p.Kept, p.Locked, &p.Swapped
+	c.Primary, c.Standby, c.Kept, c.locked, c.swapped, c.astray = p.Primary, p.Standby, p.Kept, p.Locked, &p.Swapped, p.Astray
 	if c.Place, err = datadir.Of(who.Clone); err != nil {
 		return operation.Job{}, err
 	}
@@ -123,9 +125,10 @@ func (r *Rejoin) Steps(c *Case, way Method) []operation.Step {
 		return []operation.Step{c.removeLeft()}
 	}
 	steps := append([]operation.Step{r.StillPrimary(c)}, r.KeepAway(c)...)
-	if way == MethodStart || way == MethodArchive {
+	if way == MethodStart || way == MethodArchive || way == MethodRestored {
 		steps = append(steps, r.StillFits(c))
 	}
+	steps = append(steps, c.Follow(way)...)
 	steps = append(steps, c.reserve()...)
 	switch way {
 	case MethodStart, MethodArchive: // PostgreSQL restores by itself
@@ -133,6 +136,8 @@ func (r *Rejoin) Steps(c *Case, way Method) []operation.Step {
 			steps = append(steps, c.putBack("files"))
 			break
 		}
+		steps = append(steps, c.NameSlot())
+	case MethodRestored:
 		steps = append(steps, c.NameSlot())
 	case MethodRewind:
 		if c.Place.Rewinding() == datadir.Rewound { // from who was the primary then

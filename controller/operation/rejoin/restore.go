@@ -106,11 +106,48 @@ func (a archive) has(ctx context.Context, c *Case, first, end uint64) error {
 		if err == nil && uint64(info.Size()) != size {
 			err = fmt.Errorf("the archive's WAL segment %d has %d bytes, not %d", n, info.Size(), size)
 		}
+		if b := c.Return.Local.Backup; err == nil && b != nil && b.Checkpoint.Segment(size) == n {
+			err = a.begins(b, size)
+		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// astray is why PostgreSQL here would follow the WAL archive instead of the primary; "" if it does not. It asks the
+// archive first. Where that has WAL of an older timeline from after the primary left it, as a host writes that is not
+// yet fenced, and has not the newer timeline, PostgreSQL replays what the primary does not have.
+func (r *Rejoin) astray(ctx context.Context, c *Case) (why string, err error) {
+	mine, its, size := c.Return.Local.Timelines, c.Return.Timelines, c.Return.Local.Segment
+	if !r.Archive || !c.Return.Fits() || len(mine) == len(its) {
+		return "", nil
+	}
+	a, why, err := c.openArchive(ctx)
+	if err != nil || why != "" { // without an archive nothing can go astray
+		return "", err
+	}
+	defer func() { _ = os.RemoveAll(a.folder) }()
+	for i, newer := range its[len(mine):] {
+		older := its[len(mine)+i-1]
+		n := newer.Begin.Segment(size)
+		last := datadir.SegmentName(older.ID, n, size)
+		if a.restore(ctx, last, nil) != nil {
+			continue
+		}
+		history := fmt.Sprintf("%08X.history", c.Return.Primary.Timeline)
+		for _, name := range []string{history, datadir.SegmentName(newer.ID, n, size)} {
+			if err := a.restore(ctx, name, nil); err != nil && ctx.Err() == nil {
+				return fmt.Sprintf("PostgreSQL would follow the WAL archive away from the primary, which left timeline %d at %s: "+
+					"%s is in it, and %v", older.ID, newer.Begin, last, err), nil
+			}
+		}
+	}
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	return "", nil
 }
 
 func (a archive) path() string { return filepath.Join(a.folder, "file") }

@@ -247,7 +247,8 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 	p := s.startPlan(h)
 	job := s.job(ctx, Start, h, p)
 	job.Says = append([]string{fmt.Sprintf("the primary is %s, which this host can follow: %s", c.Primary, rung.Why)}, p.says()...)
-	job.Steps = []operation.Step{r.StillPrimary(c), r.StillFits(c), c.NameSlot()}
+	job.Steps = append([]operation.Step{r.StillPrimary(c), r.StillFits(c)}, c.Follow(rejoin.MethodStart)...)
+	job.Steps = append(job.Steps, c.NameSlot())
 	if _, err := os.Stat(h.place.Lock()); err == nil {
 		job.Steps = append(job.Steps, rejoin.Unlock(h.place)) // the data are proven
 	}
@@ -269,6 +270,10 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 		return operation.Job{}, err
 	}
 	local, err := h.place.WAL(ctx, c)
+	if err == nil && local.Backup != nil {
+		err = errors.New("they were restored from a backup, and have not recovered yet; recover them without Pacemaker first, " +
+			"as docs/rejoin.md says")
+	}
 	if err != nil {
 		return operation.Job{}, fmt.Errorf("it is not known how new the data here are: %w", err)
 	}
