@@ -255,7 +255,7 @@ func TestHoldOut(t *testing.T) {
 
 // TestNothingElseIsRun: this process runs no other programs itself, either.
 func TestNothingElseIsRun(t *testing.T) {
-	for _, path := range []string{"sh", "/bin/sh", "", "./rpm", "/bin/cibadmin/sh", "crm_simulate"} {
+	for _, path := range []string{"sh", "/bin/sh", "", "./rpm", "/bin/cibadmin/sh", "crm_standby"} {
 		r, err := call{path: path, args: []string{"-c", "true"}, limit: 100}.run(t.Context())
 		if err == nil || r.exit != -1 || !strings.Contains(err.Error(), "pgrex does not run") {
 			t.Errorf("%q: %+v, %v", path, r, err)
