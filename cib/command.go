@@ -91,21 +91,21 @@ func withNode(action, resource, node string) Command {
 	return Command{"crm_resource", args}
 }
 
-// KeepAway keeps a primitive's clone from a node until LetBack, by a location constraint of pgrex's own. Other
-// resources on the node go on (but see Client.AlsoStops), and a constraint of the operator's stays as it is.
+// KeepAway makes pgrex's own location constraint, which keeps a primitive's clone from a node until LetBack. Other
+// resources on the node go on (but see Client.AlsoStops), and the operator's constraints stay as they are.
 func KeepAway(clone, primitive, node string) Command {
 	return Command{"cibadmin", []string{"--create", "--scope", constraints, "--xml-text", text(keptAway(clone, primitive, node))}}
 }
 
-// LetBack removes that constraint.
+// LetBack removes the constraint of KeepAway.
 func LetBack(primitive, node string) Command {
 	return Command{"cibadmin", []string{"--delete", "--scope", constraints, "--xml-text", text(ownLocation(primitive, node))}}
 }
 
-// constraints is the part of the configuration that has them.
+// constraints is the section of the CIB with all constraints.
 const constraints = "constraints"
 
-// keptAway is the constraint that keeps a clone from a node.
+// keptAway is the constraint of KeepAway, as XML.
 func keptAway(clone, primitive, node string) *etree.Element {
 	location := ownLocation(primitive, node)
 	location.CreateAttr("rsc", clone)
@@ -113,7 +113,8 @@ func keptAway(clone, primitive, node string) *etree.Element {
 	return location
 }
 
-// ownLocation is what tells that constraint from all others. Ids of two databases might meet, and a node has one.
+// ownLocation has the attributes that identify the constraint of KeepAway. The node is one of them, because the ids of
+// two databases may be equal.
 func ownLocation(primitive, node string) *etree.Element {
 	location := etree.NewElement("rsc_location")
 	location.CreateAttr("id", model.StopConstraint(primitive, node))
@@ -173,7 +174,7 @@ func (c Command) deletes() bool {
 	return c.Path != "cibadmin" && (slices.Contains(c.Args, "--delete") || slices.Contains(c.Args, "--delete-parameter"))
 }
 
-// constrains reports whether the command makes a constraint, which may be there already.
+// constrains reports whether the command makes a constraint. It is no error if that is there already.
 func (c Command) constrains() bool {
 	return slices.Contains(c.Args, "--create") && slices.Contains(c.Args, constraints)
 }

@@ -109,7 +109,8 @@ func (c call) here(ctx context.Context, environ []string, as *syscall.Credential
 	return r, err
 }
 
-// scratch makes a folder that only a user can use, ours or as, for a program that writes a file of its own.
+// scratch makes a folder for a program that writes a file of its own. Only the program's user can use the folder: this
+// process's user, or as.
 func scratch(as *syscall.Credential) (folder string, err error) {
 	if folder, err = os.MkdirTemp("", "pgrex-"); err == nil && as != nil {
 		err = os.Chown(folder, int(as.Uid), int(as.Gid))
@@ -117,9 +118,8 @@ func scratch(as *syscall.Credential) (folder string, err error) {
 	return folder, err
 }
 
-// feed gives a program its standard input. It opens that by name, which only the pipe's owner may do: another user
-// gets a
-// pipe of its own.
+// feed gives a program its standard input. The program opens its input by name, which only the pipe's owner may do. So
+// another user gets a pipe of its own.
 func (c call) feed(cmd *exec.Cmd) (closeIt func(), err error) {
 	as := cmd.SysProcAttr.Credential
 	switch {

@@ -10,12 +10,13 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// simulator asks Pacemaker's scheduler what it would do. It writes the CIB that it is given into a file of its own.
+// simulator is the tool that asks Pacemaker's scheduler what it would do. The tool writes the CIB that it gets into a
+// file in CIB_shadow_dir.
 const simulator = "crm_simulate"
 
-// AlsoStops asks Pacemaker what else no longer runs where it does, or is restarted, if a primitive's clone is kept away
-// from a node (KeepAway): what is in a group with it, colocated with it or ordered after it. Each is a few words. What
-// Pacemaker would do anyway does not count. Its errors are those of Read.
+// AlsoStops asks Pacemaker which other resources would stop, move or restart if a primitive's clone is kept away from a
+// node (KeepAway): those in a group with it, colocated with it, or ordered after it. It returns a few words about each.
+// What Pacemaker would do anyway does not count. Its errors are those of Read.
 func (c *Client) AlsoStops(ctx context.Context, clone, primitive, node string) ([]string, error) {
 	data, err := c.query(ctx)
 	if err != nil {
@@ -50,7 +51,7 @@ func (c *Client) AlsoStops(ctx context.Context, clone, primitive, node string) (
 	return texts, nil
 }
 
-// constrain adds a constraint, unless it is there.
+// constrain adds a constraint, unless one with its id is there.
 func (d *document) constrain(constraint *etree.Element) {
 	all := child(d.configuration, constraints)
 	if all == nil {
@@ -64,7 +65,7 @@ func (d *document) constrain(constraint *etree.Element) {
 	all.AddChild(constraint)
 }
 
-// scheduled is what the scheduler would do to a resource (Pacemaker, xml/api/crm_simulate-*.rng).
+// scheduled is one action that the scheduler would take on a resource (Pacemaker, xml/api/crm_simulate-*.rng).
 type scheduled struct {
 	Action   string `xml:"action,attr"`
 	Resource string `xml:"resource,attr"`
@@ -73,10 +74,10 @@ type scheduled struct {
 	Dest     string `xml:"dest,attr"`
 }
 
-// disturbs reports whether the resource is active and stops, or changes, where it is.
+// disturbs reports whether the action stops or changes a resource that is active. A start or a promotion does not.
 func (a scheduled) disturbs() bool { return a.Action != "start" && a.Action != "promote" }
 
-// from is the node where the resource is.
+// from is the node where the resource is before the action.
 func (a scheduled) from() string { return orElse(a.Source, a.Node) }
 
 func (a scheduled) String() string {
@@ -87,7 +88,7 @@ func (a scheduled) String() string {
 	return what
 }
 
-// simulate returns what the scheduler would do, given a CIB.
+// simulate returns what the scheduler would do with a CIB.
 func (c *Client) simulate(ctx context.Context, data []byte) ([]scheduled, error) {
 	path := orElse(c.CrmSimulate, simulator)
 	out, err := c.askAbout(ctx, data, maxReport, path, "--run", "--xml-pipe", "--output-as=xml")

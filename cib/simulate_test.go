@@ -10,9 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// ran is what Pacemaker's controller enters once a resource is active on a node.
+// ran is the entry that Pacemaker's controller writes into the CIB once a resource is active on a node.
 func ran(node, resource, operation string) string {
-	const noParameters = "f2317cad3d54cec5d7d7aa7d0bf35cf8" // as a digest; another would have it restarted
+	const noParameters = "f2317cad3d54cec5d7d7aa7d0bf35cf8" // as a digest; with another one Pacemaker would restart it
 	const transition = "1:1:0:4fe152cd-0709-489f-be86-f616ea064e34"
 	return fmt.Sprintf(`<lrm_resource id="%[1]s" class="ocf" provider="pacemaker" type="Stateful"><lrm_rsc_op id="%[1]s_last_0"`+
 		` operation_key="%[1]s_%[2]s_0" operation="%[2]s" on_node="%[3]s" call-id="1" interval="0" op-status="0" rc-code="0"`+
@@ -20,7 +20,7 @@ func ran(node, resource, operation string) string {
 		resource, operation, node, transition, noParameters)
 }
 
-// dependents makes the CIB of two nodes with a database, and a resource for each way to depend on it, all on pm01.
+// dependents makes the CIB of two nodes with a database, and with other resources, all active on pm01.
 func dependents(clone, constraints string, resources ...string) string {
 	var primitives, pm01 strings.Builder
 	for _, id := range resources {
@@ -42,8 +42,8 @@ func dependents(clone, constraints string, resources ...string) string {
 		node(1, ran("pm01", "pgsql", "promote")+pm01.String()) + node(2, ran("pm02", "pgsql", "start")) + `</status></cib>`
 }
 
-// Pacemaker says what stops with a database on its node, and what goes on: in a group with it, colocated with it, also
-// by way of another, or ordered after it.
+// Pacemaker says which resources stop with a database on its node, and which go on. A resource depends on the database
+// in a group with it, colocated with it, also through another resource, or ordered after it.
 func TestAlsoStops(t *testing.T) {
 	const database = `<primitive id="pgsql" class="ocf" provider="pacemaker" type="Stateful"/>`
 	group := `<group id="both">` + database + `<primitive id="beside" class="ocf" provider="pacemaker" type="Stateful"/></group>`

@@ -72,7 +72,8 @@ func addressOf(senders []model.WALSender, ring map[string]string, host string) s
 	return cmp.Or(streamsFrom(senders, host), ring[host])
 }
 
-// streamsFrom is where the primary sees a host; "" if it does not, or over the unix socket.
+// streamsFrom is the address from which a host streams, as the primary sees it; "" if it does not stream, or streams
+// over the unix socket.
 func streamsFrom(senders []model.WALSender, host string) string {
 	for _, s := range senders {
 		if s.Replicates() && s.Address != "" && s.ApplicationName == reconcile.ApplicationName(host) {
@@ -82,8 +83,8 @@ func streamsFrom(senders []model.WALSender, host string) string {
 	return ""
 }
 
-// standbysOf are the addresses that the members stream from. Only the primary sees them: any other host keeps those
-// from before, and so does the primary of a member that is away.
+// standbysOf returns the addresses from which the members stream. Only the primary sees them. Every other host keeps
+// the addresses from before, and the primary does so for a member that is away.
 func standbysOf(who reconcile.Who, before map[string]string) map[string]string {
 	if who.Standing != model.Primary {
 		return before

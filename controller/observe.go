@@ -28,7 +28,7 @@ type Observer struct {
 	// Patient is set by who looks again and again: nobody being the primary is no outage before that has lasted.
 	Patient bool
 	// Operation, if not nil, is called in each look. It returns what the state folder says of an operation that was
-	// begun here, or nil if that is unknown. It must not wait.
+	// begun on this host, or nil if that is unknown. It must not wait.
 	Operation func() *model.LocalOperation
 	// Ended, if not nil, is called whenever a call has ended, with or without an answer.
 	Ended func()
@@ -92,7 +92,7 @@ func (o *Observer) cluster(ctx context.Context) (reconcile.Input, error) {
 	o.ended()
 	in.Operation = since(in.Operation, o.operation())
 	if in.Operation.None() && !cluster.HasTokens() {
-		in.Operation = nil // as everywhere before the first operation
+		in.Operation = nil // no operation anywhere: nothing to report
 	}
 	if err != nil {
 		in.ClusterProblem = err.Error()
@@ -122,8 +122,8 @@ func (o *Observer) operation() *model.LocalOperation {
 	return o.Operation()
 }
 
-// since is what the state folder says now, where it said something else before the CIB was read. An operation that has
-// ended since then counts as unknown: that CIB still has its token.
+// since returns what the state folder says now. before is what it said before the CIB was read. An operation that has
+// ended in between counts as unknown, because that CIB still has its token.
 func since(before, now *model.LocalOperation) *model.LocalOperation {
 	if now.None() && !before.None() {
 		return nil
@@ -253,7 +253,7 @@ func (o *Observer) Apply(ctx context.Context, step model.Step) error {
 	return &postgres.Error{Class: class, Doing: s.Kind() + " " + s.Text(), Err: err}
 }
 
-// state returns what is to be kept of the cluster: its name, the newest CIB seen, and where the members stream from.
+// state returns what the daemon keeps of the cluster: its name, the newest CIB seen, and where the members stream from.
 func (o *Observer) state() State {
 	return State{Cluster: o.Kept.Cluster, Newest: o.Kept.Newest, Standbys: o.Kept.Standbys}
 }

@@ -44,8 +44,8 @@ func TestPublishesAnOperationThatIsLeft(t *testing.T) {
 	})
 }
 
-// A token of this host without a journal is left over from a state folder that was lost. That of an operation which has
-// just ended is none, though the CIB at hand still has it.
+// A token of this host without a journal means that the state folder was lost. But an operation that has just ended is
+// not reported, though the CIB at hand still has its token.
 func TestSaysThatAJournalIsLost(t *testing.T) {
 	w := newWorld()
 	w.cluster.Properties = map[string]string{model.TokenName("pgsql"): model.Token{

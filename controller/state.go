@@ -32,8 +32,8 @@ type State struct {
 	Cluster string        `json:"cluster"`
 	Newest  model.Version `json:"newest_version"`
 	Rates   keptRates     `json:"wal_rates"`
-	// Standbys are the addresses that the members streamed from when this host was the primary, by folded name. While
-	// no host is the primary, they can be asked there what data they have.
+	// Standbys are the addresses from which the members streamed when this host was the primary, by folded name. While
+	// no host is the primary, "pgrex start" asks the members there what data they have.
 	Standbys map[string]string `json:"standby_addresses,omitempty"`
 }
 
@@ -102,7 +102,7 @@ func (s State) newest(c model.Cluster) model.Version {
 	return s.Newest
 }
 
-// keeper saves the state: at once when there is a newer CIB or a standby at another address, and the rates now and then.
+// keeper saves the state: at once if the CIB is newer or a standby's address has changed, and the rates now and then.
 type keeper struct {
 	folder  string // "" to keep nothing
 	written State

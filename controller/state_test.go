@@ -119,7 +119,8 @@ func TestStateNeverGoesBack(t *testing.T) {
 	}
 }
 
-// Where the members streamed from when this host was the primary is known when it no longer is, and after a restart.
+// The addresses from which the members streamed when this host was the primary are kept when it no longer is, and after
+// a restart.
 func TestStandbysAreRemembered(t *testing.T) {
 	primary := reconcile.Who{Standing: model.Primary, Others: []string{"pm02", "pm03", "pm04"}}
 	primary.Instance.Senders = []model.WALSender{

@@ -13,7 +13,7 @@ import (
 type Status struct {
 	Version string `json:"version"`
 	Node    string `json:"node"`
-	// Primitive is the id of the database's resource; "" where the cluster is not known.
+	// Primitive is the id of the database's resource; "" if the cluster is not known.
 	Primitive string         `json:"primitive"`
 	DryRun    bool           `json:"dry_run"`
 	Started   time.Time      `json:"started"`

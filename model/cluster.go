@@ -128,7 +128,7 @@ func (l Location) ByTool() bool {
 	return strings.HasPrefix(l.ID, "cli-ban-") || strings.HasPrefix(l.ID, "cli-prefer-")
 }
 
-// KeptStopped reports whether pgrex keeps the database stopped on a node, by its own location constraint
+// KeptStopped reports whether pgrex keeps the database on a node stopped, by its own location constraint
 // (StopConstraint).
 func (c Clone) KeptStopped(node string) bool {
 	id := StopConstraint(c.Primitive, node)
@@ -180,7 +180,7 @@ func (c Clone) DataFolder() string { return cmp.Or(c.Parameters["pgdata"], "/var
 // TmpFolder is tmpdir; see DataFolder.
 func (c Clone) TmpFolder() string { return cmp.Or(c.Parameters["tmpdir"], "/var/lib/pgsql/tmp") }
 
-// ConfigFile is the main file of PostgreSQL's settings with which the agent starts a server (config).
+// ConfigFile is the postgresql.conf with which the agent starts a server (its parameter config).
 func (c Clone) ConfigFile() string {
 	return cmp.Or(c.Parameters["config"], c.DataFolder()+"/postgresql.conf")
 }

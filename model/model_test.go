@@ -44,7 +44,7 @@ func TestVersionOrder(t *testing.T) {
 	}
 }
 
-// The id of pgrex's own constraint is an XML id, and of its node alone, however that is spelled.
+// The id of pgrex's own constraint is a valid XML id, and different for each node; upper and lower case do not count.
 func TestStopConstraint(t *testing.T) {
 	for node, want := range map[string]string{
 		"pm01": "pgrex-stop-pgsql-pm01", "PM01": "pgrex-stop-pgsql-pm01", "db-1.example.org": "pgrex-stop-pgsql-db-1.example.org",

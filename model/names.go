@@ -59,8 +59,9 @@ func foldRune(r rune) rune {
 	return '_'
 }
 
-// StopConstraint is the id of the location constraint by which pgrex keeps a stopped database from a node. An id in
-// the CIB takes fewer characters than a node's name: a name with others ends in a hash.
+// StopConstraint is the id of the location constraint by which pgrex keeps a stopped database from a node. An id in the
+// CIB may hold fewer characters than a node's name. For a name with other characters, the id ends in a hash of the
+// name.
 func StopConstraint(primitive, node string) string {
 	name := FoldNode(node)
 	id := strings.Map(func(r rune) rune {

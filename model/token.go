@@ -131,7 +131,7 @@ func (c Cluster) Token(primitive string) (Token, bool, error) {
 	return t, true, err
 }
 
-// HasTokens reports whether an operation holds any of the databases.
+// HasTokens reports whether an operation holds any database of the cluster.
 func (c Cluster) HasTokens() bool {
 	for name := range c.Properties {
 		if strings.HasPrefix(name, operationPrefix) {
@@ -141,8 +141,8 @@ func (c Cluster) HasTokens() bool {
 	return false
 }
 
-// LocalOperation is what the state folder of this host says of an operation that was begun here. A nil one says that
-// this is unknown.
+// LocalOperation is what the state folder of this host says of an operation that was begun here. nil means that this is
+// unknown.
 type LocalOperation struct {
 	Operation string    `json:"operation"` // the command, such as "switchover"; "" if none was begun
 	Begun     time.Time `json:"begun"`
@@ -153,5 +153,5 @@ type LocalOperation struct {
 // Left reports whether an operation was begun here, and nobody works on it.
 func (o *LocalOperation) Left() bool { return o != nil && o.Operation != "" && !o.Running }
 
-// None reports whether it is known that no operation was begun here.
+// None reports whether it is certain that no operation was begun here.
 func (o *LocalOperation) None() bool { return o != nil && o.Operation == "" }

@@ -9,8 +9,9 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// The agent's attributes for where a standby's data end, 16 hex digits: while there is no primary, where the agent may
-// promote the standby (show_xlog_location); and when the last primary ended, on every standby (show_master_baseline).
+// The agent's attributes for the end of a standby's data, 16 hex digits. The agent writes the first one while there is
+// no primary, if it may promote the standby (show_xlog_location). It writes the second one on every standby when the
+// last primary has ended (show_master_baseline).
 const (
 	locationSuffix = "-xlog-loc"
 	baselineSuffix = "-master-baseline"
@@ -23,7 +24,7 @@ const (
 type Claim struct {
 	Host       string
 	DataStatus string // the agent's <primitive>-data-status; "" where it never wrote one
-	// Location is where the data of a running standby end, which the agent says once there is no primary.
+	// Location is where the data of a running standby end. The agent writes it once there is no primary.
 	Location model.LSN
 }
 
@@ -41,7 +42,7 @@ func (w Who) Claims() []Claim {
 func (w Who) location(n model.Node, suffix string) model.LSN {
 	location, err := strconv.ParseUint(n.Transient[w.Clone.Primitive+suffix], 16, 64)
 	if err != nil {
-		return 0 // it says nothing
+		return 0 // the agent has not written it
 	}
 	return model.LSN(location)
 }

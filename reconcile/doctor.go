@@ -10,8 +10,8 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// Settings are the server's settings by name, in the units of pg_settings. One that the server does not know is not
-// there.
+// Settings are the server's settings by name, in the units of pg_settings. A setting that the server does not know is
+// missing.
 type Settings map[string]string
 
 // Owner is the operating system user who owns the data folder, with the names of groups. What could not be read is
@@ -119,8 +119,8 @@ func (d *doctor) budget() {
 	}
 }
 
-// kept: slots follow the standbys, so that only wal_keep_size keeps the WAL back to the last common checkpoint on a
-// primary that is cut off and writes on. pg_rewind needs it there.
+// kept: slots follow the standbys. On a primary that is cut off and writes on, only wal_keep_size keeps the WAL back to
+// the last common checkpoint, which pg_rewind needs there.
 func (d *doctor) kept() {
 	kept, ok := d.number("wal_keep_size")
 	size, known := d.number("max_wal_size")
@@ -156,8 +156,8 @@ func (d *doctor) awaited() {
 	}
 }
 
-// targets: every start of the agent is one as a standby (pgsql_replication_start), and PostgreSQL looks for a target of
-// recovery in each of them.
+// targets: the agent always starts PostgreSQL as a standby (pgsql_replication_start), and a standby obeys the recovery
+// targets.
 func (d *doctor) targets() {
 	for _, name := range DoctorSettings {
 		value := d.Settings[name]
@@ -211,8 +211,8 @@ func (d *doctor) haclient() {
 	}
 }
 
-// config compares the file that PostgreSQL has read its settings from with that of the agent's next start, which is
-// also what operations read. start_opt may name another one.
+// config compares the postgresql.conf that PostgreSQL runs with and the one of the agent's next start, which operations
+// read, too. It does not compare them if start_opt names the file.
 func (d *doctor) config() {
 	now, next := d.Settings["config_file"], path.Clean(d.Clone.ConfigFile())
 	if now != "" && path.Clean(now) != next && !strings.Contains(d.Clone.Parameters["start_opt"], "config_file") {

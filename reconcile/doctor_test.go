@@ -118,7 +118,7 @@ func TestDiagnoseOwner(t *testing.T) {
 	}
 }
 
-// What PostgreSQL reads at its next start, and an operation now, is to be what it runs with.
+// The file that PostgreSQL reads at its next start, and an operation now, has to be the file that it runs with.
 func TestDiagnoseConfig(t *testing.T) {
 	const debian = "/etc/postgresql/15/main/postgresql.conf"
 	for name, c := range map[string]struct {

@@ -19,13 +19,13 @@ type LocalData struct {
 	Unreadable string
 	// NoRewind is why pg_rewind cannot work here, "" if it can; NoCopy the same for a copy.
 	NoRewind, NoCopy string
-	// Backup is of data that were restored from a backup and have not replayed all of its WAL yet; nil of all others. If
-	// no WAL from Backup.Start on is here, End is Backup.Start. If no history is here, Timelines is the newest one alone,
-	// without its beginning.
+	// Backup is set for data that were restored from a backup and have not yet replayed all WAL of the backup;
+	// otherwise nil. If no WAL from Backup.Start on is here, End is Backup.Start. If no history file is here, Timelines
+	// has only the newest timeline, without its beginning.
 	Backup *Backup
 }
 
-// Backup is what backup_label says, or the control file once PostgreSQL has begun to replay.
+// Backup is what backup_label says of a backup. Once PostgreSQL has begun to replay, the control file says it.
 type Backup struct {
 	Timeline   uint32
 	Start      model.LSN // WAL is needed from here on

@@ -106,7 +106,7 @@ func (w Who) leftOn(n model.Node) string {
 	return ""
 }
 
-// journalLost reports whether this host holds the token, and has no journal.
+// journalLost reports whether this host's operation has a token in the CIB, but no journal here.
 func (w Who) journalLost() bool { return w.token != nil && w.Is(w.token.Host) && w.Operation.None() }
 
 func (w Who) ownLeft() begun {

@@ -160,7 +160,7 @@ func (w Who) endOfOutage() string {
 		"never comes back, the data that only it has is lost: on %s, type: pgrex stop, then pgrex start --force", host, w.nextNewest())
 }
 
-// nextNewest names the running standbys whose data go furthest, if the agent says how far.
+// nextNewest names the running standbys with the newest data, if the agent says where their data end.
 func (w Who) nextNewest() string {
 	var hosts []string
 	var furthest model.LSN

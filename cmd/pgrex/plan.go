@@ -58,7 +58,7 @@ func planStatus(who reconcile.Who, plan model.Plan) error {
 	return undecided(who, plan)
 }
 
-// undecided tells a plan that could not be made to its end, or is not to be carried out.
+// undecided returns an exit status if a plan is not complete, or if pgrex is paused.
 func undecided(who reconcile.Who, plan model.Plan) error {
 	if !plan.Complete || who.Policy.Paused {
 		return statusError(exitDegraded)

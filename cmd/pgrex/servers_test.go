@@ -69,7 +69,7 @@ func startStandby(ts *testscript.TestScript, _ bool, args []string) {
 	h.add(ts, args[0], h.get(ts, args[1]).Standby(args[2:]...))
 }
 
-// twin NAME OF ADDRESS makes a standby at another address, with the port of the other host's server, and adds it.
+// twin NAME OF ADDRESS makes a standby of the server OF, with the same port at another address, and adds it.
 func startTwin(ts *testscript.TestScript, _ bool, args []string) {
 	h := hostsOf(ts)
 	h.add(ts, args[0], h.get(ts, args[1]).StandbyAt(args[2]))

@@ -16,13 +16,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// turnsFolder is where a process says that it is about to make a token, or has made it, and waits for its turn.
+// turnsFolder is where a process notes that it is about to make a token, or has made it. Then it waits for its turn.
 const turnsFolder = meetingFolder + "/turns"
 
 // together FIRST SECOND... begins the first operation at the same moment as each of the others. An operation is its
 // host and its command in one word. Both operations of a pair have found nothing in their way, and are about to make
-// the token. The first makes it, and the second has to be refused by the first one's name. Then the first is killed and
-// undone, and all has to be as before. On one host the second is refused before it comes to the token.
+// the token. The first one makes it. The second one must be refused, with the name of the first. Then the first one is
+// killed and undone, and everything must be as before. On one host, the second one is refused before it reaches the
+// token.
 func together(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.Mkdir(ts.MkAbs(turnsFolder), 0o777))
 	ts.Check(os.Chmod(ts.MkAbs(turnsFolder), 0o777)) // for the server's user
@@ -71,7 +72,7 @@ func beside(ts *testscript.TestScript, one, other string) {
 	}
 }
 
-// onHost is how pgrex is started on a host, which finds its own data where the CIB says that they are.
+// onHost is the command that starts pgrex as on a host: it finds that host's data in the folder that the CIB names.
 func onHost(ts *testscript.TestScript, host string, args ...string) []string {
 	const see = `mount --bind "$0" here && exec pgrex "$@"`
 	return slices.Concat([]string{"unshare", "--mount", "sh", "-c", see, ts.Getenv(host + "_dir")}, args, []string{"--config", host + ".yaml"})
@@ -100,7 +101,7 @@ func beginOn(ts *testscript.TestScript, operation string) *begun {
 
 func (o *begun) name() string { return o.words[0] }
 
-// pid is the part that runs Pacemaker's tools.
+// pid is the process of the part that runs Pacemaker's tools.
 func (o *begun) pid() int { return o.Process.Pid }
 
 // waits reports whether the operation waits before or after it makes the token.
@@ -115,10 +116,10 @@ func (o *begun) turn(when string) string {
 	return o.ts.MkAbs(fmt.Sprintf("%s/%s.%d", turnsFolder, when, o.pid()))
 }
 
-// end waits for the end, and returns what was said on standard error.
+// end waits for the end of the operation, and returns its standard error.
 func (o *begun) end() string {
 	until(o.ts, strings.Join(o.words, " ")+" ends", func() bool { return hasEnded(o.pid()) })
-	_ = o.Wait() // the state says it
+	_ = o.Wait() // ProcessState has the result
 	return o.stderr.String()
 }
 
@@ -130,7 +131,7 @@ func (o *begun) leavesNothing() {
 	}
 }
 
-// configuration is what the CIB holds besides the state of the cluster.
+// configuration is the configuration section of the CIB.
 func configuration(ts *testscript.TestScript) string {
 	ts.Check(ts.Exec("cibadmin", "--query", "--scope", "configuration"))
 	return ts.ReadFile("stdout")

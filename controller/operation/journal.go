@@ -25,7 +25,8 @@ const (
 	journalMode = 0o600
 	folderMode  = 0o700
 	maxJournal  = 1 << 20 // bytes; a journal with hundreds of steps has about ten thousand
-	// isHeld has the lock for a moment, and the daemon asks it again and again: that is no operation.
+	// The lock may be taken for a moment without any operation: the daemon calls isHeld again and again. So hold tries
+	// several times.
 	holdTries = 20
 	holdPause = 10 * time.Millisecond
 	// journalFormat is the version of the layout. pgrex reads no other.

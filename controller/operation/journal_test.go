@@ -56,8 +56,8 @@ func TestStateFolderHasSomethingElse(t *testing.T) {
 	}
 }
 
-// Who only asks whether an operation is under way, as every daemon and every command does, is no operation: it keeps
-// none from beginning.
+// A process that only asks whether an operation is under way, as every daemon and every command does, does not keep an
+// operation from beginning.
 func TestAskingIsNoOperation(t *testing.T) {
 	e := fakes.Engine(t, fakes.Lone())
 	e.Folder = filepath.Join(t.TempDir(), "state")

@@ -27,8 +27,8 @@ func randomValue() string {
 	return hex.EncodeToString(b)
 }
 
-// Left returns what the state folder says of an operation that was begun on this host, or nil if this user may not read
-// it. A journal that cannot be read otherwise counts as an operation.
+// Left returns what the state folder says of an operation that was begun on this host. It returns nil if this user may
+// not read the journal. A journal that cannot be read for any other reason counts as an operation.
 func Left(folder string) *model.LocalOperation {
 	j, err := LoadJournal(folder)
 	switch {

@@ -72,14 +72,14 @@ func TestTwoHostsAtOnce(t *testing.T) {
 	}
 }
 
-// The other operation ends just when this one is refused by its token: nobody can be named any more.
+// The other operation ends just when its token refuses this one: then this one can name no other operation.
 func TestAnotherHasJustEnded(t *testing.T) {
 	w := newWorld(t)
 	job := w.job("pm01")
 	other := job.Token
 	other.Value = strings.Repeat("1", 32)
 	w.must(cib.CreateToken("pgsql", other).Run(t.Context()))
-	e := fakes.Engine(t, fakes.Lone()) // it never sees a token
+	e := fakes.Engine(t, fakes.Lone()) // it never reads a token
 	if err := e.Do(t.Context(), job); err == nil || !strings.Contains(err.Error(), "has just ended: nothing was changed; run it again") {
 		t.Errorf("it ends with %v", err)
 	}

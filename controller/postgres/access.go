@@ -112,10 +112,10 @@ func (a Access) Give(cmd *exec.Cmd) (closeFile func() error, err error) {
 	return file.Close, nil
 }
 
-// Files are the files and folders that a connection string names.
+// Files returns the files and folders that a connection string names with whole paths.
 func Files(conninfo string) (paths []string) {
 	k, err := parseConninfo(conninfo)
-	if err != nil { // who connects by it says so
+	if err != nil { // the caller that connects with it reports the error
 		return nil
 	}
 	for _, name := range []string{"passfile", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir"} {

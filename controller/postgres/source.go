@@ -80,7 +80,8 @@ func (s *Source) History(ctx context.Context, timeline uint32) ([]model.Timeline
 	return model.ParseHistory(timeline, string(row[1]))
 }
 
-// Knows reports whether the server has the history of a timeline, which a promotion makes before anything else.
+// Knows reports whether the server has the history file of a timeline. A promotion makes that file before anything
+// else.
 func (s *Source) Knows(ctx context.Context, timeline uint32) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
 	defer cancel()
@@ -91,7 +92,7 @@ func (s *Source) Knows(ctx context.Context, timeline uint32) (bool, error) {
 	return err == nil, err
 }
 
-// Answered reports whether an error is what a server said. So one runs there, and lets nobody in, or not us.
+// Answered reports whether an error comes from a server. Then a server runs there, but does not let pgrex in.
 func Answered(err error) bool {
 	_, ok := errors.AsType[*pgconn.PgError](err)
 	return ok
@@ -255,8 +256,8 @@ func (s *Source) Checkpoint(ctx context.Context) error {
 	}
 }
 
-// Unreadable tells which file of its data folder the primary's server cannot read, so that neither pg_rewind nor
-// pg_basebackup would get to their end, as the server says it. It is "" if there is none, or if this user may not ask.
+// Unreadable returns the server's error about a file of its data folder that it cannot read. pg_rewind and
+// pg_basebackup would fail at that file. It is "" if there is no such file, or if this user may not ask.
 func (s *Source) Unreadable(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
 	defer cancel()
@@ -271,7 +272,8 @@ func (s *Source) Unreadable(ctx context.Context) (string, error) {
 	return "", err
 }
 
-// HasFile tells which of some names the primary has in its data folder, "" for none, or if this user may not ask.
+// HasFile returns the first of some names that the primary has in its data folder; "" if it has none, or if this user
+// may not ask.
 func (s *Source) HasFile(ctx context.Context, names []string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
 	defer cancel()

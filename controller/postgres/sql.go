@@ -210,13 +210,13 @@ FROM pg_catalog.pg_stat_replication ORDER BY application_name, pid`
 
 	sqlSettings = `SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY($1)`
 
-	// Whether this user may look for files and read them, as pg_rewind does.
+	// Whether this user may list and read files, as pg_rewind does.
 	sqlMayReadFiles = `
 SELECT pg_catalog.bool_and(pg_catalog.has_function_privilege('pg_catalog.' || f, 'EXECUTE'))
 FROM pg_catalog.unnest('{"pg_ls_dir(text,boolean,boolean)","pg_stat_file(text,boolean)","pg_read_binary_file(text,bigint,bigint,boolean)"}'::text[]) AS f`
 
-	// Reads a byte of each file that is not a relation's: of those the server itself takes care. An empty one is left out:
-	// it may be a pipe, which nobody must wait for.
+	// Reads a byte of each file that is no relation's: the server needs to read relations anyway. An empty file is left
+	// out, because it may be a pipe, and reading a pipe would wait.
 	sqlReadFiles = `
 WITH RECURSIVE entry AS (
   SELECT '.' AS path, true AS isdir, 0::bigint AS size

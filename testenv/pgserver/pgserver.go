@@ -65,7 +65,7 @@ func (s *Server) Standby(settings ...string) *Server {
 	return s.standby(newServer(s.t), settings...)
 }
 
-// StandbyAt is Standby with the port of s, at another address of this machine, as on another host.
+// StandbyAt is Standby at another address of this machine, with the port of s, as if on another host.
 func (s *Server) StandbyAt(address string, settings ...string) *Server {
 	s.t.Helper()
 	standby := newServer(s.t)
@@ -400,7 +400,7 @@ func (s *Server) Await(what string, condition func() bool) {
 	}
 }
 
-// MoveConfig moves the configuration of a stopped server out of its data folder, as Debian has it.
+// MoveConfig moves the configuration of a stopped server out of its data folder, where Debian has it.
 func (s *Server) MoveConfig() {
 	s.t.Helper()
 	s.Config = filepath.Join(s.Dir, "etc")

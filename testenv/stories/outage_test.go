@@ -20,7 +20,7 @@ func TestOutage(t *testing.T) {
 		s.awaitSuccessor(s.others(primary)...)
 		synchronous, other := s.standbysOf(primary)
 		s.chapter("nobody may take over", func(s *story) {
-			// It runs, and does not come into step in place of the one that goes off.
+			// The other standby runs, but does not come into step when the first one goes offline.
 			s.sql(other, "ALTER SYSTEM SET primary_conninfo = 'host=nowhere.invalid'")
 			s.sql(other, "SELECT pg_reload_conf()")
 			s.awaitDataStatus(primary, other, "DISCONNECT")

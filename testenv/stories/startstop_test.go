@@ -72,8 +72,8 @@ func (s *story) says(host string, status int, text string, arguments ...string) 
 	}
 }
 
-// beside starts another resource on a host. What it returns sees that the resource still runs there, and was never
-// started again.
+// beside starts another resource on a host. It returns a check that the resource still runs there, and was not
+// restarted.
 func (s *story) beside(host string) (goesOn func()) {
 	s.t.Helper()
 	for _, part := range [][2]string{

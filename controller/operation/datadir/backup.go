@@ -14,13 +14,13 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// backupLabel tells PostgreSQL from where it has to recover. It is there until PostgreSQL has begun to.
+// backupLabel is the file that tells PostgreSQL where recovery begins. PostgreSQL renames it once recovery has begun.
 const backupLabel = "backup_label"
 
-// labelText is what backup_label says, line by line.
+// labelText has the lines of backup_label, by name.
 type labelText map[string]string
 
-// label reads backup_label. It is nil where there is none.
+// label reads backup_label. It returns nil if there is none.
 func (p Place) label() (labelText, error) {
 	text, err := readFile(filepath.Join(p.Data, backupLabel))
 	if os.IsNotExist(err) {
@@ -37,10 +37,10 @@ func (p Place) label() (labelText, error) {
 	return l, nil
 }
 
-// byRewind reports whether pg_rewind has written the label: the data are an old server's, and no backup's.
+// byRewind reports whether pg_rewind has written the label. Then the data are those of a server, not of a backup.
 func (l labelText) byRewind() bool { return l["BACKUP METHOD"] == "pg_rewind" }
 
-// HasBackupLabel reports whether backup_label is there and not pg_rewind's. In doubt it is.
+// HasBackupLabel reports whether there is a backup_label that pg_rewind has not written. In doubt it returns true.
 func (p Place) HasBackupLabel() bool {
 	l, err := p.label()
 	return err != nil || l != nil && !l.byRewind()
@@ -48,7 +48,7 @@ func (p Place) HasBackupLabel() bool {
 
 var startLocation = regexp.MustCompile(`^([0-9A-F]+/[0-9A-F]+) \(file ([0-9A-F]{8})[0-9A-F]{16}\)$`)
 
-// backup is what the label says of a backup.
+// backup returns what the label says of the backup.
 func (l labelText) backup() (*reconcile.Backup, error) {
 	if _, is := l["INCREMENTAL FROM LSN"]; is {
 		return nil, errors.New("it is an incremental backup: restore the full one that pg_combinebackup makes of it")
@@ -74,8 +74,8 @@ func (l labelText) backup() (*reconcile.Backup, error) {
 	return b, nil
 }
 
-// backup is from where data recover that were restored from a backup; nil where they were not. With an error, the
-// restore is of no use.
+// backup returns the backup that the data were restored from; nil if they were not restored, or have recovered since.
+// If it returns an error, the restored data cannot be used.
 func (p Place) backup(c Control) (*reconcile.Backup, error) {
 	l, err := p.label()
 	switch {
@@ -91,7 +91,8 @@ func (p Place) backup(c Control) (*reconcile.Backup, error) {
 		return &reconcile.Backup{}, err
 	}
 	if l["BACKUP FROM"] == "standby" {
-		// PostgreSQL wants the same, and takes the end from there (xlogrecovery.c, InitWalRecovery).
+		// PostgreSQL demands the same, and takes the end of the backup from the control file (xlogrecovery.c,
+		// InitWalRecovery).
 		if b.End, err = c.lsn("Minimum recovery ending location"); err == nil && b.End == 0 {
 			err = fmt.Errorf("backup_label says that the backup is of a standby, but the control file is not (%s)",
 				c["Database cluster state"])
@@ -103,7 +104,7 @@ func (p Place) backup(c Control) (*reconcile.Backup, error) {
 	return b, p.whole(b)
 }
 
-// backup is from where PostgreSQL goes on to replay the WAL of a backup.
+// backup returns the backup whose WAL PostgreSQL has begun to replay, but not yet to its end; nil if there is none.
 func (c Control) backup() (*reconcile.Backup, error) {
 	if c["End-of-backup record required"] != "yes" {
 		return nil, nil
@@ -122,7 +123,8 @@ func (c Control) backup() (*reconcile.Backup, error) {
 	return b, err
 }
 
-// HistoryFile is the name of the file in which PostgreSQL archives the end of a backup (BackupHistoryFileName).
+// HistoryFile is the name of a backup's history file, which PostgreSQL archives at the end of the backup
+// (BackupHistoryFileName).
 func HistoryFile(b *reconcile.Backup, segment uint64) string {
 	first := SegmentName(b.Timeline, b.Start.Segment(segment), segment)
 	return fmt.Sprintf("%s.%08X.backup", first, uint64(b.Start)%segment)
@@ -130,7 +132,7 @@ func HistoryFile(b *reconcile.Backup, segment uint64) string {
 
 var stopLocation = regexp.MustCompile(`(?m)^STOP WAL LOCATION: ([0-9A-F]+/[0-9A-F]+) `)
 
-// EndOfBackup is where a backup ends, by its history file; 0 if that does not say so.
+// EndOfBackup returns where a backup ends by its history file; 0 if the file does not say.
 func EndOfBackup(history []byte) model.LSN {
 	m := stopLocation.FindSubmatch(history)
 	if m == nil {
@@ -143,13 +145,13 @@ func EndOfBackup(history []byte) model.LSN {
 	return end
 }
 
-// hasWALOf reports whether any WAL is here from the beginning of a backup on.
+// hasWALOf reports whether pg_wal has any WAL from after the beginning of a backup.
 func (p Place) hasWALOf(b *reconcile.Backup, segment uint64) bool {
 	return len(p.segmentsFrom(b.Start, segment)) > 0
 }
 
-// gap is an error if WAL is here from later on only than the beginning of a backup, or not all of it: PostgreSQL would
-// come to what is left of another time.
+// gap returns an error if the WAL in pg_wal does not begin where the backup begins, or has a gap. PostgreSQL would
+// otherwise replay WAL that is left over from before.
 func (p Place) gap(b *reconcile.Backup, segment uint64) error {
 	here := p.segmentsFrom(b.Start, segment)
 	for n, last := b.Start.Segment(segment), slices.Max(here); n < last; n++ {
@@ -161,11 +163,11 @@ func (p Place) gap(b *reconcile.Backup, segment uint64) error {
 	return nil
 }
 
-// segmentsFrom are the numbers of the WAL segments that are here from a position on, of whatever timeline.
+// segmentsFrom returns the numbers of the WAL segments in pg_wal that end after a position, of any timeline.
 func (p Place) segmentsFrom(from model.LSN, segment uint64) (numbers []uint64) {
 	entries, err := os.ReadDir(filepath.Join(p.Data, "pg_wal"))
 	if err != nil {
-		return nil // the caller has read it before
+		return nil // the caller has read the folder before, and would have failed
 	}
 	for _, e := range entries {
 		if !walFile.MatchString(e.Name()) {
@@ -179,7 +181,7 @@ func (p Place) segmentsFrom(from model.LSN, segment uint64) (numbers []uint64) {
 	return numbers
 }
 
-// halfRestored explains why the control file cannot be read: whatever restores a backup restores that file last.
+// halfRestored explains why the control file cannot be read: every tool restores that file last.
 func (p Place) halfRestored(err error) error {
 	if _, missing := os.Stat(filepath.Join(p.Data, "global", "pg_control")); !os.IsNotExist(missing) {
 		return err
@@ -193,5 +195,5 @@ func (p Place) halfRestored(err error) error {
 	return err
 }
 
-// pgBackRestManifest is there while pgBackRest restores.
+// pgBackRestManifest is a file that exists while pgBackRest restores.
 const pgBackRestManifest = "backup.manifest"

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// config is the main file of settings. It may be anywhere: Debian has it below /etc/postgresql. Until pg_rewind's
-// journal is closed, that in the data folder may be the primary's.
+// config is postgresql.conf. It may be anywhere: Debian has it below /etc/postgresql. Until pg_rewind's journal is
+// closed, the file in the data folder may be the primary's; then config is the file that the journal keeps.
 func (p Place) config() string {
 	config := cmp.Or(p.Config, filepath.Join(p.Data, "postgresql.conf"))
 	if name := p.nameOf(config); name != "" && p.Rewinding() != NotBegun {
@@ -27,9 +27,9 @@ func isThere(path string) bool {
 	return err == nil
 }
 
-// postgres runs the server's program with the agent's own options, and then these, which count more. mode is
-// "--single", or "". As with pg_ctl, whose -o the agent makes of it, a shell reads start_opt; and as with the agent,
-// which goes to the data folder first, a relative hba_file is in there.
+// postgres is the server's program with the agent's options (start_opt) and further ones, which override them. mode is
+// "--single" or "". A shell reads start_opt, as with the agent, which passes it to pg_ctl by -o. The program runs in
+// the data folder, as with the agent, and so finds a relative hba_file there.
 func (p Place) postgres(mode string, options ...string) Tool {
 	script := `postgres=$0 data=$1 config=$2 && shift 2 && exec "$postgres" ` + mode +
 		` -D "$data" -c "config_file=$config" ` + p.StartOpt + ` "$@"`
@@ -37,7 +37,8 @@ func (p Place) postgres(mode string, options ...string) Tool {
 	return Tool{Name: "postgres", Path: "/bin/sh", Args: append(args, options...), Folder: p.Data}
 }
 
-// Configuration returns an error unless a server that the agent starts here reads its settings, and has these data.
+// Configuration returns an error if a server that the agent starts here could not read its settings, or would use
+// another data folder.
 func (p Place) Configuration(ctx context.Context) error {
 	folder, err := p.Configured(ctx, "data_directory")
 	if err != nil {
@@ -52,8 +53,8 @@ func (p Place) Configuration(ctx context.Context) error {
 		"is %s: make them one folder", folder, p.config(), p.Data)
 }
 
-// Configured is what a setting is at the next start, by the configuration files. The agent takes one of them away for a
-// moment at each start.
+// Configured returns the value that a setting has at the next start, by the configuration files. It tries again for a
+// while, because the agent takes one of the files away for a moment at each start.
 func (p Place) Configured(ctx context.Context, name string) (value string, err error) {
 	err = awaitFile(ctx, func(ctx context.Context) error {
 		out, err := p.postgres("", "-C", name).Run(ctx)
@@ -67,11 +68,11 @@ func (p Place) Configured(ctx context.Context, name string) (value string, err e
 	return value, err
 }
 
-// configPatience is how long a file that the agent takes away at each start may be away.
+// configPatience is how long pgrex waits for a file that the agent takes away for a moment at each start.
 const configPatience = 5 * time.Second
 
-// awaitFile looks again until a condition holds that needs such a file. The condition's error says what is not so yet,
-// unless that attempt was cut off.
+// awaitFile repeats a condition that needs such a file until it holds, or configPatience is over. It then returns the
+// error of the last attempt that was not cut off.
 func awaitFile(ctx context.Context, condition func(ctx context.Context) error) error {
 	const between = 200 * time.Millisecond
 	look, cancel := context.WithTimeout(ctx, configPatience)

@@ -9,8 +9,8 @@ import (
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
-// A server whose configuration is not in its data folder is read, and recovers, with the options that the agent starts
-// it with.
+// If a server's configuration is not in its data folder, its settings are read, and it recovers, with the options with
+// which the agent starts it.
 func TestConfigElsewhere(t *testing.T) {
 	t.Parallel()
 	server := pgserver.New(t)
@@ -43,7 +43,7 @@ func TestConfigElsewhere(t *testing.T) {
 		t.Errorf("the table has %q", got)
 	}
 
-	// The agent would watch one folder, and start a server on another.
+	// The agent would look at one data folder, and start a server on another one.
 	other := p
 	other.Data = filepath.Join(server.Dir, "other")
 	must(t, os.Mkdir(other.Data, 0o700))

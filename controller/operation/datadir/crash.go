@@ -13,7 +13,7 @@ func (p Place) Recover(ctx context.Context) error {
 	if err != nil || c.Clean() {
 		return err
 	}
-	if p.HasBackupLabel() { // alone, the server would end its recovery wherever the WAL here ends
+	if p.HasBackupLabel() { // without the primary's WAL, recovery would end where the WAL in pg_wal ends
 		return fmt.Errorf("the data of %s were restored from a backup, and need the primary's WAL: backup_label is there",
 			p.Data)
 	}

@@ -15,16 +15,16 @@ import (
 // newMode is that of a file that replaces none.
 const newMode = 0o600
 
-// temporarySuffix is that of a file that is not whole yet.
+// temporarySuffix ends the name of a file that is not complete yet.
 const temporarySuffix = ".pgrex-new"
 
 // writeWhole replaces a file at once. A reader finds the old text or the new one, even after a power cut. Group, mode
-// and label stay.
+// and SELinux label stay.
 func writeWhole(path, text string) error {
 	return writeAs(path, text, path)
 }
 
-// writeAs is writeWhole with the group, mode and label of another file, if that is there.
+// writeAs is writeWhole with the group, mode and SELinux label of another file, if that file exists.
 func writeAs(path, text, like string) error {
 	temporary := path + temporarySuffix
 	if err := RemoveFile(temporary); err != nil { // of an attempt that was killed, or a link to somebody else's file
@@ -45,8 +45,8 @@ func writeAs(path, text, like string) error {
 	return SyncFolder(filepath.Dir(path))
 }
 
-// makeLike makes a folder, unless it is there, with the group, mode and label of another one. What is made in it gets
-// its label.
+// makeLike makes a folder, unless it exists, and gives it the group, mode and SELinux label of another folder. New
+// files in it get the same label.
 func makeLike(path, like string) error {
 	if err := os.Mkdir(path, 0o700); err != nil && !os.IsExist(err) {
 		return err
@@ -54,7 +54,7 @@ func makeLike(path, like string) error {
 	return resemble(path, like)
 }
 
-// resemble gives a file or folder the group, mode and label of another one, if that is there.
+// resemble gives a file or folder the group, mode and SELinux label of another one, if that exists.
 func resemble(path, like string) error {
 	info, err := os.Stat(like)
 	if err != nil {
@@ -63,14 +63,14 @@ func resemble(path, like string) error {
 		}
 		return err
 	}
-	_ = os.Lchown(path, -1, int(info.Sys().(*syscall.Stat_t).Gid)) // a group that this user is not in cannot be given
+	_ = os.Lchown(path, -1, int(info.Sys().(*syscall.Stat_t).Gid)) // fails for a group that this user is not in
 	label(path, like)
 	return os.Chmod(path, info.Mode()&(fs.ModePerm|fs.ModeSetgid))
 }
 
-// label gives a path the SELinux label of another one. By itself a new file has that of its folder, with which the
-// server might not be allowed to read it. Where SELinux is off, a label may be left that cannot be given: that is no
-// error.
+// label gives a path the SELinux label of another one. Otherwise a new file has the label of its folder, with which the
+// server might not be allowed to read the file. It is no error if the label cannot be set: with SELinux off, a file may
+// still have an old label.
 func label(path, like string) {
 	const name, longest = "security.selinux", 4096
 	text := make([]byte, longest)

@@ -13,12 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// notWritable is what of the data folder pg_rewind could not replace, because this user may not write it: pg_rewind
-// would end half way. It is "" if there is nothing of that kind.
+// notWritable names a file or folder of the data folder that this user may not write, so that pg_rewind could not
+// replace it and would fail half way. It is "" if there is none.
 func (p Place) notWritable() (why string) {
 	_ = filepath.WalkDir(p.Data, func(path string, d fs.DirEntry, err error) error {
 		switch {
-		case os.IsNotExist(err): // it went meanwhile
+		case os.IsNotExist(err): // removed meanwhile
 			return nil
 		case err != nil, d.IsDir() && unix.Access(path, unix.R_OK|unix.W_OK|unix.X_OK) != nil,
 			d.Type().IsRegular() && unix.Access(path, unix.W_OK) != nil:
@@ -31,7 +31,7 @@ func (p Place) notWritable() (why string) {
 	return why
 }
 
-// notKept is which of the host's own files could not be kept as it is; "" if all can be.
+// notKept names one of the host's own files that this user could not put back as it is, and why; "" if there is none.
 func (p Place) notKept(own []string) (why string) {
 	for _, name := range p.Here(own) {
 		err := filepath.WalkDir(filepath.Join(p.Data, name), func(path string, d fs.DirEntry, err error) error {
@@ -59,10 +59,10 @@ func (p Place) notKept(own []string) (why string) {
 	return ""
 }
 
-// hindrances are why neither pg_rewind nor a copy could end, by what lies in the data folder.
+// hindrances returns why pg_rewind, or a copy, would fail because of a file in the data folder; "" if it would not.
 func (p Place) hindrances(ctx context.Context) (noRewind, noCopy string, err error) {
 	if p.Rewinding() != NotBegun {
-		return "", "", nil // the journal has what is this host's own, and only a copy is left
+		return "", "", nil // the journal already keeps this host's own files
 	}
 	own, err := p.Own(ctx)
 	if err != nil {
@@ -75,8 +75,8 @@ func (p Place) hindrances(ctx context.Context) (noRewind, noCopy string, err err
 	return noRewind, noCopy, nil
 }
 
-// Odd are the names in the data folder of what is neither a file nor a folder, which pg_rewind does not replace by a
-// file of the primary's. pg_wal and tablespaces may be links.
+// Odd returns the names in the data folder that are neither a file nor a folder, such as links. pg_rewind does not
+// replace them by a file of the primary's. pg_wal and tablespaces do not count: they may be links.
 func (p Place) Odd() (names []string, err error) {
 	err = filepath.WalkDir(p.Data, func(path string, d fs.DirEntry, err error) error {
 		name, _ := filepath.Rel(p.Data, path)

@@ -26,17 +26,17 @@ const (
 // The journal of pg_rewind is a folder beside the data, Marker. It exists from before pg_rewind changes anything until
 // all is done. It keeps the node's own files, and holds:
 const (
-	journalMark  = "mark"      // the name of the mark in the data that the journal is of
+	journalMark  = "mark"      // the name of the mark in the data that the journal belongs to
 	journalWhole = "rewound"   // there once pg_rewind is through
-	journalOwn   = "own-files" // the names of the host's own files, also of those that are not there
+	journalOwn   = "own-files" // the names of the host's own files, also of files that do not exist
 )
 
 var notes = []string{journalMark, journalWhole, journalOwn}
 
-// markPrefix begins the name of the mark in the data: while it is there, the data are half rewound, wherever they are
-// moved. The mark is a named pipe: pg_rewind removes every file, folder and link that its source does not have, and
-// overlooks all else (seen with 15 and 17). mv and cp -a take the mark along. pg_basebackup does not, and PostgreSQL
-// does not mind it.
+// markPrefix begins the name of the mark in the data. While the mark is there, the data are half rewound, wherever they
+// are moved. The mark is a named pipe, because pg_rewind removes every file, folder and link that its source does not
+// have, and ignores anything else (seen with 15 and 17). mv and cp -a take the mark along; pg_basebackup does not.
+// PostgreSQL ignores the mark.
 const markPrefix = "pgrex-rewind."
 
 // Rewinding reads the mark and the journal. In doubt the data are half rewound.
@@ -48,7 +48,7 @@ func (p Place) Rewinding() Rewinding {
 	switch {
 	case len(marks) == 0 && os.IsNotExist(missing):
 		return NotBegun
-	case len(marks) == 0 && err == nil && ofErr == nil: // nothing was changed yet, or other data have taken their place
+	case len(marks) == 0 && err == nil && ofErr == nil: // nothing was changed yet, or other data are in their place
 		return NotBegun
 	case len(marks) == 1 && marks[0] == string(of) && halfWay == nil:
 		return Rewound
@@ -56,7 +56,7 @@ func (p Place) Rewinding() Rewinding {
 	return HalfRewound
 }
 
-// marks are the names of the marks in the data. There is more than one only if somebody has put one there.
+// marks returns the names of the marks in the data. There is at most one, unless somebody has put another one there.
 func (p Place) marks() (names []string, err error) {
 	entries, err := os.ReadDir(p.Data)
 	for _, e := range entries {
@@ -88,8 +88,8 @@ func (p Place) unmark() error {
 	return SyncFolder(p.Data)
 }
 
-// ownFilesLost is why nobody knows this host's own files; "" if they are known. The data were moved without the journal
-// beside them, and what is in them may be the primary's by now.
+// ownFilesLost explains why this host's own files are lost; "" if they are not. They are lost if half rewound data were
+// moved without the journal beside them: the files in the data may be the primary's by now.
 func (p Place) ownFilesLost() string {
 	if _, err := os.Lstat(p.Marker()); !os.IsNotExist(err) || p.Rewinding() == NotBegun {
 		return ""
@@ -98,11 +98,12 @@ func (p Place) ownFilesLost() string {
 		"lost, make that folder, with those files", markPrefix, p.Marker(), strings.Join(NodeLocal, ", "))
 }
 
-// Begin opens the journal, keeps this host's own files in it, and marks the data. The journal appears whole: until the
-// mark is there nothing was touched, and nothing must look as if it were.
+// Begin opens the journal, copies this host's own files into it, and marks the data as half rewound. The journal
+// appears as a whole, and the mark comes last: before the mark is there, the data are unchanged and must count as
+// whole.
 func (p Place) Begin(own []string) error {
 	mark := markPrefix + rand.Text()
-	if err := p.close(); err != nil { // one that does not apply
+	if err := p.close(); err != nil { // a journal that is not about these data
 		return err
 	}
 	if err := os.RemoveAll(p.opening()); err != nil {
@@ -136,8 +137,8 @@ func (p Place) Begin(own []string) error {
 // Through notes that pg_rewind is through.
 func (p Place) Through() error { return writeWhole(filepath.Join(p.Marker(), journalWhole), "") }
 
-// PutBack puts this host's own files back into the data, and closes the journal. The mark goes first: without the
-// journal it would say that the data are half rewound.
+// PutBack puts this host's own files back into the data, and closes the journal. It removes the mark first: a mark
+// without a journal would mean half rewound data.
 func (p Place) PutBack(slot string) error {
 	own, err := p.kept()
 	if err == nil {
@@ -155,7 +156,8 @@ func (p Place) PutBack(slot string) error {
 	return p.close()
 }
 
-// kept are the names of this host's own files that the journal keeps. One of an earlier pgrex has no list of them.
+// kept returns the names of this host's own files that the journal keeps. The journal of an earlier pgrex has no list:
+// then they are the files of NodeLocal that are in it.
 func (p Place) kept() (own []string, err error) {
 	text, err := readFile(filepath.Join(p.Marker(), journalOwn))
 	if os.IsNotExist(err) {

@@ -77,7 +77,7 @@ func TestJournal(t *testing.T) {
 	if err := p.Begin(NodeLocal); err != nil {
 		t.Fatal(err)
 	}
-	// Killed between the journal and the mark, nothing is changed yet.
+	// If pgrex is killed between the journal and the mark, nothing is changed yet.
 	if err := p.unmark(); err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestJournal(t *testing.T) {
 	if err := p.Begin(NodeLocal); err != nil {
 		t.Fatal(err)
 	}
-	// The data are moved, and the journal stays; then the data have the journal of others beside them.
+	// The data are moved, and the journal stays. Then the journal of other data is beside them.
 	moved := Place{Data: filepath.Join(t.TempDir(), "moved")}
 	if err := os.Rename(p.Data, moved.Data); err != nil {
 		t.Fatal(err)

@@ -19,12 +19,12 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// manifest is backup_manifest, in which pg_basebackup says what is in a backup (PostgreSQL documentation, "Backup
-// Manifest Format").
+// manifest is the content of backup_manifest, in which pg_basebackup lists the files of a backup (PostgreSQL
+// documentation, "Backup Manifest Format").
 type manifest struct {
 	Files []struct {
 		Path    string
-		Encoded string `json:"Encoded-Path"` // in hexadecimal digits, of a path that is not UTF-8
+		Encoded string `json:"Encoded-Path"` // instead of Path, in hexadecimal digits, if the path is not UTF-8
 		Size    int64
 	}
 	Ranges []struct {
@@ -34,8 +34,8 @@ type manifest struct {
 	} `json:"WAL-Ranges"`
 }
 
-// whole is an error that names what of a backup was not restored, so far as that can be known before the first start.
-// It also finds the end of the backup, if the manifest has it.
+// whole returns an error that names a part of the backup that was not restored, as far as that can be seen before the
+// first start. It also fills in the end of the backup, if the manifest has it.
 func (p Place) whole(b *reconcile.Backup) error {
 	spaces, err := p.tablespaces()
 	if err != nil {
@@ -54,7 +54,7 @@ func (p Place) whole(b *reconcile.Backup) error {
 	}
 	end := m.end(b)
 	if end == 0 {
-		return nil // it is another backup's
+		return nil // the manifest of another backup
 	}
 	if b.End == 0 {
 		b.End = end
@@ -62,11 +62,11 @@ func (p Place) whole(b *reconcile.Backup) error {
 	return p.lacks(m, spaces)
 }
 
-// end is where a backup ends, 0 if the manifest is another's.
+// end is where a backup ends; 0 if the manifest is that of another backup.
 func (m manifest) end(b *reconcile.Backup) model.LSN {
 	var begins bool
 	var end model.LSN
-	for _, r := range m.Ranges { // one for each timeline
+	for _, r := range m.Ranges { // one range for each timeline
 		begins = begins || r.Timeline == b.Timeline && r.Start == b.Start
 		end = max(end, r.End)
 	}
@@ -76,10 +76,11 @@ func (m manifest) end(b *reconcile.Backup) model.LSN {
 	return end
 }
 
-// stable are the folders of the files that no attempt to start the server changes before it has WAL.
+// stable are the folders with files that no server changes before it has WAL. So an earlier attempt to start the server
+// has left them as they were.
 var stable = []string{"base", "global", "pg_multixact", "pg_tblspc", "pg_xact"}
 
-// lacks is an error that names the first file of a manifest that is not here, or not as long as it was.
+// lacks returns an error that names the first file of a manifest that is missing here, or has another size.
 func (p Place) lacks(m manifest, spaces map[string]string) error {
 	for _, file := range m.Files {
 		path := file.Path
@@ -118,8 +119,8 @@ var mapLine = regexp.MustCompile(`(?m)^([0-9]+) ((?:[^\\\n]|\\[\s\S])+)$`)
 
 var escaped = regexp.MustCompile(`\\([\s\S])`)
 
-// tablespaces are the folders of the tablespaces of a backup, by their numbers: those that PostgreSQL is to link to,
-// and those that are linked to already. Each has to be there, with something in it.
+// tablespaces returns the folders of a backup's tablespaces, by their numbers: those that are linked to already, and
+// those that PostgreSQL will link to. It returns an error if one of them is missing or empty.
 func (p Place) tablespaces() (map[string]string, error) {
 	spaces := map[string]string{}
 	links, err := os.ReadDir(filepath.Join(p.Data, tablespaceLinks))

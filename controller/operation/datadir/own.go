@@ -10,16 +10,17 @@ import (
 	"strings"
 )
 
-// NodeLocal are the files of a data folder that are a host's own in any case.
+// NodeLocal are the files of a data folder that are always a host's own.
 var NodeLocal = []string{"postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"}
 
-// ownSettings are those that name a file or folder which is a host's own. The first three may include others.
+// ownSettings are the settings that name a file or folder of the host's own. The files of the first three may include
+// others.
 var ownSettings = []string{
 	"config_file", "hba_file", "ident_file", "ssl_cert_file", "ssl_key_file", "ssl_ca_file", "ssl_crl_file", "ssl_crl_dir",
 	"ssl_dh_params_file", "krb_server_keyfile",
 }
 
-// ofPostgreSQL is what a data folder holds that is the same on every host, or PostgreSQL's alone.
+// ofPostgreSQL are the names in a data folder that belong to PostgreSQL itself. They are never a host's own.
 var ofPostgreSQL = []string{
 	"PG_VERSION", "base", "global", "pg_commit_ts", "pg_dynshmem", "pg_logical", "pg_multixact", "pg_notify",
 	"pg_replslot", "pg_serial", "pg_snapshots", "pg_stat", "pg_stat_tmp", "pg_subtrans", "pg_tblspc",
@@ -28,9 +29,10 @@ var ofPostgreSQL = []string{
 	"tablespace_map.old",
 }
 
-// Own finds which files and folders of the data folder are this host's own, whatever the primary has by these names:
-// those that are named by the settings here, and more. Names are relative to the data folder, and in order. What is
-// not here is to stay away. Once pg_rewind was begun, they are those that its journal keeps.
+// Own returns the files and folders of the data folder that are this host's own, whatever the primary has by these
+// names: those that the settings here name, and the paths in more. The names are relative to the data folder, and
+// sorted. A name that does not exist here must not exist afterwards either. Once pg_rewind has begun, the names are
+// those that its journal keeps.
 func (p Place) Own(ctx context.Context, more ...string) ([]string, error) {
 	if p.Rewinding() != NotBegun {
 		return p.kept()
@@ -57,7 +59,7 @@ func (p Place) Own(ctx context.Context, more ...string) ([]string, error) {
 	return p.inside(paths), nil
 }
 
-// absolute is a path as PostgreSQL takes it, which works in its data folder.
+// absolute makes a path absolute as PostgreSQL does, whose working folder is its data folder.
 func (p Place) absolute(path string) string {
 	if filepath.IsAbs(path) {
 		return path
@@ -65,8 +67,8 @@ func (p Place) absolute(path string) string {
 	return filepath.Join(p.Data, path)
 }
 
-// inside are the names of those paths that lie in the data folder, and of what links among them lead to there. A folder
-// stands for all that is in it. What is PostgreSQL's is left out.
+// inside returns the names of those paths that lie in the data folder, and of the targets there of links among them. A
+// folder stands for everything in it. The names of ofPostgreSQL are left out.
 func (p Place) inside(paths []string) (names []string) {
 	for _, path := range paths {
 		if target, err := filepath.EvalSymlinks(path); err == nil {
@@ -85,7 +87,7 @@ func (p Place) inside(paths []string) (names []string) {
 	})
 }
 
-// nameOf is a path's name in the data folder, "" if it is elsewhere.
+// nameOf is a path relative to the data folder; "" if it lies elsewhere.
 func (p Place) nameOf(path string) string {
 	folder := filepath.Dir(path)
 	if real, err := filepath.EvalSymlinks(folder); err == nil {
@@ -98,12 +100,12 @@ func (p Place) nameOf(path string) string {
 	return name
 }
 
-// included are the files and folders that a configuration file includes, and those that they include. A folder counts
-// whole, because a file that comes to it would be read.
+// included returns the files and folders that a configuration file includes, and those that they include in turn. A
+// folder counts as a whole, because PostgreSQL would also read a new file in it.
 func included(path string, depth int) (paths []string) {
 	const most = 10 // as in PostgreSQL
 	text, err := readFile(path)
-	if err != nil || depth > most { // PostgreSQL would complain
+	if err != nil || depth > most { // PostgreSQL itself reports this
 		return nil
 	}
 	for line := range strings.Lines(string(text)) {
@@ -126,8 +128,8 @@ func included(path string, depth int) (paths []string) {
 	return paths
 }
 
-// directive reads a line of a configuration file: a name in lower case, and its value. In pg_hba.conf the quotes are
-// double ones.
+// directive reads a line of a configuration file: a name in lower case, and its value. postgresql.conf has single
+// quotes, pg_hba.conf double ones.
 func directive(line string) (key, value string) {
 	line = strings.TrimSpace(line)
 	end := strings.IndexAny(line, " \t='\"")
@@ -149,7 +151,7 @@ func directive(line string) (key, value string) {
 	return key, rest
 }
 
-// Here are those of some names that are there in the data folder.
+// Here returns those of some names that exist in the data folder.
 func (p Place) Here(names []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		_, err := os.Lstat(filepath.Join(p.Data, name))
@@ -157,9 +159,9 @@ func (p Place) Here(names []string) []string {
 	})
 }
 
-// Others are the names in the data folder that are neither PostgreSQL's nor this host's own.
+// Others returns the names in the data folder that are neither PostgreSQL's nor this host's own.
 func (p Place) Others(own []string) (names []string) {
-	entries, _ := os.ReadDir(p.Data) // those that can be read
+	entries, _ := os.ReadDir(p.Data) // as far as it can be read
 	for _, e := range entries {
 		holds := func(name string) bool { return name == e.Name() || strings.HasPrefix(name, e.Name()+"/") }
 		if !slices.Contains(ofPostgreSQL, e.Name()) && !slices.ContainsFunc(own, holds) {
@@ -169,7 +171,7 @@ func (p Place) Others(own []string) (names []string) {
 	return names
 }
 
-// CopyFiles makes a host's own files in a folder what they are in another one. What is not there is removed.
+// CopyFiles makes a host's own files in one folder the same as in another. A file that does not exist there is removed.
 func CopyFiles(from, to string, own []string) error {
 	for _, name := range own {
 		err := copyParents(from, to, filepath.Dir(name))
@@ -183,7 +185,7 @@ func CopyFiles(from, to string, own []string) error {
 	return nil
 }
 
-// copyParents makes the folders that a name lies in.
+// copyParents makes the folders above a name.
 func copyParents(from, to, folder string) error {
 	if folder == "." {
 		return nil
@@ -200,7 +202,7 @@ func copyParents(from, to, folder string) error {
 	return makeLike(filepath.Join(to, folder), filepath.Join(from, folder))
 }
 
-// copyOwn makes a path what another one is: a file, a folder with all that is in it, a link, or nothing.
+// copyOwn makes a path the same as another one: a file, a folder with everything in it, a link, or nothing.
 func copyOwn(from, to string) error {
 	info, err := os.Lstat(from)
 	if os.IsNotExist(err) {
@@ -239,7 +241,7 @@ func copyFolder(from, to string) error {
 	if err != nil {
 		return err
 	}
-	for _, e := range append(former, entries...) { // what is not there any more goes
+	for _, e := range append(former, entries...) { // what is only in the old folder is removed
 		if err := copyOwn(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
 			return err
 		}

@@ -14,8 +14,8 @@ import (
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
-// What the settings name inside of the data folder is a host's own: by themselves, by a file that is included, here or
-// elsewhere, and where a link leads to.
+// A file in the data folder is a host's own if the settings name it: directly, in an included file here or elsewhere,
+// or through a link.
 func TestOwn(t *testing.T) {
 	t.Parallel()
 	server := pgserver.New(t)
@@ -44,8 +44,8 @@ func TestOwn(t *testing.T) {
 		t.Errorf("neither PostgreSQL's nor its own are %q", others)
 	}
 
-	// The journal keeps them, and from then on it says which they are, whatever the settings in the data folder are by
-	// now.
+	// The journal keeps these files. From then on it also says which files they are, whatever the settings in the data
+	// folder are by now.
 	must(t, p.Begin(own))
 	must(t, os.WriteFile(p.Data+"/postgresql.conf", []byte("include '/none'\n"), 0o644))
 	if got, err := p.Own(t.Context()); err != nil || !slices.Equal(got, want) {
@@ -56,7 +56,7 @@ func TestOwn(t *testing.T) {
 	}
 }
 
-// A folder of a host's own becomes what it was: a file, a folder, a link, or not there, whatever is in its place.
+// A host's own path becomes what it was before, whatever is in its place: a file, a folder, a link, or nothing.
 func TestCopyOwn(t *testing.T) {
 	own := []string{"dir", "file", "gone", "link", "sub/file"}
 	from, to := t.TempDir(), t.TempDir()
@@ -92,7 +92,7 @@ func TestCopyOwn(t *testing.T) {
 	}
 }
 
-// A journal that an earlier pgrex has left names no files: those that it keeps are put back, and none is removed.
+// A journal of an earlier pgrex has no list of files: the files in it are put back, and none is removed.
 func TestJournalWithoutNames(t *testing.T) {
 	p := journalled(t)
 	must(t, p.Begin(NodeLocal))
@@ -100,7 +100,7 @@ func TestJournalWithoutNames(t *testing.T) {
 	must(t, os.WriteFile(p.Data+"/postgresql.conf", []byte("theirs"), 0o600))
 	must(t, p.PutBack("x"))
 	wantOwn(t, p, p.Data)
-	// Names that lead elsewhere are not followed.
+	// A name that leads out of the data folder is refused.
 	must(t, p.Begin(NodeLocal))
 	outside := filepath.Join(filepath.Dir(p.Data), "outside")
 	p.make(t, outside)
@@ -110,7 +110,8 @@ func TestJournalWithoutNames(t *testing.T) {
 	}
 }
 
-// What takes another one's place has its SELinux label: a file that is replaced or kept, and the folder of a copy.
+// What takes the place of a file or folder gets its SELinux label: a file that is replaced or kept, and the folder of a
+// copy.
 func TestLabel(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root may set a label where SELinux is off")
@@ -152,7 +153,8 @@ func TestLabel(t *testing.T) {
 	want(filepath.Join(p.Beside(), "postgresql.conf"), etc)
 }
 
-// A file of root's cannot be kept as it is by the user that owns the data: not its owner, and maybe not even its text.
+// The user that owns the data cannot put back a file of root's as it is: not its owner, and perhaps not even its
+// content.
 func TestNotKept(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root may give a file to another user")

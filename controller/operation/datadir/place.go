@@ -68,8 +68,9 @@ func (p Place) Runs() bool {
 	return strings.HasPrefix(name, "postgres") || strings.HasPrefix(name, "postmaster")
 }
 
-// Status is what the server that has the data folder open says of itself in line 8 of postmaster.pid (utils/pidfile.h):
-// "starting", "stopping", "ready" or "standby". It is "" if none runs, and "starting" until there is such a line.
+// Status is the status of the server that has the data folder open, from line 8 of postmaster.pid (utils/pidfile.h):
+// "starting", "stopping", "ready" or "standby". It is "" if no server runs, and "starting" as long as that line is
+// missing.
 func (p Place) Status() string {
 	const line = 8
 	text, err := readFile(p.PIDFile())
@@ -226,7 +227,8 @@ func (p Place) WAL(ctx context.Context, c Control) (local reconcile.LocalData, e
 
 var walFile = regexp.MustCompile(`^([0-9A-F]{8})[0-9A-F]{16}$`)
 
-// timelines is the server's history up to the newest timeline that it has WAL of. A backup may come without any.
+// timelines is the server's history up to the newest timeline that it has WAL of. A backup may come without history
+// files.
 func (p Place) timelines(c Control, b *reconcile.Backup) ([]model.Timeline, error) {
 	newest := uint64(0)
 	if b != nil {
@@ -435,7 +437,7 @@ func recordEnd(start model.LSN, length, segment uint64) model.LSN {
 func folderSize(folder string) (total uint64, err error) {
 	err = filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
 		switch {
-		case path != folder && (os.IsNotExist(err) || os.IsPermission(err)): // one that hinders a copy is said elsewhere
+		case path != folder && (os.IsNotExist(err) || os.IsPermission(err)): // hindrances reports such a folder
 			return nil
 		case err != nil:
 			return err

@@ -11,8 +11,8 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// ReadWAL reads the bytes of a timeline's WAL between two positions from the files here. size is that of a segment.
-// What lies behind the last whole record may be half of the next one, or old.
+// ReadWAL reads a timeline's WAL between two positions from pg_wal. size is the size of a segment, in bytes. The bytes
+// after the last complete record may be a part of the next record, or old.
 func (p Place) ReadWAL(timeline uint32, from, to model.LSN, size uint64) ([]byte, error) {
 	all := make([]byte, 0, from.BytesTo(to))
 	for from < to {
@@ -34,16 +34,16 @@ func (p Place) ReadWAL(timeline uint32, from, to model.LSN, size uint64) ([]byte
 
 var commitRecord = regexp.MustCompile(`desc: COMMIT(?:_PREPARED)? ([0-9]{4}-[0-9-]+ [0-9:.]+ \S+?);? `)
 
-// LastCommit is when the last transaction before a position was committed, as pg_waldump shows it; "" if that is not
-// known, as after several segments without a commit.
+// LastCommit is the time of the last commit before a position, as pg_waldump shows it; "" if that is not known, for
+// example if the last segments have no commit.
 func (p Place) LastCommit(ctx context.Context, local reconcile.LocalData, before model.LSN) (when string) {
-	const segments = 8 // to look through
+	const segments = 8 // how many to search
 	newest := local.Timelines[len(local.Timelines)-1]
 	last := (before - min(before, 1)).Segment(local.Segment)
 	for n := last; n+segments > last && when == ""; n-- {
 		begin := max(newest.Begin, model.LSN(n*local.Segment))
 		name := SegmentName(newest.ID, n, local.Segment)
-		// It ends with an error where the WAL does.
+		// pg_waldump ends with an error at the end of the WAL. That is no failure here.
 		end := min(before, model.LSN((n+1)*local.Segment))
 		out, _ := p.Program("pg_waldump", "--rmgr=Transaction", "--start="+begin.String(), "--end="+end.String(),
 			"--path="+filepath.Join(p.Data, "pg_wal"), name, name).Run(ctx)

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// following are the settings with which a standby follows its primary for ever, and on to each new timeline. Restoring
-// to a point in time changes them, and a standby would stop there, or be promoted.
+// following are the settings with which a standby follows its primary for ever, and on to each new timeline. A restore
+// to a point in time changes them: a standby would stop at that point, or promote itself.
 var following = []struct{ name, value string }{
 	{"recovery_target", ""},
 	{"recovery_target_lsn", ""},
@@ -23,8 +23,8 @@ const (
 	standbySignal  = "standby.signal"
 )
 
-// Unfollowing is what keeps the next start from being one as a standby that follows the primary. The agent makes
-// standby.signal and has primary_conninfo in a file of its own, but what a restore has left counts before that.
+// Unfollowing returns what would keep PostgreSQL from following the primary at its next start. The agent makes
+// standby.signal, and has primary_conninfo in a file of its own, but what a restore has left overrides that.
 func (p Place) Unfollowing(ctx context.Context, restored bool) (found []string, err error) {
 	if _, err := os.Lstat(filepath.Join(p.Data, recoverySignal)); err == nil {
 		found = append(found, recoverySignal)
@@ -42,13 +42,13 @@ func (p Place) Unfollowing(ctx context.Context, restored bool) (found []string, 
 		return found, nil
 	}
 	has, err := p.hasConninfo()
-	if has { // with a password perhaps
+	if has { // its value may hold a password
 		found = append(found, "primary_conninfo of "+autoConf)
 	}
 	return found, err
 }
 
-// hasConninfo reports whether postgresql.auto.conf hides the agent's primary_conninfo.
+// hasConninfo reports whether postgresql.auto.conf overrides the agent's primary_conninfo.
 func (p Place) hasConninfo() (bool, error) {
 	text, err := readFile(filepath.Join(p.Data, autoConf))
 	if err != nil && !os.IsNotExist(err) {
@@ -57,8 +57,8 @@ func (p Place) hasConninfo() (bool, error) {
 	return setting(string(text), "primary_conninfo") != "", nil
 }
 
-// Follow takes out what Unfollowing finds. The next start is one as a standby, even if it is not the agent's: without a
-// signal file the server would end its recovery wherever the WAL here ends.
+// Follow removes what Unfollowing finds, and makes standby.signal. So the next start is that of a standby, even if it
+// is not the agent's: without a signal file, recovery would end where the WAL in pg_wal ends.
 func (p Place) Follow(ctx context.Context, restored bool) error {
 	if err := writeWhole(filepath.Join(p.Data, standbySignal), ""); err != nil {
 		return err
@@ -68,7 +68,7 @@ func (p Place) Follow(ctx context.Context, restored bool) error {
 	}
 	for _, s := range following {
 		value, err := p.Configured(ctx, s.name)
-		if err == nil && value != s.value { // whichever file has it, what is in this one counts
+		if err == nil && value != s.value { // postgresql.auto.conf overrides all other files
 			err = p.alter(s.name, fmt.Sprintf("%s = '%s'\n", s.name, s.value))
 		}
 		if err != nil {

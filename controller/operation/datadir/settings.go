@@ -13,7 +13,7 @@ import (
 	"github.com/pgrex/pgrex/model"
 )
 
-// autoConf is the file that ALTER SYSTEM writes. What is in it counts, whatever the other files say.
+// autoConf is the file that ALTER SYSTEM writes. It overrides all other files.
 const autoConf = "postgresql.auto.conf"
 
 // Conninfo is what the agent wrote at its last start, which takes the file away for a moment, or else what it would
@@ -102,7 +102,7 @@ func (p Place) SetSlotName(slot string) error {
 	return p.alter("primary_slot_name", "primary_slot_name = '"+slot+"'\n")
 }
 
-// alter replaces all lines of a setting in postgresql.auto.conf by one, or by none.
+// alter replaces all lines of a setting in postgresql.auto.conf by one line, or by none.
 func (p Place) alter(name, line string) error {
 	path := filepath.Join(p.Data, autoConf)
 	text, err := readFile(path)

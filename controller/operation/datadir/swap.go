@@ -12,8 +12,8 @@ import (
 // Beside is the folder of a copy, and after the swap that of the old data.
 func (p Place) Beside() string { return p.Data + ".pgrex-new" }
 
-// MakeBeside makes the copy's folder, and that of its WAL if that is elsewhere, with the group, mode and label of
-// those in use. What pg_basebackup makes in them gets their label.
+// MakeBeside makes the copy's folder, and the folder of its WAL if pg_wal is a link, with the group, mode and SELinux
+// label of the folders in use. What pg_basebackup makes in them gets the same label.
 func (p Place) MakeBeside() error {
 	if err := makeLike(p.Beside(), p.Data); err != nil {
 		return err

@@ -23,7 +23,7 @@ const killDelay = 5 * time.Second
 
 // Tool is one of PostgreSQL's programs. No secret is ever among its arguments.
 type Tool struct {
-	Name   string // for errors, "" for that of Path
+	Name   string // for errors; "" for the base name of Path
 	Path   string
 	Args   []string
 	Access postgres.Access // to another host, whose address is among the arguments

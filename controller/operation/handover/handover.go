@@ -207,7 +207,7 @@ type change struct {
 	who      reconcile.Who
 	was      string // the parameter's value
 	do, undo cib.Command
-	first    []operation.Step // once nothing speaks against the change
+	first    []operation.Step // just after the first check
 	last     []operation.Step // just before maintenance-mode is left
 }
 
@@ -259,8 +259,8 @@ func (c change) changed(ctx context.Context) error {
 	return nil
 }
 
-// again looks once more: the operator may have taken a while to answer. It comes first of all: to undo a step would also
-// undo what another hand-over has done meanwhile.
+// again looks once more: the operator may have taken a while to answer. This check is the first step. If it came after
+// another step, undoing that step could undo what another hand-over has done meanwhile.
 func (c change) again(ctx context.Context) error {
 	now, err := c.look(ctx)
 	switch {

@@ -425,8 +425,8 @@ func TestHandoverRefused(t *testing.T) {
 	}
 }
 
-// What has changed between the question and the answer ends it before anything is done. So does the same operation,
-// begun twice and done once: its own changes stay.
+// A change between the question and the answer ends the operation before anything is done. So does the same operation
+// if it was done meanwhile: what that one has changed stays.
 func TestNoLongerAsItWas(t *testing.T) {
 	again := func(w *world) { w.must(w.engine().Do(w.t.Context(), w.job())) }
 	for operation, changes := range map[string]map[string]func(w *world){

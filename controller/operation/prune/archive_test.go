@@ -192,7 +192,7 @@ func TestPruneForBackups(t *testing.T) {
 	}
 }
 
-// Nothing goes where no backup is known. What is known is said, and what cannot be.
+// Nothing is removed if no backup is known. Otherwise prune says which backups are known, and which cannot be known.
 func TestKnownBackups(t *testing.T) {
 	const segment, label = "000000010000000000000001", "000000010000000000000003.00000028.backup"
 	backup := t.TempDir()
@@ -230,7 +230,7 @@ func TestKnownBackups(t *testing.T) {
 			}
 		})
 	}
-	// Where nothing may go, nobody has to be asked.
+	// If nothing can be removed, it does not matter that no backup is known.
 	w, err := (&Archive{Backups: AllBackups}).choose(archive(t, segment), from(0x1000000))
 	if err != nil || len(w.Actions) > 0 {
 		t.Errorf("%v, %v", w, err)
@@ -371,7 +371,7 @@ func standbyOf(t *testing.T, change func(n *needs, pm03 *model.Node, clone *mode
 	return n
 }
 
-// says is a daemon that foretells that pm03 comes back to pm02, with a change.
+// says is the status of a daemon that foretells that pm03 comes back to pm02, after a change by the test.
 func says(change func(*controller.Status)) func(context.Context) (controller.Status, error) {
 	s := controller.Status{Primitive: "pgsql", Read: time.Now(), Forecast: []model.Forecast{
 		{Candidate: "pm01", Host: "pm03", Way: model.WayStream}, {Candidate: "pm02", Host: "pm03", Way: model.WayRewind},

@@ -26,11 +26,11 @@ type Archive struct {
 	Backups       int                  // how many of those are kept; AllBackups
 	NoBackups     bool                 // the operator says that there are none
 	GivenUp       []string             // members, lower-cased, whose needs do not count
-	// Status asks the daemon of this host.
+	// Status asks the daemon of this host for its status.
 	Status func(ctx context.Context) (controller.Status, error)
 }
 
-// freshness is how old what the daemon says may be. It looks every ten seconds, if it is not told otherwise.
+// freshness is how old the daemon's status may be. By default, the daemon looks every ten seconds.
 const freshness = 2 * time.Minute
 
 // needs gathers from where on WAL is needed, and by whom.
@@ -172,9 +172,9 @@ func (n *needs) slotOnPrimary(ctx context.Context) error {
 	return nil
 }
 
-// foretold returns an error unless the daemon of this host says by now that a host comes back to this one. A forecast
-// that was published stays in the CIB when its daemon has ended: what it says may have ceased to be true, and the slots
-// may have been made since.
+// foretold returns an error unless the daemon of this host now says that a host will come back to this one. The
+// forecast in the CIB is not enough, because it stays there when its daemon has ended: it may be out of date, and the
+// slots may have been made since.
 func (n *needs) foretold(ctx context.Context, member string) error {
 	s, err := n.status(ctx)
 	if err != nil {

@@ -92,8 +92,8 @@ func (a *Archive) choose(folder string, n *needs) (operation.Work, error) {
 	return a.step(w, folder, p.Names, n.Instance.SystemID)
 }
 
-// backups says which backups are known, and which cannot be. It returns an error if none is: to remove all WAL before
-// the last checkpoint may make a backup useless that nobody has told of.
+// backups returns texts on which backups are known, and which cannot be known. It returns an error if none is known:
+// removing all WAL before the last checkpoint could make an unknown backup useless.
 func (a *Archive) backups(folder string, archived int) (says []string, err error) {
 	switch {
 	case a.NoBackups && archived > 0:
@@ -111,8 +111,8 @@ func (a *Archive) backups(folder string, archived int) (says []string, err error
 	}, nil
 }
 
-// foreign are the archives of other tools, which know alone what their backups need: by a file or folder that lies in
-// the archive, or near it.
+// foreign are the archives of other tools. Only the tool knows what its backups need. Such an archive is recognised by
+// a file or folder in it, or near it.
 var foreign = []struct{ tool, near, instead string }{
 	{"Barman", "../xlog.db", "barman delete, or its retention_policy"},
 	{"Barman", "xlog.db", "barman delete, or its retention_policy"},
@@ -120,8 +120,8 @@ var foreign = []struct{ tool, near, instead string }{
 	{"pgBackRest", "../../archive.info", "pgbackrest expire"},
 }
 
-// ofAnotherTool returns an error if a folder is the archive of another tool. A folder may be a link: the file system
-// finds what lies above it.
+// ofAnotherTool returns an error if a folder is the archive of another tool. The path is not cleaned: if the folder is
+// a link, ".." has to be resolved by the file system.
 func ofAnotherTool(folder string) error {
 	for _, f := range foreign {
 		if _, err := os.Stat(folder + "/" + f.near); err == nil {

@@ -22,8 +22,8 @@ const AllBackups = -1
 // Pruning is what may go from a WAL archive, and why not more.
 type Pruning struct {
 	Needs   []Need   // the earliest first: the first one counts
-	Names   []string // may go, the oldest WAL first
-	Backups int      // of which a history file in the archive tells
+	Names   []string // of the files that may be removed, the oldest WAL first
+	Backups int      // how many have a history file in the archive
 }
 
 // archived is the name of a file in a WAL archive, that of a timeline's history left out: a segment, whole or partial,
@@ -94,7 +94,8 @@ func unneeded(names []string, needs []Need, backups int, segment uint64) Pruning
 	return p
 }
 
-// countBackups counts the backups; the files are in order. Two names of one backup, compressed and not, are one.
+// countBackups counts the backups with a history file. The files are sorted. A compressed and an uncompressed history
+// file of one backup count once.
 func countBackups(files []archiveFile) (n int) {
 	var last model.LSN
 	for _, f := range files {

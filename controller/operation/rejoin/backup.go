@@ -18,11 +18,11 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// restored reports whether the data were restored from a backup, and have not recovered since.
+// restored reports whether the data were restored from a backup, and have not recovered yet.
 func (c *Case) restored() bool { return c.Return.Local.Backup != nil }
 
-// lookAtBackup finds out of a backup what is not in its folder: the history of its timeline, where it ended, and
-// whether its WAL is the primary's.
+// lookAtBackup finds out what the data folder does not tell about the backup: the history of its timeline, where the
+// backup ended, and whether its WAL is the primary's.
 func (c *Case) lookAtBackup(ctx context.Context) (err error) {
 	local, b := &c.Return.Local, c.Return.Local.Backup
 	if b == nil || local.Unreadable != "" {
@@ -46,7 +46,7 @@ func (c *Case) lookAtBackup(ctx context.Context) (err error) {
 	return err
 }
 
-// backupEnd is where a backup ended, by the file that PostgreSQL archives then, or why that is not known.
+// backupEnd returns where the backup ended, by its history file, or why that is not known.
 func (c *Case) backupEnd(ctx context.Context) (end model.LSN, why string, err error) {
 	name := datadir.HistoryFile(c.Return.Local.Backup, c.Return.Local.Segment)
 	if end = endIn(filepath.Join(c.Place.Data, "pg_wal", name)); end != 0 {
@@ -80,11 +80,12 @@ func endIn(path string) model.LSN {
 	return datadir.EndOfBackup(text)
 }
 
-// checkpointLength is enough to hold what is looked at of a checkpoint's record, and the header of a page in it.
+// checkpointLength is the number of bytes read of a checkpoint's record: what is compared, and the header of a page in
+// between.
 const checkpointLength = 128
 
-// beginsElsewhere reports whether the primary's WAL is another than the backup's. What it no longer has may be in the
-// archive.
+// beginsElsewhere reports whether the primary's WAL lacks the checkpoint with which the backup begins. If the primary
+// no longer has that WAL, the archive is compared instead (archive.begins).
 func (c *Case) beginsElsewhere(ctx context.Context) (bool, error) {
 	source, err := postgres.OpenSource(ctx, c.Conninfo)
 	if err != nil {
@@ -99,7 +100,7 @@ func (c *Case) beginsElsewhere(ctx context.Context) (bool, error) {
 	return err == nil && !begins(wal, b, c.Return.Local.Segment), err
 }
 
-// begins reports the same of the archive's WAL segment that was restored last.
+// begins returns an error if the WAL segment that was restored last lacks the checkpoint with which the backup begins.
 func (a archive) begins(b *reconcile.Backup, segment uint64) error {
 	f, err := os.Open(a.path())
 	if err != nil {
@@ -113,9 +114,10 @@ func (a archive) begins(b *reconcile.Backup, segment uint64) error {
 	return err
 }
 
-// begins reports whether WAL from a backup's checkpoint on begins with the record of that one. A record begins with a
-// header of 24 bytes: byte 17 names the resource manager, 0 for checkpoints, and byte 16 the kind of record. The data
-// follow two bytes later, and begin with the position from which to redo (xlogrecord.h, pg_control.h).
+// begins reports whether WAL that is read from the position of a backup's checkpoint begins with the record of that
+// checkpoint. A record begins with a header of 24 bytes: byte 17 names the resource manager, 0 for checkpoints, and
+// byte 16 the kind of record. The data follow two bytes later, and begin with the redo position (xlogrecord.h,
+// pg_control.h).
 func begins(wal []byte, b *reconcile.Backup, segment uint64) bool {
 	const info, manager, redo, online = 16, 17, 26, 0x10
 	record := withoutHeaders(wal, b.Checkpoint, segment)
@@ -126,7 +128,7 @@ func begins(wal []byte, b *reconcile.Backup, segment uint64) bool {
 		model.LSN(binary.NativeEndian.Uint64(record[redo:])) == b.Start
 }
 
-// withoutHeaders takes the headers of pages out of WAL that begins at a position. That of a segment's first page is
+// withoutHeaders removes the page headers from WAL that begins at a position. The header of a segment's first page is
 // longer (xlog_internal.h).
 func withoutHeaders(wal []byte, at model.LSN, segment uint64) (record []byte) {
 	const page, header, firstHeader = 8192, 24, 40
@@ -146,7 +148,7 @@ func withoutHeaders(wal []byte, at model.LSN, segment uint64) (record []byte) {
 	return record
 }
 
-// Follow takes out what a restore has left that keeps PostgreSQL from following the primary.
+// Follow is the step that removes what a restore has left and what keeps PostgreSQL from following the primary.
 func (c *Case) Follow(way Method) []operation.Step {
 	restored := c.restored() || way == MethodRestored
 	if !restored && len(c.astray) == 0 {

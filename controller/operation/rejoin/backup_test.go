@@ -23,7 +23,7 @@ func tarOf(p *parted, of *pgserver.Server, data string) {
 	p.run("cp", folder+"/backup_manifest", data)
 }
 
-// handMade makes a backup by the functions that SQL has for it, and leaves out pg_wal.
+// handMade makes a backup with PostgreSQL's SQL functions, and leaves out pg_wal.
 func handMade(p *parted, of *pgserver.Server, data string) {
 	p.t.Helper()
 	label := copyBetween(of, data, "")
@@ -68,7 +68,7 @@ func newRestored(t *testing.T, make func(*parted, *pgserver.Server, string), of,
 	return p
 }
 
-// why is why a way back is not possible.
+// why returns the reason why a way back is not possible.
 func (p *parted) why(way Method) string {
 	p.t.Helper()
 	c := &Case{Place: p.place(), Primary: "pm02", Slot: "mine", Conninfo: p.primary.Conninfo()}
@@ -83,11 +83,11 @@ func (p *parted) why(way Method) string {
 	return ""
 }
 
-// toThePast is what pgBackRest writes where it restores to a point in time, which is over here.
+// toThePast has the settings that pgBackRest writes for a restore to a point in time. Here that time is long past.
 var toThePast = []string{"recovery_target_time = '2020-01-01 00:00:00+00'", "recovery_target_action = 'promote'", "recovery_target_timeline = 'current'"}
 
 // TestRestored: data restored from a backup of the primary or of a standby, made by pg_basebackup or by hand, without
-// WAL. They come back with the primary's WAL, and, once it has not all of it, with the archive's.
+// WAL. They come back with the primary's WAL, and, once the primary no longer has all of it, with the archive's.
 func TestRestored(t *testing.T) {
 	if asOwner(t) {
 		return
@@ -163,7 +163,7 @@ func TestRestored(t *testing.T) {
 	}
 }
 
-// weighed is what is found of the host.
+// weighed returns the case that rejoin finds on the host.
 func (p *parted) weighed() *Case {
 	p.t.Helper()
 	c := &Case{Place: p.place(), Primary: "pm02", Slot: "mine", Conninfo: p.primary.Conninfo()}
@@ -173,8 +173,8 @@ func (p *parted) weighed() *Case {
 	return c
 }
 
-// TestRestoredRefused: what cannot come to its end does not begin, and why is said. What was restored since it was
-// begun may be whole then.
+// TestRestoredRefused: a rejoin that could not come to its end does not begin, and says why. Data that were restored
+// again completely are not refused.
 func TestRestoredRefused(t *testing.T) {
 	if asOwner(t) {
 		return
@@ -227,8 +227,8 @@ func TestRestoredRefused(t *testing.T) {
 }
 
 // TestRestoredAfterFailover: a backup from before a failover recovers with the new primary's WAL, if it had ended by
-// then. That is known by the file of it that PostgreSQL archives. A backup of another host that was promoted does not
-// recover with it.
+// then. The backup's history file in the archive says so. A backup of another host that was promoted does not recover
+// with that WAL.
 func TestRestoredAfterFailover(t *testing.T) {
 	if asOwner(t) {
 		return
@@ -239,7 +239,7 @@ func TestRestoredAfterFailover(t *testing.T) {
 	host.Stop("fast")
 	old.SQL("CREATE TABLE of_the_primary AS SELECT 1")
 	old.CatchUp(other)
-	// How the backup ends: before the failover, and after it; two more of these folders.
+	// The backup ends before the failover, or after it. Two more folders have other backups.
 	early, late := t.TempDir()+"/early", t.TempDir()+"/late"
 	earlyLabel := copyBetween(old, early, "")
 	old.CatchUp(primary)
@@ -321,8 +321,8 @@ func TestRestoredKilled(t *testing.T) {
 }
 
 // TestRestoredStarted: the server has begun to replay restored data, and was stopped before it had the end of the
-// backup. There is no backup_label any more, but the control file says so. They still recover, even if the WAL that was
-// replayed is gone.
+// backup. backup_label is gone, but the control file says so. The data still recover, even if the WAL that was replayed
+// is gone.
 func TestRestoredStarted(t *testing.T) {
 	if asOwner(t) {
 		return

@@ -32,7 +32,7 @@ type Case struct {
 	Standby   bool     // Pacemaker's standby mode was on
 	Kept      bool     // pgrex kept the database stopped
 	locked    bool     // the agent's lock was there
-	astray    []string // what a restore has left that keeps PostgreSQL from following the primary
+	astray    []string // what a restore has left and what keeps PostgreSQL from following the primary
 	swapped   *bool    // the swap was begun: the old data may be where the copy was; in the plan
 	who       reconcile.Who
 }
@@ -70,7 +70,7 @@ func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 	return c, err
 }
 
-// newCase is a case of which only the cluster is known.
+// newCase is a case in which only the cluster is known.
 func newCase(who reconcile.Who) *Case {
 	return &Case{who: who, Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name, Slot: who.OwnSlot()}
 }
@@ -176,8 +176,8 @@ func (c *Case) compare(ctx context.Context) (err error) {
 	return c.hindrances(ctx)
 }
 
-// hindrances looks for what would end pg_rewind or a copy half way, on the primary. In doubt neither is possible, but a
-// user that is not let into a database there cannot ask.
+// hindrances looks for files on the primary at which pg_rewind or a copy would fail half way. In doubt it allows
+// neither. But if the replication user is not let into a database there, it cannot look, and allows both.
 func (c *Case) hindrances(ctx context.Context) error {
 	odd, err := c.Place.Odd()
 	if err != nil {

@@ -112,7 +112,7 @@ func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
 	}
 	from := c.Place.Data
 	if c.Place.Rewinding() != datadir.NotBegun {
-		from = c.Place.Marker() // those in the data may be the primary's by now
+		from = c.Place.Marker() // the files in the data may be the primary's by now
 	}
 	if err := datadir.CopyFiles(from, c.Place.Beside(), own); err != nil {
 		return err

@@ -19,14 +19,14 @@ import (
 	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
 )
 
-// gate lets through so many bytes of what a server sends.
+// gate lets a limited number of bytes through of what a server sends.
 type gate struct {
 	left  atomic.Int64
 	once  sync.Once
-	spent chan struct{} // closed once they are
+	spent chan struct{} // closed once that number is used up
 }
 
-// newGate makes one before a server, and returns its port.
+// newGate makes a gate in front of a server, and returns the gate's port.
 func newGate(t *testing.T, server int, bytes int64) (g *gate, port int) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -60,7 +60,7 @@ type gated struct {
 	*gate
 }
 
-// Write loses what comes when the bytes are spent.
+// Write drops what comes once the number of bytes is used up.
 func (w gated) Write(p []byte) (int, error) {
 	if w.left.Add(-int64(len(p))) < 0 {
 		w.once.Do(func() { close(w.spent) })
@@ -92,9 +92,10 @@ func killRewind(t *testing.T) {
 	t.Fatal("no pg_rewind runs")
 }
 
-// The real pg_rewind is killed when so many bytes have come from the primary. Whatever it has changed by then, the data
-// are half rewound, also after they were moved to another disk. A base backup that somebody has put into the same
-// folder is not, though the journal is still beside it; and the next rejoin brings the host back with its own files.
+// The real pg_rewind is killed when a number of bytes has come from the primary. Whatever it has changed by then, the
+// data are half rewound, also after they were moved to another disk. A base backup that somebody has put into the same
+// folder is not half rewound, though the journal is still beside it. The next rejoin brings the host back with its own
+// files.
 func TestRewindKilled(t *testing.T) {
 	if asOwner(t) {
 		return

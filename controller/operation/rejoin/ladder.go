@@ -15,7 +15,7 @@ type Method string
 const (
 	MethodStart    Method = "start"    // its data are a part of the primary's, which has the rest
 	MethodArchive  Method = "archive"  // the same, but a part of the rest is in the WAL archive only
-	MethodRestored Method = "restored" // its data were restored from a backup: they recover with WAL of either
+	MethodRestored Method = "restored" // its data were restored from a backup: they recover with the WAL of both
 	MethodRewind   Method = "rewind"   // its data parted from the primary's: pg_rewind rewinds them
 	MethodCopy     Method = "copy"     // pg_basebackup
 )
@@ -42,12 +42,13 @@ type Return struct {
 	Rate, ArchiveRate uint64
 	// MaxRate is the limit of a copy's rate, 0 for none.
 	MaxRate uint64
-	// NoFiles is why neither pg_rewind nor a copy would get all of the primary's files, and InTheWay what is here in the
-	// place of one of them, which pg_rewind does not replace; "" if nothing is known against it.
+	// NoFiles is why pg_rewind and a copy could not get all of the primary's files; "" if nothing is known against
+	// that. InTheWay names what is here in the place of one of those files, and is not replaced by pg_rewind; "" for
+	// nothing.
 	NoFiles, InTheWay string
 	// Astray is why PostgreSQL here would follow the WAL archive instead of the primary; "" if it does not.
 	Astray string
-	// NoBackupEnd is why it is not known where a backup ended, of which that has to be known; "" if it is.
+	// NoBackupEnd is why nobody knows where the backup ended; "" if that is known, or need not be.
 	NoBackupEnd string
 	// Begun is the method of an earlier attempt that changed the data and was not finished.
 	Begun Method
@@ -103,7 +104,8 @@ func (r Return) onlyAhead() bool {
 		r.reaches() > r.Primary.Flushed
 }
 
-// reaches is up to where WAL is needed in any case: the end of what is here, and of a backup, so far as that is known.
+// reaches is the position up to which WAL is needed in any case: the end of the WAL here, or of the backup, if that is
+// known.
 func (r Return) reaches() model.LSN {
 	if r.Local.Backup == nil {
 		return r.Local.End
@@ -111,8 +113,8 @@ func (r Return) reaches() model.LSN {
 	return max(r.Local.End, r.Local.Changed)
 }
 
-// changedBeyond: pg_rewind, or a backup, has brought changes of the newest timeline here from after where the primary
-// left that.
+// changedBeyond: pg_rewind, or a backup, has brought changes here that were made on the newest timeline after the
+// primary had left it.
 func (r Return) changedBeyond() bool {
 	next := len(r.Local.Timelines)
 	return next < len(r.Timelines) && r.Local.Changed > r.Timelines[next].Begin
@@ -145,10 +147,12 @@ func (r Return) unfit() string {
 	return ""
 }
 
-// unstartable is why PostgreSQL cannot go on with the data as they are, whatever WAL there is; "" if it can.
+// unstartable is why PostgreSQL cannot follow the primary with the data as they are, whatever WAL there is; "" if it
+// can.
 func (r Return) unstartable() string { return cmp.Or(r.unfit(), r.Astray) }
 
-// restoredOnly is why data cannot go on by themselves, whatever WAL there is; "" if they can.
+// restoredOnly is why "restored" and "copy" are the only ways back: the data were restored from a backup. It is "" if
+// they were not.
 func (r Return) restoredOnly() string {
 	if r.Local.Backup == nil {
 		return ""
@@ -156,7 +160,7 @@ func (r Return) restoredOnly() string {
 	return "its data were restored from a backup, and have not recovered yet"
 }
 
-// unfitBackup is why a backup cannot recover with the primary's WAL, "" if it can.
+// unfitBackup is why a backup cannot recover with the primary's WAL; "" if it can.
 func (r Return) unfitBackup() string {
 	b := r.Local.Backup
 	if b == nil {

@@ -150,7 +150,7 @@ func (r *Rejoin) pgRewindTool(ctx context.Context, c *Case, options ...string) (
 	if restore != "" {
 		options = append(options, "--restore-target-wal")
 	}
-	config, err := c.Place.Configured(ctx, "config_file") // for the server's program, which pg_rewind runs as well
+	config, err := c.Place.Configured(ctx, "config_file") // pg_rewind passes it to the server's program
 	if err != nil {
 		return datadir.Tool{}, err
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
-// What is a host's own in the data folder stays as it was through a rewind and a copy, with its mode, and nothing of the
-// primary's comes to it. The data folder stays open to its group.
+// A host's own files in the data folder stay as they were through a rewind and a copy, with their modes, and get
+// nothing of the primary's. The data folder stays open to its group.
 func TestOwnStays(t *testing.T) {
 	if asOwner(t) {
 		return
@@ -100,7 +100,7 @@ func TestOwnStays(t *testing.T) {
 	}
 }
 
-// What would end pg_rewind or a copy half way is said beforehand, and which file it is, here or on the primary.
+// rejoin says beforehand which file, here or on the primary, would end pg_rewind or a copy half way.
 func TestHindrances(t *testing.T) {
 	if asOwner(t) {
 		return

@@ -46,7 +46,7 @@ type Plan struct {
 	Standby bool   `json:"node_standby"` // Pacemaker's standby mode was on
 	Kept    bool   `json:"kept_stopped"` // pgrex kept the database stopped
 	Locked  bool   `json:"locked"`       // the agent's lock was there
-	// Astray is what a restore has left that kept PostgreSQL from following the primary.
+	// Astray is what a restore had left and what kept PostgreSQL from following the primary.
 	Astray []string `json:"astray,omitempty"`
 	// Swapped is what taking the swap back has found: the old data may be where the copy was.
 	Swapped bool `json:"swapped,omitempty"`
@@ -66,7 +66,7 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) ope
 	return job
 }
 
-// Keeps says beforehand what of the data folder stays as it is here, and what does not.
+// Keeps returns texts for the question: what in the data folder stays as it is here, and what is removed.
 func (c *Case) Keeps(ctx context.Context, way Method) ([]string, error) {
 	if way != MethodRewind && way != MethodCopy {
 		return nil, nil
@@ -160,7 +160,7 @@ func (r *Rejoin) StillPrimary(c *Case) operation.Step {
 				return err
 			case now.Primary != c.Primary:
 				return fmt.Errorf("%s is the primary now: run it again", now.Primary)
-			case r.Left == nil && (now.Standby != c.Standby || now.Kept != c.Kept): // to undo this one would undo another operation
+			case r.Left == nil && (now.Standby != c.Standby || now.Kept != c.Kept): // undoing this one would undo the other
 				return errors.New("another operation has stopped or started the database here, or its node: run it again")
 			}
 			return nil
@@ -189,8 +189,8 @@ func (c *Case) removeLeft() operation.Step {
 	}}
 }
 
-// KeepAway takes the database here out of Pacemaker's hands, whatever the state of the resource. Other resources on
-// this node go on. Undone, it leaves the constraint if that was there before.
+// KeepAway stops the database here, and keeps Pacemaker from starting it, whatever the state of the resource. Other
+// resources on this node go on. Undone, it removes the constraint, unless that was there before.
 func (r *Rejoin) KeepAway(c *Case) []operation.Step {
 	away := operation.Step{ID: "keep-away", Action: c.away()}
 	if !c.Kept {
@@ -219,8 +219,8 @@ func (c *Case) away() operation.Action {
 	return operation.Command{Command: cib.KeepAway(c.Clone, c.Primitive, c.Node)}
 }
 
-// Warnings say what becomes of other resources: of those that need the database while it is kept away, and of all on a
-// node whose standby mode ends.
+// Warnings are texts on other resources: those that stop, move or restart because they need the database, and those
+// that may start because the node's standby mode ends.
 func (c *Case) Warnings(ctx context.Context) (warnings []string) {
 	switch others, err := new(cib.Client).AlsoStops(ctx, c.Clone, c.Primitive, c.Node); {
 	case err != nil:
@@ -234,7 +234,7 @@ func (c *Case) Warnings(ctx context.Context) (warnings []string) {
 	return warnings
 }
 
-// EndsStandby is the warning on a node in Pacemaker's standby mode.
+// EndsStandby is the warning if this node is in Pacemaker's standby mode.
 const EndsStandby = "warning: this node is in standby mode, which ends: other resources may start here, too"
 
 // Ended waits until the database on this host has ended.
@@ -274,20 +274,20 @@ func (r *Rejoin) letStart(c *Case) []operation.Step {
 	return append(steps, r.AwaitStreams(c), c.removeLeft())
 }
 
-// LetBack gives the database back to Pacemaker. Undone, the database is stopped if it was kept stopped before.
+// LetBack gives the database back to Pacemaker. Undone, it stops the database again if that was kept stopped before.
 func (r *Rejoin) LetBack(c *Case) []operation.Step {
 	steps := []operation.Step{
 		{ID: "cleanup", Action: operation.Command{Command: cib.Cleanup(c.Primitive, c.Node)}, Back: r.stopAgain(c)},
 		{ID: "clear-primitive", Action: operation.Command{Command: cib.ClearBan(c.Primitive, c.Node)}},
 		{ID: "clear-clone", Action: operation.Command{Command: cib.ClearBan(c.Clone, c.Node)}},
 	}
-	if c.Standby { // as earlier versions of pgrex have left it
+	if c.Standby { // earlier versions of pgrex stopped the database by standby mode
 		steps = append(steps, operation.Step{ID: "unstandby", Action: operation.Command{Command: cib.DeleteStandby(c.Node)}})
 	}
 	return append(steps, operation.Step{ID: "let-back", Action: operation.Command{Command: cib.LetBack(c.Primitive, c.Node)}})
 }
 
-// stopAgain are the actions by which the database is kept stopped as it was before; none if it was not.
+// stopAgain are the actions that keep the database stopped in the same way as before; none if it was not kept stopped.
 func (r *Rejoin) stopAgain(c *Case) (actions []operation.Action) {
 	if c.Standby {
 		actions = append(actions, operation.Command{Command: cib.SetStandby(c.Node, true)})

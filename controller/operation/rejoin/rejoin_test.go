@@ -33,8 +33,8 @@ func TestTrap46Stopped(t *testing.T) {
 	}
 }
 
-// What has changed between the question and the answer ends a rejoin before anything is done: undone, it would undo
-// what another operation has done. A rejoin that goes on has changed it itself.
+// A change between the question and the answer ends a rejoin before anything is done. Otherwise its undo would undo
+// what another operation has done. For a rejoin that goes on, the change may be its own.
 func TestNoLongerAsItWas(t *testing.T) {
 	c := fakes.NewTrio(t)
 	r := &Rejoin{Observer: c.On("pm02", "pm02")}

@@ -16,10 +16,10 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// proof is what is proven of each other member while no host is the primary, in order of name.
+// proof has a verdict on each other member, sorted by name, while no host is the primary.
 type proof []verdict
 
-// missing is what is not proven.
+// missing returns the reasons why the proof is not complete.
 func (p proof) missing() (why []string) {
 	for _, v := range p {
 		if !v.OK {
@@ -31,7 +31,7 @@ func (p proof) missing() (why []string) {
 
 func (p proof) proven() bool { return len(p.missing()) == 0 }
 
-// texts are the lines that an operator reads.
+// texts are the lines that the operator sees.
 func (p proof) texts() (lines []string) {
 	for _, v := range p {
 		line := "  " + v.Why
@@ -43,12 +43,12 @@ func (p proof) texts() (lines []string) {
 	return lines
 }
 
-// prove finds out whether another member has newer data than this host.
+// prove looks for a proof that no other member has newer data than this host.
 func (s *Service) prove(ctx context.Context, h self, local reconcile.LocalData, p *Plan) (found proof) {
 	now := h.Here.Permanent[reconcile.DataStatus(h.Clone)]
 	o := ours{
 		LocalData: local, Async: h.Policy.RepMode == "async", Overlooks: overlooks(h.Who),
-		Latest: p.DataStatus == reconcile.DataLatest && now == p.DataStatus, // not by an earlier attempt of this operation
+		Latest: p.DataStatus == reconcile.DataLatest && now == p.DataStatus, // before this operation, and still
 	}
 	for _, m := range s.askOthers(ctx, h, local) {
 		found = append(found, o.judge(m))
@@ -56,12 +56,12 @@ func (s *Service) prove(ctx context.Context, h self, local reconcile.LocalData, 
 	return found
 }
 
-// askOthers asks the servers of all other members at the same time, also those that Pacemaker shows as stopped or
-// offline: a server may run all the same.
+// askOthers asks the servers of all other members at the same time. It also asks members that Pacemaker shows as
+// stopped or offline, because a server may still run there.
 func (s *Service) askOthers(ctx context.Context, h self, local reconcile.LocalData) []other {
 	members := h.others(func(string) bool { return true })
 	conninfo, err := h.place.Conninfo(ctx, h.Clone)
-	ring, _ := cib.RingAddresses(cib.CorosyncConf) // there are other ways to a host
+	ring, _ := cib.RingAddresses(cib.CorosyncConf) // without it, the other addresses remain
 	claims := h.Claims()
 	all := make([]other, len(members))
 	var asking sync.WaitGroup
@@ -83,8 +83,8 @@ func (s *Service) askOthers(ctx context.Context, h self, local reconcile.LocalDa
 	return all
 }
 
-// ask asks at one address after the other, up to the first with an answer: where the member streamed from when this
-// host was the primary, its address on corosync's ring, and where its name leads.
+// ask asks at one address after the other until one answers. The addresses are: the one from which the member streamed
+// when this host was the primary, the one on corosync's ring, and the one to which the member's name leads.
 func (m *other) ask(ctx context.Context, q question, addresses ...string) {
 	var problems []string
 	for i, address := range addresses {
@@ -102,7 +102,7 @@ func (m *other) ask(ctx context.Context, q question, addresses ...string) {
 	m.Problem = strings.Join(problems, "; ")
 }
 
-// question is what a member is asked, and what its answer is compared with.
+// question has what a member is asked, and what its answer is compared with.
 type question struct {
 	here     self
 	local    reconcile.LocalData
@@ -143,8 +143,8 @@ func (q question) ask(ctx context.Context, address string) (a answer, err error)
 	return a, err
 }
 
-// same compares the last WAL of a standby with that here; fs.ErrNotExist if that is no longer here. The source is of no
-// further use then.
+// same reports whether the last WAL of a standby is the same as the WAL at that position here. It returns
+// fs.ErrNotExist if that WAL is no longer here. Afterwards the source cannot be used any more.
 func (q question) same(ctx context.Context, source *postgres.Source, newest model.Timeline, its model.LSN) (bool, error) {
 	const much, halfRecord = 8 << 10, 1 << 20
 	end, size := q.local.End, model.LSN(q.local.Segment)
@@ -154,7 +154,7 @@ func (q question) same(ctx context.Context, source *postgres.Source, newest mode
 	both := min(end, its)
 	from := max(newest.Begin, both-min(both, much), (both-min(both, 1))/size*size) // the segment before may be gone
 	if from >= its {
-		return true, nil // it has nothing of the newest timeline
+		return true, nil // the standby has no WAL of the newest timeline yet
 	}
 	here, err := q.here.place.ReadWAL(newest.ID, from, its, q.local.Segment)
 	if err != nil {

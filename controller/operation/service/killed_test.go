@@ -290,7 +290,7 @@ func TestStartKilled(t *testing.T) {
 	})
 }
 
-// Earlier versions have stopped a database by standby mode: a start ends that, and undone puts it back.
+// Earlier versions stopped a database by standby mode: a start ends that mode, and its undo puts the mode back.
 func TestStartOutOfStandbyKilled(t *testing.T) {
 	startKilled(t, cib.SetStandby("pm01", true), []startPoint{
 		{"cleanup", fakes.Between, false, ""},
@@ -303,7 +303,7 @@ func TestStartOutOfStandbyKilled(t *testing.T) {
 type startPoint struct {
 	id    string
 	at    fakes.Point
-	holds bool // Pacemaker has not promoted it yet
+	holds bool // Pacemaker has not promoted this host yet
 	past  string
 }
 
@@ -420,8 +420,8 @@ func TestLeftKeepsWhatWasBefore(t *testing.T) {
 	}
 }
 
-// Two stops of one host are planned at the same time, and follow each other: the second one does nothing. Interrupted,
-// it would start what the first one has stopped.
+// Two stops of one host are planned at the same time, and done one after the other. The second one must do nothing: if
+// it were interrupted, its undo would start what the first one has stopped.
 func TestStopTwice(t *testing.T) {
 	w := newWorld(t)
 	w.Did("pm01", "start")
@@ -440,7 +440,7 @@ func TestStopTwice(t *testing.T) {
 	w.wantEnd("refused", stopped, false)
 }
 
-// A stop of the primary by force is a failover: once the database is kept away nobody takes that back.
+// A forced stop of the primary is a failover: once the database is kept away, nothing undoes that.
 func TestFailover(t *testing.T) {
 	w := newWorld(t)
 	w.Primary()

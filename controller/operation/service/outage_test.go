@@ -14,14 +14,14 @@ import (
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
-// outage is a cluster of three with real servers and no primary: that of pm01 was killed while it was the primary, and
-// the agent's lock is there. pm02 and pm03 are standbys on addresses of their own, as on hosts of their own.
+// outage is a cluster of three with real servers and no primary. The server of pm01 was killed while it was the
+// primary, and the agent's lock is there. pm02 and pm03 are standbys, each at an address of its own.
 type outage struct {
 	*world
 	standbys map[string]*pgserver.Server
 }
 
-// newOutage makes it. Nobody runs yet, and no node is online but pm01.
+// newOutage makes an outage. No server runs yet, and only pm01 is online.
 func newOutage(t *testing.T) *outage {
 	t.Helper()
 	o := &outage{world: newServed(t), standbys: map[string]*pgserver.Server{}}
@@ -51,7 +51,7 @@ func newOutage(t *testing.T) *outage {
 	return o
 }
 
-// status is what the agent has written of the data on each host.
+// status sets the data status that the agent has written for each host.
 func (o *outage) status(pm01, pm02, pm03 string) {
 	o.t.Helper()
 	for host, status := range map[string]string{"pm01": pm01, "pm02": pm02, "pm03": pm03} {
@@ -90,7 +90,7 @@ func (o *outage) start() (*Service, operation.Job, error) {
 	return s, job, err
 }
 
-// refused wants a refusal that says all of this.
+// refused expects a refusal with all of these texts.
 func (o *outage) refused(why ...string) {
 	o.t.Helper()
 	_, _, err := o.start()
@@ -107,7 +107,7 @@ func (o *outage) refused(why ...string) {
 	}
 }
 
-// proven wants a start without force that says all of this.
+// proven expects a start without force, with all of these texts.
 func (o *outage) proven(says ...string) {
 	o.t.Helper()
 	_, job, err := o.start()
@@ -127,8 +127,8 @@ func (o *outage) proven(says ...string) {
 	}
 }
 
-// TestNoPrimaryAnywhere: the synchronous standby pm02 went off, the agent wrote DISCONNECT for it, and the primary's
-// server was killed before pm03 was in step. pm01 starts again without force, once pm03 answers.
+// TestNoPrimaryAnywhere: the synchronous standby pm02 went offline, the agent wrote DISCONNECT for it, and the
+// primary's server was killed before pm03 was in step. pm01 starts again without force, once pm03 answers.
 func TestNoPrimaryAnywhere(t *testing.T) {
 	o := newOutage(t)
 	o.status("LATEST", "DISCONNECT", "STREAMING|ASYNC")
@@ -143,7 +143,7 @@ func TestNoPrimaryAnywhere(t *testing.T) {
 		o.t = t
 		o.standbys["pm03"].Access("local all all trust")
 		o.refused("the server on pm03 (to Pacemaker: unpromoted) does not say what it has: ", "no pg_hba.conf entry")
-		o.Did("pm03", "stop") // to Pacemaker it is stopped, but a server is there
+		o.Did("pm03", "stop") // to Pacemaker the database is stopped, but a server runs
 		o.refused("the server on pm03 (to Pacemaker: stopped) does not say what it has: ", "no pg_hba.conf entry")
 		o.Did("pm03", "start")
 		o.standbys["pm03"].Access("local all all trust", "host all all 127.0.0.0/8 trust", "host replication all 127.0.0.0/8 trust")

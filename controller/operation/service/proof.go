@@ -10,18 +10,18 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// This file decides whether it is proven that no other member has newer data than this host, while no host is the
-// primary. Each member has to be proven by itself: by what its server answers or, where no server runs, by what the
+// While no host is the primary, this file decides whether it is proven that no other member has newer data than this
+// host. It decides about each member separately: by what its server answers or, if no server runs there, by what the
 // agent last wrote about its data.
 
-// ours is what this host has, and what the CIB is worth as a witness of the members that do not answer.
+// ours is what this host has, and what the CIB here can prove about members that do not answer.
 type ours struct {
 	reconcile.LocalData
 	// Latest: the data status of this host is LATEST. A host that is promoted makes every other one DISCONNECT before
 	// it takes writes (pgsql_promote), so by this CIB this host was the last primary.
 	Latest bool
 	Async  bool // rep_mode is async: the agent also promotes a standby that was asynchronous
-	// Overlooks is why the CIB may lack the promotion of a host that is offline; "" if it cannot.
+	// Overlooks is why the CIB here may lack the promotion of a host that is offline; "" if it cannot lack it.
 	Overlooks string
 }
 
@@ -29,12 +29,13 @@ type ours struct {
 type other struct {
 	reconcile.Claim // what the agent keeps in the CIB
 	Node            model.Node
-	// State is that of its database, in Pacemaker's words, if it may run; "" if it is stopped, or the host offline.
+	// State is the state of its database in Pacemaker's words, if the database may run; "" if it is stopped, or the
+	// host is offline.
 	State string
 	Next  bool // the agent lets it become the primary by itself
 
 	Said    *answer // what its server answers; nil if it does not
-	Heard   bool    // a server is there, but let nobody in
+	Heard   bool    // a server is there, but did not let pgrex in
 	Problem string  // why there is no answer
 }
 
@@ -51,7 +52,8 @@ type answer struct {
 	Commit string
 }
 
-// verdict is what is proven of a member: that it has nothing newer (OK); or what is missing, and what to do.
+// verdict is the decision about a member. OK: it is proven that the member has nothing newer. Otherwise Why says what
+// is missing, and what to do.
 type verdict struct {
 	OK  bool
 	Why string
@@ -60,8 +62,8 @@ type verdict struct {
 func older(format string, args ...any) verdict   { return verdict{true, fmt.Sprintf(format, args...)} }
 func missing(format string, args ...any) verdict { return verdict{false, fmt.Sprintf(format, args...)} }
 
-// judge decides about one member. What its server answers counts more than what the CIB says, because the CIB only
-// says how its data were when the last primary looked.
+// judge decides about one member. What its server answers counts more than what the CIB says, because the CIB only says
+// how the member's data were when the last primary looked.
 func (o ours) judge(m other) verdict {
 	switch {
 	case m.DataStatus == reconcile.DataLatest:
@@ -131,8 +133,8 @@ func (o ours) judgeAnswer(name string, a answer) verdict {
 		model.FormatBytes(a.Flushed.BytesTo(o.End)), commit)
 }
 
-// judgeStatus goes by the data status of a member whose server does not run. That status proves that the member has
-// nothing newer, if all of this holds:
+// judgeStatus decides by the data status of a member whose server does not run. That status proves that the member has
+// nothing newer if all of this holds:
 //
 //   - The status of this host is LATEST: no other host was promoted since this one was. So all that the member received
 //     since, it received from here, where WAL is flushed before it is sent.
@@ -173,14 +175,14 @@ func (o ours) judgeStatus(m other) verdict {
 		m.Host, where, m.DataStatus)
 }
 
-// mayTakeOver reports whether the agent promotes a standby with a data status (have_master_right), or the status says
-// that commits may have waited for it.
+// mayTakeOver reports whether the agent promotes a standby with this data status (have_master_right), or whether
+// commits may have waited for such a standby.
 func (o ours) mayTakeOver(status string) bool {
 	_, sync, _ := strings.Cut(status, "|")
 	return slices.Contains([]string{"SYNC", "QUORUM"}, sync) || o.Async && status == "STREAMING|ASYNC"
 }
 
-// overlooks is why the CIB of this partition may lack the promotion of a host that is offline; "" if it cannot.
+// overlooks is why the CIB of this partition may lack the promotion of a host that is offline; "" if it cannot lack it.
 func overlooks(w reconcile.Who) string {
 	online := 0
 	for _, n := range w.Cluster.Nodes {

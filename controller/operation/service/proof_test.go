@@ -24,7 +24,7 @@ func away(status string, online bool) other {
 	return other{Claim: reconcile.Claim{Host: "pm02", DataStatus: status}, Node: model.Node{Online: online}, Problem: "connection refused"}
 }
 
-// says is a standby that answers, and has the WAL that is here up to a position.
+// says is the answer of a standby that has the same WAL as this host, up to a position.
 func says(flushed model.LSN, change ...func(a *answer)) other {
 	a := answer{
 		Upstream:  model.Upstream{SystemID: "7", Timeline: 2, InRecovery: true, Flushed: flushed},
@@ -47,7 +47,7 @@ func (m other) with(change func(m *other)) other {
 	return m
 }
 
-// TestTrap48Judge: what proves that a member has nothing newer than this host, and what is missing where nothing does.
+// TestTrap48Judge: what proves that a member has nothing newer than this host, and what the verdict says otherwise.
 func TestTrap48Judge(t *testing.T) {
 	runs := func(m *other) { m.State = "unpromoted" }
 	notLatest := func(o *ours) { o.Latest = false }
@@ -58,7 +58,7 @@ func TestTrap48Judge(t *testing.T) {
 		ok     bool
 		why    string
 	}{
-		// It answers.
+		// Its server answers.
 		"as far":                            {m: says(ended), ok: true, why: "has the same WAL up to 0/200, 0 B less"},
 		"behind":                            {m: says(0x180), ok: true, why: "the same WAL up to 0/180, 128 B less"},
 		"not the last primary":              {m: says(0x180), change: notLatest, ok: true, why: "128 B less"},
@@ -81,12 +81,12 @@ func TestTrap48Judge(t *testing.T) {
 		"unclean, and answers":              {m: says(0x80).with(func(m *other) { m.Node.Unclean = true }), why: "is to be fenced"},
 		"the newest, and answers":           {m: says(0x80).with(func(m *other) { m.DataStatus = "LATEST" }), why: "start that host first"},
 		"the next primary":                  {m: says(ended).with(func(m *other) { m.DataStatus, m.Next = "STREAMING|SYNC", true }), why: "the agent makes it the primary without anybody's order: wait"},
-		// It does not, though it runs.
+		// Its server runs, but does not answer.
 		"runs":                 {m: away("DISCONNECT", true).with(runs), why: "(to Pacemaker: unpromoted) does not say what it has: connection refused"},
 		"has failed":           {m: away("DISCONNECT", true).with(func(m *other) { m.State = "failed" }), why: "(to Pacemaker: failed)"},
 		"runs behind our back": {m: away("DISCONNECT", true).with(func(m *other) { m.Heard = true }), why: "(to Pacemaker: stopped)"},
 		"offline, but runs":    {m: away("DISCONNECT", false).with(func(m *other) { m.Heard = true }), why: "does not say what it has"},
-		// It does not run.
+		// Its server does not run.
 		"stopped":                        {m: away("DISCONNECT", true), ok: true, why: "is stopped: by its data status, DISCONNECT"},
 		"stopped, with few others":       {m: away("DISCONNECT", true), change: alone, ok: true, why: "is stopped"},
 		"offline":                        {m: away("DISCONNECT", false), ok: true, why: "is offline: by its data status, DISCONNECT"},
@@ -150,14 +150,14 @@ func TestTrap48Overlooks(t *testing.T) {
 	}
 }
 
-// TestOrders: all hosts went off at once, or pm02 before. They come back in every order, pm01 being the last primary
-// with the agent's lock. A standby that comes back answers.
+// TestOrders: all hosts lost power at once, or pm02 before the others. They come back in every order. pm01 was the last
+// primary, and has the agent's lock. A standby that comes back answers.
 func TestOrders(t *testing.T) {
 	const proven = ""
 	for name, test := range map[string]struct {
 		async      bool
 		pm02, pm03 string            // their data status
-		want       map[string]string // what pm01 misses to be started, by who is back
+		want       map[string]string // what pm01 still lacks for its start, by who is back
 	}{
 		"pm02 was in step": {pm02: "STREAMING|SYNC", pm03: "STREAMING|ASYNC", want: map[string]string{
 			"pm01 pm02":      "pm02 runs, and by its data status (STREAMING|SYNC) the agent makes it the primary",

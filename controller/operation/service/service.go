@@ -24,7 +24,7 @@ import (
 const servicePatience = 5 * time.Minute
 
 // Service starts and stops the database of this host through Pacemaker. A constraint of pgrex's own keeps a stopped
-// database from this node, even after a restart of Pacemaker; other resources on it go on.
+// database from this node, even after a restart of Pacemaker. Other resources on the node go on.
 type Service struct {
 	Observer *controller.Observer // of this host
 	Left     *operation.Journal   // of an operation that was left here and is to be finished; may be nil
@@ -114,7 +114,7 @@ func (s *Service) keepAway(h self, p *Plan) []operation.Step {
 	return steps
 }
 
-// rejoin is the operation that this one borrows steps from, and caseOf is what they are made of.
+// rejoin is the operation from which start and stop borrow steps. caseOf is the case from which it makes them.
 func (s *Service) rejoin() *rejoin.Rejoin { return &rejoin.Rejoin{Observer: s.Observer} }
 
 func (s *Service) caseOf(h self, p *Plan) *rejoin.Case {
@@ -183,7 +183,7 @@ func (s *Service) unchanged(h self, failover bool) operation.Step {
 				return err
 			case now.isPrimary() != h.isPrimary(): // that a standby has just finished its start changes nothing
 				return fmt.Errorf("it is now %s: type pgrex stop again", now.RoleText(now.Self))
-			case now.kept() && !h.kept(): // to undo this one would undo that
+			case now.kept() && !h.kept(): // undoing this stop would start what the other one has stopped
 				return errors.New("another operation has stopped it: type pgrex stop again")
 			case now.isPrimary() && !failover && len(now.standbys()) > 0:
 				return fmt.Errorf("%s runs now, and would see it fail: type pgrex stop again",
@@ -256,8 +256,8 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 	return job, nil
 }
 
-// first starts this host as the primary if there is none. If anything speaks against it, it has to be proven that no
-// other member has newer data, or force overrides that.
+// first starts this host as the primary if there is none. If the CIB or the agent's lock speaks against that, it has to
+// be proven that no other member has newer data, or the operator has to force the start.
 func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job, error) {
 	if h.place.Rewinding() != datadir.NotBegun {
 		return operation.Job{}, errors.New("a rewind is unfinished here: start another host first, then type pgrex rejoin here")
@@ -312,7 +312,7 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	return job, nil
 }
 
-// startPlan is how this host was before its start.
+// startPlan is a plan that says whether the database was kept stopped before this operation, and how.
 func (s *Service) startPlan(h self) *Plan {
 	if before := s.before(Start); before != nil {
 		return &Plan{Standby: before.Standby, Kept: before.Kept}
@@ -320,7 +320,7 @@ func (s *Service) startPlan(h self) *Plan {
 	return &Plan{Standby: h.Here.Standby, Kept: h.kept()}
 }
 
-// says are what the operator should know before a start.
+// says returns what the operator should know before a start.
 func (p *Plan) says() []string {
 	if p.Standby {
 		return []string{rejoin.EndsStandby}
@@ -328,21 +328,22 @@ func (p *Plan) says() []string {
 	return nil
 }
 
-// wasBefore is a plan with how this host was before the operation. One that was left may have changed that.
+// wasBefore is a plan that says how this host was before the operation. If the operation was left and goes on now, its
+// journal says so, because the operation may have changed the host since.
 func (s *Service) wasBefore(h self, force bool) *Plan {
 	_, err := os.Stat(h.place.Lock())
 	p := s.startPlan(h)
 	p.Force, p.DataStatus, p.Locked = force, h.Here.Permanent[reconcile.DataStatus(h.Clone)], err == nil
 	if before := s.before(Start); before != nil {
 		p.Locked = p.Locked || before.Locked
-		if p.DataStatus == reconcile.DataLatest { // or else another host was promoted since
+		if p.DataStatus == reconcile.DataLatest { // otherwise another host was promoted since
 			p.DataStatus = before.DataStatus
 		}
 	}
 	return p
 }
 
-// ends says how new the data here are.
+// ends is a text that says how new the data here are.
 func (h self) ends(ctx context.Context, local reconcile.LocalData) string {
 	text := fmt.Sprintf("timeline %d up to %s", local.Timelines[len(local.Timelines)-1].ID, local.End)
 	if when := h.place.LastCommit(ctx, local, local.End); when != "" {
@@ -351,8 +352,8 @@ func (h self) ends(ctx context.Context, local reconcile.LocalData) string {
 	return text
 }
 
-// against is why this host should not be the first to start, by the CIB and the agent's lock; "" if nothing says so.
-// latest says that another host was the last primary.
+// against is why this host should not be the first to start, by the CIB and the agent's lock; "" if neither speaks
+// against it. latest reports whether another host was the last primary.
 func (h self) against(end model.LSN, p *Plan) (why string, latest bool) {
 	claims := h.Claims()
 	for i, c := range claims {
@@ -428,7 +429,7 @@ func (s *Service) noPrimary(ctx context.Context) error {
 }
 
 // hand gives the database, whose data are proven, back to Pacemaker. Undone, it leaves the database stopped. If nothing
-// kept the database stopped before, pgrex does so then: Pacemaker would start it.
+// kept the database stopped before, the undo makes pgrex's constraint, because Pacemaker would start the database.
 func (s *Service) hand(h self, p *Plan) []operation.Step {
 	c := s.caseOf(h, p)
 	c.Kept = p.Kept || !p.Standby

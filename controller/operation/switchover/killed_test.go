@@ -24,8 +24,8 @@ import (
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
-// world is pm01, the primary, and pm02, its standby: real servers, and a CIB in a file. Outside of maintenance-mode the
-// test does what Pacemaker and its agent would do.
+// world is a primary pm01 and its standby pm02: real servers, and a CIB in a file. Outside maintenance-mode the test
+// does what Pacemaker and its agent would do.
 type world struct {
 	*fakes.CIB
 	t       *testing.T
@@ -51,7 +51,7 @@ func newWorld(t *testing.T) *world {
 	w.Run(cib.SetParameter("pgsql", "pgctl", filepath.Join(fakes.Programs(t, pm01), "pg_ctl")))
 	w.Run(cib.SetParameter("pgsql", "logfile", filepath.Join(pm01.Dir, "log-after-undo")))
 	w.Run(cib.SetParameter("pgsql", "master_ip", "127.0.0.1"))
-	// Both hosts are this one: at this address the other one answers.
+	// Both servers run on this machine: pm02 answers at this address.
 	recovery := fmt.Sprintf("primary_conninfo = '%s'\n", pm02.Conninfo())
 	w.must(os.WriteFile(filepath.Join(w.Tmp, "recovery.conf"), []byte(recovery), 0o600))
 	w.must(os.WriteFile(w.lock(), nil, 0o600))
@@ -60,8 +60,8 @@ func newWorld(t *testing.T) *world {
 	w.Run(cib.SetAttribute("pm02", "pgsql-status", "HS:async"))
 	w.Run(cib.SetNodeAttribute("pm02", "pgsql-data-status", "STREAMING|ASYNC"))
 	w.CIBAdmin("--create", "--scope", "constraints", "--xml-text", `<rsc_location id="x" rsc="msPostgresql" node="pm09" score="1"/>`)
-	w.CIBAdmin("--delete", "--xml-text", `<rsc_location id="x"/>`) // the tools leave empty sets behind: they are here before
-	version := filepath.Join(w.data("pm01"), "PG_VERSION")         // whose owner pgrex has to be
+	w.CIBAdmin("--delete", "--xml-text", `<rsc_location id="x"/>`) // the tools leave an empty section behind: make it now
+	version := filepath.Join(w.data("pm01"), "PG_VERSION")         // its owner has to be pgrex's user
 	w.must(errors.Join(os.Chown(version, os.Geteuid(), os.Getegid()), os.Chmod(version, 0o644)))
 	w.streams("pm02", "pm01", "pgrex_pm02")
 	w.each("fast", func(name string) { w.command("cp", "-a", w.data(name), w.saved(name)) })
@@ -112,7 +112,7 @@ func (w *world) streams(standby, primary, slot string) {
 	})
 }
 
-// part is a part of the test that begins as the first one did.
+// part runs a part of the test that begins in the same state as the first one.
 func (w *world) part(t *testing.T) {
 	t.Helper()
 	w.t = t
@@ -130,14 +130,14 @@ func (w *world) part(t *testing.T) {
 	w.write("pm01")
 }
 
-// write has a row acknowledged by the primary and its standby.
+// write writes a row, and waits until the primary and its standby have acknowledged it.
 func (w *world) write(primary string) {
 	w.t.Helper()
 	w.servers[primary].SQL(fmt.Sprintf("INSERT INTO written VALUES (%d)", w.written))
 	w.written++
 }
 
-// Read implements the controller's reader of the cluster. Whatever Pacemaker has to do is done by then.
+// Read implements the controller's reader of the cluster. First it does whatever Pacemaker would have to do.
 func (w *world) Read(ctx context.Context) (model.Cluster, error) {
 	for {
 		cluster, err := new(cib.Client).Read(ctx)
@@ -147,14 +147,14 @@ func (w *world) Read(ctx context.Context) (model.Cluster, error) {
 	}
 }
 
-// settle lets Pacemaker do what there is to do.
+// settle does everything that Pacemaker would do now.
 func (w *world) settle() {
 	w.t.Helper()
 	_, err := w.Read(w.t.Context())
 	w.must(err)
 }
 
-// reacts does the next thing that Pacemaker would do, if there is one.
+// reacts does the next action that Pacemaker would take, if there is one.
 func (w *world) reacts(cluster model.Cluster) bool {
 	role := func(name string) model.Role {
 		role, _ := cluster.Clones[0].Role(name)
@@ -187,7 +187,7 @@ func (w *world) reacts(cluster model.Cluster) bool {
 	return true
 }
 
-// owned gives to the server's user what an operation has written, which does that as the data folder's owner.
+// owned gives the files that an operation has written to the server's user. A real operation runs as that user.
 func (w *world) owned() {
 	w.t.Helper()
 	info, err := os.Stat(w.data("pm01"))
@@ -197,7 +197,7 @@ func (w *world) owned() {
 	w.must(os.Chown(filepath.Join(w.data("pm01"), "PG_VERSION"), os.Geteuid(), os.Getegid()))
 }
 
-// switchover is one of a new process.
+// switchover is a switchover as in a new process.
 func (w *world) switchover() *Switchover {
 	server := w.servers["pm01"]
 	o := &controller.Observer{Node: "pm01", Clusters: w, Connect: func(controller.Target) controller.Server {
@@ -227,7 +227,7 @@ func (w *world) plan() (*operation.Engine, operation.Job) {
 	return w.engine(s), job
 }
 
-// resume makes the steps once more of what was left.
+// resume makes the steps of the operation that was left.
 func (w *world) resume() (*operation.Engine, *operation.Journal, operation.Job) {
 	w.t.Helper()
 	j, err := operation.LoadJournal(w.state)
@@ -241,8 +241,8 @@ func (w *world) resume() (*operation.Engine, *operation.Journal, operation.Job) 
 	return w.engine(s), j, job
 }
 
-// wantEnd wants a host to be the primary, on which a row can be written, and the other one to stream from it through a
-// slot, "" for none, without a row lost. Nothing of the operation is there.
+// wantEnd checks that a host is the primary and takes writes, that the other one streams from it through a slot ("" for
+// none), that no row is lost, and that nothing of the operation is left.
 func (w *world) wantEnd(primary, standby, slot, configuration string) {
 	w.t.Helper()
 	w.settle()
@@ -265,8 +265,8 @@ func (w *world) wantEnd(primary, standby, slot, configuration string) {
 	}
 }
 
-// A switchover is killed at each of its steps, and finished, or from the same point undone: no acknowledged row is lost,
-// and there is one primary, which the other host follows.
+// A switchover is killed at each of its steps. From each point it is finished, and from the same point also undone. No
+// acknowledged row is lost, and there is one primary, which the other host follows.
 func TestSwitchoverKilled(t *testing.T) {
 	w := newWorld(t)
 	w.part(t)
@@ -281,14 +281,14 @@ func TestSwitchoverKilled(t *testing.T) {
 	if long {
 		points = fakes.Points
 	}
-	// Undone, pm01 is the primary again; or, once Pacemaker has the database, a standby, to which its pgrex gives its slot;
-	// or, once pm02 is the primary, what rejoin brings back.
+	// After an undo, pm01 is the primary again. Once Pacemaker has the database, it is a standby, and its pgrex gives
+	// it its slot. Once pm02 is the primary, it is stopped, and rejoin brings it back.
 	want := func() { w.wantEnd("pm01", "pm02", "pgrex_pm02", before) }
 	follows := func() { w.wantEnd("pm02", "pm01", "", after) }
 	looks := []string{"look", "settle", "unwatched", "follows", "drop-maintenance", "slot-name", "streams"}
 	for _, step := range job.Steps {
 		if !long && slices.Contains(looks, step.ID) {
-			continue // they change nothing, or what rejoin's tests kill
+			continue // these change nothing, or rejoin's tests kill them
 		}
 		for _, at := range points {
 			t.Run(step.ID+" "+string(at)+", finished", func(t *testing.T) {
@@ -320,8 +320,8 @@ func TestSwitchoverKilled(t *testing.T) {
 	}
 }
 
-// wantRejoin wants pm02 to be the primary without a row lost, and nothing of the operation but what keeps pm01 from
-// starting before rejoin has looked at its data.
+// wantRejoin checks that pm02 is the primary, that no row is lost, and that nothing of the operation is left but what
+// keeps pm01 from starting before rejoin has looked at its data.
 func (w *world) wantRejoin() {
 	w.t.Helper()
 	w.settle()

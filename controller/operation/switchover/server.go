@@ -48,7 +48,7 @@ func (s *Switchover) shutDown() operation.Step {
 						_, err := start.Run(ctx)
 						return err
 					})
-				case "starting": // by an earlier attempt: another start would begin its recovery anew
+				case "starting": // an earlier attempt has started it; another start would begin recovery again
 					return s.started(ctx)
 				default:
 					return fmt.Errorf("PostgreSQL here says in %s that it is %s, but it does not answer as the primary; "+
@@ -148,7 +148,7 @@ func (s *Switchover) startAgain(ctx context.Context, start func(context.Context)
 	return err
 }
 
-// started waits for a server that is starting.
+// started waits until a server that is starting answers as the primary.
 func (s *Switchover) started(ctx context.Context) error {
 	return operation.Await("wait until PostgreSQL here has started", startPatience, func(ctx context.Context) error {
 		if !s.serves(ctx) {

@@ -43,7 +43,7 @@ func shutDownServer(t *testing.T, settings ...string) (*pgserver.Server, *Switch
 	return server, s
 }
 
-// An undo that cannot start PostgreSQL says what PostgreSQL says, and starts it once that is mended.
+// An undo that cannot start PostgreSQL quotes PostgreSQL's log. Once the cause is mended, undo starts PostgreSQL.
 func TestStartAgainFails(t *testing.T) {
 	t.Parallel()
 	server, s := shutDownServer(t)
@@ -90,7 +90,7 @@ func TestStartAgainFails(t *testing.T) {
 	}
 }
 
-// writeKey writes a key that nobody but root may read, and its certificate.
+// writeKey writes a key that only root may read, and its certificate.
 func writeKey(t *testing.T, folder string) {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
@@ -147,10 +147,11 @@ func fill(t *testing.T, folder string) {
 	}
 }
 
-// A start that takes longer than an undo waits for it is not begun anew by the next undo, which would never end.
+// A start may take longer than an undo waits for it. The next undo does not begin the start again, which would then
+// never end.
 func TestStartIsSlow(t *testing.T) {
 	t.Parallel()
-	// It waits for its log, a pipe that nobody reads yet.
+	// The server waits for its log, a pipe that nobody reads yet.
 	server, s := shutDownServer(t)
 	server.Configured("logging_collector = on", "log_directory = '.'", "log_filename = 'gate'")
 	gate := filepath.Join(s.place.Data, "gate")
@@ -194,7 +195,7 @@ func TestStartIsSlow(t *testing.T) {
 		t.Errorf("it is %q", status)
 	}
 
-	// One that is up, but cannot be asked, is nobody's to restart.
+	// A server that runs, but cannot be asked, is not restarted.
 	on := maintenance(true)
 	s.Observer = on.observer()
 	s.Observer.Connect = func(controller.Target) controller.Server { return deaf{} }

@@ -125,7 +125,7 @@ func (s *Switchover) job(job operation.Job) operation.Job {
 }
 
 func (s *Switchover) checkpoint(ctx context.Context) error {
-	if _, err := operation.OnPrimary(ctx, s.Observer); err != nil { // one that was resumed has not looked at the server yet
+	if _, err := operation.OnPrimary(ctx, s.Observer); err != nil { // a resumed one has not looked at the server yet
 		return err
 	}
 	server, ok := s.Observer.Server().(primaryServer)
@@ -155,7 +155,7 @@ func (s *Switchover) look(ctx context.Context) (err error) {
 	if s.place, err = datadir.Of(s.Clone); err != nil {
 		return err
 	}
-	if err = s.place.Configuration(ctx); err != nil { // it has to come back
+	if err = s.place.Configuration(ctx); err != nil { // the server here has to start again later
 		return err
 	}
 	if s.conninfo, err = s.place.Conninfo(ctx, s.Clone); err != nil {

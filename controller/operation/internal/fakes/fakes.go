@@ -30,8 +30,8 @@ type Unsettled = map[string]model.Unsettled
 type Trio struct {
 	Data    string
 	Clone   model.Clone
-	Off     string // the node that is unclean
-	Standby string // the node that is in standby
+	Off     string // the node that is offline and unclean
+	Standby string // the node in Pacemaker's standby mode
 }
 
 // NewTrio makes a trio in which everything is as it should be.
