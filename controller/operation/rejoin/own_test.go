@@ -138,7 +138,8 @@ func TestHindrances(t *testing.T) {
 		}
 		do(test.script)
 		ladder := Ladder(caseOf(t, host, primary).Return)
-		for i, want := range map[int]string{2: test.rewind, 3: test.copy} {
+		for method, want := range map[Method]string{MethodRewind: test.rewind, MethodCopy: test.copy} {
+			i := slices.IndexFunc(ladder, func(rung Rung) bool { return rung.Method == method })
 			if rung := ladder[i]; rung.Possible != (want == "") || !strings.Contains(rung.Why, want) {
 				t.Errorf("%s: %s is possible: %t, %s", name, rung.Method, rung.Possible, rung.Why)
 			}
