@@ -98,7 +98,7 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 	}
 	by := func(way rejoin.Method) error {
 		job := r.Job(cmd.Context(), found, way, method)
-		job.Says = []string{"the way back is " + string(way)}
+		job.Says = found.Says(way)
 		return ask.perform(cmd, engine, job, s.Node+" is back")
 	}
 	err = by(rung.Method)
@@ -144,7 +144,9 @@ func parseRate(text string) (uint64, error) {
 func printLadder(report operation.Reporter, ladder []rejoin.Rung) {
 	for _, rung := range ladder {
 		verdict := "not possible"
-		if rung.Possible {
+		if rung.Possible && rung.Method == rejoin.MethodCopy && rung.Bytes == 0 {
+			verdict = "possible"
+		} else if rung.Possible {
 			verdict = "possible (" + rejoin.Size(rung.Bytes, rung.Rate) + ")"
 		}
 		report(fmt.Sprintf("%-7s  %s: %s", rung.Method, verdict, rung.Why))

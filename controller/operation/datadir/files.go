@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 )
 
@@ -72,6 +73,19 @@ func SyncFolder(path string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// Lacking are the node's own files that none of some folders has.
+func Lacking(folders []string) (lacking []string) {
+	for _, name := range NodeLocal {
+		if !slices.ContainsFunc(folders, func(folder string) bool {
+			_, err := os.Stat(filepath.Join(folder, name))
+			return err == nil
+		}) {
+			lacking = append(lacking, name)
+		}
+	}
+	return lacking
 }
 
 // CopyFiles copies the node's own files, those that are there.

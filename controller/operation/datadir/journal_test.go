@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/pgrex/pgrex/reconcile"
 )
 
 func (p Place) make(t *testing.T, paths ...string) {
@@ -106,7 +108,7 @@ func TestClear(t *testing.T) {
 		}
 	}
 	link(p.Data, wal)
-	if why := p.noCopy(); !strings.Contains(why, "not from an earlier copy") {
+	if why := p.noCopy(reconcile.LocalData{}); !strings.Contains(why, "not from an earlier copy") {
 		t.Errorf("a folder of somebody else's in the way: %q", why)
 	}
 	if err := p.Clear(); err != nil {
@@ -117,7 +119,7 @@ func TestClear(t *testing.T) {
 	}
 	p.make(t, filepath.Join(p.Beside(), "PG_VERSION"))
 	link(p.Beside(), wal+".pgrex")
-	if why := p.noCopy(); why != "" {
+	if why := p.noCopy(reconcile.LocalData{}); why != "" {
 		t.Errorf("an earlier copy's WAL in the way: %q", why)
 	}
 	if err := p.Clear(); err != nil {

@@ -12,8 +12,12 @@ import (
 // Beside is the folder of a copy, and after the swap that of the old data.
 func (p Place) Beside() string { return p.Data + ".pgrex-new" }
 
-// Swap puts the copy in the data's place, at once; where that fails, the copy is removed.
+// Swap puts the copy in the data's place, at once; where that fails, the copy is removed. A data folder that is not
+// there is made first.
 func (p Place) Swap() error {
+	if err := os.Mkdir(p.Data, 0o700); err != nil && !os.IsExist(err) {
+		return errors.Join(err, p.Clear())
+	}
 	if err := exchange(p.Beside(), p.Data); err != nil {
 		return errors.Join(err, p.Clear())
 	}

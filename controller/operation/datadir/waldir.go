@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -17,14 +17,28 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// WALFolder is the folder that pg_wal leads to, "" if it is not a symbolic link.
+// WALFolder is the folder that pg_wal leads to, be it there or not; "" if pg_wal is not a symbolic link.
 func (p Place) WALFolder() (string, error) {
 	link := filepath.Join(p.Data, "pg_wal")
 	info, err := os.Lstat(link)
-	if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+	switch {
+	case os.IsNotExist(err):
+		return "", nil
+	case err != nil || info.Mode()&fs.ModeSymlink == 0:
 		return "", err
 	}
-	return filepath.EvalSymlinks(link)
+	folder, err := filepath.EvalSymlinks(link)
+	if !os.IsNotExist(err) {
+		return folder, err
+	}
+	target, err := os.Readlink(link)
+	if err != nil {
+		return "", err
+	}
+	if !filepath.IsAbs(target) {
+		target = filepath.Join(p.Data, target)
+	}
+	return filepath.Clean(target), nil
 }
 
 // OtherWAL is the folder for the WAL of a copy: beside the one in use, on the same file system. The two names alternate
@@ -38,7 +52,13 @@ func OtherWAL(folder string) string {
 }
 
 // noCopy is why the data folder cannot be replaced by one beside it.
-func (p Place) noCopy() string {
+func (p Place) noCopy(local reconcile.LocalData) string {
+	if local.Empty == "" && !p.isDatabase() {
+		return fmt.Sprintf("%s holds files, but no database: see whether the agent's pgdata is right, or move the files away", p.Data)
+	}
+	if _, err := os.Lstat(filepath.Join(p.Data, "postgresql.conf")); err == nil && local.Unconfigured != "" {
+		return local.Unconfigured + ": mend it; or move the file away, and the copy keeps the primary's"
+	}
 	spaces, err := os.ReadDir(filepath.Join(p.Data, "pg_tblspc"))
 	if err == nil && len(spaces) > 0 {
 		return "the database has tablespaces outside of its folder: copy it by hand, with pg_basebackup --tablespace-mapping"
@@ -63,12 +83,27 @@ func (p Place) noCopy() string {
 	return ""
 }
 
-// noneBeside is why no folder can be made beside another one, on its file system.
+// isDatabase reports whether the files in the data folder are a database's, be it damaged.
+func (p Place) isDatabase() bool {
+	return slices.ContainsFunc([]string{"PG_VERSION", "global", "base"}, func(name string) bool {
+		_, err := os.Lstat(filepath.Join(p.Data, name))
+		return err == nil
+	})
+}
+
+// noneBeside is why no folder can be made beside another one, which may not be there, on its file system.
 func noneBeside(folder string) string {
 	parent := filepath.Dir(folder)
-	apart, err := onOther(folder, parent)
+	if _, err := os.Stat(parent); os.IsNotExist(err) {
+		return fmt.Sprintf("%s is not there: type: %s", parent, install(parent))
+	}
+	apart := false
+	_, err := os.Stat(folder)
+	if err == nil {
+		apart, err = onOther(folder, parent)
+	}
 	switch {
-	case err != nil:
+	case err != nil && !os.IsNotExist(err):
 		return err.Error()
 	case apart:
 		return folder + " is a file system of its own, and no other folder can take its place: copy by hand"
@@ -85,41 +120,6 @@ func onOther(a, b string) (bool, error) {
 		return false, fmt.Errorf("look at the file systems of %s and %s: %w", a, b, err)
 	}
 	return first.Dev != second.Dev, nil
-}
-
-func freeBytes(folder string) (uint64, error) {
-	var s syscall.Statfs_t
-	if err := syscall.Statfs(folder, &s); err != nil {
-		return 0, fmt.Errorf("look for room in %s: %w", folder, err)
-	}
-	return s.Bavail * uint64(s.Frsize), nil
-}
-
-// room measures what there is, and what a copy needs beside its data.
-func (p Place) room(ctx context.Context, local *reconcile.LocalData) (err error) {
-	if local.Bytes, err = folderSize(p.Data); err != nil {
-		return err
-	}
-	if local.Free, err = freeBytes(p.Data); err != nil {
-		return err
-	}
-	wal := filepath.Join(p.Data, "pg_wal")
-	if local.WALApart, err = onOther(p.Data, wal); err != nil {
-		return err
-	}
-	if local.WALFree, err = freeBytes(wal); err != nil {
-		return err
-	}
-	size, err := p.Configured(ctx, "max_wal_size") // in MB
-	if err != nil {
-		return err
-	}
-	n, err := strconv.ParseUint(size, 10, 32)
-	if err != nil {
-		return fmt.Errorf("max_wal_size is %q, not a number", size)
-	}
-	local.WAL = n << 20
-	return nil
 }
 
 // Configured is what a setting is at the next start, by the configuration files. The agent takes one of them away for a

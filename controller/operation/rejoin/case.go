@@ -2,11 +2,13 @@ package rejoin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
@@ -65,7 +67,7 @@ func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 	case c.Slot == "":
 		return nil, fmt.Errorf("this host, %s, is not in the agent's node_list", who.Node)
 	}
-	c.Place, err = datadir.Of(who.Clone)
+	c.Place, err = datadir.Find(who.Clone)
 	return c, err
 }
 
@@ -127,6 +129,9 @@ func (c *Case) compare(ctx context.Context) (err error) {
 	if slot, _ := c.Return.Primary.Slot(c.Slot); slot.Logical {
 		return fmt.Errorf("%s on the primary %s: %w", c.Slot, c.Primary, postgres.ErrSquatted)
 	}
+	if err := c.contents(ctx, source); err != nil {
+		return err
+	}
 	if c.Return.Timelines, err = source.History(ctx, c.Return.Primary.Timeline); err != nil {
 		return err
 	}
@@ -149,6 +154,31 @@ func (c *Case) compare(ctx context.Context) (err error) {
 	if c.Return.Rate == 0 {
 		c.Return.Rate = c.measure(ctx)
 	}
+	return nil
+}
+
+// contents reads what a copy of the primary brings.
+func (c *Case) contents(ctx context.Context, source *postgres.Source) error {
+	segment, most, err := source.WALSizes(ctx)
+	if err != nil {
+		return err
+	}
+	local := &c.Return.Local
+	local.Segment, local.WAL = cmp.Or(local.Segment, segment), cmp.Or(local.WAL, most)
+	database, err := postgres.OpenSourceDatabase(ctx, c.Conninfo)
+	var contents postgres.Contents
+	if err == nil {
+		defer database.Close()
+		contents, err = database.Contents(ctx)
+	}
+	switch class := postgres.ClassOf(err); {
+	case class == postgres.Permission || class == postgres.Configuration:
+		c.Return.Unseen = err.Error()
+		return nil
+	case err != nil:
+		return err
+	}
+	c.Return.Bytes = contents.Bytes
 	return nil
 }
 
@@ -198,6 +228,24 @@ func (c *Case) measure(ctx context.Context) uint64 {
 	from := model.LSN((primary.Flushed - 1).Segment(size) * size)
 	rate, _ := source.Has(ctx, from, primary.Timeline, primary.Flushed)
 	return rate
+}
+
+// Says is what the operator should know before a way back is taken.
+func (c *Case) Says(way Method) []string {
+	says := []string{"the way back is " + string(way)}
+	if lacking := datadir.Lacking(c.own()); way == MethodCopy && len(lacking) > 0 {
+		says = append(says, fmt.Sprintf("this host has no %s in its data folder: the copy keeps those of %s",
+			strings.Join(lacking, ", "), c.Primary))
+	}
+	return says
+}
+
+// own are the folders with the files that are this host's own, in the order in which a copy gets them.
+func (c *Case) own() []string {
+	if c.Place.Rewinding() == datadir.NotBegun {
+		return []string{c.Place.Data}
+	}
+	return []string{c.Place.Data, c.Place.Marker()} // those in the data may be the primary's by now
 }
 
 // Choose picks a way back: the cheapest that is possible, or the one asked for.

@@ -103,11 +103,7 @@ func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
 	if err != nil {
 		return err
 	}
-	own := []string{c.Place.Data}
-	if c.Place.Rewinding() != datadir.NotBegun {
-		own = append(own, c.Place.Marker()) // those in the data may be the primary's by now
-	}
-	for _, from := range own {
+	for _, from := range c.own() {
 		if err := datadir.CopyFiles(from, c.Place.Beside()); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package rejoin
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/pgrex/pgrex/model"
@@ -25,6 +26,9 @@ type Return struct {
 	// Primary is who it is to follow: its timelines, and what it said of this host's slot.
 	Primary   model.Upstream
 	Timelines []model.Timeline
+	// Bytes is how big the primary is, without WAL; 0 if that is not known, and Unseen says why.
+	Bytes  uint64
+	Unseen string
 	// Differs: the primary's WAL before Local.End is another one, though the timelines are the same.
 	Differs bool
 	// NoWAL is why the primary cannot send WAL from Local.End on; "" if it can.
@@ -50,7 +54,7 @@ type Rung struct {
 	Possible    bool
 	OnlyIfAsked bool   // by its name
 	Why         string // one sentence
-	Bytes       uint64 // to be fetched, about
+	Bytes       uint64 // to be fetched, about; 0 for a copy if that is not known
 	Rate        uint64 // at which it is likely fetched, in bytes a second; 0 if that is not known
 }
 
@@ -102,12 +106,14 @@ func (r Return) changedBeyond() bool {
 // unfit is why the data cannot go on as they are, whatever WAL there is; "" if they can.
 func (r Return) unfit() string {
 	switch parted := r.Parted(); {
-	case r.otherSystem() != "":
-		return r.otherSystem()
+	case r.nothing() != "":
+		return r.nothing()
 	case r.Begun != "":
 		return fmt.Sprintf("a %s was begun here and not finished: the data are of no use as they are", r.Begun)
 	case r.Local.Unreadable != "":
-		return "its WAL is of no use: " + r.Local.Unreadable
+		return r.Local.Unreadable
+	case r.Local.Unconfigured != "":
+		return r.Local.Unconfigured
 	case r.onlyAhead():
 		return fmt.Sprintf("it has WAL up to %s, and the primary, on the same timeline, only up to %s: the primary has lost "+
 			"what this host has; find out why before you give it up", r.Local.End, r.Primary.Flushed)
@@ -175,12 +181,14 @@ func (r Return) rewind() Rung {
 // notRewindable is why pg_rewind has nothing to do or cannot do it here, whatever WAL there is; "" if it can.
 func (r Return) notRewindable() string {
 	switch parted := r.Parted(); {
-	case r.otherSystem() != "":
-		return r.otherSystem()
+	case r.nothing() != "":
+		return r.nothing()
 	case r.Begun != "":
 		return fmt.Sprintf("a %s was begun here and not finished: pg_rewind must not be run on what it left", r.Begun)
 	case r.Local.Unreadable != "":
-		return "its WAL is of no use: " + r.Local.Unreadable
+		return r.Local.Unreadable
+	case r.Local.Unconfigured != "":
+		return r.Local.Unconfigured
 	case r.onlyAhead():
 		return "the timelines have not parted: pg_rewind would do nothing"
 	case parted == r.Local.End:
@@ -204,12 +212,12 @@ func (r Return) sameNumber() bool {
 }
 
 func (r Return) copied() Rung {
-	rung := Rung{Method: MethodCopy, Bytes: r.Local.Bytes, Rate: r.Rate}
+	rung := Rung{Method: MethodCopy, Bytes: cmp.Or(r.Bytes, r.Local.Bytes), Rate: r.Rate}
 	if r.MaxRate > 0 && (r.Rate == 0 || r.MaxRate < r.Rate) {
 		rung.Rate = r.MaxRate
 	}
 	local, size := r.Local, model.FormatBytes
-	needs := local.Bytes
+	needs := rung.Bytes
 	if !local.WALApart {
 		needs += local.WAL
 	}
@@ -225,14 +233,31 @@ func (r Return) copied() Rung {
 	case r.onlyAhead(), r.otherSystem() != "":
 		rung.Possible, rung.OnlyIfAsked = true, true
 		rung.Why = "only if --method copy asks for it: what is here and nowhere else would be lost"
+	case local.Empty == "" && (local.SystemID == "" || local.Unconfigured != ""):
+		rung.Possible, rung.OnlyIfAsked = true, true
+		rung.Why = "only if --method copy asks for it: it is not known what is here and nowhere else"
+	case local.Empty != "":
+		rung.Possible, rung.Why = true, "it fetches everything"
 	default:
 		rung.Possible, rung.Why = true, "always possible; the old data are kept until the copy is whole"
+	}
+	if rung.Possible && rung.Bytes == 0 {
+		rung.Why += fmt.Sprintf("; whether there is room for it is not known (%s)", r.Unseen)
 	}
 	return rung
 }
 
+// nothing is why there is nothing of the primary's database here; "" if there is something.
+func (r Return) nothing() string {
+	if r.Local.Empty != "" {
+		return r.Local.Empty
+	}
+	return r.otherSystem()
+}
+
+// otherSystem is why the data are of another database; "" if they are of the primary's, or it is not known.
 func (r Return) otherSystem() string {
-	if r.Local.SystemID == r.Primary.SystemID {
+	if r.Local.SystemID == "" || r.Local.SystemID == r.Primary.SystemID {
 		return ""
 	}
 	return fmt.Sprintf("its data are of another database: the system identifier is %s, the primary's %s", r.Local.SystemID, r.Primary.SystemID)

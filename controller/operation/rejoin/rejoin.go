@@ -90,7 +90,7 @@ func (r *Rejoin) Resume(ctx context.Context, j *operation.Journal) (operation.Jo
 		who: who, Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name, Slot: who.OwnSlot(),
 		Primary: p.Primary, Standby: p.Standby, locked: p.Locked, swapped: &p.Swapped,
 	}
-	if c.Place, err = datadir.Of(who.Clone); err != nil {
+	if c.Place, err = datadir.Find(who.Clone); err != nil {
 		return operation.Job{}, err
 	}
 	job := operation.NewJob(Name, who, operation.On(c.Place.Identity(ctx)))

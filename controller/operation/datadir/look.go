@@ -1,0 +1,171 @@
+package datadir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// Look reads what a stopped server's data tell. What they do not tell is no error: a copy is possible all the same.
+func (p Place) Look(ctx context.Context) (local reconcile.LocalData, err error) {
+	empty, err := p.empty()
+	switch {
+	case err != nil:
+		return local, err
+	case empty != "":
+		local.Empty = empty
+	default:
+		if local, err = p.database(ctx); err != nil {
+			return local, err
+		}
+	}
+	if local.NoCopy = p.noCopy(local); local.NoCopy == "" {
+		err = p.room(&local)
+	}
+	return local, err
+}
+
+// empty is why there is no database in the data folder; "" if there is one, be it damaged.
+func (p Place) empty() (why string, err error) {
+	entries, err := os.ReadDir(p.Data)
+	switch {
+	case os.IsNotExist(err):
+		return "there is no data folder " + p.Data, nil
+	case err != nil:
+		return "", fmt.Errorf("look at the data folder: %w", err)
+	case !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() != lostAndFound }):
+		return "the data folder " + p.Data + " is empty", nil
+	}
+	return "", nil
+}
+
+// lostAndFound is a folder that a new file system has.
+const lostAndFound = "lost+found"
+
+// database reads what the data tell.
+func (p Place) database(ctx context.Context) (local reconcile.LocalData, err error) {
+	c, err := p.Control(ctx)
+	switch {
+	case errors.Is(err, errDamaged):
+		local.Unreadable = err.Error()
+	case err != nil:
+		return local, err
+	default:
+		if local, err = p.WAL(ctx, c); err != nil {
+			if ctx.Err() != nil {
+				return local, context.Cause(ctx)
+			}
+			if local.Segment == 0 {
+				return local, err
+			}
+			local.Unreadable = "its WAL is of no use: " + err.Error()
+		}
+	}
+	switch parent := filepath.Dir(p.Data); {
+	case c["wal_log_hints setting"] != "on" && c["Data page checksum version"] == "0":
+		local.NoRewind = "pg_rewind needs wal_log_hints=on, or data checksums, from before the WAL parted; neither was there"
+	case unix.Access(parent, unix.W_OK) != nil:
+		local.NoRewind = fmt.Sprintf("its journal cannot be kept beside %s: let this user write in %s", p.Data, parent)
+	}
+	return local, p.configured(ctx, &local)
+}
+
+// configured reads by the configuration files how much WAL PostgreSQL will come to keep.
+func (p Place) configured(ctx context.Context, local *reconcile.LocalData) error {
+	size, err := p.Configured(ctx, "max_wal_size") // in MB
+	if _, ran := errors.AsType[*ToolError](err); ran && ctx.Err() == nil {
+		local.Unconfigured = "PostgreSQL cannot read its configuration here: " + err.Error()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseUint(size, 10, 32)
+	if err != nil {
+		return fmt.Errorf("max_wal_size is %q, not a number", size)
+	}
+	local.WAL = n << 20
+	return nil
+}
+
+// room measures what there is, and what is free.
+func (p Place) room(local *reconcile.LocalData) (err error) {
+	if local.Empty == "" {
+		if local.Bytes, err = folderSize(p.Data); err != nil {
+			return err
+		}
+	}
+	data, wal := existing(p.Data), existing(p.Data)
+	link, err := p.WALFolder()
+	if err != nil {
+		return err
+	}
+	if link != "" {
+		wal = existing(link)
+	}
+	if local.Free, err = freeBytes(data); err != nil {
+		return err
+	}
+	if local.WALApart, err = onOther(data, wal); err != nil {
+		return err
+	}
+	local.WALFree, err = freeBytes(wal)
+	return err
+}
+
+// existing is a folder, or where it is not there the folder that it would be in.
+func existing(folder string) string {
+	for {
+		parent := filepath.Dir(folder)
+		if _, err := os.Stat(folder); err == nil || parent == folder {
+			return folder
+		}
+		folder = parent
+	}
+}
+
+func freeBytes(folder string) (uint64, error) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(folder, &s); err != nil {
+		return 0, fmt.Errorf("look for room in %s: %w", folder, err)
+	}
+	return s.Bavail * uint64(s.Frsize), nil
+}
+
+// folderSize is the sum of the files' sizes, without pg_wal. What a server removes meanwhile does not count.
+func folderSize(folder string) (total uint64, err error) {
+	err = filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case os.IsNotExist(err) && path != folder:
+			return nil
+		case err != nil:
+			return err
+		case d.IsDir() && d.Name() == "pg_wal":
+			return fs.SkipDir
+		case !d.Type().IsRegular():
+			return nil
+		}
+		info, err := d.Info()
+		switch {
+		case err == nil:
+			total += uint64(info.Size())
+		case os.IsNotExist(err):
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("measure %s: %w", folder, err)
+	}
+	return total, err
+}
