@@ -31,8 +31,7 @@ const sizesTimeout = 30 * time.Second
 
 // Contents lists the primary's tablespaces, and measures its databases. It needs OpenSourceDatabase.
 func (s *Source) Contents(ctx context.Context) (Contents, error) {
-	const doing = "list the primary's tablespaces"
-	listed, err := s.contents(ctx, upstreamTimeout, sqlTablespaces, doing)
+	listed, err := s.list(ctx)
 	if err != nil {
 		return listed, err
 	}
@@ -47,6 +46,16 @@ func (s *Source) Contents(ctx context.Context) (Contents, error) {
 		}
 	}
 	return listed, ctx.Err()
+}
+
+// Tablespaces is the list alone.
+func (s *Source) Tablespaces(ctx context.Context) ([]Tablespace, error) {
+	c, err := s.list(ctx)
+	return c.Tablespaces, err
+}
+
+func (s *Source) list(ctx context.Context) (Contents, error) {
+	return s.contents(ctx, upstreamTimeout, sqlTablespaces, "list the primary's tablespaces")
 }
 
 func (s *Source) contents(ctx context.Context, timeout time.Duration, sql, doing string) (c Contents, err error) {

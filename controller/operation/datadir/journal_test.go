@@ -134,8 +134,8 @@ func TestClear(t *testing.T) {
 	if err := p.Clear(); err != nil || len(there(wal+"/1")) != 1 {
 		t.Errorf("the WAL in use is gone: %v", err)
 	}
-	if OtherWAL(OtherWAL(wal)) != wal {
-		t.Errorf("the names do not alternate: %q", OtherWAL(OtherWAL(wal)))
+	if Other(Other(wal)) != wal {
+		t.Errorf("the names do not alternate: %q", Other(Other(wal)))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,17 +19,16 @@ import (
 
 // Look reads what a stopped server's data tell. What they do not tell is no error: a copy is possible all the same.
 func (p Place) Look(ctx context.Context) (local reconcile.LocalData, err error) {
-	empty, err := p.empty()
-	switch {
-	case err != nil:
-		return local, err
-	case empty != "":
-		local.Empty = empty
-	default:
-		if local, err = p.database(ctx); err != nil {
-			return local, err
+	gone, err := p.empty()
+	if err == nil && gone == "" {
+		if local, err = p.database(ctx); err == nil {
+			gone, err = p.partGone()
 		}
 	}
+	if err != nil {
+		return local, err
+	}
+	local.Gone = gone
 	if local.NoCopy = p.noCopy(local); local.NoCopy == "" {
 		err = p.room(&local)
 	}
@@ -51,6 +51,27 @@ func (p Place) empty() (why string, err error) {
 
 // lostAndFound is a folder that a new file system has.
 const lostAndFound = "lost+found"
+
+// partGone is why a part of the database is not in its place; "" if all is.
+func (p Place) partGone() (why string, err error) {
+	wal, err := p.WALFolder()
+	if err != nil {
+		return "", err
+	}
+	if wal == "" {
+		wal = filepath.Join(p.Data, "pg_wal")
+	}
+	if existing(wal) != wal {
+		return fmt.Sprintf("its WAL is gone: %s is not there", wal), nil
+	}
+	spaces, err := p.Linked()
+	for _, oid := range slices.Sorted(maps.Keys(spaces)) {
+		if folder := spaces[oid]; len(versions(folder, p.major())) == 0 {
+			return fmt.Sprintf("its tablespace %d is gone: %s is not there, or holds none", oid, folder), nil
+		}
+	}
+	return "", err
+}
 
 // database reads what the data tell.
 func (p Place) database(ctx context.Context) (local reconcile.LocalData, err error) {
@@ -100,7 +121,7 @@ func (p Place) configured(ctx context.Context, local *reconcile.LocalData) error
 
 // room measures what there is, and what is free.
 func (p Place) room(local *reconcile.LocalData) (err error) {
-	if local.Empty == "" {
+	if _, err := os.Stat(p.Data); err == nil {
 		if local.Bytes, err = folderSize(p.Data); err != nil {
 			return err
 		}
@@ -113,7 +134,7 @@ func (p Place) room(local *reconcile.LocalData) (err error) {
 	if link != "" {
 		wal = existing(link)
 	}
-	if local.Free, err = freeBytes(data); err != nil {
+	if local.FileSystem, local.Free, err = Disk(data); err != nil {
 		return err
 	}
 	if local.WALApart, err = onOther(data, wal); err != nil {
@@ -132,6 +153,17 @@ func existing(folder string) string {
 		}
 		folder = parent
 	}
+}
+
+// Disk is the number of the file system that a folder is in, or would be, and what is free there in bytes.
+func Disk(folder string) (number, free uint64, err error) {
+	folder = existing(folder)
+	var s syscall.Stat_t
+	if err := syscall.Stat(folder, &s); err != nil {
+		return 0, 0, fmt.Errorf("look for room in %s: %w", folder, err)
+	}
+	free, err = freeBytes(folder)
+	return s.Dev, free, err
 }
 
 func freeBytes(folder string) (uint64, error) {

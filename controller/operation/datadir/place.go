@@ -24,6 +24,8 @@ type Place struct {
 	Data string // pgdata
 	Tmp  string // tmpdir: the agent's lock and recovery.conf
 	Bin  string // folder of pgctl, and of the other programs
+	// FreshFolders are those that a copy makes, or an earlier one has made, for tablespaces.
+	FreshFolders []string
 }
 
 // Of finds the data folder of a clone on this host, which must hold a database and be this process's own.

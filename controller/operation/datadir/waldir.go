@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,31 +18,12 @@ import (
 
 // WALFolder is the folder that pg_wal leads to, be it there or not; "" if pg_wal is not a symbolic link.
 func (p Place) WALFolder() (string, error) {
-	link := filepath.Join(p.Data, "pg_wal")
-	info, err := os.Lstat(link)
-	switch {
-	case os.IsNotExist(err):
-		return "", nil
-	case err != nil || info.Mode()&fs.ModeSymlink == 0:
-		return "", err
-	}
-	folder, err := filepath.EvalSymlinks(link)
-	if !os.IsNotExist(err) {
-		return folder, err
-	}
-	target, err := os.Readlink(link)
-	if err != nil {
-		return "", err
-	}
-	if !filepath.IsAbs(target) {
-		target = filepath.Join(p.Data, target)
-	}
-	return filepath.Clean(target), nil
+	return leadsTo(filepath.Join(p.Data, "pg_wal"))
 }
 
-// OtherWAL is the folder for the WAL of a copy: beside the one in use, on the same file system. The two names alternate
-// from copy to copy. So nothing needs renaming.
-func OtherWAL(folder string) string {
+// Other is the folder for the WAL of a copy, or for a tablespace: beside the one in use, on the same file system. The
+// two names alternate from copy to copy. So nothing needs renaming.
+func Other(folder string) string {
 	const suffix = ".pgrex"
 	if name, ok := strings.CutSuffix(folder, suffix); ok {
 		return name
@@ -53,15 +33,11 @@ func OtherWAL(folder string) string {
 
 // noCopy is why the data folder cannot be replaced by one beside it.
 func (p Place) noCopy(local reconcile.LocalData) string {
-	if local.Empty == "" && !p.isDatabase() {
+	if empty, err := p.empty(); err == nil && empty == "" && !p.isDatabase() {
 		return fmt.Sprintf("%s holds files, but no database: see whether the agent's pgdata is right, or move the files away", p.Data)
 	}
 	if _, err := os.Lstat(filepath.Join(p.Data, "postgresql.conf")); err == nil && local.Unconfigured != "" {
 		return local.Unconfigured + ": mend it; or move the file away, and the copy keeps the primary's"
-	}
-	spaces, err := os.ReadDir(filepath.Join(p.Data, "pg_tblspc"))
-	if err == nil && len(spaces) > 0 {
-		return "the database has tablespaces outside of its folder: copy it by hand, with pg_basebackup --tablespace-mapping"
 	}
 	if why := noneBeside(p.Data); why != "" {
 		return why
@@ -76,7 +52,7 @@ func (p Place) noCopy(local reconcile.LocalData) string {
 	if why := noneBeside(wal); why != "" {
 		return "pg_wal leads to " + wal + ": " + why
 	}
-	next := OtherWAL(wal)
+	next := Other(wal)
 	if entries, err := os.ReadDir(next); err == nil && len(entries) > 0 && p.leftWAL() != next {
 		return fmt.Sprintf("the copy's WAL would go into %s, but that is there, and not from an earlier copy: move it away", next)
 	}
@@ -162,15 +138,18 @@ func (p Place) leftWAL() string {
 	beside := Place{Data: p.Beside()}
 	left, err := beside.WALFolder()
 	now, nowErr := p.WALFolder()
-	if err != nil || nowErr != nil || left == "" || now == "" || left != OtherWAL(now) {
+	if err != nil || nowErr != nil || left == "" || now == "" || left != Other(now) {
 		return ""
 	}
 	return left
 }
 
-// Clear removes what is beside the data: what is left of a copy, or, after the swap, the old data. The WAL goes first,
-// since only the folder that leads to it shows whose it is.
+// Clear removes what is beside the data: what is left of a copy, or, after the swap, the old data. Tablespaces and WAL
+// go first, since only the folder that leads to them shows whose they are.
 func (p Place) Clear() error {
+	if err := p.clearSpaces(); err != nil {
+		return err
+	}
 	if wal := p.leftWAL(); wal != "" {
 		if err := os.RemoveAll(wal); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pgrex/pgrex/controller/operation"
@@ -24,16 +25,20 @@ type Case struct {
 	Streams bool // it is back already
 	Left    bool // an operation has left something
 
+	// Folders are to be made here, for tablespaces that the primary has and this host has not.
+	Folders []string
+
 	Place     datadir.Place
 	Primitive string
 	Clone     string // its id
 	Primary   string
 	Slot      string // this host's
 	Conninfo  string
-	Node      string // as Pacemaker spells it
-	Standby   bool   // Pacemaker's standby mode was on
-	locked    bool   // the agent's lock was there
-	swapped   *bool  // the swap was begun: the old data may be where the copy was; in the plan
+	Node      string                // as Pacemaker spells it
+	Standby   bool                  // Pacemaker's standby mode was on
+	locked    bool                  // the agent's lock was there
+	swapped   *bool                 // the swap was begun: the old data may be where the copy was; in the plan
+	spaces    []postgres.Tablespace // the primary's
 	who       reconcile.Who
 }
 
@@ -68,6 +73,9 @@ func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 		return nil, fmt.Errorf("this host, %s, is not in the agent's node_list", who.Node)
 	}
 	c.Place, err = datadir.Find(who.Clone)
+	if before := r.before(); before != nil {
+		c.Place.FreshFolders = before.Fresh
+	}
 	return c, err
 }
 
@@ -174,12 +182,80 @@ func (c *Case) contents(ctx context.Context, source *postgres.Source) error {
 	switch class := postgres.ClassOf(err); {
 	case class == postgres.Permission || class == postgres.Configuration:
 		c.Return.Unseen = err.Error()
-		return nil
+		here, err := c.Place.Linked()
+		if len(here) > 0 {
+			local.NoCopy = cmp.Or(local.NoCopy, "the database has tablespaces, and where the primary has them is not known: "+c.Return.Unseen)
+		}
+		return err
 	case err != nil:
 		return err
 	}
-	c.Return.Bytes = contents.Bytes
+	c.Return.Bytes, c.spaces = contents.Bytes, contents.Tablespaces
+	return c.tablespaces()
+}
+
+// tablespaces finds out where the primary's tablespaces are to be here.
+func (c *Case) tablespaces() (err error) {
+	r := &c.Return
+	if c.Folders, r.NoFolder, err = c.Place.Lacks(c.spaces); err != nil {
+		return err
+	}
+	if r.Taken, err = c.Place.Taken(c.spaces); err != nil {
+		return err
+	}
+	fresh, why, err := c.Place.Fresh(c.spaces)
+	if err != nil {
+		return err
+	}
+	r.Local.NoCopy = cmp.Or(r.Local.NoCopy, why)
+	for _, f := range fresh {
+		s := Space{Tablespace: f}
+		if s.FileSystem, s.Free, err = datadir.Disk(f.Folder); err != nil {
+			return err
+		}
+		r.Spaces = append(r.Spaces, s)
+	}
 	return nil
+}
+
+// fresh are the folders that a copy makes for tablespaces, and those of an earlier attempt.
+func (c *Case) fresh(before []string) []string {
+	for _, s := range c.Return.Spaces {
+		before = with(before, s.Folder)
+	}
+	return before
+}
+
+// with is a list with further words, each of them once.
+func with(list []string, further ...string) []string {
+	list = slices.Clone(list)
+	for _, word := range further {
+		if !slices.Contains(list, word) {
+			list = append(list, word)
+		}
+	}
+	return list
+}
+
+// sameSpaces looks again: where a tablespace was made meanwhile, there may be no folder for it here.
+func (c *Case) sameSpaces(ctx context.Context) error {
+	if c.Return.Unseen != "" {
+		return nil
+	}
+	database, err := postgres.OpenSourceDatabase(ctx, c.Conninfo)
+	if err != nil {
+		return err
+	}
+	defer database.Close()
+	now, err := database.Tablespaces(ctx)
+	if err != nil {
+		return err
+	}
+	same := slices.EqualFunc(now, c.spaces, func(a, b postgres.Tablespace) bool { return a.OID == b.OID && a.Location == b.Location })
+	if !same {
+		err = fmt.Errorf("a tablespace was made, dropped or renamed on %s meanwhile: run it again", c.Primary)
+	}
+	return err
 }
 
 // differs compares the last WAL here with the primary's. Timelines are told apart by number and beginning only, and two
@@ -233,6 +309,10 @@ func (c *Case) measure(ctx context.Context) uint64 {
 // Says is what the operator should know before a way back is taken.
 func (c *Case) Says(way Method) []string {
 	says := []string{"the way back is " + string(way)}
+	if way == MethodCopy && c.Return.Unseen != "" {
+		says = append(says, fmt.Sprintf("whether %s has tablespaces is not known; each of them goes into the folder that it has there (%s)",
+			c.Primary, c.Return.Unseen))
+	}
 	if lacking := datadir.Lacking(c.own()); way == MethodCopy && len(lacking) > 0 {
 		says = append(says, fmt.Sprintf("this host has no %s in its data folder: the copy keeps those of %s",
 			strings.Join(lacking, ", "), c.Primary))

@@ -14,7 +14,8 @@ import (
 
 // copy makes a copy of the primary beside the old data, through this host's own slot, and then swaps the two at once.
 // Before the swap, nothing touches the old data; after it, the copy is whole. If pg_wal is a link to another file
-// system, the copy's WAL is there, beside the old WAL. Each of the swapped folders links to its own WAL.
+// system, the copy's WAL is there, beside the old WAL; so are its tablespaces. Each of the swapped folders links to its
+// own.
 func (r *Rejoin) copy(c *Case) []operation.Step {
 	p := c.Place
 	if c.swapped == nil {
@@ -22,7 +23,10 @@ func (r *Rejoin) copy(c *Case) []operation.Step {
 	}
 	text := "pg_basebackup from " + c.Primary + " into " + p.Beside()
 	if wal, err := p.WALFolder(); err == nil && wal != "" {
-		text += ", its WAL into " + datadir.OtherWAL(wal)
+		text += ", its WAL into " + datadir.Other(wal)
+	}
+	for _, s := range c.Return.Spaces {
+		text += fmt.Sprintf(", the tablespace %s into %s", s.Name, s.Folder)
 	}
 	return []operation.Step{
 		{ID: "clean", Action: operation.Change{Text: "remove what is left of an earlier copy: " + p.Beside(), Make: func() error {
@@ -76,6 +80,9 @@ func (c *Case) reserve() []operation.Step {
 }
 
 func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
+	if err := c.sameSpaces(ctx); err != nil {
+		return err
+	}
 	access, err := postgres.AccessFor(c.Conninfo)
 	if err != nil {
 		return err
@@ -92,7 +99,10 @@ func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
 		return err
 	}
 	if wal != "" {
-		args = append(args, "--waldir="+datadir.OtherWAL(wal))
+		args = append(args, "--waldir="+datadir.Other(wal))
+	}
+	for _, s := range c.Return.Spaces {
+		args = append(args, s.Mapping())
 	}
 	t := c.Place.Program("pg_basebackup", args...)
 	t.Access, t.Progress = access, r.progress()

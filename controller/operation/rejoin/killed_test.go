@@ -2,6 +2,7 @@ package rejoin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -32,8 +33,10 @@ type parted struct {
 func newParted(t *testing.T) *parted {
 	t.Helper()
 	host := pgserver.New(t)
+	makeTablespace(t, host, oddFolder)
 	primary := host.Standby("wal_keep_size = 1GB") // the host is made what it was again and again
 	host.CatchUp(primary)
+	separate(t, primary, oddFolder)
 	primary.Promote()
 	primary.SQL("SELECT pg_create_physical_replication_slot('mine', true)")
 	primary.SQL("CREATE TABLE of_the_primary AS SELECT 1")
@@ -54,7 +57,7 @@ func newParted(t *testing.T) *parted {
 			t.Fatal(err)
 		}
 	}
-	p.run("cp", "-a", host.Dir+"/data", host.Dir+"/kept")
+	p.keep()
 	return p
 }
 
@@ -65,11 +68,49 @@ func (p *parted) run(program string, args ...string) {
 	}
 }
 
+// oddFolder is the name of a tablespace's folder on both hosts, with all that pg_basebackup might take for something else.
+const oddFolder = `spc=1 "\=a`
+
+// makeTablespace makes a tablespace in a folder beside the data.
+func makeTablespace(t *testing.T, s *pgserver.Server, name string) {
+	t.Helper()
+	s.SQL(`CREATE TABLESPACE "` + strings.ReplaceAll(name, `"`, `""`) + `" LOCATION '` + s.Folder(name) + `'`)
+	s.SQL(`CREATE TABLE in_tablespace TABLESPACE "` + strings.ReplaceAll(name, `"`, `""`) + `" AS SELECT 1 AS one`)
+}
+
+// separate gives a standby a folder of its own for its only tablespace: hosts share nothing.
+func separate(t *testing.T, standby *pgserver.Server, name string) {
+	t.Helper()
+	standby.Stop("fast")
+	links, err := filepath.Glob(standby.Dir + "/data/pg_tblspc/[0-9]*")
+	if err != nil || len(links) != 1 {
+		t.Fatalf("its tablespaces are %q, %v", links, err)
+	}
+	shared, err := os.Readlink(links[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(standby.Dir, name)
+	if out, err := exec.CommandContext(t.Context(), "cp", "-a", shared, own).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if err := errors.Join(os.Remove(links[0]), os.Symlink(own, links[0])); err != nil {
+		t.Fatal(err)
+	}
+	standby.Start()
+}
+
+// keep keeps what the host is now, for reset.
+func (p *parted) keep() {
+	p.t.Helper()
+	p.run("sh", "-ec", `cd "$0"; rm -rf kept*; cp -a data kept; for f in "$1"*; do cp -a "$f" "kept-$f"; done`, p.host.Dir, oddFolder)
+}
+
 // reset makes the host what it was, with nothing left of an operation.
 func (p *parted) reset() {
 	p.t.Helper()
-	dir := p.host.Dir
-	p.run("sh", "-c", fmt.Sprintf("rm -rf %s/data* %[1]s/PGSQL.lock %s && cp -a %[1]s/kept %[1]s/data", dir, p.engine.Folder))
+	p.run("sh", "-ec", `cd "$0"; rm -rf data* PGSQL.lock "$1"* "$2"; cp -a kept data
+		for f in kept-*; do cp -a "$f" "${f#kept-}"; done`, p.host.Dir, oddFolder, p.engine.Folder)
 }
 
 func (p *parted) place() datadir.Place {
@@ -81,6 +122,13 @@ func (p *parted) job(asked string) operation.Job {
 	p.t.Helper()
 	c := &Case{Primary: "pm02", Node: "pm01", Slot: "mine", Primitive: "pgsql", Clone: "ms", Conninfo: p.primary.Conninfo()}
 	c.Place = p.place()
+	var err error
+	if p.r.Left, err = operation.LoadJournal(p.engine.Folder); err != nil {
+		p.t.Fatal(err)
+	}
+	if before := p.r.before(); before != nil {
+		c.Place.FreshFolders = before.Fresh
+	}
 	if err := c.compare(p.t.Context()); err != nil {
 		p.t.Fatal(err)
 	}
@@ -90,9 +138,6 @@ func (p *parted) job(asked string) operation.Job {
 		p.t.Fatal(err)
 	}
 	p.t.Logf("the way back is %s: %s", rung.Method, rung.Why)
-	if p.r.Left, err = operation.LoadJournal(p.engine.Folder); err != nil {
-		p.t.Fatal(err)
-	}
 	job := p.r.Job(p.t.Context(), c, rung.Method, asked)
 	job.Steps = slices.DeleteFunc(job.Steps, func(s operation.Step) bool { return slices.Contains(ofTheCluster, s.ID) })
 	return job
@@ -115,10 +160,13 @@ func (p *parted) isBack() {
 	if left := there(place.Lock(), place.Marker(), place.Beside()); len(left) > 0 || operation.Left(p.engine.Folder) != nil {
 		p.t.Errorf("there is still %q, and of the operation %v", left, operation.Left(p.engine.Folder))
 	}
+	if spaces, err := filepath.Glob(p.host.Dir + "/spc*"); err != nil || len(spaces) != 1 {
+		p.t.Errorf("the folders of its tablespace are %q, %v", spaces, err)
+	}
 	followsThrough(p.t, p.host, p.primary)
 	p.host.Await("it has what the primary has", func() bool {
-		now, err := p.host.Try("SELECT to_regclass('of_the_primary') IS NOT NULL, to_regclass('parted') IS NULL, pg_is_in_recovery()")
-		return err == nil && now == "t|t|t"
+		now, err := p.host.Try("SELECT to_regclass('of_the_primary') IS NOT NULL, to_regclass('parted') IS NULL, pg_is_in_recovery(), one FROM in_tablespace")
+		return err == nil && now == "t|t|t|1"
 	})
 	p.host.Stop("fast")
 }
@@ -160,6 +208,48 @@ func TestRejoinKilled(t *testing.T) {
 	p.t = t
 }
 
+// A copy that was killed is undone: nothing of it is left, and the host has what it had.
+func TestCopyUndone(t *testing.T) {
+	if asOwner(t) {
+		return
+	}
+	p := newParted(t)
+	for _, at := range fakes.Points {
+		p.reset()
+		fakes.Killed(t, p.engine, p.job(string(MethodCopy)), "copy", at)
+		fresh := there(filepath.Join(p.host.Dir, oddFolder+".pgrex"))
+		if was := at != fakes.Before; was != (len(fresh) == 1) {
+			t.Errorf("killed %s, there is %q", at, fresh)
+		}
+		journal, err := operation.LoadJournal(p.engine.Folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var plan Plan
+		if err := journal.Read(&plan); err != nil {
+			t.Fatal(err)
+		}
+		c := &Case{Place: p.place(), swapped: &plan.Swapped}
+		c.Place.FreshFolders = plan.Fresh
+		job := fakes.Job(p.r.copy(c))
+		job.Primitive = journal.Primitive
+		if err := p.engine.Undo(t.Context(), journal, job); err != nil {
+			t.Fatal(err)
+		}
+		if spaces, err := filepath.Glob(p.host.Dir + "/spc*"); err != nil || len(spaces) != 1 || spaces[0] != filepath.Join(p.host.Dir, oddFolder) {
+			t.Errorf("the folders of its tablespace are %q, %v", spaces, err)
+		}
+		if c.Place.Left() || operation.Left(p.engine.Folder) != nil {
+			t.Error("something is left")
+		}
+		p.host.Start()
+		if got := p.host.SQL("SELECT one FROM in_tablespace"); got != "1" {
+			t.Errorf("it has %q", got)
+		}
+		p.host.Stop("fast")
+	}
+}
+
 // A rejoin that is only data that fit is killed, too: the host's data are changed by nothing but the name of its slot.
 func TestRejoinStartKilled(t *testing.T) {
 	if asOwner(t) {
@@ -179,7 +269,7 @@ func TestRejoinStartKilled(t *testing.T) {
 		p.files[name] = string(text)
 	}
 	p.files["postgresql.auto.conf"] = "" // its line of the slot's name moves
-	p.run("sh", "-c", fmt.Sprintf("rm -rf %s/kept && cp -a %[1]s/data %[1]s/kept", p.host.Dir))
+	p.keep()
 	for _, id := range []string{"still-fits", "slot-name", "unlock", "remove-left"} {
 		for _, at := range fakes.Points {
 			t.Run(id+" "+string(at), func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 
+	"github.com/pgrex/pgrex/controller/operation/datadir"
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
 )
@@ -29,6 +30,10 @@ type Return struct {
 	// Bytes is how big the primary is, without WAL; 0 if that is not known, and Unseen says why.
 	Bytes  uint64
 	Unseen string
+	// Spaces are the primary's tablespaces, as a copy has them. NoFolder is why a tablespace of the primary's cannot be
+	// made here, "" if all can; Taken the same for pg_rewind.
+	Spaces          []Space
+	NoFolder, Taken string
 	// Differs: the primary's WAL before Local.End is another one, though the timelines are the same.
 	Differs bool
 	// NoWAL is why the primary cannot send WAL from Local.End on; "" if it can.
@@ -46,6 +51,12 @@ type Return struct {
 	MaxRate uint64
 	// Begun is the method of an earlier attempt that changed the data and was not finished.
 	Begun Method
+}
+
+// Space is a tablespace as a copy has it.
+type Space struct {
+	datadir.Tablespace
+	FileSystem, Free uint64 // its file system's number, and what is free there in bytes
 }
 
 // Rung is a way back, possible or not, and why.
@@ -124,6 +135,8 @@ func (r Return) unfit() string {
 	case r.Differs:
 		return fmt.Sprintf("its WAL up to %s is not the primary's, though by number and beginning the timeline is the same: two hosts were "+
 			"promoted from the same WAL", r.Local.End)
+	case r.NoFolder != "":
+		return r.NoFolder
 	case r.changedBeyond():
 		return fmt.Sprintf("its blocks may hold changes up to %s, which the primary does not have: after pg_rewind another host was promoted", r.Local.Changed)
 	}
@@ -197,6 +210,10 @@ func (r Return) notRewindable() string {
 		return "it shares no timeline with the primary"
 	case r.sameNumber():
 		return fmt.Sprintf("its newest timeline has the number of the primary's, %d, and is another one: pg_rewind would not tell them apart", r.Primary.Timeline)
+	case r.NoFolder != "":
+		return r.NoFolder
+	case r.Taken != "":
+		return r.Taken
 	case r.Local.Changed > r.Local.End:
 		return fmt.Sprintf("its blocks may hold changes up to %s, of an earlier pg_rewind, and its WAL ends at %s: pg_rewind would not find them",
 			r.Local.Changed, r.Local.End)
@@ -217,7 +234,8 @@ func (r Return) copied() Rung {
 		rung.Rate = r.MaxRate
 	}
 	local, size := r.Local, model.FormatBytes
-	needs := rung.Bytes
+	needs, noRoom := r.elsewhere()
+	needs = rung.Bytes - min(rung.Bytes, needs)
 	if !local.WALApart {
 		needs += local.WAL
 	}
@@ -230,14 +248,17 @@ func (r Return) copied() Rung {
 	case local.WALApart && local.WALFree < local.WAL:
 		rung.Why = fmt.Sprintf("%s are free on the file system of pg_wal, but the copy's WAL may take %s (max_wal_size), beside the old "+
 			"WAL, which stays until the host streams: make room there, or copy by hand", size(local.WALFree), size(local.WAL))
+	case noRoom != "":
+		rung.Why = noRoom
 	case r.onlyAhead(), r.otherSystem() != "":
 		rung.Possible, rung.OnlyIfAsked = true, true
 		rung.Why = "only if --method copy asks for it: what is here and nowhere else would be lost"
-	case local.Empty == "" && (local.SystemID == "" || local.Unconfigured != ""):
+	case local.Gone != "":
+		rung.Possible, rung.OnlyIfAsked = true, true
+		rung.Why = "only if --method copy asks for it: first see that every file system is mounted here"
+	case local.SystemID == "" || local.Unconfigured != "":
 		rung.Possible, rung.OnlyIfAsked = true, true
 		rung.Why = "only if --method copy asks for it: it is not known what is here and nowhere else"
-	case local.Empty != "":
-		rung.Possible, rung.Why = true, "it fetches everything"
 	default:
 		rung.Possible, rung.Why = true, "always possible; the old data are kept until the copy is whole"
 	}
@@ -247,10 +268,27 @@ func (r Return) copied() Rung {
 	return rung
 }
 
-// nothing is why there is nothing of the primary's database here; "" if there is something.
+// elsewhere is how much of a copy goes to other file systems than that of the data folder, in bytes; and why there is
+// no room for it.
+func (r Return) elsewhere() (bytes uint64, noRoom string) {
+	needs := map[uint64]uint64{}
+	for _, s := range r.Spaces {
+		if s.FileSystem == r.Local.FileSystem {
+			continue
+		}
+		bytes += s.Bytes
+		if needs[s.FileSystem] += s.Bytes; s.Free < needs[s.FileSystem] && noRoom == "" {
+			noRoom = fmt.Sprintf("%s are free for the tablespace %s in %s, but what the copy puts there needs about %s: make room, or copy by hand",
+				model.FormatBytes(s.Free), s.Name, s.Folder, model.FormatBytes(needs[s.FileSystem]))
+		}
+	}
+	return bytes, noRoom
+}
+
+// nothing is why the primary's database is not here, or not all of it; "" if it is.
 func (r Return) nothing() string {
-	if r.Local.Empty != "" {
-		return r.Local.Empty
+	if r.Local.Gone != "" {
+		return r.Local.Gone
 	}
 	return r.otherSystem()
 }

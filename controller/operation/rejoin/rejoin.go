@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/pgrex/pgrex/cib"
@@ -42,6 +43,10 @@ type Plan struct {
 	Primary string `json:"primary"`
 	Standby bool   `json:"standby"` // Pacemaker's standby mode was on
 	Locked  bool   `json:"locked"`  // the agent's lock was there
+	// Folders are made for tablespaces that the primary has and this host has not. Fresh are those that a copy makes for
+	// its own.
+	Folders []string `json:"folders,omitempty"`
+	Fresh   []string `json:"fresh,omitempty"`
 	// Swapped is what taking the swap back has found: the old data may be where the copy was.
 	Swapped bool `json:"swapped,omitempty"`
 }
@@ -54,7 +59,14 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) ope
 	p := &Plan{Asked: asked, MaxRate: r.MaxRate, Way: way, Primary: c.Primary}
 	if before := r.before(); before != nil {
 		c.Standby, c.locked, p.Swapped = before.Standby, before.Locked, before.Swapped
+		p.Folders, p.Fresh = before.Folders, before.Fresh
 	}
+	if way == MethodCopy {
+		p.Fresh = c.fresh(p.Fresh)
+	} else {
+		p.Folders = with(p.Folders, c.Folders...)
+	}
+	c.Folders, c.Place.FreshFolders = p.Folders, p.Fresh
 	p.Standby, p.Locked, c.swapped, job.Plan = c.Standby, c.locked, &p.Swapped, p
 	job.Steps, job.Continues = r.Steps(c, way), Continues
 	return job
@@ -93,6 +105,7 @@ func (r *Rejoin) Resume(ctx context.Context, j *operation.Journal) (operation.Jo
 	if c.Place, err = datadir.Find(who.Clone); err != nil {
 		return operation.Job{}, err
 	}
+	c.Folders, c.Place.FreshFolders = p.Folders, p.Fresh
 	job := operation.NewJob(Name, who, operation.On(c.Place.Identity(ctx)))
 	job.Plan, job.Steps = &p, r.Steps(c, p.Way)
 	return job, nil
@@ -107,7 +120,7 @@ func (r *Rejoin) Steps(c *Case, way Method) []operation.Step {
 	if way == MethodStart || way == MethodArchive {
 		steps = append(steps, r.StillFits(c))
 	}
-	steps = append(steps, c.reserve()...)
+	steps = append(append(steps, c.makeFolders()...), c.reserve()...)
 	switch way {
 	case MethodStart, MethodArchive: // PostgreSQL restores by itself
 		if c.Place.Rewinding() == datadir.Rewound {
@@ -245,6 +258,23 @@ func (r *Rejoin) AwaitStreams(c *Case) operation.Step {
 			}
 			return replayed.String(), err
 		},
+	}}
+}
+
+// makeFolders makes the folders of tablespaces that the primary has and this host has not: PostgreSQL and pg_rewind do
+// not.
+func (c *Case) makeFolders() []operation.Step {
+	if len(c.Folders) == 0 {
+		return nil
+	}
+	return []operation.Step{{
+		ID: "tablespaces", Action: operation.Change{
+			Text: "make folders for tablespaces: " + strings.Join(c.Folders, ", "),
+			Make: func() error { return datadir.MakeFolders(c.Folders) },
+		},
+		Back: []operation.Action{operation.Change{
+			Text: "remove those of them that are empty", Make: func() error { return datadir.RemoveFolders(c.Folders) },
+		}},
 	}}
 }
 
