@@ -12,8 +12,6 @@ import (
 	"strconv"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pgrex/pgrex/reconcile"
 )
 
@@ -43,7 +41,7 @@ func (p Place) empty() (why string, err error) {
 		return "there is no data folder " + p.Data, nil
 	case err != nil:
 		return "", fmt.Errorf("look at the data folder: %w", err)
-	case !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() != lostAndFound }):
+	case !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !notData(e.Name()) }):
 		return "the data folder " + p.Data + " is empty", nil
 	}
 	return "", nil
@@ -92,11 +90,14 @@ func (p Place) database(ctx context.Context) (local reconcile.LocalData, err err
 			local.Unreadable = "its WAL is of no use: " + err.Error()
 		}
 	}
-	switch parent := filepath.Dir(p.Data); {
+	switch kept := filepath.Dir(p.Marker()); {
 	case c["wal_log_hints setting"] != "on" && c["Data page checksum version"] == "0":
 		local.NoRewind = "pg_rewind needs wal_log_hints=on, or data checksums, from before the WAL parted; neither was there"
-	case unix.Access(parent, unix.W_OK) != nil:
-		local.NoRewind = fmt.Sprintf("its journal cannot be kept beside %s: let this user write in %s", p.Data, parent)
+	case !writable(kept):
+		local.NoRewind = "its journal cannot be kept: let this user write in " + kept
+	case kept != filepath.Dir(p.Data) && isMemory(kept):
+		local.NoRewind = fmt.Sprintf("its journal would be kept in %s, which is empty when the host has started again: let this user write in %s",
+			kept, filepath.Dir(p.Data))
 	}
 	return local, p.configured(ctx, &local)
 }

@@ -78,7 +78,7 @@ func (p Place) Lacks(spaces []postgres.Tablespace) (folders []string, why string
 			continue
 		}
 		parent := existing(s.Location)
-		if unix.Access(parent, unix.W_OK) != nil {
+		if !writable(parent) {
 			return nil, fmt.Sprintf("the primary has the tablespace %s in %s, which on this host is not there, or not this user's: type: %s",
 				s.Name, s.Location, install(s.Location)), nil
 		}
@@ -165,7 +165,7 @@ func (p Place) Fresh(spaces []postgres.Tablespace) (fresh []Tablespace, why stri
 
 // noFresh says what to do where a copy of a tablespace can have neither of two folders.
 func noFresh(name, base, next string) string {
-	if parent := existing(base); parent != base && unix.Access(parent, unix.W_OK) != nil {
+	if parent := existing(base); parent != base && !writable(parent) {
 		return fmt.Sprintf("the tablespace %s would go into %s, which this user cannot make: type: %s", name, base, install(base))
 	}
 	return fmt.Sprintf("the copy of the tablespace %s would go into %s: let this user write in %s, or move away what is there",
@@ -179,9 +179,9 @@ func (p Place) vacant(folder string) bool {
 	}
 	entries, err := os.ReadDir(folder)
 	if os.IsNotExist(err) {
-		return unix.Access(existing(folder), unix.W_OK) == nil
+		return writable(existing(folder))
 	}
-	return err == nil && len(entries) == 0 && unix.Access(folder, unix.W_OK) == nil
+	return err == nil && len(entries) == 0 && writable(folder)
 }
 
 // leftSpaces are the folders of tablespaces that go with what is beside the data: those that it links to, and those

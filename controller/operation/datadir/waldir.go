@@ -1,6 +1,7 @@
 package datadir
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,8 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/pgrex/pgrex/reconcile"
 )
@@ -39,7 +38,7 @@ func (p Place) noCopy(local reconcile.LocalData) string {
 	if _, err := os.Lstat(filepath.Join(p.Data, "postgresql.conf")); err == nil && local.Unconfigured != "" {
 		return local.Unconfigured + ": mend it; or move the file away, and the copy keeps the primary's"
 	}
-	if why := noneBeside(p.Data); why != "" {
+	if why := p.noneInPlace(); why != "" {
 		return why
 	}
 	wal, err := p.WALFolder()
@@ -57,6 +56,20 @@ func (p Place) noCopy(local reconcile.LocalData) string {
 		return fmt.Sprintf("the copy's WAL would go into %s, but that is there, and not from an earlier copy: move it away", next)
 	}
 	return ""
+}
+
+// noneInPlace is why a copy can take the place of the data folder neither beside nor inside of it.
+func (p Place) noneInPlace() string {
+	_, err := os.Stat(p.Data)
+	switch {
+	case !p.inside():
+		return cmp.Or(noneBeside(p.Data), p.mountsBelow())
+	case os.IsNotExist(err):
+		return fmt.Sprintf("there is no data folder %s, and this user cannot make it: type: %s", p.Data, install(p.Data))
+	case !writable(p.Data):
+		return "this user may not write in " + p.Data
+	}
+	return p.mountsBelow()
 }
 
 // isDatabase reports whether the files in the data folder are a database's, be it damaged.
@@ -81,9 +94,9 @@ func noneBeside(folder string) string {
 	switch {
 	case err != nil && !os.IsNotExist(err):
 		return err.Error()
-	case apart:
-		return folder + " is a file system of its own, and no other folder can take its place: copy by hand"
-	case unix.Access(parent, unix.W_OK) != nil:
+	case apart || isMountPoint(folder):
+		return folder + " is a file system of its own, and no other folder can take its place: make a folder below it, and let the link lead there"
+	case !writable(parent):
 		return fmt.Sprintf("no folder can be made beside %s: let this user write in %s", folder, parent)
 	}
 	return ""
@@ -165,7 +178,7 @@ func (p Place) Clear() error {
 
 // Left reports whether there is anything that Clear, or the end of an operation, removes.
 func (p Place) Left() bool {
-	for _, path := range append(p.triedFolders(), p.Beside(), p.opening(), p.Marker(), p.closed()) {
+	for _, path := range append(p.triedFolders(), filepath.Join(p.Data, insideOld), p.Beside(), p.opening(), p.Marker(), p.closed()) {
 		if _, err := os.Lstat(path); err == nil {
 			return true
 		}

@@ -123,6 +123,9 @@ func (c *Case) compare(ctx context.Context) (err error) {
 	if c.Place.Rewinding() == datadir.HalfRewound {
 		c.Return.Begun = MethodRewind
 	}
+	if c.Place.HalfSwapped() {
+		c.Return.Begun = MethodCopy
+	}
 	source, err := postgres.OpenSource(ctx, c.Conninfo)
 	if err != nil {
 		return err

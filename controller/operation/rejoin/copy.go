@@ -28,6 +28,21 @@ func (r *Rejoin) copy(c *Case) []operation.Step {
 	for _, s := range c.Return.Spaces {
 		text += fmt.Sprintf(", the tablespace %s into %s", s.Name, s.Folder)
 	}
+	swap := operation.Step{ID: "swap", Action: operation.Change{Text: p.SwapText(), Make: func() error {
+		if p.Runs() {
+			return errors.Join(errors.New("PostgreSQL was started here meanwhile, on the old data"), p.Clear())
+		}
+		return p.Swap()
+	}}, Back: []operation.Action{operation.Change{Text: "leave what is beside the data: it may be the old data", Make: func() error {
+		*c.swapped = true
+		if p.HalfSwapped() { // neither is whole
+			return p.Swap()
+		}
+		return nil
+	}}}}
+	if p.HalfSwapped() {
+		return []operation.Step{swap}
+	}
 	return []operation.Step{
 		{ID: "clean", Action: operation.Change{Text: "remove what is left of an earlier copy: " + p.Beside(), Make: func() error {
 			if err := p.Clear(); err != nil {
@@ -48,15 +63,7 @@ func (r *Rejoin) copy(c *Case) []operation.Step {
 			}
 			return p.Clear()
 		}}}},
-		{ID: "swap", Action: operation.Change{Text: "swap " + p.Beside() + " and " + p.Data, Make: func() error {
-			if p.Runs() {
-				return errors.Join(errors.New("PostgreSQL was started here meanwhile, on the old data"), p.Clear())
-			}
-			return p.Swap()
-		}}, Back: []operation.Action{operation.Change{Text: "leave what is beside the data: it may be the old data", Make: func() error {
-			*c.swapped = true
-			return nil
-		}}}},
+		swap,
 	}
 }
 

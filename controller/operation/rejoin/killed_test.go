@@ -27,6 +27,7 @@ type parted struct {
 	r             *Rejoin
 	engine        *operation.Engine
 	files         map[string]string // of the node's own
+	confined      bool              // the data folder is in one where nothing can be made
 }
 
 // newParted makes a host whose standby was promoted, and which was shut down in any case later.
@@ -111,10 +112,19 @@ func (p *parted) reset() {
 	p.t.Helper()
 	p.run("sh", "-ec", `cd "$0"; rm -rf data* PGSQL.lock "$1"* "$2"; cp -a kept data
 		for f in kept-*; do cp -a "$f" "${f#kept-}"; done`, p.host.Dir, oddFolder, p.engine.Folder)
+	if p.confined {
+		p.run("sh", "-ec", `cd "$0"; mkdir -p roots; chmod 700 roots; rm -rf roots/data; mv data roots; ln -s roots/data data; chmod 500 roots`, p.host.Dir)
+		p.t.Cleanup(func() { _ = os.Chmod(p.host.Dir+"/roots", 0o700) }) // for who removes it
+	}
 }
 
 func (p *parted) place() datadir.Place {
-	return datadir.Place{Data: p.host.Dir + "/data", Tmp: p.host.Dir, Bin: "/usr/lib/postgresql/15/bin"}
+	p.t.Helper()
+	data, err := filepath.EvalSymlinks(p.host.Dir + "/data")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return datadir.Place{Data: data, Tmp: p.host.Dir, Bin: "/usr/lib/postgresql/15/bin"}
 }
 
 // job plans a way back from what is there now.
@@ -247,6 +257,51 @@ func TestCopyUndone(t *testing.T) {
 			t.Errorf("it has %q", got)
 		}
 		p.host.Stop("fast")
+	}
+}
+
+// A data folder behind a symbolic link, in a folder where nothing can be made, is rewound, and gets a copy whose files
+// take the place of the old ones; also after a kill in the midst of that, and undone.
+func TestConfined(t *testing.T) {
+	if asOwner(t) {
+		return
+	}
+	p := newParted(t)
+	p.confined = true
+	p.reset()
+	if err := p.engine.Do(t.Context(), p.job(string(MethodRewind))); err != nil {
+		t.Fatal(err)
+	}
+	p.isBack()
+	half := func(place datadir.Place) { // as it was left by a process that was killed when the old data were out
+		p.run("sh", "-ec", `cd "$0"; mkdir pgrex-old; for f in *; do case $f in pgrex-*) ;; *) mv "$f" pgrex-old;; esac; done`, place.Data)
+	}
+	for _, undo := range []bool{false, true} {
+		p.reset()
+		fakes.Killed(t, p.engine, p.job(string(MethodCopy)), "swap", fakes.Before)
+		place := p.place()
+		half(place)
+		again := p.job("auto")
+		if !place.HalfSwapped() || len(there(place.Data+"/PG_VERSION")) != 0 {
+			t.Error("it is not half swapped")
+		}
+		if undo {
+			journal, err := operation.LoadJournal(p.engine.Folder)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.engine.Undo(t.Context(), journal, again); err != nil {
+				t.Fatal(err)
+			}
+			if place.HalfSwapped() || len(there(place.Data+"/PG_VERSION", place.Beside()+"/PG_VERSION")) != 2 {
+				t.Error("the copy is not in its place, or the old data are gone")
+			}
+			again = p.job("auto")
+		}
+		if err := p.engine.Do(t.Context(), again); err != nil {
+			t.Fatal(err)
+		}
+		p.isBack()
 	}
 }
 

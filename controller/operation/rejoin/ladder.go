@@ -117,7 +117,7 @@ func (r Return) changedBeyond() bool {
 // unfit is why the data cannot go on as they are, whatever WAL there is; "" if they can.
 func (r Return) unfit() string {
 	switch parted := r.Parted(); {
-	case r.nothing() != "":
+	case r.Begun == "" && r.nothing() != "":
 		return r.nothing()
 	case r.Begun != "":
 		return fmt.Sprintf("a %s was begun here and not finished: the data are of no use as they are", r.Begun)
@@ -194,7 +194,7 @@ func (r Return) rewind() Rung {
 // notRewindable is why pg_rewind has nothing to do or cannot do it here, whatever WAL there is; "" if it can.
 func (r Return) notRewindable() string {
 	switch parted := r.Parted(); {
-	case r.nothing() != "":
+	case r.Begun == "" && r.nothing() != "":
 		return r.nothing()
 	case r.Begun != "":
 		return fmt.Sprintf("a %s was begun here and not finished: pg_rewind must not be run on what it left", r.Begun)
@@ -240,6 +240,8 @@ func (r Return) copied() Rung {
 		needs += local.WAL
 	}
 	switch {
+	case r.Begun == MethodCopy:
+		return Rung{Method: MethodCopy, Possible: true, Why: "it is whole, and its files are being put in their place"}
 	case local.NoCopy != "":
 		rung.Why = local.NoCopy
 	case local.Free < needs:
