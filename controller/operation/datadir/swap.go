@@ -118,7 +118,7 @@ func moveFiles(from, to string, versionFirst bool) error {
 	}
 	for _, name := range names {
 		err := os.Rename(filepath.Join(from, name), filepath.Join(to, name))
-		if err != nil && !(name == version && os.IsNotExist(err)) {
+		if err != nil && (name != version || !os.IsNotExist(err)) {
 			return err
 		}
 		if name == version {

@@ -104,7 +104,7 @@ func TestClearSpaces(t *testing.T) {
 		must(t, p.Clear())
 	}
 	want := []string{space + "/PG_15_2/1/2", other + "/PG_14_1/1"}
-	all := append(want, other+"/PG_15_2", space+"-fresh", p.Beside())
+	all := append(slices.Clone(want), other+"/PG_15_2", space+"-fresh", p.Beside())
 	if got := there(all...); !slices.Equal(got, want) {
 		t.Errorf("there is %q", got)
 	}

@@ -39,6 +39,7 @@ type Case struct {
 	locked    bool                  // the agent's lock was there
 	swapped   *bool                 // the swap was begun: the old data may be where the copy was; in the plan
 	spaces    []postgres.Tablespace // the primary's
+	fresh     []datadir.Tablespace  // the same, as a copy has them
 	who       reconcile.Who
 }
 
@@ -206,27 +207,19 @@ func (c *Case) tablespaces() (err error) {
 	if r.Taken, err = c.Place.Taken(c.spaces); err != nil {
 		return err
 	}
-	fresh, why, err := c.Place.Fresh(c.spaces)
-	if err != nil {
+	var why string
+	if c.fresh, why, err = c.Place.Fresh(c.spaces); err != nil {
 		return err
 	}
 	r.Local.NoCopy = cmp.Or(r.Local.NoCopy, why)
-	for _, f := range fresh {
-		s := Space{Tablespace: f}
+	for _, f := range c.fresh {
+		s := Space{Name: f.Name, Folder: f.Folder, Bytes: f.Bytes}
 		if s.FileSystem, s.Free, err = datadir.Disk(f.Folder); err != nil {
 			return err
 		}
 		r.Spaces = append(r.Spaces, s)
 	}
 	return nil
-}
-
-// fresh are the folders that a copy makes for tablespaces, and those of an earlier attempt.
-func (c *Case) fresh(before []string) []string {
-	for _, s := range c.Return.Spaces {
-		before = with(before, s.Folder)
-	}
-	return before
 }
 
 // with is a list with further words, each of them once.

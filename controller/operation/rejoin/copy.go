@@ -25,7 +25,7 @@ func (r *Rejoin) copy(c *Case) []operation.Step {
 	if wal, err := p.WALFolder(); err == nil && wal != "" {
 		text += ", its WAL into " + datadir.Other(wal)
 	}
-	for _, s := range c.Return.Spaces {
+	for _, s := range c.fresh {
 		text += fmt.Sprintf(", the tablespace %s into %s", s.Name, s.Folder)
 	}
 	swap := operation.Step{ID: "swap", Action: operation.Change{Text: p.SwapText(), Make: func() error {
@@ -108,7 +108,7 @@ func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
 	if wal != "" {
 		args = append(args, "--waldir="+datadir.Other(wal))
 	}
-	for _, s := range c.Return.Spaces {
+	for _, s := range c.fresh {
 		args = append(args, s.Mapping())
 	}
 	t := c.Place.Program("pg_basebackup", args...)

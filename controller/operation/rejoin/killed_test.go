@@ -62,10 +62,11 @@ func newParted(t *testing.T) *parted {
 	return p
 }
 
-func (p *parted) run(program string, args ...string) {
+// run runs a script of the shell, in which $0 and $1 are arguments.
+func (p *parted) run(script string, args ...string) {
 	p.t.Helper()
-	if out, err := exec.CommandContext(p.t.Context(), program, args...).CombinedOutput(); err != nil {
-		p.t.Fatalf("%s: %v\n%s", program, err, out)
+	if out, err := exec.CommandContext(p.t.Context(), "sh", append([]string{"-ec", script}, args...)...).CombinedOutput(); err != nil {
+		p.t.Fatalf("%s: %v\n%s", script, err, out)
 	}
 }
 
@@ -104,16 +105,16 @@ func separate(t *testing.T, standby *pgserver.Server, name string) {
 // keep keeps what the host is now, for reset.
 func (p *parted) keep() {
 	p.t.Helper()
-	p.run("sh", "-ec", `cd "$0"; rm -rf kept*; cp -a data kept; for f in "$1"*; do cp -a "$f" "kept-$f"; done`, p.host.Dir, oddFolder)
+	p.run(`cd "$0"; rm -rf kept*; cp -a data kept; for f in "$1"*; do cp -a "$f" "kept-$f"; done`, p.host.Dir, oddFolder)
 }
 
 // reset makes the host what it was, with nothing left of an operation.
 func (p *parted) reset() {
 	p.t.Helper()
-	p.run("sh", "-ec", `cd "$0"; rm -rf data* PGSQL.lock "$1"* "$2"; cp -a kept data
+	p.run(`cd "$0"; rm -rf data* PGSQL.lock "$1"* "$2"; cp -a kept data
 		for f in kept-*; do cp -a "$f" "${f#kept-}"; done`, p.host.Dir, oddFolder, p.engine.Folder)
 	if p.confined {
-		p.run("sh", "-ec", `cd "$0"; mkdir -p roots; chmod 700 roots; rm -rf roots/data; mv data roots; ln -s roots/data data; chmod 500 roots`, p.host.Dir)
+		p.run(`cd "$0"; mkdir -p roots; chmod 700 roots; rm -rf roots/data; mv data roots; ln -s roots/data data; chmod 500 roots`, p.host.Dir)
 		p.t.Cleanup(func() { _ = os.Chmod(p.host.Dir+"/roots", 0o700) }) // for who removes it
 	}
 }
@@ -274,7 +275,7 @@ func TestConfined(t *testing.T) {
 	}
 	p.isBack()
 	half := func(place datadir.Place) { // as it was left by a process that was killed when the old data were out
-		p.run("sh", "-ec", `cd "$0"; mkdir pgrex-old; for f in *; do case $f in pgrex-*) ;; *) mv "$f" pgrex-old;; esac; done`, place.Data)
+		p.run(`cd "$0"; mkdir pgrex-old; for f in *; do case $f in pgrex-*) ;; *) mv "$f" pgrex-old;; esac; done`, place.Data)
 	}
 	for _, undo := range []bool{false, true} {
 		p.reset()

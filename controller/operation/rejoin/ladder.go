@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 
-	"github.com/pgrex/pgrex/controller/operation/datadir"
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
 )
@@ -55,8 +54,10 @@ type Return struct {
 
 // Space is a tablespace as a copy has it.
 type Space struct {
-	datadir.Tablespace
-	FileSystem, Free uint64 // its file system's number, and what is free there in bytes
+	Name, Folder string
+	Bytes        uint64 // 0 if that is not known
+	FileSystem   uint64 // the number of the one that Folder is on
+	Free         uint64 // there, in bytes
 }
 
 // Rung is a way back, possible or not, and why.
@@ -234,8 +235,8 @@ func (r Return) copied() Rung {
 		rung.Rate = r.MaxRate
 	}
 	local, size := r.Local, model.FormatBytes
-	needs, noRoom := r.elsewhere()
-	needs = rung.Bytes - min(rung.Bytes, needs)
+	elsewhere, noRoom := r.elsewhere()
+	needs := rung.Bytes - min(rung.Bytes, elsewhere)
 	if !local.WALApart {
 		needs += local.WAL
 	}

@@ -109,9 +109,7 @@ func TestLadder(t *testing.T) {
 
 // spaces are two tablespaces, each on a file system with 2 GiB free.
 func spaces(first, firstBytes, second, secondBytes uint64) []Space {
-	one, two := Space{FileSystem: first, Free: 2 << 30}, Space{FileSystem: second, Free: 2 << 30}
-	one.Bytes, two.Bytes = firstBytes, secondBytes
-	return []Space{one, two}
+	return []Space{{Bytes: firstBytes, FileSystem: first, Free: 2 << 30}, {Bytes: secondBytes, FileSystem: second, Free: 2 << 30}}
 }
 
 // A copy is as fast as the primary sends, or as slow as it may be.

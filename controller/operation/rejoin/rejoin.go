@@ -62,7 +62,9 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) ope
 		p.Folders, p.Fresh = before.Folders, before.Fresh
 	}
 	if way == MethodCopy {
-		p.Fresh = c.fresh(p.Fresh)
+		for _, s := range c.fresh {
+			p.Fresh = with(p.Fresh, s.Folder)
+		}
 	} else {
 		p.Folders = with(p.Folders, c.Folders...)
 	}
