@@ -88,13 +88,13 @@ func (p Place) unmark() error {
 	return SyncFolder(p.Data)
 }
 
-// ownFilesLost is why nobody knows this host's own files; "" if they are known. The data were moved, without the journal
-// beside them: their own files may be the primary's by now.
+// ownFilesLost is why nobody knows this host's own files; "" if they are known. The data were moved without their
+// journal: their own files may be the primary's by now.
 func (p Place) ownFilesLost() string {
 	if _, err := os.Lstat(p.Marker()); !os.IsNotExist(err) || p.Rewinding() == NotBegun {
 		return ""
 	}
-	return fmt.Sprintf("the data are half rewound (%s*), and %s, which keeps this host's own %s, is not beside them: move it there; if it is "+
+	return fmt.Sprintf("the data are half rewound (%s*), and %s, which keeps this host's own %s, is not there: move it there; if it is "+
 		"lost, make that folder, with those files", markPrefix, p.Marker(), strings.Join(NodeLocal, ", "))
 }
 
@@ -190,6 +190,11 @@ func (p Place) closed() string { return p.Marker() + "-done" }
 
 // Finish removes all that an operation has left.
 func (p Place) Finish() error {
+	if p.HalfSwapped() { // but for the old data's name: a server runs
+		if err := p.Swap(); err != nil {
+			return err
+		}
+	}
 	if err := p.unmark(); err != nil {
 		return err
 	}
@@ -205,4 +210,10 @@ func (p Place) Finish() error {
 }
 
 // Marker is the journal's folder, which is there while pg_rewind's work is not whole.
-func (p Place) Marker() string { return p.Data + ".pgrex-rewind" }
+func (p Place) Marker() string {
+	const suffix = ".pgrex-rewind"
+	if _, err := os.Lstat(p.Data + suffix); err == nil { // from when this user could write there
+		return p.Data + suffix
+	}
+	return p.side() + suffix
+}

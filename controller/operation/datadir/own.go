@@ -27,14 +27,25 @@ var ofPostgreSQL = []string{
 	"tablespace_map", "tablespace_map.old",
 }
 
+// mainFiles are the settings that name one of NodeLocal, unless that is elsewhere.
+var mainFiles = map[string]string{"postgresql.conf": "config_file", "pg_hba.conf": "hba_file", "pg_ident.conf": "ident_file"}
+
 // Own finds which files and folders of the data folder are this host's own, whatever the primary has by these names: those
 // that are named by the settings here, and more. Names are relative to the data folder, and in order. What is not here is
-// to stay away. Once pg_rewind was begun, they are those that its journal keeps.
+// to stay away; but where the settings are gone, nobody knows what that is. Once pg_rewind was begun, they are those that
+// its journal keeps.
 func (p Place) Own(ctx context.Context, more ...string) ([]string, error) {
 	if p.Rewinding() != NotBegun {
 		return p.kept()
 	}
 	paths := slices.Clone(more)
+	for _, name := range NodeLocal {
+		paths = append(paths, filepath.Join(p.Data, name))
+	}
+	paths = append(paths, included(filepath.Join(p.Data, "postgresql.auto.conf"), 0)...)
+	if !p.hasSettings() {
+		return p.Here(p.within(paths)), nil
+	}
 	for i, setting := range ownSettings {
 		value, err := p.Configured(ctx, setting)
 		if err != nil {
@@ -49,11 +60,37 @@ func (p Place) Own(ctx context.Context, more ...string) ([]string, error) {
 			paths = append(paths, included(path, 0)...)
 		}
 	}
-	for _, name := range NodeLocal {
-		paths = append(paths, filepath.Join(p.Data, name))
+	return p.within(paths), nil
+}
+
+// hasSettings reports whether there is a file of settings here, and a data folder to read it for.
+func (p Place) hasSettings() bool {
+	gone, err := p.empty()
+	return err == nil && gone == "" && isThere(p.config())
+}
+
+// Lost are those of NodeLocal that a server here would read in the data folder, and that are not there. pg_rewind has lost
+// none: its journal keeps them.
+func (p Place) Lost(ctx context.Context) (lost []string, err error) {
+	if p.Rewinding() != NotBegun {
+		return nil, nil
 	}
-	paths = append(paths, included(filepath.Join(p.Data, "postgresql.auto.conf"), 0)...)
-	return p.inside(paths), nil
+	for _, name := range NodeLocal {
+		if _, err := os.Lstat(filepath.Join(p.Data, name)); err == nil {
+			continue
+		}
+		if setting := mainFiles[name]; setting != "" && p.hasSettings() {
+			path, err := p.Configured(ctx, setting)
+			if err != nil {
+				return nil, err
+			}
+			if p.nameOf(p.absolute(path)) != name {
+				continue
+			}
+		}
+		lost = append(lost, name)
+	}
+	return lost, nil
 }
 
 // absolute is a path as PostgreSQL takes it, which works in its data folder.
@@ -64,9 +101,9 @@ func (p Place) absolute(path string) string {
 	return filepath.Join(p.Data, path)
 }
 
-// inside are the names of those paths that lie in the data folder, and of what links among them lead to there. A folder
+// within are the names of those paths that lie in the data folder, and of what links among them lead to there. A folder
 // stands for all that is in it. What is PostgreSQL's is left out.
-func (p Place) inside(paths []string) (names []string) {
+func (p Place) within(paths []string) (names []string) {
 	for _, path := range paths {
 		if target, err := filepath.EvalSymlinks(path); err == nil {
 			names = append(names, p.nameOf(target))
@@ -154,12 +191,27 @@ func (p Place) Here(names []string) []string {
 	})
 }
 
-// Others are the names in the data folder that are neither PostgreSQL's nor this host's own.
+// CopyOwn makes this host's own files in a copy what they are here, but for those that are lost: the copy keeps the
+// primary's.
+func (p Place) CopyOwn(ctx context.Context, own []string) error {
+	lost, err := p.Lost(ctx)
+	if err != nil {
+		return err
+	}
+	from := p.Data
+	if p.Rewinding() != NotBegun {
+		from = p.Marker() // those in the data may be the primary's by now
+	}
+	own = slices.DeleteFunc(slices.Clone(own), func(name string) bool { return slices.Contains(lost, name) })
+	return CopyFiles(from, p.Beside(), own)
+}
+
+// Others are the names in the data folder that are neither PostgreSQL's nor pgrex's, nor this host's own.
 func (p Place) Others(own []string) (names []string) {
 	entries, _ := os.ReadDir(p.Data) // those that can be read
 	for _, e := range entries {
 		holds := func(name string) bool { return name == e.Name() || strings.HasPrefix(name, e.Name()+"/") }
-		if !slices.Contains(ofPostgreSQL, e.Name()) && !slices.ContainsFunc(own, holds) {
+		if !slices.Contains(ofPostgreSQL, e.Name()) && !notData(e.Name()) && !slices.ContainsFunc(own, holds) {
 			names = append(names, e.Name())
 		}
 	}
