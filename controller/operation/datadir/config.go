@@ -69,15 +69,20 @@ func (p Place) Configured(ctx context.Context, name string) (value string, err e
 // configPatience is how long a file that the agent takes away at each start may be away.
 const configPatience = 5 * time.Second
 
-// awaitFile looks again until a condition holds that needs such a file. The condition's error says what is not so yet.
+// awaitFile looks again until a condition holds that needs such a file. The condition's error says what is not so yet,
+// unless that attempt was cut off.
 func awaitFile(ctx context.Context, condition func(ctx context.Context) error) error {
 	const between = 200 * time.Millisecond
 	look, cancel := context.WithTimeout(ctx, configPatience)
 	defer cancel()
+	var last error
 	for {
-		last := condition(look)
-		if last == nil {
+		err := condition(look)
+		if err == nil {
 			return nil
+		}
+		if last == nil || look.Err() == nil {
+			last = err
 		}
 		select {
 		case <-look.Done():
