@@ -112,15 +112,15 @@ func TestNoCopyOverStrangers(t *testing.T) {
 	primary := pgserver.New(t)
 	host := primary.Standby()
 	host.Stop("fast")
-	for damage, want := range map[string]string{
-		"echo 'rubbish = rubbish =' >>data/postgresql.conf": "mend it; or move the file away",
-		"rm -r data/*; touch data/letter":                   "holds files, but no database",
+	for _, c := range []struct{ damage, want string }{ // one after the other
+		{"echo 'rubbish = rubbish =' >>data/postgresql.conf", "mend it; or move the file away"},
+		{"rm -r data/*; touch data/letter", "holds files, but no database"},
 	} {
-		breaks(t, host, damage)
+		breaks(t, host, c.damage)
 		found := caseOf(t, host, primary)
 		found.Ladder = Ladder(found.Return)
-		if _, err := found.Choose(string(MethodCopy)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", damage, err)
+		if _, err := found.Choose(string(MethodCopy)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", c.damage, err)
 		}
 	}
 	if _, err := os.Stat(filepath.Join(host.Dir, "data", "letter")); err != nil {
