@@ -122,7 +122,7 @@ func (o *outage) proven(says ...string) operation.Job {
 	for _, s := range job.Steps {
 		ids = append(ids, s.ID)
 	}
-	if got := strings.Join(ids, " "); got != "no-primary still-newest unlock cleanup clear-primitive clear-clone unstandby promoted writes" {
+	if got := strings.Join(ids, " "); got != "no-primary still-newest unlock cleanup clear-primitive clear-clone let-back promoted writes" {
 		o.t.Errorf("the steps are %s", got)
 	}
 	return job
