@@ -98,12 +98,12 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 		return err
 	}
 	by := func(way rejoin.Method) error {
-		keeps, err := found.Keeps(cmd.Context(), way)
+		says, err := found.Says(cmd.Context(), way)
 		if err != nil {
 			return err
 		}
 		job := r.Job(cmd.Context(), found, way, method)
-		job.Says = slices.Concat([]string{"the way back is " + string(way)}, keeps, found.Warnings(cmd.Context()))
+		job.Says = says
 		return ask.perform(cmd, engine, job, s.Node+" is back")
 	}
 	err = by(rung.Method)
@@ -149,7 +149,9 @@ func parseRate(text string) (uint64, error) {
 func printLadder(report operation.Reporter, ladder []rejoin.Rung) {
 	for _, rung := range ladder {
 		verdict := "not possible"
-		if rung.Possible {
+		if rung.Possible && rung.Method == rejoin.MethodCopy && rung.Bytes == 0 {
+			verdict = "possible"
+		} else if rung.Possible {
 			verdict = "possible (" + rejoin.Size(rung.Bytes, rung.Rate) + ")"
 		}
 		report(fmt.Sprintf("%-8s  %s: %s", rung.Method, verdict, rung.Why))

@@ -68,6 +68,7 @@ func asRoot() string {
 // dataOwner is the user whose data folder it is, and as whom PostgreSQL's programs run.
 type dataOwner struct {
 	folder     string
+	agents     string // the user as whom the agent runs PostgreSQL
 	name, home string
 	uid, gid   uint32
 	groups     []uint32 // his further ones, by the user database, without haclient
@@ -85,12 +86,18 @@ func (s *settings) dataOwner(ctx context.Context) (dataOwner, error) {
 	if err != nil {
 		return dataOwner{}, err
 	}
-	o := dataOwner{folder: cmp.Or(s.PGData, who.Clone.DataFolder())}
+	o := dataOwner{folder: cmp.Or(s.PGData, who.Clone.DataFolder()), agents: cmp.Or(who.Clone.Parameters["pgdba"], "postgres")}
 	info, err := os.Stat(o.folder)
-	if err != nil {
+	switch {
+	case err == nil:
+		o.uid = info.Sys().(*syscall.Stat_t).Uid
+	case errors.Is(err, fs.ErrNotExist) && o.folder == who.Clone.DataFolder(): // rejoin makes it again
+		if o.uid, err = userNumber(o.agents); err != nil {
+			return o, fmt.Errorf("%s is not there, and whose it would be is not known: %w", o.folder, err)
+		}
+	default:
 		return o, fmt.Errorf("see whose the data folder is: %w; run pgrex on a host that has it", err)
 	}
-	o.uid = info.Sys().(*syscall.Stat_t).Uid
 	if os.Geteuid() != 0 {
 		o.name = strconv.Itoa(int(o.uid))
 		if account, err := user.LookupId(o.name); err == nil {
@@ -101,10 +108,24 @@ func (s *settings) dataOwner(ctx context.Context) (dataOwner, error) {
 	return o, o.lookUp()
 }
 
+// userNumber is the number of a user.
+func userNumber(name string) (uint32, error) {
+	account, err := user.Lookup(name)
+	if err != nil {
+		return 0, err
+	}
+	numbers, err := idNumbers([]string{account.Uid})
+	if err != nil {
+		return 0, err
+	}
+	return numbers[0], nil
+}
+
 // lookUp asks the user database for the owner, and for the groups.
 func (o *dataOwner) lookUp() error {
 	if o.uid == 0 {
-		return fmt.Errorf("%s belongs to root, who cannot run PostgreSQL: give it back to its owner with chown", o.folder)
+		return fmt.Errorf("%s belongs to root, who cannot run PostgreSQL: type: %s", o.folder,
+			cib.Command{Path: "chown", Args: []string{o.agents + ":", o.folder}})
 	}
 	account, err := user.LookupId(strconv.Itoa(int(o.uid)))
 	if err != nil {
@@ -123,7 +144,7 @@ func (o *dataOwner) lookUp() error {
 		return fmt.Errorf("the primary group of the user %s is %s, with which every superuser of the database has the cluster: give it another with usermod -g",
 			o.name, cluster.Name)
 	}
-	numbers, err := groupNumbers(append([]string{cluster.Gid, account.Gid}, ids...))
+	numbers, err := idNumbers(append([]string{cluster.Gid, account.Gid}, ids...))
 	if err != nil {
 		return err
 	}
@@ -132,11 +153,11 @@ func (o *dataOwner) lookUp() error {
 	return nil
 }
 
-func groupNumbers(ids []string) (numbers []uint32, err error) {
+func idNumbers(ids []string) (numbers []uint32, err error) {
 	for _, id := range ids {
 		n, err := strconv.ParseUint(id, 10, 32)
 		if err != nil {
-			return nil, fmt.Errorf("a group's number: %w", err)
+			return nil, fmt.Errorf("the number of a user or group: %w", err)
 		}
 		numbers = append(numbers, uint32(n))
 	}

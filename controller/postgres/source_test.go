@@ -155,3 +155,44 @@ func TestSourceCheckpoint(t *testing.T) {
 		s.Close()
 	}
 }
+
+// TestContents: what a copy of the primary brings. A user that may see less is told less, which is no error; one that is
+// not let in is.
+func TestContents(t *testing.T) {
+	t.Parallel()
+	server := pgserver.New(t, "max_wal_size = 3GB")
+	odd := server.Folder(`a = b\ "c`)
+	server.SQL("CREATE ROLE rep REPLICATION LOGIN; CREATE TABLE big AS SELECT generate_series(1, 100000)")
+	contents := func(user string) (postgres.Contents, error) {
+		t.Helper()
+		s, err := postgres.OpenSourceDatabase(t.Context(), strings.Replace(server.Conninfo(), "user=postgres", "user="+user, 1))
+		if err != nil {
+			return postgres.Contents{}, err
+		}
+		defer s.Close()
+		return s.Contents(t.Context())
+	}
+	none, err := contents("postgres")
+	if err != nil || len(none.Tablespaces) != 0 || none.Bytes < 10<<20 {
+		t.Errorf("without tablespaces: %+v, %v", none, err)
+	}
+	server.SQL(`CREATE TABLESPACE "Odd One" LOCATION '` + odd + `'`)
+	server.SQL(`CREATE TABLE there TABLESPACE "Odd One" AS SELECT generate_series(1, 100000)`)
+	for user, seen := range map[string]bool{"postgres": true, "rep": false} {
+		c, err := contents(user)
+		if err != nil || len(c.Tablespaces) != 1 || c.Bytes < none.Bytes+3<<20 {
+			t.Fatalf("%s sees %+v, %v", user, c, err)
+		}
+		if ts := c.Tablespaces[0]; ts.Name != "Odd One" || ts.Location != odd || ts.OID < 16384 || ts.Bytes > 3<<20 != seen {
+			t.Errorf("%s sees %+v", user, ts)
+		}
+	}
+	segment, most, err := source(t, server).WALSizes(t.Context())
+	if err != nil || segment != 16<<20 || most != 3<<30 {
+		t.Errorf("a segment has %d, max_wal_size is %d, %v", segment, most, err)
+	}
+	server.Access("local all all trust", "host replication all all trust")
+	if _, err := contents("rep"); postgres.ClassOf(err) != postgres.Permission {
+		t.Errorf("a user that is not let in: %v", err)
+	}
+}

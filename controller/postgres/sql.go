@@ -233,6 +233,22 @@ WHERE NOT isdir AND size > 0 AND path <> './postmaster.pid'`
 
 	sqlInRecovery = `SELECT pg_catalog.pg_is_in_recovery()`
 
+	// The tablespaces outside of the data folder. A location that is relative is inside of it.
+	sqlTablespaces = `
+SELECT pg_catalog.json_build_object('tablespaces', pg_catalog.json_agg(
+  pg_catalog.json_build_object('oid', oid::bigint, 'name', spcname, 'location', location) ORDER BY spcname))
+FROM (SELECT oid, spcname, pg_catalog.pg_tablespace_location(oid) AS location FROM pg_catalog.pg_tablespace) AS spaces
+WHERE location LIKE '/%'`
+
+	// How big they are, and all databases. A size that the user may not see counts as 0.
+	sqlSizes = `
+SELECT pg_catalog.json_build_object(
+  'bytes', (SELECT coalesce(pg_catalog.sum(pg_catalog.pg_database_size(oid)), 0) FROM pg_catalog.pg_database
+    WHERE pg_catalog.has_database_privilege(oid, 'CONNECT') OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')),
+  'tablespaces', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+    'oid', oid::bigint, 'bytes', pg_catalog.pg_tablespace_size(oid))) FROM pg_catalog.pg_tablespace
+    WHERE pg_catalog.has_tablespace_privilege(oid, 'CREATE') OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')))`
+
 	// Whether the control file shows the timeline that is written to.
 	sqlTimelineShown = `
 SELECT (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()) = ` + sqlTimeline

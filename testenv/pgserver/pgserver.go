@@ -232,6 +232,17 @@ func (s *Server) Place(name string, content []byte) string {
 	return path
 }
 
+// Folder makes an empty folder beside the data folder, which is the server's user's alone, and gives its path.
+func (s *Server) Folder(name string) string {
+	s.t.Helper()
+	path := filepath.Join(s.Dir, name)
+	must(s.t, os.Mkdir(path, 0o700))
+	if c := credential(s.t); c != nil {
+		must(s.t, os.Chown(path, int(c.Uid), int(c.Gid)))
+	}
+	return path
+}
+
 // Configured adds lines to postgresql.conf of a stopped server.
 func (s *Server) Configured(lines ...string) { s.t.Helper(); s.configure(lines...) }
 

@@ -181,18 +181,20 @@ func (p Place) segmentsFrom(from model.LSN, segment uint64) (numbers []uint64) {
 	return numbers
 }
 
-// halfRestored explains why the control file cannot be read: every tool restores that file last.
-func (p Place) halfRestored(err error) error {
-	if _, missing := os.Stat(filepath.Join(p.Data, "global", "pg_control")); !os.IsNotExist(missing) {
-		return err
+// halfRestored returns an error if a backup is being restored, or its restore has failed: every tool restores the
+// control file last.
+func (p Place) halfRestored() error {
+	_, err := os.Stat(filepath.Join(p.Data, "global", "pg_control"))
+	if !os.IsNotExist(err) || p.HalfSwapped() {
+		return nil
 	}
 	for _, mark := range []string{backupLabel, pgBackRestManifest} {
-		if _, missing := os.Stat(filepath.Join(p.Data, mark)); missing == nil {
+		if isThere(filepath.Join(p.Data, mark)) {
 			return fmt.Errorf("the restore of a backup into %s has not come to its end: %s is there, and global/pg_control, "+
-				"which comes last, is not: wait for its end, or restore it again", p.Data, mark)
+				"which comes last, is not: wait for its end, restore it again, or empty the folder for a copy", p.Data, mark)
 		}
 	}
-	return err
+	return nil
 }
 
 // pgBackRestManifest is a file that exists while pgBackRest restores.

@@ -61,8 +61,8 @@ func (p Place) notKept(own []string) (why string) {
 
 // hindrances returns why pg_rewind, or a copy, would fail because of a file in the data folder; "" if it would not.
 func (p Place) hindrances(ctx context.Context) (noRewind, noCopy string, err error) {
-	if p.Rewinding() != NotBegun {
-		return "", "", nil // the journal already keeps this host's own files
+	if p.Rewinding() != NotBegun || p.HalfSwapped() {
+		return "", "", nil // the journal, or the copy, already has this host's own files
 	}
 	own, err := p.Own(ctx)
 	if err != nil {

@@ -89,12 +89,12 @@ func (p Place) unmark() error {
 }
 
 // ownFilesLost explains why this host's own files are lost; "" if they are not. They are lost if half rewound data were
-// moved without the journal beside them: the files in the data may be the primary's by now.
+// moved without their journal: the files in the data may be the primary's by now.
 func (p Place) ownFilesLost() string {
 	if _, err := os.Lstat(p.Marker()); !os.IsNotExist(err) || p.Rewinding() == NotBegun {
 		return ""
 	}
-	return fmt.Sprintf("the data are half rewound (%s*), and %s, which keeps this host's own %s, is not beside them: move it there; if it is "+
+	return fmt.Sprintf("the data are half rewound (%s*), and %s, which keeps this host's own %s, is not there: move it there; if it is "+
 		"lost, make that folder, with those files", markPrefix, p.Marker(), strings.Join(NodeLocal, ", "))
 }
 
@@ -192,6 +192,11 @@ func (p Place) closed() string { return p.Marker() + "-done" }
 
 // Finish removes all that an operation has left.
 func (p Place) Finish() error {
+	if p.HalfSwapped() { // but for the old data's name: a server runs
+		if err := p.Swap(); err != nil {
+			return err
+		}
+	}
 	if err := p.unmark(); err != nil {
 		return err
 	}
@@ -207,4 +212,10 @@ func (p Place) Finish() error {
 }
 
 // Marker is the journal's folder, which is there while pg_rewind's work is not whole.
-func (p Place) Marker() string { return p.Data + ".pgrex-rewind" }
+func (p Place) Marker() string {
+	const suffix = ".pgrex-rewind"
+	if _, err := os.Lstat(p.Data + suffix); err == nil { // from when this user could write there
+		return p.Data + suffix
+	}
+	return p.side() + suffix
+}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/pgrex/pgrex/reconcile"
 )
 
 func (p Place) make(t *testing.T, paths ...string) {
@@ -90,7 +92,7 @@ func TestJournal(t *testing.T) {
 	if err := os.Rename(p.Data, moved.Data); err != nil {
 		t.Fatal(err)
 	}
-	if got := moved.Rewinding(); got != HalfRewound || !moved.Left() || !strings.Contains(moved.ownFilesLost(), "is not beside them: move it there") {
+	if got := moved.Rewinding(); got != HalfRewound || !moved.Left() || !strings.Contains(moved.ownFilesLost(), "is not there: move it there") {
 		t.Errorf("moved without their journal: %d, %q", got, moved.ownFilesLost())
 	}
 	want("without data", HalfRewound)
@@ -132,7 +134,7 @@ func TestClear(t *testing.T) {
 		}
 	}
 	link(p.Data, wal)
-	if why := p.noCopy(); !strings.Contains(why, "not from an earlier copy") {
+	if why := p.noCopy(reconcile.LocalData{}); !strings.Contains(why, "not from an earlier copy") {
 		t.Errorf("a folder of somebody else's in the way: %q", why)
 	}
 	if err := p.Clear(); err != nil {
@@ -143,7 +145,7 @@ func TestClear(t *testing.T) {
 	}
 	p.make(t, filepath.Join(p.Beside(), "PG_VERSION"))
 	link(p.Beside(), wal+".pgrex")
-	if why := p.noCopy(); why != "" {
+	if why := p.noCopy(reconcile.LocalData{}); why != "" {
 		t.Errorf("an earlier copy's WAL in the way: %q", why)
 	}
 	if err := p.Clear(); err != nil {
@@ -158,8 +160,8 @@ func TestClear(t *testing.T) {
 	if err := p.Clear(); err != nil || len(there(wal+"/1")) != 1 {
 		t.Errorf("the WAL in use is gone: %v", err)
 	}
-	if OtherWAL(OtherWAL(wal)) != wal {
-		t.Errorf("the names do not alternate: %q", OtherWAL(OtherWAL(wal)))
+	if Other(Other(wal)) != wal {
+		t.Errorf("the names do not alternate: %q", Other(Other(wal)))
 	}
 }
 

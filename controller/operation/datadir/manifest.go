@@ -5,12 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +36,7 @@ type manifest struct {
 // whole returns an error that names a part of the backup that was not restored, as far as that can be seen before the
 // first start. It also fills in the end of the backup, if the manifest has it.
 func (p Place) whole(b *reconcile.Backup) error {
-	spaces, err := p.tablespaces()
+	spaces, err := p.restoredSpaces()
 	if err != nil {
 		return err
 	}
@@ -81,7 +80,7 @@ func (m manifest) end(b *reconcile.Backup) model.LSN {
 var stable = []string{"base", "global", "pg_multixact", "pg_tblspc", "pg_xact"}
 
 // lacks returns an error that names the first file of a manifest that is missing here, or has another size.
-func (p Place) lacks(m manifest, spaces map[string]string) error {
+func (p Place) lacks(m manifest, spaces map[uint32]string) error {
 	for _, file := range m.Files {
 		path := file.Path
 		if file.Encoded != "" {
@@ -97,7 +96,9 @@ func (p Place) lacks(m manifest, spaces map[string]string) error {
 		}
 		full := filepath.Join(p.Data, path)
 		if space, name, _ := strings.Cut(rest, "/"); folder == tablespaceLinks {
-			full = filepath.Join(spaces[space], name)
+			if oid, err := strconv.ParseUint(space, 10, 32); err == nil && spaces[uint32(oid)] != "" {
+				full = filepath.Join(spaces[uint32(oid)], name)
+			}
 		}
 		info, err := os.Stat(full)
 		if err == nil && info.Size() != file.Size {
@@ -110,50 +111,24 @@ func (p Place) lacks(m manifest, spaces map[string]string) error {
 	return nil
 }
 
-// tablespaceLinks is the folder of the links to the tablespaces.
-const tablespaceLinks = "pg_tblspc"
-
-// mapLine is a line of tablespace_map: a tablespace, and its folder, in which line breaks and backslashes are escaped
-// (xlogrecovery.c, read_tablespace_map).
-var mapLine = regexp.MustCompile(`(?m)^([0-9]+) ((?:[^\\\n]|\\[\s\S])+)$`)
-
-var escaped = regexp.MustCompile(`\\([\s\S])`)
-
-// tablespaces returns the folders of a backup's tablespaces, by their numbers: those that are linked to already, and
-// those that PostgreSQL will link to. It returns an error if one of them is missing or empty.
-func (p Place) tablespaces() (map[string]string, error) {
-	spaces := map[string]string{}
-	links, err := os.ReadDir(filepath.Join(p.Data, tablespaceLinks))
-	if err != nil && !os.IsNotExist(err) {
+// restoredSpaces returns the folders of a backup's tablespaces, by their numbers, and an error if one of them is missing
+// or empty.
+func (p Place) restoredSpaces() (map[uint32]string, error) {
+	spaces, err := p.Linked()
+	if err != nil {
 		return nil, err
 	}
-	for _, link := range links {
-		if link.Type()&fs.ModeSymlink == 0 {
-			continue
-		}
-		if spaces[link.Name()], err = os.Readlink(filepath.Join(p.Data, tablespaceLinks, link.Name())); err != nil {
-			return nil, err
-		}
-	}
-	text, err := readFile(filepath.Join(p.Data, "tablespace_map"))
-	if err != nil && !os.IsNotExist(err) {
-		return nil, err
-	}
-	for _, m := range mapLine.FindAllSubmatch(text, -1) {
-		spaces[string(m[1])] = string(escaped.ReplaceAll(m[2], []byte("$1")))
-	}
-	for _, space := range slices.Sorted(maps.Keys(spaces)) {
-		folder := spaces[space]
-		entries, err := os.ReadDir(folder)
+	for _, oid := range slices.Sorted(maps.Keys(spaces)) {
+		folder := spaces[oid]
+		_, err := os.ReadDir(folder)
 		if err == nil {
 			err = unix.Access(folder, unix.W_OK)
 		}
-		versioned := func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), "PG_") }
-		if err == nil && !slices.ContainsFunc(entries, versioned) {
+		if err == nil && len(versions(folder, p.major())) == 0 {
 			err = errors.New("nothing was restored there")
 		}
 		if err != nil {
-			return nil, fmt.Errorf("the restore is not whole: the tablespace %s belongs in %s: %w", space, folder, err)
+			return nil, fmt.Errorf("the restore is not whole: the tablespace %d belongs in %s: %w", oid, folder, err)
 		}
 	}
 	return spaces, nil

@@ -29,15 +29,27 @@ var ofPostgreSQL = []string{
 	"tablespace_map.old",
 }
 
+// mainFiles are the settings that name the files of NodeLocal, which may be elsewhere.
+var mainFiles = map[string]string{
+	"postgresql.conf": "config_file", "pg_hba.conf": "hba_file", "pg_ident.conf": "ident_file",
+}
+
 // Own returns the files and folders of the data folder that are this host's own, whatever the primary has by these
 // names: those that the settings here name, and the paths in more. The names are relative to the data folder, and
-// sorted. A name that does not exist here must not exist afterwards either. Once pg_rewind has begun, the names are
-// those that its journal keeps.
+// sorted. A name that does not exist here must not exist afterwards either; but without settings, Own returns only
+// names that exist. Once pg_rewind has begun, the names are those that its journal keeps.
 func (p Place) Own(ctx context.Context, more ...string) ([]string, error) {
 	if p.Rewinding() != NotBegun {
 		return p.kept()
 	}
 	paths := slices.Clone(more)
+	for _, name := range NodeLocal {
+		paths = append(paths, filepath.Join(p.Data, name))
+	}
+	paths = append(paths, included(filepath.Join(p.Data, "postgresql.auto.conf"), 0)...)
+	if !p.hasSettings() {
+		return p.Here(p.within(paths)), nil
+	}
 	for i, setting := range ownSettings {
 		value, err := p.Configured(ctx, setting)
 		if err != nil {
@@ -52,11 +64,37 @@ func (p Place) Own(ctx context.Context, more ...string) ([]string, error) {
 			paths = append(paths, included(path, 0)...)
 		}
 	}
-	for _, name := range NodeLocal {
-		paths = append(paths, filepath.Join(p.Data, name))
+	return p.within(paths), nil
+}
+
+// hasSettings reports whether the main file of settings exists, and a data folder to read it for.
+func (p Place) hasSettings() bool {
+	gone, err := p.empty()
+	return err == nil && gone == "" && isThere(p.config())
+}
+
+// Lost returns the files of NodeLocal that a server here would read in the data folder, and that are missing. pg_rewind
+// loses none, because its journal keeps them.
+func (p Place) Lost(ctx context.Context) (lost []string, err error) {
+	if p.Rewinding() != NotBegun {
+		return nil, nil
 	}
-	paths = append(paths, included(filepath.Join(p.Data, "postgresql.auto.conf"), 0)...)
-	return p.inside(paths), nil
+	for _, name := range NodeLocal {
+		if _, err := os.Lstat(filepath.Join(p.Data, name)); err == nil {
+			continue
+		}
+		if setting := mainFiles[name]; setting != "" && p.hasSettings() {
+			path, err := p.Configured(ctx, setting)
+			if err != nil {
+				return nil, err
+			}
+			if p.nameOf(p.absolute(path)) != name {
+				continue
+			}
+		}
+		lost = append(lost, name)
+	}
+	return lost, nil
 }
 
 // absolute makes a path absolute as PostgreSQL does, whose working folder is its data folder.
@@ -67,9 +105,9 @@ func (p Place) absolute(path string) string {
 	return filepath.Join(p.Data, path)
 }
 
-// inside returns the names of those paths that lie in the data folder, and of the targets there of links among them. A
+// within returns the names of those paths that lie in the data folder, and of the targets there of links among them. A
 // folder stands for everything in it. The names of ofPostgreSQL are left out.
-func (p Place) inside(paths []string) (names []string) {
+func (p Place) within(paths []string) (names []string) {
 	for _, path := range paths {
 		if target, err := filepath.EvalSymlinks(path); err == nil {
 			names = append(names, p.nameOf(target))
@@ -159,12 +197,26 @@ func (p Place) Here(names []string) []string {
 	})
 }
 
-// Others returns the names in the data folder that are neither PostgreSQL's nor this host's own.
+// CopyOwn makes this host's own files in a copy the same as here. For those that are lost, the copy keeps the primary's.
+func (p Place) CopyOwn(ctx context.Context, own []string) error {
+	lost, err := p.Lost(ctx)
+	if err != nil {
+		return err
+	}
+	from := p.Data
+	if p.Rewinding() != NotBegun {
+		from = p.Marker() // the files in the data may be the primary's by now
+	}
+	own = slices.DeleteFunc(slices.Clone(own), func(name string) bool { return slices.Contains(lost, name) })
+	return CopyFiles(from, p.Beside(), own)
+}
+
+// Others returns the names in the data folder that are neither PostgreSQL's nor pgrex's, nor this host's own.
 func (p Place) Others(own []string) (names []string) {
 	entries, _ := os.ReadDir(p.Data) // as far as it can be read
 	for _, e := range entries {
 		holds := func(name string) bool { return name == e.Name() || strings.HasPrefix(name, e.Name()+"/") }
-		if !slices.Contains(ofPostgreSQL, e.Name()) && !slices.ContainsFunc(own, holds) {
+		if !slices.Contains(ofPostgreSQL, e.Name()) && !notData(e.Name()) && !slices.ContainsFunc(own, holds) {
 			names = append(names, e.Name())
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
@@ -143,9 +144,9 @@ func TestLabel(t *testing.T) {
 	must(t, errors.Join(os.Remove(conf), os.WriteFile(conf, []byte("theirs"), 0o600), p.Through(), p.PutBack("x")))
 	want(conf, etc)
 	must(t, os.Chmod(p.Data, 0o750))
-	must(t, p.MakeBeside())
+	must(t, p.MakeBeside(nil))
 	want(p.Beside(), db)
-	want(OtherWAL(wal), waldb)
+	want(Other(wal), waldb)
 	if info, err := os.Stat(p.Beside()); err != nil || info.Mode().Perm() != 0o750 {
 		t.Errorf("the copy's folder: %v, %v", info, err)
 	}
@@ -166,5 +167,71 @@ func TestNotKept(t *testing.T) {
 	must(t, os.Chown(filepath.Join(p.Data, "pg_hba.conf"), 1, 1))
 	if why := p.notKept(NodeLocal); !strings.Contains(why, "pg_hba.conf belongs to another user") {
 		t.Error(why)
+	}
+}
+
+// Lost are the files that a server would read in the data folder and that are not there: a copy keeps the primary's. What
+// the settings place elsewhere is not missed. Without settings, nobody knows what is to stay away.
+func TestLost(t *testing.T) {
+	t.Parallel()
+	server := pgserver.New(t)
+	p := placeOf(t, server)
+	server.Stop("fast")
+	lacks := func(when string, want ...string) {
+		t.Helper()
+		if lost, err := p.Lost(t.Context()); err != nil || !slices.Equal(lost, want) {
+			t.Errorf("%s: lost are %q, %v", when, lost, err)
+		}
+	}
+	owns := func(when string, want ...string) {
+		t.Helper()
+		if own, err := p.Own(t.Context(), p.Data+"/.pgpass"); err != nil || !slices.Equal(own, want) {
+			t.Errorf("%s: own are %q, %v", when, own, err)
+		}
+	}
+	lacks("whole")
+	must(t, os.Remove(p.Data+"/pg_hba.conf"))
+	lacks("without one", "pg_hba.conf")
+	server.Configured("hba_file = '" + server.Dir + "/elsewhere.conf'")
+	lacks("it is elsewhere")
+	owns("it is elsewhere", ".pgpass", "pg_hba.conf", "pg_ident.conf", "postgresql.auto.conf", "postgresql.conf", "server.crt",
+		"server.key")
+	must(t, os.Remove(p.Data+"/postgresql.conf"))
+	lacks("without settings", "postgresql.conf", "pg_hba.conf")
+	owns("without settings", "pg_ident.conf", "postgresql.auto.conf")
+
+	must(t, os.MkdirAll(p.Beside(), 0o700))
+	for _, name := range NodeLocal {
+		must(t, os.WriteFile(filepath.Join(p.Beside(), name), []byte("theirs"), 0o600))
+	}
+	own, err := p.Own(t.Context())
+	must(t, errors.Join(err, p.CopyOwn(t.Context(), own)))
+	for name, theirs := range map[string]bool{"postgresql.conf": true, "pg_hba.conf": true, "pg_ident.conf": false} {
+		text, err := os.ReadFile(filepath.Join(p.Beside(), name))
+		if err != nil || (string(text) == "theirs") != theirs {
+			t.Errorf("%s of the copy has %q, %v", name, text, err)
+		}
+	}
+}
+
+// A copy's folders are made where a data folder is too open, or not there; a tablespace's is like the one in use.
+func TestMakeBeside(t *testing.T) {
+	p := Place{Data: filepath.Join(t.TempDir(), "data")}
+	mode := func(path string, want os.FileMode) {
+		t.Helper()
+		if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeDir|want {
+			t.Errorf("%s is %v, %v", path, info, err)
+		}
+	}
+	must(t, p.MakeBeside(nil))
+	mode(p.Beside(), 0o700)
+	space := t.TempDir()
+	must(t, errors.Join(os.Chmod(space, 0o750), os.MkdirAll(p.Data+"/pg_tblspc", 0o700), os.Symlink(space, p.Data+"/pg_tblspc/77"), os.Chmod(p.Data, 0o755)))
+	fresh := Tablespace{Tablespace: postgres.Tablespace{OID: 77}, Folder: Other(space)}
+	must(t, p.MakeBeside([]Tablespace{fresh, {Tablespace: postgres.Tablespace{OID: 78}, Folder: space + "/none"}}))
+	mode(p.Beside(), 0o700)
+	mode(fresh.Folder, 0o750)
+	if made := there(space + "/none"); len(made) > 0 {
+		t.Errorf("there is %q", made)
 	}
 }

@@ -15,8 +15,7 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
 )
@@ -29,10 +28,39 @@ type Place struct {
 
 	Config   string // config: the main file of settings, "" for postgresql.conf in the data folder
 	StartOpt string // start_opt: further options of the server, as a shell reads them
+
+	// FreshFolders are those that a copy makes, or an earlier one has made, for tablespaces.
+	FreshFolders []string
 }
 
-// Of finds the data folder of a clone on this host, which must be this process's own.
+// Of finds the data folder of a clone on this host, which must hold a database and be this process's own.
 func Of(clone model.Clone) (Place, error) {
+	p := placed(clone)
+	info, err := os.Stat(filepath.Join(p.Data, "PG_VERSION"))
+	if err != nil {
+		return p, fmt.Errorf("look at the data folder: %w; run pgrex on the host that has it", err)
+	}
+	return p, p.mine(info)
+}
+
+// Find is Of for a data folder that may be damaged, empty or not there: a copy can take its place.
+func Find(clone model.Clone) (Place, error) {
+	p := placed(clone)
+	info, err := os.Stat(p.Data)
+	switch {
+	case err == nil:
+		return p, p.mine(info)
+	case !os.IsNotExist(err):
+		return p, fmt.Errorf("look at the data folder: %w", err)
+	}
+	if target, err := os.Readlink(p.Data); err == nil {
+		return p, fmt.Errorf("the data folder %s is a symbolic link to %s, which is not there: type: %s", p.Data, target, install(target))
+	}
+	return p, nil
+}
+
+// placed is where the agent's parameters have a clone's database, be it there or not.
+func placed(clone model.Clone) Place {
 	p := Place{
 		Data: clone.DataFolder(), Tmp: clone.TmpFolder(), Bin: filepath.Dir(clone.Parameters["pgctl"]),
 		Config: clone.ConfigFile(), StartOpt: clone.Parameters["start_opt"],
@@ -43,18 +71,32 @@ func Of(clone model.Clone) (Place, error) {
 	if folder, err := filepath.EvalSymlinks(p.Data); err == nil {
 		p.Data = folder // a copy is made beside it, and not beside a link to it
 	}
-	info, err := os.Stat(filepath.Join(p.Data, "PG_VERSION"))
-	if err != nil {
-		return p, fmt.Errorf("look at the data folder: %w; run pgrex on the host that has it", err)
+	return p
+}
+
+// mine returns an error unless a file or folder of the data is this process's own.
+func (p Place) mine(info fs.FileInfo) error {
+	owner := info.Sys().(*syscall.Stat_t).Uid
+	if int(owner) == os.Geteuid() {
+		return nil
 	}
-	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
-		name := strconv.Itoa(int(owner))
-		if u, err := user.LookupId(name); err == nil {
-			name = u.Username
-		}
-		return p, fmt.Errorf("%s belongs to the user %s: run pgrex as root (sudo pgrex), which does its work as the user that owns the data", p.Data, name)
+	return fmt.Errorf("%s belongs to the user %s: run pgrex as root (sudo pgrex), which does its work as the user that owns the data",
+		p.Data, userName(int(owner)))
+}
+
+// userName is a user's name, or the number of a user without one.
+func userName(uid int) string {
+	name := strconv.Itoa(uid)
+	if u, err := user.LookupId(name); err == nil {
+		name = u.Username
 	}
-	return p, nil
+	return name
+}
+
+// install is what root types to make a folder that this user can use.
+func install(folder string) string {
+	owner := userName(os.Geteuid())
+	return cib.Command{Path: "sudo", Args: []string{"install", "-d", "-o", owner, "-m", "700", folder}}.String()
 }
 
 // Program is one of PostgreSQL's programs, of the version of the data.
@@ -112,17 +154,22 @@ type Control map[string]string
 // error. It ends well then, and prints whatever is there.
 const wrongSum = "CRC checksum does not match"
 
+// errDamaged says that the control file is not there, or of no use.
+var errDamaged = errors.New("the control file is damaged")
+
 // Control reads the control file.
 func (p Place) Control(ctx context.Context) (Control, error) {
 	damaged := false
 	tool := p.Program("pg_controldata", "-D", p.Data)
 	tool.Progress = func(line string) { damaged = damaged || strings.Contains(line, wrongSum) }
 	out, err := tool.Run(ctx)
-	if err != nil {
+	switch _, ran := errors.AsType[*ToolError](err); {
+	case ran && ctx.Err() == nil:
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	case err != nil:
 		return nil, err
-	}
-	if damaged || strings.Contains(out, wrongSum) {
-		return nil, fmt.Errorf("the control file of %s is damaged: its checksum is wrong", p.Data)
+	case damaged || strings.Contains(out, wrongSum):
+		return nil, fmt.Errorf("%w: the checksum of the one in %s is wrong", errDamaged, p.Data)
 	}
 	c := Control{}
 	for line := range strings.Lines(out) {
@@ -161,45 +208,6 @@ func (p Place) Identity(ctx context.Context) Identity {
 
 // Clean reports whether the server was shut down, and did not crash.
 func (c Control) Clean() bool { return strings.HasPrefix(c["Database cluster state"], "shut down") }
-
-// Look reads what a stopped server's data tell. What their WAL does not tell is no error: a copy is possible all the
-// same.
-func (p Place) Look(ctx context.Context) (reconcile.LocalData, error) {
-	var local reconcile.LocalData
-	c, err := p.Control(ctx)
-	if err == nil {
-		err = p.Configuration(ctx)
-	}
-	if err != nil {
-		return local, p.halfRestored(err)
-	}
-	if local, err = p.WAL(ctx, c); err != nil {
-		switch {
-		case ctx.Err() != nil:
-			return local, context.Cause(ctx)
-		case local.Segment == 0:
-			return local, err
-		}
-		local.Unreadable = err.Error()
-	}
-	noRewind, noCopy, err := p.hindrances(ctx)
-	if err != nil {
-		return local, err
-	}
-	switch parent := filepath.Dir(p.Data); {
-	case c["wal_log_hints setting"] != "on" && c["Data page checksum version"] == "0":
-		local.NoRewind = "pg_rewind needs wal_log_hints=on, or data checksums, from before the WAL parted; neither was there"
-	case p.HasBackupLabel():
-		local.NoRewind = "pg_rewind does not work on data that were restored from a backup: backup_label is there"
-	case unix.Access(parent, unix.W_OK) != nil:
-		local.NoRewind = fmt.Sprintf("its journal cannot be kept beside %s: let this user write in %s", p.Data, parent)
-	default:
-		local.NoRewind = noRewind
-	}
-	local.NoCopy = cmp.Or(p.noCopy(), noCopy)
-	err = p.room(ctx, &local)
-	return local, err
-}
 
 // WAL is what is known of a stopped server's WAL. Where an error comes with a segment's size, the WAL cannot be read.
 func (p Place) WAL(ctx context.Context, c Control) (local reconcile.LocalData, err error) {
@@ -431,34 +439,6 @@ func recordEnd(start model.LSN, length, segment uint64) model.LSN {
 			at += firstHeader - header
 		}
 	}
-}
-
-// folderSize is the sum of the files' sizes, without pg_wal. What a server removes meanwhile does not count.
-func folderSize(folder string) (total uint64, err error) {
-	err = filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case path != folder && (os.IsNotExist(err) || os.IsPermission(err)): // hindrances reports such a folder
-			return nil
-		case err != nil:
-			return err
-		case d.IsDir() && d.Name() == "pg_wal":
-			return fs.SkipDir
-		case !d.Type().IsRegular():
-			return nil
-		}
-		info, err := d.Info()
-		switch {
-		case err == nil:
-			total += uint64(info.Size())
-		case os.IsNotExist(err):
-			return nil
-		}
-		return err
-	})
-	if err != nil {
-		err = fmt.Errorf("measure %s: %w", folder, err)
-	}
-	return total, err
 }
 
 // SegmentName is the name of a segment's file (XLogFileName).

@@ -7,15 +7,27 @@ import (
 	"path/filepath"
 )
 
-// following are the settings with which a standby follows its primary for ever, and on to each new timeline. A restore
-// to a point in time changes them: a standby would stop at that point, or promote itself.
-var following = []struct{ name, value string }{
+// target is a setting, and the value with which a standby follows its primary for ever, and on to each new timeline.
+type target struct{ name, value string }
+
+// targets are the settings that a restore to a point in time changes: a standby would stop at that point, or promote
+// itself.
+var targets = []target{
 	{"recovery_target", ""},
 	{"recovery_target_lsn", ""},
 	{"recovery_target_name", ""},
 	{"recovery_target_time", ""},
 	{"recovery_target_xid", ""},
 	{"recovery_target_timeline", "latest"},
+}
+
+// following returns the settings that can be read here. Without a main file of settings, none can, and only a copy is
+// possible, which has the primary's.
+func (p Place) following() []target {
+	if !p.hasSettings() {
+		return nil
+	}
+	return targets
 }
 
 const (
@@ -29,7 +41,7 @@ func (p Place) Unfollowing(ctx context.Context, restored bool) (found []string, 
 	if _, err := os.Lstat(filepath.Join(p.Data, recoverySignal)); err == nil {
 		found = append(found, recoverySignal)
 	}
-	for _, s := range following {
+	for _, s := range p.following() {
 		value, err := p.Configured(ctx, s.name)
 		if err != nil {
 			return nil, err
@@ -66,7 +78,7 @@ func (p Place) Follow(ctx context.Context, restored bool) error {
 	if err := RemoveFile(filepath.Join(p.Data, recoverySignal)); err != nil {
 		return err
 	}
-	for _, s := range following {
+	for _, s := range p.following() {
 		value, err := p.Configured(ctx, s.name)
 		if err == nil && value != s.value { // postgresql.auto.conf overrides all other files
 			err = p.alter(s.name, fmt.Sprintf("%s = '%s'\n", s.name, s.value))

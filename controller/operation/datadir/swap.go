@@ -5,32 +5,167 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
 
 // Beside is the folder of a copy, and after the swap that of the old data.
-func (p Place) Beside() string { return p.Data + ".pgrex-new" }
+func (p Place) Beside() string {
+	if p.inside() {
+		return filepath.Join(p.Data, insideNew)
+	}
+	return p.Data + ".pgrex-new"
+}
 
-// MakeBeside makes the copy's folder, and the folder of its WAL if pg_wal is a link, with the group, mode and SELinux
-// label of the folders in use. What pg_basebackup makes in them gets the same label.
-func (p Place) MakeBeside() error {
+// The folders that a swap inside the data folder makes. PostgreSQL ignores them.
+const (
+	insideNew  = "pgrex-new"  // the copy, and after the swap the old data
+	insideOld  = "pgrex-old"  // the old data. While it is there, the swap has begun, and the copy was whole
+	insideCopy = "pgrex-copy" // the copy, once all of the old data are in insideOld
+)
+
+// inside reports whether no copy can be made beside the data folder: it is a mount point, or this user may not write in
+// the folder that it is in. Then the data folder stays, and its files are swapped.
+func (p Place) inside() bool { return isMountPoint(p.Data) || !writable(filepath.Dir(p.Data)) }
+
+// MakeBeside makes the copy's folder, and the folders of its WAL and of its tablespaces where these are elsewhere, with
+// the group, mode and SELinux label of the folders in use. What pg_basebackup makes in them gets the same label.
+func (p Place) MakeBeside(fresh []Tablespace) error {
 	if err := makeLike(p.Beside(), p.Data); err != nil {
 		return err
 	}
-	wal, err := p.WALFolder()
-	if err != nil || wal == "" {
+	if err := closeToOthers(p.Beside()); err != nil {
 		return err
 	}
-	return makeLike(OtherWAL(wal), wal)
+	wal, err := p.WALFolder()
+	if err == nil && wal != "" {
+		err = makeLike(Other(wal), wal)
+	}
+	if err != nil {
+		return err
+	}
+	spaces, err := p.Linked()
+	for _, s := range fresh {
+		if used := spaces[s.OID]; err == nil && isThere(used) {
+			err = makeLike(s.Folder, used)
+		}
+	}
+	return err
 }
 
-// Swap puts the copy in the data's place, at once; where that fails, the copy is removed.
+// closeToOthers makes a data folder this user's alone if PostgreSQL would refuse its mode (PG_MODE_MASK_GROUP): the one in
+// use may be a new file system.
+func closeToOthers(folder string) error {
+	const refused = 0o027
+	info, err := os.Stat(folder)
+	if err == nil && info.Mode()&refused != 0 {
+		err = os.Chmod(folder, info.Mode()&0o700)
+	}
+	return err
+}
+
+// Swap puts the copy in the data's place. A data folder that is not there is made first.
+//
+// Beside the data it does so at once, and where that fails the copy is removed. Inside the data folder it moves file by
+// file. If it is killed or fails there, HalfSwapped reports so, and Swap goes on.
 func (p Place) Swap() error {
+	if p.inside() {
+		return p.swapInside()
+	}
+	if err := os.Mkdir(p.Data, 0o700); err != nil && !os.IsExist(err) {
+		return errors.Join(err, p.Clear())
+	}
 	if err := exchange(p.Beside(), p.Data); err != nil {
 		return errors.Join(err, p.Clear())
 	}
 	return SyncFolder(filepath.Dir(p.Data))
+}
+
+// SwapText says what Swap does.
+func (p Place) SwapText() string {
+	if p.inside() {
+		return fmt.Sprintf("move the old files of %s into %s, and the copy's out of it", p.Data, p.Beside())
+	}
+	return "swap " + p.Beside() + " and " + p.Data
+}
+
+// HalfSwapped reports whether a swap inside the data folder has begun and is not whole.
+func (p Place) HalfSwapped() bool {
+	_, err := os.Lstat(filepath.Join(p.Data, insideOld))
+	return err == nil
+}
+
+// swapInside moves the old data out, and then the copy in. PG_VERSION goes first, and comes last: without it nobody can
+// start a server on a part.
+func (p Place) swapInside() error {
+	fresh, old, whole := filepath.Join(p.Data, insideNew), filepath.Join(p.Data, insideOld), filepath.Join(p.Data, insideCopy)
+	if !p.HalfSwapped() {
+		if _, err := os.Stat(filepath.Join(fresh, "PG_VERSION")); err != nil {
+			return err
+		}
+		if err := os.Mkdir(old, 0o700); err != nil {
+			return err
+		}
+	}
+	if isThere(fresh) {
+		if err := moveFiles(p.Data, old, true); err != nil {
+			return err
+		}
+		if err := os.Rename(fresh, whole); err != nil {
+			return err
+		}
+	}
+	if isThere(whole) {
+		if err := resemble(p.Data, whole); err != nil { // the mode of a new file system's root is none for data
+			return err
+		}
+		if err := moveFiles(whole, p.Data, false); err != nil {
+			return err
+		}
+		if err := os.Remove(whole); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(old, fresh); err != nil {
+		return err
+	}
+	return SyncFolder(p.Data)
+}
+
+// moveFiles moves all files of a folder, PG_VERSION first or last. It can be repeated.
+func moveFiles(from, to string, versionFirst bool) error {
+	const version = "PG_VERSION"
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	names := []string{version}
+	for _, e := range entries {
+		if name := e.Name(); name != version && !notData(name) {
+			names = append(names, name)
+		}
+	}
+	if !versionFirst {
+		slices.Reverse(names)
+	}
+	for _, name := range names {
+		err := os.Rename(filepath.Join(from, name), filepath.Join(to, name))
+		if err != nil && (name != version || !os.IsNotExist(err)) {
+			return err
+		}
+		if name == version {
+			if err := errors.Join(SyncFolder(from), SyncFolder(to)); err != nil {
+				return err
+			}
+		}
+	}
+	return errors.Join(SyncFolder(from), SyncFolder(to))
+}
+
+// notData reports whether a name in the data folder is of no part of a database.
+func notData(name string) bool {
+	return name == lostAndFound || slices.Contains([]string{insideNew, insideOld, insideCopy}, name)
 }
 
 // exchange swaps two folders at once.
@@ -43,6 +178,9 @@ func exchange(one, other string) error {
 
 // TrySwap finds out whether the file system can do that, before hours are spent on a copy.
 func (p Place) TrySwap() error {
+	if p.inside() {
+		return nil // renames are all that it takes
+	}
 	folder, err := p.TryFolder()
 	if err != nil {
 		return err
@@ -58,12 +196,21 @@ func (p Place) TrySwap() error {
 	return nil
 }
 
-// TryFolder makes a folder for a try beside the data, which the caller removes.
+// TryFolder makes a folder for a try, which the caller removes.
 func (p Place) TryFolder() (string, error) {
-	return os.MkdirTemp(filepath.Dir(p.Data), filepath.Base(p.triedPattern()))
+	return os.MkdirTemp(filepath.Dir(p.triedPattern()), filepath.Base(p.triedPattern()))
 }
 
-func (p Place) triedPattern() string { return p.Data + ".pgrex-archive-" }
+func (p Place) triedPattern() string { return p.side() + ".pgrex-archive-" }
+
+// side is what the names begin with of all that pgrex keeps beside the data folder, whatever file system that is on. If
+// this user may not write there, it is kept with the agent's lock.
+func (p Place) side() string {
+	if parent := filepath.Dir(p.Data); !writable(parent) && p.Tmp != "" {
+		return filepath.Join(p.Tmp, filepath.Base(p.Data))
+	}
+	return p.Data
+}
 
 // triedFolders are those of tries, of killed ones as well.
 func (p Place) triedFolders() []string {

@@ -1,34 +1,26 @@
 package datadir
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// WALFolder is the folder that pg_wal leads to, "" if it is not a symbolic link.
+// WALFolder is the folder that pg_wal leads to, be it there or not; "" if pg_wal is not a symbolic link.
 func (p Place) WALFolder() (string, error) {
-	link := filepath.Join(p.Data, "pg_wal")
-	info, err := os.Lstat(link)
-	if err != nil || info.Mode()&fs.ModeSymlink == 0 {
-		return "", err
-	}
-	return filepath.EvalSymlinks(link)
+	return leadsTo(filepath.Join(p.Data, "pg_wal"))
 }
 
-// OtherWAL is the folder for the WAL of a copy: beside the one in use, on the same file system. The two names alternate
-// from copy to copy. So nothing needs renaming.
-func OtherWAL(folder string) string {
+// Other is the folder for the WAL of a copy, or for a tablespace: beside the one in use, on the same file system. The
+// two names alternate from copy to copy. So nothing needs renaming.
+func Other(folder string) string {
 	const suffix = ".pgrex"
 	if name, ok := strings.CutSuffix(folder, suffix); ok {
 		return name
@@ -36,17 +28,15 @@ func OtherWAL(folder string) string {
 	return folder + suffix
 }
 
-// noCopy is why the data folder cannot be replaced by one beside it.
-func (p Place) noCopy() string {
-	spaces, err := os.ReadDir(filepath.Join(p.Data, "pg_tblspc"))
-	if err == nil && len(spaces) > 0 {
-		return "the database has tablespaces outside of its folder: copy it by hand, with pg_basebackup --tablespace-mapping"
+// noCopy is why a copy cannot take the place of the data folder; "" if it can.
+func (p Place) noCopy(local reconcile.LocalData) string {
+	if empty, err := p.empty(); err == nil && empty == "" && !p.isDatabase() {
+		return fmt.Sprintf("%s holds files, but no database: see whether the agent's pgdata is right, or move the files away", p.Data)
 	}
-	if why := noneBeside(p.Data); why != "" {
-		return why
-	}
-	if why := p.ownFilesLost(); why != "" {
-		return why
+	for _, why := range []string{p.noSettings(local), p.noneInPlace(), p.ownFilesLost()} {
+		if why != "" {
+			return why
+		}
 	}
 	wal, err := p.WALFolder()
 	if err != nil {
@@ -58,23 +48,66 @@ func (p Place) noCopy() string {
 	if why := noneBeside(wal); why != "" {
 		return "pg_wal leads to " + wal + ": " + why
 	}
-	next := OtherWAL(wal)
+	next := Other(wal)
 	if entries, err := os.ReadDir(next); err == nil && len(entries) > 0 && p.leftWAL() != next {
 		return fmt.Sprintf("the copy's WAL would go into %s, but that is there, and not from an earlier copy: move it away", next)
 	}
 	return ""
 }
 
-// noneBeside is why no folder can be made beside another one, on its file system.
+// noSettings is why a copy would have settings that PostgreSQL cannot read; "" if it would not.
+func (p Place) noSettings(local reconcile.LocalData) string {
+	_, err := os.Lstat(p.config())
+	switch {
+	case local.Unconfigured == "":
+		return ""
+	case p.nameOf(p.config()) == "":
+		return local.Unconfigured + ": mend that, since a copy brings no such file"
+	case err == nil:
+		return local.Unconfigured + ": mend it; or move the file away, and the copy keeps the primary's"
+	}
+	return ""
+}
+
+// noneInPlace is why a copy can take the place of the data folder neither beside nor inside of it.
+func (p Place) noneInPlace() string {
+	_, err := os.Stat(p.Data)
+	switch {
+	case !p.inside():
+		return cmp.Or(noneBeside(p.Data), p.mountsBelow())
+	case os.IsNotExist(err):
+		return fmt.Sprintf("there is no data folder %s, and this user cannot make it: type: %s", p.Data, install(p.Data))
+	case !writable(p.Data):
+		return "this user may not write in " + p.Data
+	}
+	return p.mountsBelow()
+}
+
+// isDatabase reports whether the files in the data folder are a database's, be it damaged.
+func (p Place) isDatabase() bool {
+	return slices.ContainsFunc([]string{"PG_VERSION", "global", "base"}, func(name string) bool {
+		_, err := os.Lstat(filepath.Join(p.Data, name))
+		return err == nil
+	})
+}
+
+// noneBeside is why no folder can be made beside another one, which may not be there, on its file system.
 func noneBeside(folder string) string {
 	parent := filepath.Dir(folder)
-	apart, err := onOther(folder, parent)
+	if _, err := os.Stat(parent); os.IsNotExist(err) {
+		return fmt.Sprintf("%s is not there: type: %s", parent, install(parent))
+	}
+	apart := false
+	_, err := os.Stat(folder)
+	if err == nil {
+		apart, err = onOther(folder, parent)
+	}
 	switch {
-	case err != nil:
+	case err != nil && !os.IsNotExist(err):
 		return err.Error()
-	case apart:
-		return folder + " is a file system of its own, and no other folder can take its place: copy by hand"
-	case unix.Access(parent, unix.W_OK) != nil:
+	case apart || isMountPoint(folder):
+		return folder + " is a file system of its own, and no other folder can take its place: make a folder below it, and let the link lead there"
+	case !writable(parent):
 		return fmt.Sprintf("no folder can be made beside %s: let this user write in %s", folder, parent)
 	}
 	return ""
@@ -89,55 +122,23 @@ func onOther(a, b string) (bool, error) {
 	return first.Dev != second.Dev, nil
 }
 
-func freeBytes(folder string) (uint64, error) {
-	var s syscall.Statfs_t
-	if err := syscall.Statfs(folder, &s); err != nil {
-		return 0, fmt.Errorf("look for room in %s: %w", folder, err)
-	}
-	return s.Bavail * uint64(s.Frsize), nil
-}
-
-// room measures what there is, and what a copy needs beside its data.
-func (p Place) room(ctx context.Context, local *reconcile.LocalData) (err error) {
-	if local.Bytes, err = folderSize(p.Data); err != nil {
-		return err
-	}
-	if local.Free, err = freeBytes(p.Data); err != nil {
-		return err
-	}
-	wal := filepath.Join(p.Data, "pg_wal")
-	if local.WALApart, err = onOther(p.Data, wal); err != nil {
-		return err
-	}
-	if local.WALFree, err = freeBytes(wal); err != nil {
-		return err
-	}
-	size, err := p.Configured(ctx, "max_wal_size") // in MB
-	if err != nil {
-		return err
-	}
-	n, err := strconv.ParseUint(size, 10, 32)
-	if err != nil {
-		return fmt.Errorf("max_wal_size is %q, not a number", size)
-	}
-	local.WAL = n << 20
-	return nil
-}
-
 // leftWAL is the WAL folder that goes with what is beside the data, if it is a copy's or the old one.
 func (p Place) leftWAL() string {
 	beside := Place{Data: p.Beside()}
 	left, err := beside.WALFolder()
 	now, nowErr := p.WALFolder()
-	if err != nil || nowErr != nil || left == "" || now == "" || left != OtherWAL(now) {
+	if err != nil || nowErr != nil || left == "" || now == "" || left != Other(now) {
 		return ""
 	}
 	return left
 }
 
-// Clear removes what is beside the data: what is left of a copy, or, after the swap, the old data. The WAL goes first,
-// since only the folder that leads to it shows whose it is.
+// Clear removes what is beside the data: what is left of a copy, or, after the swap, the old data. Tablespaces and WAL
+// go first, since only the folder that leads to them shows whose they are.
 func (p Place) Clear() error {
+	if err := p.clearSpaces(); err != nil {
+		return err
+	}
 	if wal := p.leftWAL(); wal != "" {
 		if err := os.RemoveAll(wal); err != nil {
 			return err
@@ -153,7 +154,7 @@ func (p Place) Clear() error {
 
 // Left reports whether there is anything that Clear, or the end of an operation, removes.
 func (p Place) Left() bool {
-	for _, path := range append(p.triedFolders(), p.Beside(), p.opening(), p.Marker(), p.closed()) {
+	for _, path := range append(p.triedFolders(), filepath.Join(p.Data, insideOld), p.Beside(), p.opening(), p.Marker(), p.closed()) {
 		if _, err := os.Lstat(path); err == nil {
 			return true
 		}

@@ -1,6 +1,7 @@
 package rejoin
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -25,7 +26,7 @@ func (c *Case) restored() bool { return c.Return.Local.Backup != nil }
 // backup ended, and whether its WAL is the primary's.
 func (c *Case) lookAtBackup(ctx context.Context) (err error) {
 	local, b := &c.Return.Local, c.Return.Local.Backup
-	if b == nil || local.Unreadable != "" {
+	if b == nil || cmp.Or(local.Gone, local.Unreadable, local.Unconfigured) != "" {
 		return nil
 	}
 	if len(local.Timelines) == 1 {

@@ -64,7 +64,7 @@ func newRestored(t *testing.T, make func(*parted, *pgserver.Server, string), of,
 		}
 		p.files[name] = string(text)
 	}
-	p.run("cp", "-a", host.Dir+"/data", host.Dir+"/kept")
+	p.keep()
 	return p
 }
 

@@ -2,11 +2,13 @@ package rejoin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
@@ -22,18 +24,23 @@ type Case struct {
 	Streams bool // it is back already
 	Left    bool // an operation has left something
 
+	// Folders are to be made here, for tablespaces that the primary has and this host has not.
+	Folders []string
+
 	Place     datadir.Place
 	Primitive string
 	Clone     string // its id
 	Primary   string
 	Slot      string // this host's
 	Conninfo  string
-	Node      string   // as Pacemaker spells it
-	Standby   bool     // Pacemaker's standby mode was on
-	Kept      bool     // pgrex kept the database stopped
-	locked    bool     // the agent's lock was there
-	astray    []string // what a restore has left and what keeps PostgreSQL from following the primary
-	swapped   *bool    // the swap was begun: the old data may be where the copy was; in the plan
+	Node      string                // as Pacemaker spells it
+	Standby   bool                  // Pacemaker's standby mode was on
+	Kept      bool                  // pgrex kept the database stopped
+	locked    bool                  // the agent's lock was there
+	astray    []string              // what a restore has left and what keeps PostgreSQL from following the primary
+	swapped   *bool                 // the swap was begun: the old data may be where the copy was; in the plan
+	spaces    []postgres.Tablespace // the primary's
+	fresh     []datadir.Tablespace  // the same, as a copy has them
 	who       reconcile.Who
 }
 
@@ -66,7 +73,10 @@ func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 	case c.Slot == "":
 		return nil, fmt.Errorf("this host, %s, is not in the agent's node_list", who.Node)
 	}
-	c.Place, err = datadir.Of(who.Clone)
+	c.Place, err = datadir.Find(who.Clone)
+	if before := r.before(); before != nil {
+		c.Place.FreshFolders = before.Fresh
+	}
 	return c, err
 }
 
@@ -93,8 +103,10 @@ func (r *Rejoin) weigh(ctx context.Context, c *Case) (err error) {
 	if err := c.compare(ctx); err != nil {
 		return err
 	}
-	if c.astray, err = c.Place.Unfollowing(ctx, c.restored()); err != nil {
-		return err
+	if c.Return.Local.Unconfigured == "" && c.Return.Begun != MethodCopy { // or else there is nothing that could be read
+		if c.astray, err = c.Place.Unfollowing(ctx, c.restored()); err != nil {
+			return err
+		}
 	}
 	if c.Return.Astray, err = r.astray(ctx, c); err != nil {
 		return err
@@ -122,17 +134,27 @@ func (r *Rejoin) streams(ctx context.Context, slot string) (bool, model.LSN, err
 	return i.State == model.ServerUp && i.InRecovery && i.Receiver.Streaming() && i.Receiver.SlotName == slot, i.Current, nil
 }
 
-// compare reads this host's data, and what the primary says.
-func (c *Case) compare(ctx context.Context) (err error) {
+// inspect reads this host's data, and which operation on them was begun and not finished.
+func (c *Case) inspect(ctx context.Context) (err error) {
 	if c.Return.Local, err = c.Place.Look(ctx); err != nil {
 		return err
 	}
-	if c.Place.Rewinding() == datadir.HalfRewound {
-		c.Return.Begun = MethodRewind
-	}
-	if c.Place.HasBackupLabel() && c.Place.Rewinding() != datadir.NotBegun { // pg_rewind leaves no such label
+	switch rewinding := c.Place.Rewinding(); {
+	case c.Place.HalfSwapped():
+		c.Return.Begun, c.Return.Local.Backup = MethodCopy, nil // backup_label is the copy's
+	case c.Place.HasBackupLabel() && rewinding != datadir.NotBegun: // pg_rewind leaves no such label
 		return fmt.Errorf("%s is of a rewind from before a backup was restored here: type sudo rm -r %[1]s",
 			c.Place.Marker())
+	case rewinding == datadir.HalfRewound:
+		c.Return.Begun = MethodRewind
+	}
+	return nil
+}
+
+// compare reads this host's data, and what the primary says.
+func (c *Case) compare(ctx context.Context) error {
+	if err := c.inspect(ctx); err != nil {
+		return err
 	}
 	source, err := postgres.OpenSource(ctx, c.Conninfo)
 	if err != nil {
@@ -147,6 +169,9 @@ func (c *Case) compare(ctx context.Context) (err error) {
 	}
 	if slot, _ := c.Return.Primary.Slot(c.Slot); slot.Logical {
 		return fmt.Errorf("%s on the primary %s: %w", c.Slot, c.Primary, postgres.ErrSquatted)
+	}
+	if err := c.contents(ctx, source); err != nil {
+		return err
 	}
 	if c.Return.Timelines, err = source.History(ctx, c.Return.Primary.Timeline); err != nil {
 		return err
@@ -201,6 +226,91 @@ func (c *Case) hindrances(ctx context.Context) error {
 	if name != "" {
 		c.Return.InTheWay = fmt.Sprintf("%s is not a file here, and a file on %s: pg_rewind does not replace it; put a file "+
 			"in its place (where it is a link, the file that it leads to)", filepath.Join(c.Place.Data, name), c.Primary)
+	}
+	return err
+}
+
+// contents reads what a copy of the primary brings.
+func (c *Case) contents(ctx context.Context, source *postgres.Source) error {
+	segment, most, err := source.WALSizes(ctx)
+	if err != nil {
+		return err
+	}
+	local := &c.Return.Local
+	local.Segment, local.WAL = cmp.Or(local.Segment, segment), cmp.Or(local.WAL, most)
+	database, err := postgres.OpenSourceDatabase(ctx, c.Conninfo)
+	var contents postgres.Contents
+	if err == nil {
+		defer database.Close()
+		contents, err = database.Contents(ctx)
+	}
+	switch class := postgres.ClassOf(err); {
+	case class == postgres.Permission || class == postgres.Configuration:
+		c.Return.Unseen = err.Error()
+		here, err := c.Place.Linked()
+		if len(here) > 0 {
+			local.NoCopy = cmp.Or(local.NoCopy, "the database has tablespaces, and where the primary has them is not known: "+c.Return.Unseen)
+		}
+		return err
+	case err != nil:
+		return err
+	}
+	c.Return.Bytes, c.spaces = contents.Bytes, contents.Tablespaces
+	return c.tablespaces()
+}
+
+// tablespaces finds out where the primary's tablespaces are to be here.
+func (c *Case) tablespaces() (err error) {
+	r := &c.Return
+	if c.Folders, r.NoFolder, err = c.Place.Lacks(c.spaces); err != nil {
+		return err
+	}
+	if r.Taken, err = c.Place.Taken(c.spaces); err != nil {
+		return err
+	}
+	var why string
+	if c.fresh, why, err = c.Place.Fresh(c.spaces); err != nil {
+		return err
+	}
+	r.Local.NoCopy = cmp.Or(r.Local.NoCopy, why)
+	for _, f := range c.fresh {
+		s := Space{Name: f.Name, Folder: f.Folder, Bytes: f.Bytes}
+		if s.FileSystem, s.Free, err = datadir.Disk(f.Folder); err != nil {
+			return err
+		}
+		r.Spaces = append(r.Spaces, s)
+	}
+	return nil
+}
+
+// with is a list with further words, each of them once.
+func with(list []string, further ...string) []string {
+	list = slices.Clone(list)
+	for _, word := range further {
+		if !slices.Contains(list, word) {
+			list = append(list, word)
+		}
+	}
+	return list
+}
+
+// sameSpaces looks again: where a tablespace was made meanwhile, there may be no folder for it here.
+func (c *Case) sameSpaces(ctx context.Context) error {
+	if c.Return.Unseen != "" {
+		return nil
+	}
+	database, err := postgres.OpenSourceDatabase(ctx, c.Conninfo)
+	if err != nil {
+		return err
+	}
+	defer database.Close()
+	now, err := database.Tablespaces(ctx)
+	if err != nil {
+		return err
+	}
+	same := slices.EqualFunc(now, c.spaces, func(a, b postgres.Tablespace) bool { return a.OID == b.OID && a.Location == b.Location })
+	if !same {
+		err = fmt.Errorf("a tablespace was made, dropped or renamed on %s meanwhile: run it again", c.Primary)
 	}
 	return err
 }

@@ -14,7 +14,8 @@ import (
 
 // copy makes a copy of the primary beside the old data, through this host's own slot, and then swaps the two at once.
 // Before the swap, nothing touches the old data; after it, the copy is whole. If pg_wal is a link to another file
-// system, the copy's WAL is there, beside the old WAL. Each of the swapped folders links to its own WAL.
+// system, the copy's WAL is there, beside the old WAL; so are its tablespaces. Each of the swapped folders links to its
+// own.
 func (r *Rejoin) copy(c *Case) []operation.Step {
 	p := c.Place
 	if c.swapped == nil {
@@ -22,7 +23,25 @@ func (r *Rejoin) copy(c *Case) []operation.Step {
 	}
 	text := "pg_basebackup from " + c.Primary + " into " + p.Beside()
 	if wal, err := p.WALFolder(); err == nil && wal != "" {
-		text += ", its WAL into " + datadir.OtherWAL(wal)
+		text += ", its WAL into " + datadir.Other(wal)
+	}
+	for _, s := range c.fresh {
+		text += fmt.Sprintf(", the tablespace %s into %s", s.Name, s.Folder)
+	}
+	swap := operation.Step{ID: "swap", Action: operation.Change{Text: p.SwapText(), Make: func() error {
+		if p.Runs() {
+			return errors.Join(errors.New("PostgreSQL was started here meanwhile, on the old data"), p.Clear())
+		}
+		return p.Swap()
+	}}, Back: []operation.Action{operation.Change{Text: "leave what is beside the data: it may be the old data", Make: func() error {
+		*c.swapped = true
+		if p.HalfSwapped() { // neither is whole
+			return p.Swap()
+		}
+		return nil
+	}}}}
+	if p.HalfSwapped() {
+		return []operation.Step{swap}
 	}
 	return []operation.Step{
 		{ID: "clean", Action: operation.Change{Text: "remove what is left of an earlier copy: " + p.Beside(), Make: func() error {
@@ -44,15 +63,7 @@ func (r *Rejoin) copy(c *Case) []operation.Step {
 			}
 			return p.Clear()
 		}}}},
-		{ID: "swap", Action: operation.Change{Text: "swap " + p.Beside() + " and " + p.Data, Make: func() error {
-			if p.Runs() {
-				return errors.Join(errors.New("PostgreSQL was started here meanwhile, on the old data"), p.Clear())
-			}
-			return p.Swap()
-		}}, Back: []operation.Action{operation.Change{Text: "leave what is beside the data: it may be the old data", Make: func() error {
-			*c.swapped = true
-			return nil
-		}}}},
+		swap,
 	}
 }
 
@@ -76,6 +87,9 @@ func (c *Case) reserve() []operation.Step {
 }
 
 func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
+	if err := c.sameSpaces(ctx); err != nil {
+		return err
+	}
 	access, err := postgres.AccessFor(c.Conninfo)
 	if err != nil {
 		return err
@@ -92,11 +106,14 @@ func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
 		return err
 	}
 	if wal != "" {
-		args = append(args, "--waldir="+datadir.OtherWAL(wal))
+		args = append(args, "--waldir="+datadir.Other(wal))
+	}
+	for _, s := range c.fresh {
+		args = append(args, s.Mapping())
 	}
 	own, err := c.Place.Own(ctx, postgres.Files(c.Conninfo)...)
 	if err == nil {
-		err = c.Place.MakeBeside()
+		err = c.Place.MakeBeside(c.fresh)
 	}
 	if err != nil {
 		return err
@@ -110,11 +127,7 @@ func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
 	if err != nil {
 		return err
 	}
-	from := c.Place.Data
-	if c.Place.Rewinding() != datadir.NotBegun {
-		from = c.Place.Marker() // the files in the data may be the primary's by now
-	}
-	if err := datadir.CopyFiles(from, c.Place.Beside(), own); err != nil {
+	if err := c.Place.CopyOwn(ctx, own); err != nil {
 		return err
 	}
 	beside := c.Place

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pgrex/pgrex/controller/operation/datadir"
 	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
+	"github.com/pgrex/pgrex/controller/postgres"
 )
 
 // gate lets a limited number of bytes through of what a server sends.
@@ -151,9 +152,9 @@ func TestRewindKilled(t *testing.T) {
 		t.Cleanup(func() { _ = os.RemoveAll(elsewhere) })
 		moved := place
 		moved.Data = elsewhere + "/data"
-		p.run("mv", place.Data, moved.Data)
+		p.shell(`mv "$0" "$1"`, place.Data, moved.Data)
 		half(moved)
-		p.run("mv", place.Marker(), moved.Marker())
+		p.shell(`mv "$0" "$1"`, place.Marker(), moved.Marker())
 		half(moved)
 		if local, err := moved.Look(t.Context()); err != nil || local.NoCopy != "" {
 			t.Errorf("with its journal, a copy is refused: %q, %v", local.NoCopy, err)
@@ -162,9 +163,9 @@ func TestRewindKilled(t *testing.T) {
 	t.Run("a base backup in the same folder", func(t *testing.T) {
 		p.t = t
 		rewind(20 << 20)
-		p.run("pg_basebackup", "--dbname="+p.primary.Conninfo(), "--pgdata="+p.host.Dir+"/backup", "--checkpoint=fast")
-		p.run("find", place.Data, "-mindepth", "1", "-delete")
-		p.run("cp", "-a", p.host.Dir+"/backup/.", place.Data)
+		space := datadir.Tablespace{Tablespace: postgres.Tablespace{Location: filepath.Join(p.primary.Dir, oddFolder)}, Folder: filepath.Join(p.host.Dir, oddFolder)}
+		p.shell(`rm -r "$0"; pg_basebackup "$@"`, space.Folder, space.Mapping(), "--dbname="+p.primary.Conninfo(), "--pgdata="+p.host.Dir+"/backup", "--checkpoint=fast")
+		p.shell(`find "$1" -mindepth 1 -delete; cp -a "$0/." "$1"`, p.host.Dir+"/backup", place.Data)
 		p.must(datadir.CopyFiles(place.Marker(), place.Data, datadir.NodeLocal)) // its port, too
 		if place.Rewinding() != datadir.NotBegun {
 			t.Errorf("the journal says %d", place.Rewinding())

@@ -2,6 +2,7 @@ package rejoin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -26,21 +27,25 @@ type parted struct {
 	r             *Rejoin
 	engine        *operation.Engine
 	files         map[string]string // of the node's own
+	confined      bool              // the data folder is in one where nothing can be made
+	tablespace    bool              // both have a tablespace, in a folder named oddFolder
 }
 
 // newParted makes a host whose standby was promoted, and which was shut down in any case later.
 func newParted(t *testing.T) *parted {
 	t.Helper()
 	host := pgserver.New(t)
+	makeTablespace(t, host, oddFolder)
 	primary := host.Standby("wal_keep_size = 1GB") // the host is made what it was again and again
 	host.CatchUp(primary)
+	separate(t, primary, oddFolder)
 	primary.Promote()
 	primary.SQL("SELECT pg_create_physical_replication_slot('mine', true)")
 	primary.SQL("CREATE TABLE of_the_primary AS SELECT 1")
 	host.SQL("CREATE TABLE parted AS SELECT 1")
 	host.Stop("immediate")
 	fakes.Tools(t, "never")
-	p := &parted{t: t, host: host, primary: primary, files: map[string]string{}}
+	p := &parted{t: t, host: host, primary: primary, files: map[string]string{}, tablespace: true}
 	p.r = &Rejoin{Observer: fakes.Lone(), Report: func(line string) { p.t.Log(line) }}
 	p.engine = fakes.Engine(t, p.r.Observer)
 	for _, name := range datadir.NodeLocal {
@@ -54,26 +59,80 @@ func newParted(t *testing.T) *parted {
 			t.Fatal(err)
 		}
 	}
-	p.run("cp", "-a", host.Dir+"/data", host.Dir+"/kept")
+	p.keep()
 	return p
 }
 
 func (p *parted) run(program string, args ...string) {
 	p.t.Helper()
 	if out, err := exec.CommandContext(p.t.Context(), program, args...).CombinedOutput(); err != nil {
-		p.t.Fatalf("%s: %v\n%s", program, err, out)
+		p.t.Fatalf("%s %q: %v\n%s", program, args, err, out)
 	}
+}
+
+// shell runs a script of the shell, in which $0, $1 and so on are the args.
+func (p *parted) shell(script string, args ...string) {
+	p.t.Helper()
+	p.run("sh", append([]string{"-ec", script}, args...)...)
+}
+
+// oddFolder is the name of a tablespace's folder on both hosts, with all that pg_basebackup might take for something else.
+const oddFolder = `spc=1 "\=a`
+
+// makeTablespace makes a tablespace in a folder beside the data.
+func makeTablespace(t *testing.T, s *pgserver.Server, name string) {
+	t.Helper()
+	s.SQL(`CREATE TABLESPACE "` + strings.ReplaceAll(name, `"`, `""`) + `" LOCATION '` + s.Folder(name) + `'`)
+	s.SQL(`CREATE TABLE in_tablespace TABLESPACE "` + strings.ReplaceAll(name, `"`, `""`) + `" AS SELECT 1 AS one`)
+}
+
+// separate gives a standby a folder of its own for its only tablespace: hosts share nothing.
+func separate(t *testing.T, standby *pgserver.Server, name string) {
+	t.Helper()
+	standby.Stop("fast")
+	links, err := filepath.Glob(standby.Dir + "/data/pg_tblspc/[0-9]*")
+	if err != nil || len(links) != 1 {
+		t.Fatalf("its tablespaces are %q, %v", links, err)
+	}
+	shared, err := os.Readlink(links[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(standby.Dir, name)
+	if out, err := exec.CommandContext(t.Context(), "cp", "-a", shared, own).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if err := errors.Join(os.Remove(links[0]), os.Symlink(own, links[0])); err != nil {
+		t.Fatal(err)
+	}
+	standby.Start()
+}
+
+// keep keeps what the host is now, for reset.
+func (p *parted) keep() {
+	p.t.Helper()
+	p.shell(`cd "$0"; rm -rf kept*; cp -a data kept
+		for f in "$1"*; do [ ! -e "$f" ] || cp -a "$f" "kept-$f"; done`, p.host.Dir, oddFolder)
 }
 
 // reset makes the host what it was, with nothing left of an operation.
 func (p *parted) reset() {
 	p.t.Helper()
-	dir := p.host.Dir
-	p.run("sh", "-c", fmt.Sprintf("rm -rf %s/data* %[1]s/PGSQL.lock %s && cp -a %[1]s/kept %[1]s/data", dir, p.engine.Folder))
+	p.shell(`cd "$0"; rm -rf data* PGSQL.lock "$1"* "$2"; cp -a kept data
+		for f in kept-*; do [ ! -e "$f" ] || cp -a "$f" "${f#kept-}"; done`, p.host.Dir, oddFolder, p.engine.Folder)
+	if p.confined {
+		p.shell(`cd "$0"; mkdir -p roots; chmod 700 roots; rm -rf roots/data; mv data roots; ln -s roots/data data; chmod 500 roots`, p.host.Dir)
+		p.t.Cleanup(func() { _ = os.Chmod(p.host.Dir+"/roots", 0o700) }) // for who removes it
+	}
 }
 
 func (p *parted) place() datadir.Place {
-	return datadir.Place{Data: p.host.Dir + "/data", Tmp: p.host.Dir, Bin: "/usr/lib/postgresql/15/bin"}
+	p.t.Helper()
+	data, err := filepath.EvalSymlinks(p.host.Dir + "/data")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return datadir.Place{Data: data, Tmp: p.host.Dir, Bin: "/usr/lib/postgresql/15/bin"}
 }
 
 // job plans a way back from what is there now.
@@ -81,6 +140,13 @@ func (p *parted) job(asked string) operation.Job {
 	p.t.Helper()
 	c := &Case{Primary: "pm02", Node: "pm01", Slot: "mine", Primitive: "pgsql", Clone: "ms", Conninfo: p.primary.Conninfo()}
 	c.Place = p.place()
+	var err error
+	if p.r.Left, err = operation.LoadJournal(p.engine.Folder); err != nil {
+		p.t.Fatal(err)
+	}
+	if before := p.r.before(); before != nil {
+		c.Place.FreshFolders = before.Fresh
+	}
 	if err := p.r.weigh(p.t.Context(), c); err != nil {
 		p.t.Fatal(err)
 	}
@@ -89,9 +155,6 @@ func (p *parted) job(asked string) operation.Job {
 		p.t.Fatal(err)
 	}
 	p.t.Logf("the way back is %s: %s", rung.Method, rung.Why)
-	if p.r.Left, err = operation.LoadJournal(p.engine.Folder); err != nil {
-		p.t.Fatal(err)
-	}
 	job := p.r.Job(p.t.Context(), c, rung.Method, asked)
 	job.Steps = slices.DeleteFunc(job.Steps, func(s operation.Step) bool { return slices.Contains(ofTheCluster, s.ID) })
 	return job
@@ -114,10 +177,17 @@ func (p *parted) isBack() {
 	if left := there(place.Lock(), place.Marker(), place.Beside()); len(left) > 0 || !operation.Left(p.engine.Folder).None() {
 		p.t.Errorf("there is still %q, and of the operation %v", left, operation.Left(p.engine.Folder))
 	}
+	query, want := "SELECT to_regclass('of_the_primary') IS NOT NULL, to_regclass('parted') IS NULL, pg_is_in_recovery()", "t|t|t"
+	if p.tablespace {
+		if spaces, err := filepath.Glob(p.host.Dir + "/spc*"); err != nil || len(spaces) != 1 {
+			p.t.Errorf("the folders of its tablespace are %q, %v", spaces, err)
+		}
+		query, want = query+", one FROM in_tablespace", want+"|1"
+	}
 	followsThrough(p.t, p.host, p.primary)
 	p.host.Await("it has what the primary has", func() bool {
-		now, err := p.host.Try("SELECT to_regclass('of_the_primary') IS NOT NULL, to_regclass('parted') IS NULL, pg_is_in_recovery()")
-		return err == nil && now == "t|t|t"
+		now, err := p.host.Try(query)
+		return err == nil && now == want
 	})
 	p.host.Stop("fast")
 }
@@ -159,6 +229,93 @@ func TestRejoinKilled(t *testing.T) {
 	p.t = t
 }
 
+// A copy that was killed is undone: nothing of it is left, and the host has what it had.
+func TestCopyUndone(t *testing.T) {
+	if asOwner(t) {
+		return
+	}
+	p := newParted(t)
+	for _, at := range fakes.Points {
+		p.reset()
+		fakes.Killed(t, p.engine, p.job(string(MethodCopy)), "copy", at)
+		fresh := there(filepath.Join(p.host.Dir, oddFolder+".pgrex"))
+		if was := at != fakes.Before; was != (len(fresh) == 1) {
+			t.Errorf("killed %s, there is %q", at, fresh)
+		}
+		journal, err := operation.LoadJournal(p.engine.Folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var plan Plan
+		if err := journal.Read(&plan); err != nil {
+			t.Fatal(err)
+		}
+		c := &Case{Place: p.place(), swapped: &plan.Swapped}
+		c.Place.FreshFolders = plan.Fresh
+		job := fakes.Job(p.r.copy(c))
+		job.Primitive = journal.Primitive
+		if err := p.engine.Undo(t.Context(), journal, job); err != nil {
+			t.Fatal(err)
+		}
+		if spaces, err := filepath.Glob(p.host.Dir + "/spc*"); err != nil || len(spaces) != 1 || spaces[0] != filepath.Join(p.host.Dir, oddFolder) {
+			t.Errorf("the folders of its tablespace are %q, %v", spaces, err)
+		}
+		if c.Place.Left() || !operation.Left(p.engine.Folder).None() {
+			t.Error("something is left")
+		}
+		p.host.Start()
+		if got := p.host.SQL("SELECT one FROM in_tablespace"); got != "1" {
+			t.Errorf("it has %q", got)
+		}
+		p.host.Stop("fast")
+	}
+}
+
+// A data folder behind a symbolic link, in a folder where nothing can be made, is rewound, and gets a copy whose files
+// take the place of the old ones; also after a kill in the midst of that, and undone.
+func TestConfined(t *testing.T) {
+	if asOwner(t) {
+		return
+	}
+	p := newParted(t)
+	p.confined = true
+	p.reset()
+	if err := p.engine.Do(t.Context(), p.job(string(MethodRewind))); err != nil {
+		t.Fatal(err)
+	}
+	p.isBack()
+	half := func(place datadir.Place) { // as it was left by a process that was killed when the old data were out
+		p.shell(`cd "$0"; mkdir pgrex-old; for f in *; do case $f in pgrex-*) ;; *) mv "$f" pgrex-old;; esac; done`, place.Data)
+	}
+	for _, undo := range []bool{false, true} {
+		p.reset()
+		fakes.Killed(t, p.engine, p.job(string(MethodCopy)), "swap", fakes.Before)
+		place := p.place()
+		half(place)
+		again := p.job("auto")
+		if !place.HalfSwapped() || len(there(place.Data+"/PG_VERSION")) != 0 {
+			t.Error("it is not half swapped")
+		}
+		if undo {
+			journal, err := operation.LoadJournal(p.engine.Folder)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.engine.Undo(t.Context(), journal, again); err != nil {
+				t.Fatal(err)
+			}
+			if place.HalfSwapped() || len(there(place.Data+"/PG_VERSION", place.Beside()+"/PG_VERSION")) != 2 {
+				t.Error("the copy is not in its place, or the old data are gone")
+			}
+			again = p.job("auto")
+		}
+		if err := p.engine.Do(t.Context(), again); err != nil {
+			t.Fatal(err)
+		}
+		p.isBack()
+	}
+}
+
 // A rejoin that is only data that fit is killed, too: the host's data are changed by nothing but the name of its slot.
 func TestRejoinStartKilled(t *testing.T) {
 	if asOwner(t) {
@@ -178,7 +335,7 @@ func TestRejoinStartKilled(t *testing.T) {
 		p.files[name] = string(text)
 	}
 	p.files["postgresql.auto.conf"] = "" // its line of the slot's name moves
-	p.run("sh", "-c", fmt.Sprintf("rm -rf %s/kept && cp -a %[1]s/data %[1]s/kept", p.host.Dir))
+	p.keep()
 	for _, id := range []string{"still-fits", "slot-name", "unlock", "remove-left"} {
 		for _, at := range fakes.Points {
 			t.Run(id+" "+string(at), func(t *testing.T) {

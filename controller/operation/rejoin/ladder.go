@@ -27,6 +27,13 @@ type Return struct {
 	// Primary is who it is to follow: its timelines, and what it said of this host's slot.
 	Primary   model.Upstream
 	Timelines []model.Timeline
+	// Bytes is how big the primary is, without WAL; 0 if that is not known, and Unseen says why.
+	Bytes  uint64
+	Unseen string
+	// Spaces are the primary's tablespaces, as a copy has them. NoFolder is why a tablespace of the primary's cannot be
+	// made here, "" if all can; Taken the same for pg_rewind.
+	Spaces          []Space
+	NoFolder, Taken string
 	// Differs: the primary's WAL before Local.End is another one, though the timelines are the same.
 	Differs bool
 	// NoWAL is why the primary cannot send WAL from Local.End on; "" if it can.
@@ -54,13 +61,21 @@ type Return struct {
 	Begun Method
 }
 
+// Space is a tablespace as a copy has it.
+type Space struct {
+	Name, Folder string
+	Bytes        uint64 // 0 if that is not known
+	FileSystem   uint64 // the number of the one that Folder is on
+	Free         uint64 // there, in bytes
+}
+
 // Rung is a way back, possible or not, and why.
 type Rung struct {
 	Method      Method
 	Possible    bool
 	OnlyIfAsked bool   // by its name
 	Why         string // one sentence
-	Bytes       uint64 // to be fetched, about
+	Bytes       uint64 // to be fetched, about; 0 for a copy if that is not known
 	Rate        uint64 // at which it is likely fetched, in bytes a second; 0 if that is not known
 }
 
@@ -123,12 +138,14 @@ func (r Return) changedBeyond() bool {
 // unfit is why the data cannot go on as they are, whatever WAL there is; "" if they can.
 func (r Return) unfit() string {
 	switch parted := r.Parted(); {
-	case r.otherSystem() != "":
-		return r.otherSystem()
+	case r.Begun == "" && r.nothing() != "":
+		return r.nothing()
 	case r.Begun != "":
 		return fmt.Sprintf("a %s was begun here and not finished: the data are of no use as they are", r.Begun)
 	case r.Local.Unreadable != "":
-		return "its data are of no use as they are: " + r.Local.Unreadable
+		return r.Local.Unreadable
+	case r.Local.Unconfigured != "":
+		return r.Local.Unconfigured
 	case r.onlyAhead():
 		return fmt.Sprintf("it has WAL up to %s, and the primary, on the same timeline, only up to %s: the primary has lost "+
 			"what this host has; find out why before you give it up", r.reaches(), r.Primary.Flushed)
@@ -141,6 +158,8 @@ func (r Return) unfit() string {
 	case r.Differs:
 		return fmt.Sprintf("its WAL up to %s is not the primary's, though by number and beginning the timeline is the same: two hosts were "+
 			"promoted from the same WAL", r.Local.End)
+	case r.NoFolder != "":
+		return r.NoFolder
 	case r.changedBeyond():
 		return fmt.Sprintf("its blocks may hold changes up to %s, which the primary does not have: after pg_rewind another host was promoted", r.Local.Changed)
 	}
@@ -217,7 +236,8 @@ func (r Return) restored() Rung {
 	rung := Rung{Method: MethodRestored, Bytes: r.Local.End.BytesTo(r.Primary.Flushed), Rate: r.Rate}
 	b := r.Local.Backup
 	if b == nil {
-		rung.Why = "its data were not restored from a backup, or have recovered since: backup_label is not there"
+		rung.Why = cmp.Or(r.Local.Gone, r.Local.Unreadable, r.Local.Unconfigured,
+			"its data were not restored from a backup, or have recovered since: backup_label is not there")
 		return rung
 	}
 	rung.Why = r.unstartable()
@@ -259,14 +279,16 @@ func (r Return) rewind() Rung {
 // notRewindable is why pg_rewind has nothing to do or cannot do it here, whatever WAL there is; "" if it can.
 func (r Return) notRewindable() string {
 	switch parted := r.Parted(); {
-	case r.otherSystem() != "":
-		return r.otherSystem()
-	case r.restoredOnly() != "":
-		return r.restoredOnly()
+	case r.Begun == "" && r.nothing() != "":
+		return r.nothing()
 	case r.Begun != "":
 		return fmt.Sprintf("a %s was begun here and not finished: pg_rewind must not be run on what it left", r.Begun)
+	case r.restoredOnly() != "":
+		return r.restoredOnly()
 	case r.Local.Unreadable != "":
-		return "its data are of no use as they are: " + r.Local.Unreadable
+		return r.Local.Unreadable
+	case r.Local.Unconfigured != "":
+		return r.Local.Unconfigured
 	case r.onlyAhead():
 		return "the timelines have not parted: pg_rewind would do nothing"
 	case parted == r.Local.End:
@@ -275,6 +297,10 @@ func (r Return) notRewindable() string {
 		return "it shares no timeline with the primary"
 	case r.sameNumber():
 		return fmt.Sprintf("its newest timeline has the number of the primary's, %d, and is another one: pg_rewind would not tell them apart", r.Primary.Timeline)
+	case r.NoFolder != "":
+		return r.NoFolder
+	case r.Taken != "":
+		return r.Taken
 	case r.Local.Changed > r.Local.End:
 		return fmt.Sprintf("its blocks may hold changes up to %s, of an earlier pg_rewind, and its WAL ends at %s: pg_rewind would not find them",
 			r.Local.Changed, r.Local.End)
@@ -290,16 +316,19 @@ func (r Return) sameNumber() bool {
 }
 
 func (r Return) copied() Rung {
-	rung := Rung{Method: MethodCopy, Bytes: r.Local.Bytes, Rate: r.Rate}
+	rung := Rung{Method: MethodCopy, Bytes: cmp.Or(r.Bytes, r.Local.Bytes), Rate: r.Rate}
 	if r.MaxRate > 0 && (r.Rate == 0 || r.MaxRate < r.Rate) {
 		rung.Rate = r.MaxRate
 	}
 	local, size := r.Local, model.FormatBytes
-	needs := local.Bytes
+	elsewhere, noRoom := r.elsewhere()
+	needs := rung.Bytes - min(rung.Bytes, elsewhere)
 	if !local.WALApart {
 		needs += local.WAL
 	}
 	switch {
+	case r.Begun == MethodCopy:
+		return Rung{Method: MethodCopy, Possible: true, Why: "it is whole, and its files are being put in their place"}
 	case local.NoCopy != "" || r.NoFiles != "":
 		rung.Why = cmp.Or(local.NoCopy, r.NoFiles)
 	case local.Free < needs:
@@ -308,17 +337,54 @@ func (r Return) copied() Rung {
 	case local.WALApart && local.WALFree < local.WAL:
 		rung.Why = fmt.Sprintf("%s are free on the file system of pg_wal, but the copy's WAL may take %s (max_wal_size), beside the old "+
 			"WAL, which stays until the host streams: make room there, or copy by hand", size(local.WALFree), size(local.WAL))
+	case noRoom != "":
+		rung.Why = noRoom
 	case r.onlyAhead(), r.otherSystem() != "":
 		rung.Possible, rung.OnlyIfAsked = true, true
 		rung.Why = "only if --method copy asks for it: what is here and nowhere else would be lost"
+	case local.Gone != "":
+		rung.Possible, rung.OnlyIfAsked = true, true
+		rung.Why = "only if --method copy asks for it: first see that every file system is mounted here"
+	case local.SystemID == "" || local.Unconfigured != "":
+		rung.Possible, rung.OnlyIfAsked = true, true
+		rung.Why = "only if --method copy asks for it: it is not known what is here and nowhere else"
 	default:
 		rung.Possible, rung.Why = true, "always possible; the old data are kept until the copy is whole"
+	}
+	if rung.Possible && rung.Bytes == 0 {
+		rung.Why += fmt.Sprintf("; whether there is room for it is not known (%s)", r.Unseen)
 	}
 	return rung
 }
 
+// elsewhere is how much of a copy goes to other file systems than that of the data folder, in bytes; and why there is
+// no room for it.
+func (r Return) elsewhere() (bytes uint64, noRoom string) {
+	needs := map[uint64]uint64{}
+	for _, s := range r.Spaces {
+		if s.FileSystem == r.Local.FileSystem {
+			continue
+		}
+		bytes += s.Bytes
+		if needs[s.FileSystem] += s.Bytes; s.Free < needs[s.FileSystem] && noRoom == "" {
+			noRoom = fmt.Sprintf("%s are free for the tablespace %s in %s, but what the copy puts there needs about %s: make room, or copy by hand",
+				model.FormatBytes(s.Free), s.Name, s.Folder, model.FormatBytes(needs[s.FileSystem]))
+		}
+	}
+	return bytes, noRoom
+}
+
+// nothing is why the primary's database is not here, or not all of it; "" if it is.
+func (r Return) nothing() string {
+	if r.Local.Gone != "" {
+		return r.Local.Gone
+	}
+	return r.otherSystem()
+}
+
+// otherSystem is why the data are of another database; "" if they are of the primary's, or it is not known.
 func (r Return) otherSystem() string {
-	if r.Local.SystemID == r.Primary.SystemID {
+	if r.Local.SystemID == "" || r.Local.SystemID == r.Primary.SystemID {
 		return ""
 	}
 	return fmt.Sprintf("its data are of another database: the system identifier is %s, the primary's %s", r.Local.SystemID, r.Primary.SystemID)

@@ -60,9 +60,24 @@ func TestLadder(t *testing.T) {
 		}, "copy", "not finished"},
 		"WAL that cannot be read": {func(r *Return) { r.Local.Timelines, r.Local.End, r.Local.Unreadable = nil, 0, "rubbish" }, "copy", "rubbish"},
 		"no room":                 {func(r *Return) { r.Local.Free = 1 << 20 }, "start", "make room"},
-		"tablespaces":             {func(r *Return) { r.Local.NoCopy = "tablespaces" }, "start", "tablespaces"},
+		"no copy":                 {func(r *Return) { r.Local.NoCopy = "a mount point" }, "start", "a mount point"},
+		"no data":                 {func(r *Return) { r.Local = reconcile.LocalData{Gone: "it is empty", Free: 2 << 30} }, "copy", "see that every file system is mounted"},
+		"a part is gone":          {func(r *Return) { r.Local.Gone = "there is no pg_wal" }, "copy", "there is no pg_wal"},
+		"damaged": {func(r *Return) {
+			r.Local = reconcile.LocalData{Unreadable: "it is damaged", Free: 2 << 30}
+		}, "copy", "it is not known what is here and nowhere else"},
+		"no settings":             {func(r *Return) { r.Local.Unconfigured = "there is no postgresql.conf" }, "copy", "there is no postgresql.conf"},
+		"no folder":               {func(r *Return) { r.NoFolder = "make /spaces/one" }, "copy", "make /spaces/one"},
+		"no folder for a rewind":  {func(r *Return) { r.NoFolder, r.Local.End = "make /spaces/one", 0x6000000 }, "copy", "make /spaces/one"},
+		"a folder in use":         {func(r *Return) { r.Taken = "/spaces/one has files" }, "start copy", ""},
+		"and a rewind":            {func(r *Return) { r.Taken, r.Local.End = "/spaces/one has files", 0x6000000 }, "copy", "/spaces/one has files"},
+		"a bigger primary":        {func(r *Return) { r.Bytes = 3 << 30 }, "start", "needs about 3.0 GiB"},
+		"a smaller primary":       {func(r *Return) { r.Bytes, r.Local.Bytes = 1<<30, 3<<30 }, "start copy", ""},
+		"tablespaces elsewhere":   {func(r *Return) { r.Bytes, r.Spaces = 4<<30, spaces(7, 2<<30, 8, 1<<30) }, "start copy", ""},
+		"of two on one, too much": {func(r *Return) { r.Bytes, r.Spaces = 4<<30, spaces(7, 2<<30, 7, 1<<30) }, "start", "needs about 3.0 GiB"},
+		"one here, too much":      {func(r *Return) { r.Bytes, r.Spaces = 4<<30, spaces(7, 1<<30, 0, 1<<30) }, "start", "needs about 3.0 GiB"},
 		"nothing whatever": {func(r *Return) {
-			r.NoWAL, r.NoArchive, r.Local.NoCopy = "it was removed", "nor there", "tablespaces"
+			r.NoWAL, r.NoArchive, r.Local.NoCopy = "it was removed", "nor there", "a mount point"
 		}, "", ""},
 		"of no WAL at all":  {func(r *Return) { r.Local.Timelines = nil; r.Local.End = 0 }, "copy", "shares no timeline"},
 		"of no history":     {func(r *Return) { r.Timelines = nil }, "copy", "shares no timeline"},
@@ -72,7 +87,7 @@ func TestLadder(t *testing.T) {
 			r := usual
 			c.change(&r)
 			var possible, said []string
-			asked := r.Local.SystemID != r.Primary.SystemID || r.Local.End > r.Primary.Flushed
+			asked := r.Local.SystemID != r.Primary.SystemID || r.Local.End > r.Primary.Flushed || r.Local.Gone != "" || r.Local.Unconfigured != ""
 			for _, rung := range Ladder(r) {
 				said = append(said, rung.Why)
 				if want := asked && rung.Method == MethodCopy; rung.OnlyIfAsked != want {
@@ -90,6 +105,11 @@ func TestLadder(t *testing.T) {
 			}
 		})
 	}
+}
+
+// spaces are two tablespaces, each on a file system with 2 GiB free.
+func spaces(first, firstBytes, second, secondBytes uint64) []Space {
+	return []Space{{Bytes: firstBytes, FileSystem: first, Free: 2 << 30}, {Bytes: secondBytes, FileSystem: second, Free: 2 << 30}}
 }
 
 // A copy is as fast as the primary sends, or as slow as it may be.

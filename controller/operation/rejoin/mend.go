@@ -71,6 +71,9 @@ func (c *Case) checkpoint(ctx context.Context) error {
 
 // tryRewind has pg_rewind say whether it can, before anything is changed.
 func (r *Rejoin) tryRewind(ctx context.Context, c *Case) error {
+	if err := c.sameSpaces(ctx); err != nil {
+		return err
+	}
 	t, err := r.pgRewindTool(ctx, c, "--dry-run")
 	if err != nil {
 		return err

@@ -1,7 +1,6 @@
 package rejoin
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
-	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
 )
 
@@ -48,6 +46,10 @@ type Plan struct {
 	Locked  bool   `json:"locked"`       // the agent's lock was there
 	// Astray is what a restore had left and what kept PostgreSQL from following the primary.
 	Astray []string `json:"astray,omitempty"`
+	// Folders are made for tablespaces that the primary has and this host lacks. Fresh are those that a copy makes for
+	// its own tablespaces.
+	Folders []string `json:"folders,omitempty"`
+	Fresh   []string `json:"fresh,omitempty"`
 	// Swapped is what taking the swap back has found: the old data may be where the copy was.
 	Swapped bool `json:"swapped,omitempty"`
 }
@@ -60,27 +62,19 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) ope
 	p := &Plan{Asked: asked, MaxRate: r.MaxRate, Way: way, Primary: c.Primary, Astray: c.astray}
 	if before := r.before(); before != nil {
 		c.Standby, c.Kept, c.locked, p.Swapped = before.Standby, before.Kept, before.Locked, before.Swapped
+		p.Folders, p.Fresh = before.Folders, before.Fresh
 	}
+	if way == MethodCopy {
+		for _, s := range c.fresh {
+			p.Fresh = with(p.Fresh, s.Folder)
+		}
+	} else {
+		p.Folders = with(p.Folders, c.Folders...)
+	}
+	c.Folders, c.Place.FreshFolders = p.Folders, p.Fresh
 	p.Standby, p.Kept, p.Locked, c.swapped, job.Plan = c.Standby, c.Kept, c.locked, &p.Swapped, p
 	job.Steps, job.Continues = r.Steps(c, way), Continues
 	return job
-}
-
-// Keeps returns texts for the question: what in the data folder stays as it is here, and what is removed.
-func (c *Case) Keeps(ctx context.Context, way Method) ([]string, error) {
-	if way != MethodRewind && way != MethodCopy {
-		return nil, nil
-	}
-	own, err := c.Place.Own(ctx, postgres.Files(c.Conninfo)...)
-	if err != nil {
-		return nil, err
-	}
-	kept := cmp.Or(strings.Join(c.Place.Here(own), ", "), "nothing")
-	says := []string{fmt.Sprintf("in %s stays as it is here: %s; all else comes from %s", c.Place.Data, kept, c.Primary)}
-	if others := c.Place.Others(own); len(others) > 0 {
-		says = append(says, "what is here and not there goes, also of: "+strings.Join(others, ", "))
-	}
-	return says, nil
 }
 
 // Continues reports whether a rejoin goes on with the operation of a journal.
@@ -111,9 +105,10 @@ func (r *Rejoin) Resume(ctx context.Context, j *operation.Journal) (operation.Jo
 	}
 	c := newCase(who)
 	c.Primary, c.Standby, c.Kept, c.locked, c.swapped, c.astray = p.Primary, p.Standby, p.Kept, p.Locked, &p.Swapped, p.Astray
-	if c.Place, err = datadir.Of(who.Clone); err != nil {
+	if c.Place, err = datadir.Find(who.Clone); err != nil {
 		return operation.Job{}, err
 	}
+	c.Folders, c.Place.FreshFolders = p.Folders, p.Fresh
 	job := operation.NewJob(Name, who, operation.On(c.Place.Identity(ctx)))
 	job.Plan, job.Steps = &p, r.Steps(c, p.Way)
 	return job, nil
@@ -129,6 +124,7 @@ func (r *Rejoin) Steps(c *Case, way Method) []operation.Step {
 		steps = append(steps, r.StillFits(c))
 	}
 	steps = append(steps, c.Follow(way)...)
+	steps = append(steps, c.makeFolders()...)
 	steps = append(steps, c.reserve()...)
 	switch way {
 	case MethodStart, MethodArchive: // PostgreSQL restores by itself
@@ -219,24 +215,6 @@ func (c *Case) away() operation.Action {
 	return operation.Command{Command: cib.KeepAway(c.Clone, c.Primitive, c.Node)}
 }
 
-// Warnings are texts on other resources: those that stop, move or restart because they need the database, and those
-// that may start because the node's standby mode ends.
-func (c *Case) Warnings(ctx context.Context) (warnings []string) {
-	switch others, err := new(cib.Client).AlsoStops(ctx, c.Clone, c.Primitive, c.Node); {
-	case err != nil:
-		warnings = append(warnings, fmt.Sprintf("warning: it is not known which other resources stop with the database: %v", err))
-	case len(others) > 0:
-		warnings = append(warnings, "warning: other resources follow the database: "+strings.Join(others, "; "))
-	}
-	if c.Standby {
-		warnings = append(warnings, EndsStandby)
-	}
-	return warnings
-}
-
-// EndsStandby is the warning if this node is in Pacemaker's standby mode.
-const EndsStandby = "warning: this node is in standby mode, which ends: other resources may start here, too"
-
 // Ended waits until the database on this host has ended.
 func (r *Rejoin) Ended(p datadir.Place) operation.Wait {
 	return operation.Await("wait until PostgreSQL here has ended", StopPatience, func(ctx context.Context) error {
@@ -316,6 +294,23 @@ func (r *Rejoin) AwaitStreams(c *Case) operation.Step {
 			}
 			return replayed.String(), err
 		},
+	}}
+}
+
+// makeFolders makes the folders of tablespaces that the primary has and this host has not: PostgreSQL and pg_rewind do
+// not.
+func (c *Case) makeFolders() []operation.Step {
+	if len(c.Folders) == 0 {
+		return nil
+	}
+	return []operation.Step{{
+		ID: "tablespaces", Action: operation.Change{
+			Text: "make folders for tablespaces: " + strings.Join(c.Folders, ", "),
+			Make: func() error { return datadir.MakeFolders(c.Folders) },
+		},
+		Back: []operation.Action{operation.Change{
+			Text: "remove those of them that are empty", Make: func() error { return datadir.RemoveFolders(c.Folders) },
+		}},
 	}}
 }
 

@@ -240,6 +240,10 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 	case c.Place.Rewinding() != datadir.NotBegun:
 		return operation.Job{}, errors.New("a rewind is unfinished here: type pgrex rejoin")
 	}
+	if len(c.Folders) > 0 {
+		return operation.Job{}, fmt.Errorf("%s, for a tablespace of the primary's, is not there: type pgrex rejoin, which makes it",
+			c.Folders[0])
+	}
 	rung, err := c.Choose(string(rejoin.MethodStart))
 	if err != nil {
 		return operation.Job{}, fmt.Errorf("these data cannot just be started, %w; the primary %s has the newest: type pgrex rejoin here", err, c.Primary)

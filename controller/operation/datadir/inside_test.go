@@ -1,0 +1,120 @@
+package datadir
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// confined is a data folder beside which nothing can be made: a mount point, or in a folder without a right to write.
+func confined(t *testing.T) Place {
+	t.Helper()
+	p := Place{Data: filepath.Join(t.TempDir(), "the data"), Tmp: t.TempDir()}
+	must(t, os.Mkdir(p.Data, 0o755))
+	if os.Geteuid() == 0 {
+		must(t, unix.Mount(p.Data, p.Data, "", unix.MS_BIND, ""))
+		t.Cleanup(func() { must(t, unix.Unmount(p.Data, 0)) })
+	} else {
+		parent := filepath.Dir(p.Data)
+		must(t, os.Chmod(parent, 0o500))
+		t.Cleanup(func() { must(t, os.Chmod(parent, 0o700)) })
+	}
+	if !p.inside() || p.noneInPlace() != "" {
+		t.Fatalf("it is not inside, or cannot be: %s", p.noneInPlace())
+	}
+	return p
+}
+
+// A swap inside the data folder goes on wherever it was killed. Until it is whole, no PG_VERSION is there.
+func TestSwapInsideKilled(t *testing.T) {
+	for name, kill := range map[string][]string{ // moved by hand, as far as the swap has come
+		"not begun":       nil,
+		"begun":           {"pgrex-old/"},
+		"some of the old": {"pgrex-old/", "PG_VERSION pgrex-old/PG_VERSION", "base pgrex-old/base"},
+		"all of the old":  {"pgrex-old/", "PG_VERSION pgrex-old/PG_VERSION", "base pgrex-old/base", "old pgrex-old/old", "pgrex-new pgrex-copy"},
+		"some of the new": {
+			"pgrex-old/", "PG_VERSION pgrex-old/PG_VERSION", "base pgrex-old/base", "old pgrex-old/old", "pgrex-new pgrex-copy",
+			"pgrex-copy/base base",
+		},
+		"all of the new": {
+			"pgrex-old/", "PG_VERSION pgrex-old/PG_VERSION", "base pgrex-old/base", "old pgrex-old/old", "pgrex-new pgrex-copy",
+			"pgrex-copy/base base", "pgrex-copy/new new", "pgrex-copy/PG_VERSION PG_VERSION",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := confined(t)
+			at := func(path string) string { return filepath.Join(p.Data, path) }
+			p.make(t, at("PG_VERSION"), at("base/1"), at("old"), at("lost+found/x"), at("pgrex-new/PG_VERSION"), at("pgrex-new/base/2"), at("pgrex-new/new"))
+			for _, move := range kill {
+				if from, to, ok := strings.Cut(move, " "); ok {
+					must(t, os.Rename(at(from), at(to)))
+				} else {
+					must(t, os.Mkdir(at(move), 0o700))
+				}
+			}
+			if p.HalfSwapped() != (name != "not begun") || p.HalfSwapped() && !p.Left() {
+				t.Errorf("half swapped: %t, left: %t", p.HalfSwapped(), p.Left())
+			}
+			must(t, p.Swap())
+			all := []string{
+				"PG_VERSION", "base/2", "new", "lost+found/x", "pgrex-new/PG_VERSION", "pgrex-new/base/1", "pgrex-new/old",
+				"old", "base/1", "pgrex-new/new", "pgrex-old", "pgrex-copy",
+			}
+			var got []string
+			for _, path := range all {
+				if len(there(at(path))) > 0 {
+					got = append(got, path)
+				}
+			}
+			if !slices.Equal(got, all[:7]) || p.HalfSwapped() {
+				t.Errorf("there is %q", got)
+			}
+			if info, err := os.Stat(p.Data); err != nil || info.Mode().Perm() != 0o700 {
+				t.Errorf("its mode is %v, %v", info.Mode(), err)
+			}
+			must(t, p.Finish())
+			if names := entries(t, p.Data); !slices.Equal(names, []string{"PG_VERSION", "base", "lost+found", "new"}) || p.Left() {
+				t.Errorf("there is %q", names)
+			}
+		})
+	}
+}
+
+// The journal of pg_rewind is elsewhere there, and ends with the data that it is about.
+func TestJournalOfConfined(t *testing.T) {
+	p := confined(t)
+	if os.Geteuid() != 0 && filepath.Dir(p.Marker()) != p.Tmp {
+		t.Errorf("it is in %s", p.Marker())
+	}
+	p.make(t, filepath.Join(p.Data, "PG_VERSION"), filepath.Join(p.Data, "pgrex-new", "PG_VERSION"))
+	must(t, p.Begin(NodeLocal))
+	if p.Rewinding() != HalfRewound {
+		t.Error("it is not seen")
+	}
+	must(t, p.Swap())
+	if p.Rewinding() != NotBegun {
+		t.Error("the copy counts as half rewound")
+	}
+}
+
+// A file system in the data folder would come back over a copy at the next start of the host.
+func TestMountBelow(t *testing.T) {
+	if os.Geteuid() != 0 { // who may not mount
+		if why := (Place{Data: "/dev"}).mountsBelow(); !strings.HasPrefix(why, "/dev/") {
+			t.Errorf("of /dev it says %q", why)
+		}
+		return
+	}
+	p := Place{Data: t.TempDir()}
+	wal := filepath.Join(p.Data, "pg_wal")
+	must(t, os.Mkdir(wal, 0o700))
+	must(t, unix.Mount(wal, wal, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(wal, 0)) })
+	if why := p.noneInPlace(); !strings.HasPrefix(why, wal+" is a mount point, which cannot be moved") {
+		t.Errorf("it says %q", why)
+	}
+}
