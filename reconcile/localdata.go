@@ -19,7 +19,7 @@ type LocalData struct {
 	WAL, WALFree uint64
 	WALApart     bool
 	// Unreadable is why the data are of no use, "" if Timelines and End are known. Unconfigured is why PostgreSQL cannot
-	// read its settings here, "" if it can.
+	// read its settings here; "" if it can.
 	Unreadable, Unconfigured string
 	// NoRewind is why pg_rewind cannot work here, "" if it can; NoCopy the same for a copy.
 	NoRewind, NoCopy string

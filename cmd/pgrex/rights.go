@@ -68,7 +68,7 @@ func asRoot() string {
 // dataOwner is the user whose data folder it is, and as whom PostgreSQL's programs run.
 type dataOwner struct {
 	folder     string
-	agents     string // the user as whom the agent runs PostgreSQL
+	agents     string // the user that runs PostgreSQL, by the agent's parameters
 	name, home string
 	uid, gid   uint32
 	groups     []uint32 // his further ones, by the user database, without haclient

@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// Contents is what a copy of the primary brings, as far as its user may see it.
+// Contents is what a copy of the primary brings, as far as the user of the connection may see it.
 type Contents struct {
-	// Bytes is the size of all databases, in tablespaces and without WAL; 0 if the user may see none, or to measure them
-	// takes too long.
+	// Bytes is the size of all databases, with their tablespaces and without WAL; 0 if the user may see none, or if
+	// measuring them takes too long.
 	Bytes       uint64       `json:"bytes"`
-	Tablespaces []Tablespace `json:"tablespaces"` // those outside of the data folder, by name
+	Tablespaces []Tablespace `json:"tablespaces"` // those outside the data folder, by name
 }
 
 // Tablespace is one of the primary's tablespaces. Bytes is 0 if it is not known.
@@ -26,7 +26,7 @@ type Tablespace struct {
 	Bytes    uint64 `json:"bytes"`
 }
 
-// sizesTimeout bounds the measuring of a big database: PostgreSQL looks at each of its files.
+// sizesTimeout bounds the measuring of the databases: PostgreSQL looks at each of their files.
 const sizesTimeout = 30 * time.Second
 
 // Contents lists the primary's tablespaces, and measures its databases. It needs OpenSourceDatabase.
@@ -48,7 +48,7 @@ func (s *Source) Contents(ctx context.Context) (Contents, error) {
 	return listed, ctx.Err()
 }
 
-// Tablespaces is the list alone.
+// Tablespaces lists the primary's tablespaces without their sizes. It needs OpenSourceDatabase.
 func (s *Source) Tablespaces(ctx context.Context) ([]Tablespace, error) {
 	c, err := s.list(ctx)
 	return c.Tablespaces, err

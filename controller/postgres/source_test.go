@@ -156,8 +156,8 @@ func TestSourceCheckpoint(t *testing.T) {
 	}
 }
 
-// TestContents: what a copy of the primary brings. A user that may see less is told less, which is no error; one that is
-// not let in is.
+// TestContents: what a copy of the primary brings. A user that may see less gets less, without an error. A user that is
+// not let in gets an error.
 func TestContents(t *testing.T) {
 	t.Parallel()
 	server := pgserver.New(t, "max_wal_size = 3GB")

@@ -233,14 +233,14 @@ WHERE NOT isdir AND size > 0 AND path <> './postmaster.pid'`
 
 	sqlInRecovery = `SELECT pg_catalog.pg_is_in_recovery()`
 
-	// The tablespaces outside of the data folder. A location that is relative is inside of it.
+	// The tablespaces outside the data folder. A relative location is inside it.
 	sqlTablespaces = `
 SELECT pg_catalog.json_build_object('tablespaces', pg_catalog.json_agg(
   pg_catalog.json_build_object('oid', oid::bigint, 'name', spcname, 'location', location) ORDER BY spcname))
 FROM (SELECT oid, spcname, pg_catalog.pg_tablespace_location(oid) AS location FROM pg_catalog.pg_tablespace) AS spaces
 WHERE location LIKE '/%'`
 
-	// How big they are, and all databases. A size that the user may not see counts as 0.
+	// The sizes of all tablespaces, and of all databases. A size that the user may not see counts as 0.
 	sqlSizes = `
 SELECT pg_catalog.json_build_object(
   'bytes', (SELECT coalesce(pg_catalog.sum(pg_catalog.pg_database_size(oid)), 0) FROM pg_catalog.pg_database

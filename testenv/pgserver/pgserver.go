@@ -232,7 +232,7 @@ func (s *Server) Place(name string, content []byte) string {
 	return path
 }
 
-// Folder makes an empty folder beside the data folder, which is the server's user's alone, and gives its path.
+// Folder makes an empty folder beside the data folder, for the server's user alone, and returns its path.
 func (s *Server) Folder(name string) string {
 	s.t.Helper()
 	path := filepath.Join(s.Dir, name)

@@ -392,7 +392,7 @@ func entries(t *testing.T, folder string) (names []string) {
 	return names
 }
 
-// A swap that fails leaves the data as they are, and no copy. A data folder that is not there is no failure.
+// A swap that fails leaves the data as they are, and no copy. It does not fail because the data folder is missing.
 func TestSwapFails(t *testing.T) {
 	p := Place{Data: filepath.Join(t.TempDir(), "data")}
 	p.make(t, p.Data+"/old")

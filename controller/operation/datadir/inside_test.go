@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// confined is a data folder beside which nothing can be made: a mount point, or in a folder without a right to write.
+// confined is a data folder beside which nothing can be made: a mount point, or in a folder where this user may not
+// write.
 func confined(t *testing.T) Place {
 	t.Helper()
 	p := Place{Data: filepath.Join(t.TempDir(), "the data"), Tmp: t.TempDir()}
@@ -29,7 +30,7 @@ func confined(t *testing.T) Place {
 	return p
 }
 
-// A swap inside the data folder goes on wherever it was killed. Until it is whole, no PG_VERSION is there.
+// A swap inside the data folder goes on wherever it was killed. Until it is whole, there is no PG_VERSION.
 func TestSwapInsideKilled(t *testing.T) {
 	for name, kill := range map[string][]string{ // moved by hand, as far as the swap has come
 		"not begun":       nil,
@@ -84,7 +85,7 @@ func TestSwapInsideKilled(t *testing.T) {
 	}
 }
 
-// The journal of pg_rewind is elsewhere there, and ends with the data that it is about.
+// The journal of pg_rewind is then elsewhere. It ends when a copy takes the place of the data that it is about.
 func TestJournalOfConfined(t *testing.T) {
 	p := confined(t)
 	if os.Geteuid() != 0 && filepath.Dir(p.Marker()) != p.Tmp {

@@ -192,7 +192,7 @@ func (p Place) closed() string { return p.Marker() + "-done" }
 
 // Finish removes all that an operation has left.
 func (p Place) Finish() error {
-	if p.HalfSwapped() { // but for the old data's name: a server runs
+	if p.HalfSwapped() { // a server runs, so only the old data have not got their name yet
 		if err := p.Swap(); err != nil {
 			return err
 		}
@@ -214,7 +214,7 @@ func (p Place) Finish() error {
 // Marker is the journal's folder, which is there while pg_rewind's work is not whole.
 func (p Place) Marker() string {
 	const suffix = ".pgrex-rewind"
-	if _, err := os.Lstat(p.Data + suffix); err == nil { // from when this user could write there
+	if _, err := os.Lstat(p.Data + suffix); err == nil { // begun when this user could write there
 		return p.Data + suffix
 	}
 	return p.side() + suffix

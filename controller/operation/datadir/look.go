@@ -37,7 +37,7 @@ func (p Place) Look(ctx context.Context) (local reconcile.LocalData, err error) 
 	return local, err
 }
 
-// empty is why there is no database in the data folder; "" if there is one, be it damaged.
+// empty explains why there is no database in the data folder; "" if there is one, even a damaged one.
 func (p Place) empty() (why string, err error) {
 	entries, err := os.ReadDir(p.Data)
 	switch {
@@ -51,10 +51,10 @@ func (p Place) empty() (why string, err error) {
 	return "", nil
 }
 
-// lostAndFound is a folder that a new file system has.
+// lostAndFound is a folder that an empty file system may have.
 const lostAndFound = "lost+found"
 
-// partGone is why a part of the database is not in its place; "" if all is.
+// partGone names a part of the database that is not in its place; "" if there is none.
 func (p Place) partGone() (why string, err error) {
 	wal, err := p.WALFolder()
 	if err != nil {
@@ -124,7 +124,7 @@ func (p Place) noRewind(c Control) string {
 	return ""
 }
 
-// configured reads by the settings how much WAL PostgreSQL will come to keep.
+// configured reads how much WAL PostgreSQL will keep by its settings. If these cannot be read, it says why.
 func (p Place) configured(ctx context.Context, local *reconcile.LocalData) (err error) {
 	size := "" // in MB
 	if err = p.Configuration(ctx); err == nil {
@@ -170,7 +170,7 @@ func (p Place) room(local *reconcile.LocalData) (err error) {
 	return err
 }
 
-// existing is a folder, or where it is not there the folder that it would be in.
+// existing returns a folder, or, if it does not exist, the nearest folder above it that does.
 func existing(folder string) string {
 	for {
 		parent := filepath.Dir(folder)
@@ -181,7 +181,7 @@ func existing(folder string) string {
 	}
 }
 
-// Disk is the number of the file system that a folder is in, or would be, and what is free there in bytes.
+// Disk returns the number of the file system that a folder is on, or would be on, and the bytes that are free there.
 func Disk(folder string) (number, free uint64, err error) {
 	folder = existing(folder)
 	var s syscall.Stat_t

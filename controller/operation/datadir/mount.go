@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountPoints are the folders that a file system is mounted on (proc_pid_mountinfo(5)). The number of a file system does
-// not tell: a folder of the same file system may be mounted, too.
+// mountPoints returns the folders on which a file system is mounted (proc_pid_mountinfo(5)). To compare the numbers of
+// file systems is not enough: a folder of the same file system may be mounted, too.
 func mountPoints() (folders []string, err error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -24,13 +24,14 @@ func mountPoints() (folders []string, err error) {
 	return folders, nil
 }
 
-// isMountPoint reports whether a file system is mounted on a folder, or may be.
+// isMountPoint reports whether a file system is mounted on a folder. In doubt it returns true.
 func isMountPoint(folder string) bool {
 	points, err := mountPoints()
 	return err != nil || slices.Contains(points, folder)
 }
 
-// mountsBelow is why the folders in the data folder cannot be moved: a file system is mounted on one of them.
+// mountsBelow explains why the folders in the data folder cannot be moved: a file system is mounted on one of them. It
+// is "" if they can.
 func (p Place) mountsBelow() (why string) {
 	points, err := mountPoints()
 	if err != nil {
@@ -45,7 +46,7 @@ func (p Place) mountsBelow() (why string) {
 	return ""
 }
 
-// isMemory reports whether a folder is on a file system in memory.
+// isMemory reports whether a folder is on a file system in memory, which is empty after a restart of the host.
 func isMemory(folder string) bool {
 	var s unix.Statfs_t
 	return unix.Statfs(folder, &s) == nil && s.Type == unix.TMPFS_MAGIC

@@ -170,8 +170,9 @@ func TestNotKept(t *testing.T) {
 	}
 }
 
-// Lost are the files that a server would read in the data folder and that are not there: a copy keeps the primary's. What
-// the settings place elsewhere is not missed. Without settings, nobody knows what is to stay away.
+// Lost are the files that a server would read in the data folder, and that are missing: a copy keeps the primary's. A
+// file that the settings place elsewhere is not missed. Without settings, nobody knows which missing files must not
+// exist afterwards either.
 func TestLost(t *testing.T) {
 	t.Parallel()
 	server := pgserver.New(t)
@@ -214,7 +215,8 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// A copy's folders are made where a data folder is too open, or not there; a tablespace's is like the one in use.
+// A copy's folder is made even if the data folder is too open, or missing. A tablespace's folder is like the one in
+// use.
 func TestMakeBeside(t *testing.T) {
 	p := Place{Data: filepath.Join(t.TempDir(), "data")}
 	mode := func(path string, want os.FileMode) {

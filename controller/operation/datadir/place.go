@@ -29,11 +29,11 @@ type Place struct {
 	Config   string // config: the main file of settings, "" for postgresql.conf in the data folder
 	StartOpt string // start_opt: further options of the server, as a shell reads them
 
-	// FreshFolders are those that a copy makes, or an earlier one has made, for tablespaces.
+	// FreshFolders are the folders that a copy makes for tablespaces, or that an earlier copy has made.
 	FreshFolders []string
 }
 
-// Of finds the data folder of a clone on this host, which must hold a database and be this process's own.
+// Of finds the data folder of a clone on this host. It must hold a database, and belong to the user of this process.
 func Of(clone model.Clone) (Place, error) {
 	p := placed(clone)
 	info, err := os.Stat(filepath.Join(p.Data, "PG_VERSION"))
@@ -43,7 +43,7 @@ func Of(clone model.Clone) (Place, error) {
 	return p, p.mine(info)
 }
 
-// Find is Of for a data folder that may be damaged, empty or not there: a copy can take its place.
+// Find is Of for a data folder that may be damaged, empty or missing, because a copy can take its place.
 func Find(clone model.Clone) (Place, error) {
 	p := placed(clone)
 	info, err := os.Stat(p.Data)
@@ -59,7 +59,7 @@ func Find(clone model.Clone) (Place, error) {
 	return p, nil
 }
 
-// placed is where the agent's parameters have a clone's database, be it there or not.
+// placed returns where the agent's parameters place a clone's database, whether that exists or not.
 func placed(clone model.Clone) Place {
 	p := Place{
 		Data: clone.DataFolder(), Tmp: clone.TmpFolder(), Bin: filepath.Dir(clone.Parameters["pgctl"]),
@@ -74,7 +74,7 @@ func placed(clone model.Clone) Place {
 	return p
 }
 
-// mine returns an error unless a file or folder of the data is this process's own.
+// mine returns an error unless a file or folder of the data belongs to the user of this process.
 func (p Place) mine(info fs.FileInfo) error {
 	owner := info.Sys().(*syscall.Stat_t).Uid
 	if int(owner) == os.Geteuid() {
@@ -93,7 +93,7 @@ func userName(uid int) string {
 	return name
 }
 
-// install is what root types to make a folder that this user can use.
+// install is the command with which root makes a folder that this user can use.
 func install(folder string) string {
 	owner := userName(os.Geteuid())
 	return cib.Command{Path: "sudo", Args: []string{"install", "-d", "-o", owner, "-m", "700", folder}}.String()
@@ -154,7 +154,7 @@ type Control map[string]string
 // error. It ends well then, and prints whatever is there.
 const wrongSum = "CRC checksum does not match"
 
-// errDamaged says that the control file is not there, or of no use.
+// errDamaged says that the control file is missing, or cannot be used.
 var errDamaged = errors.New("the control file is damaged")
 
 // Control reads the control file.

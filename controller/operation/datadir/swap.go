@@ -54,8 +54,8 @@ func (p Place) MakeBeside(fresh []Tablespace) error {
 	return err
 }
 
-// closeToOthers makes a data folder this user's alone if PostgreSQL would refuse its mode (PG_MODE_MASK_GROUP): the one in
-// use may be a new file system.
+// closeToOthers gives a data folder mode 700 if PostgreSQL would refuse the mode that it has (PG_MODE_MASK_GROUP). The
+// root of a new file system has such a mode.
 func closeToOthers(folder string) error {
 	const refused = 0o027
 	info, err := os.Stat(folder)
@@ -65,10 +65,10 @@ func closeToOthers(folder string) error {
 	return err
 }
 
-// Swap puts the copy in the data's place. A data folder that is not there is made first.
+// Swap puts the copy in the place of the data. It makes a missing data folder first.
 //
-// Beside the data it does so at once, and where that fails the copy is removed. Inside the data folder it moves file by
-// file. If it is killed or fails there, HalfSwapped reports so, and Swap goes on.
+// It swaps a copy beside the data at once, and removes the copy if that fails. It moves a copy inside the data folder
+// file by file. If it is killed or fails then, HalfSwapped reports that, and the next Swap goes on.
 func (p Place) Swap() error {
 	if p.inside() {
 		return p.swapInside()
@@ -96,8 +96,8 @@ func (p Place) HalfSwapped() bool {
 	return err == nil
 }
 
-// swapInside moves the old data out, and then the copy in. PG_VERSION goes first, and comes last: without it nobody can
-// start a server on a part.
+// swapInside moves the old data out, and then the copy in. It moves PG_VERSION out first and in last, because no server
+// starts without that file.
 func (p Place) swapInside() error {
 	fresh, old, whole := filepath.Join(p.Data, insideNew), filepath.Join(p.Data, insideOld), filepath.Join(p.Data, insideCopy)
 	if !p.HalfSwapped() {
@@ -117,7 +117,7 @@ func (p Place) swapInside() error {
 		}
 	}
 	if isThere(whole) {
-		if err := resemble(p.Data, whole); err != nil { // the mode of a new file system's root is none for data
+		if err := resemble(p.Data, whole); err != nil { // PostgreSQL would refuse the mode of a new file system's root
 			return err
 		}
 		if err := moveFiles(whole, p.Data, false); err != nil {
@@ -163,7 +163,7 @@ func moveFiles(from, to string, versionFirst bool) error {
 	return errors.Join(SyncFolder(from), SyncFolder(to))
 }
 
-// notData reports whether a name in the data folder is of no part of a database.
+// notData reports whether a name in the data folder does not belong to a database.
 func notData(name string) bool {
 	return name == lostAndFound || slices.Contains([]string{insideNew, insideOld, insideCopy}, name)
 }
@@ -179,7 +179,7 @@ func exchange(one, other string) error {
 // TrySwap finds out whether the file system can do that, before hours are spent on a copy.
 func (p Place) TrySwap() error {
 	if p.inside() {
-		return nil // renames are all that it takes
+		return nil // it only renames
 	}
 	folder, err := p.TryFolder()
 	if err != nil {
@@ -203,8 +203,8 @@ func (p Place) TryFolder() (string, error) {
 
 func (p Place) triedPattern() string { return p.side() + ".pgrex-archive-" }
 
-// side is what the names begin with of all that pgrex keeps beside the data folder, whatever file system that is on. If
-// this user may not write there, it is kept with the agent's lock.
+// side is how the names begin of what pgrex keeps beside the data folder, on whatever file system. If this user may not
+// write there, pgrex keeps it in the folder of the agent's lock.
 func (p Place) side() string {
 	if parent := filepath.Dir(p.Data); !writable(parent) && p.Tmp != "" {
 		return filepath.Join(p.Tmp, filepath.Base(p.Data))

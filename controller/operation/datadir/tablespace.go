@@ -23,7 +23,7 @@ type Tablespace struct {
 	Folder string
 }
 
-// Mapping is an argument of pg_basebackup, which takes a "=" for the end of a folder's name.
+// Mapping is the argument of pg_basebackup for a tablespace. An unescaped "=" would end the first folder's name.
 func (t Tablespace) Mapping() string {
 	escape := func(folder string) string { return strings.ReplaceAll(folder, "=", `\=`) }
 	return "--tablespace-mapping=" + escape(t.Location) + "=" + escape(t.Folder)
@@ -32,8 +32,8 @@ func (t Tablespace) Mapping() string {
 // tablespaceLinks is the folder of the links to the tablespaces.
 const tablespaceLinks = "pg_tblspc"
 
-// Linked returns the folders of this host's own tablespaces, whether these exist or not, by their numbers. They are those
-// that are linked to, and, of a restored backup, those that PostgreSQL will link to.
+// Linked returns the folders of this host's own tablespaces, whether these exist or not, by their numbers. They are
+// those that are linked to, and, of a restored backup, those that PostgreSQL will link to.
 func (p Place) Linked() (map[uint32]string, error) {
 	folder := filepath.Join(p.Data, tablespaceLinks)
 	entries, err := os.ReadDir(folder)
@@ -44,7 +44,7 @@ func (p Place) Linked() (map[uint32]string, error) {
 	for _, e := range entries {
 		oid, err := strconv.ParseUint(e.Name(), 10, 32)
 		if err != nil || e.Type()&fs.ModeSymlink == 0 {
-			continue // in the data folder itself (allow_in_place_tablespaces)
+			continue // a tablespace in the data folder itself (allow_in_place_tablespaces)
 		}
 		if spaces[uint32(oid)], err = leadsTo(filepath.Join(folder, e.Name())); err != nil {
 			return nil, fmt.Errorf("look at the tablespaces here: %w", err)
@@ -82,7 +82,7 @@ func (p Place) mapped(spaces map[uint32]string) error {
 	return nil
 }
 
-// leadsTo is the folder that a symbolic link leads to, be it there or not; "" if there is no link.
+// leadsTo returns the folder that a symbolic link leads to, whether that exists or not; "" if there is no link.
 func leadsTo(link string) (string, error) {
 	info, err := os.Lstat(link)
 	switch {
@@ -102,8 +102,8 @@ func leadsTo(link string) (string, error) {
 	return filepath.Clean(target), err
 }
 
-// Lacks returns the folders to make here, for tablespaces that the primary has and this host has not, before the WAL is
-// replayed in which they were made; or why that is impossible.
+// Lacks returns the folders to make here for tablespaces that the primary has and this host lacks, or why they cannot
+// be made. They have to exist before the WAL is replayed in which the tablespaces were made.
 func (p Place) Lacks(spaces []postgres.Tablespace) (folders []string, why string, err error) {
 	here, err := p.Linked()
 	for _, s := range spaces {
@@ -125,7 +125,7 @@ func (p Place) Lacks(spaces []postgres.Tablespace) (folders []string, why string
 	return folders, "", err
 }
 
-// Taken is why pg_rewind cannot make a tablespace here that the primary has and this host has not; "" if it can.
+// Taken explains why pg_rewind cannot make a tablespace here that the primary has and this host lacks; "" if it can.
 func (p Place) Taken(spaces []postgres.Tablespace) (why string, err error) {
 	here, err := p.Linked()
 	for _, s := range spaces {
@@ -147,7 +147,7 @@ func MakeFolders(folders []string) error {
 	return nil
 }
 
-// RemoveFolders takes MakeFolders back, and leaves what is in use.
+// RemoveFolders undoes MakeFolders, but leaves what is in use.
 func RemoveFolders(folders []string) error {
 	for _, folder := range slices.Backward(folders) {
 		if err := removeEmpty(folder); err != nil {
@@ -157,7 +157,7 @@ func RemoveFolders(folders []string) error {
 	return nil
 }
 
-// removeEmpty removes a folder unless it is in use, or it was made for this user by root.
+// removeEmpty removes a folder unless it is in use, or root has made it for this user.
 func removeEmpty(folder string) error {
 	err := os.Remove(folder)
 	for _, fine := range []error{fs.ErrNotExist, unix.ENOTEMPTY, unix.EBUSY, unix.EACCES, unix.EPERM, unix.EROFS} {
@@ -168,9 +168,9 @@ func removeEmpty(folder string) error {
 	return err
 }
 
-// Fresh finds an empty folder for a copy of each tablespace, on the file system of the one that is in use: beside that,
-// or below it where nothing can be made beside it; or why there is none. What an earlier attempt has left does not
-// count.
+// Fresh finds an empty folder for a copy of each tablespace, or says why there is none. The folder is on the file
+// system of the one in use: beside that one, or in it if nothing can be made beside it. A folder that an earlier
+// attempt has left counts as empty.
 func (p Place) Fresh(spaces []postgres.Tablespace) (fresh []Tablespace, why string, err error) {
 	here, err := p.Linked()
 	var taken []string
@@ -196,7 +196,7 @@ func (p Place) Fresh(spaces []postgres.Tablespace) (fresh []Tablespace, why stri
 	return fresh, "", err
 }
 
-// noFresh says what to do where a copy of a tablespace can have neither of two folders.
+// noFresh says what to do if a copy of a tablespace can have neither of two folders.
 func noFresh(name, base, next string) string {
 	if parent := existing(base); parent != base && !writable(parent) {
 		return fmt.Sprintf("the tablespace %s would go into %s, which this user cannot make: type: %s", name, base, install(base))
@@ -217,8 +217,8 @@ func (p Place) vacant(folder string) bool {
 	return err == nil && len(entries) == 0 && writable(folder)
 }
 
-// leftSpaces are the folders of tablespaces that go with what is beside the data: those that it links to, and those
-// that a copy was to make. What the data use is not among them.
+// leftSpaces returns the folders of the tablespaces of what is beside the data: those that it links to, and those that
+// a copy was to make. Folders that the data use are not among them.
 func (p Place) leftSpaces() (folders []string, err error) {
 	beside, besideErr := Place{Data: p.Beside()}.Linked()
 	here, err := p.Linked()
@@ -231,7 +231,7 @@ func (p Place) leftSpaces() (folders []string, err error) {
 	}), nil
 }
 
-// clearSpaces removes them. Another version's tablespace in the same folder stays.
+// clearSpaces removes leftSpaces. Another version's tablespace in the same folder stays.
 func (p Place) clearSpaces() error {
 	left, err := p.leftSpaces()
 	if err != nil {
@@ -252,10 +252,10 @@ func (p Place) clearSpaces() error {
 
 var versionFolder = regexp.MustCompile(`^PG_([0-9]+)_[0-9]+$`)
 
-// versions are the folders in a tablespace's folder that are a major version's, or any's. Another version's are another
-// database's: pg_upgrade leaves them.
+// versions returns the folders in a tablespace's folder that belong to a major version; to any version if major is "".
+// Those of another version belong to another database: pg_upgrade leaves them.
 func versions(folder, major string) (found []string) {
-	entries, _ := os.ReadDir(folder) // what is not there has none
+	entries, _ := os.ReadDir(folder) // a missing folder has none
 	for _, e := range entries {
 		if m := versionFolder.FindStringSubmatch(e.Name()); m != nil && (major == "" || major == m[1]) {
 			found = append(found, filepath.Join(folder, e.Name()))
@@ -264,7 +264,7 @@ func versions(folder, major string) (found []string) {
 	return found
 }
 
-// major is the major version of the data, or of what is beside them; "" if neither tells.
+// major is the major version of the data, or else of what is beside them; "" if it is not known.
 func (p Place) major() string {
 	for _, folder := range []string{p.Data, p.Beside()} {
 		if text, err := readFile(filepath.Join(folder, "PG_VERSION")); err == nil {

@@ -47,7 +47,8 @@ func TestLinkedOfBackup(t *testing.T) {
 	linked("after pg_rewind", map[uint32]string{16400: space})
 }
 
-// Folders are made for tablespaces that are not here, with those that they are in, and taken back unless they are used.
+// Folders are made for tablespaces that this host lacks, and the folders above them. They are removed again unless they
+// are used.
 func TestFoldersForTablespaces(t *testing.T) {
 	p, space := spaced(t)
 	root := filepath.Dir(space)
@@ -74,7 +75,7 @@ func TestFoldersForTablespaces(t *testing.T) {
 	}
 }
 
-// A copy's tablespaces go beside those in use, in folders that nobody else has, and two never into one.
+// A copy's tablespaces go beside those in use, into folders that nobody else uses. Two never go into one folder.
 func TestFresh(t *testing.T) {
 	p, space := spaced(t)
 	root := filepath.Dir(space)
@@ -114,7 +115,7 @@ func TestFresh(t *testing.T) {
 	}
 }
 
-// What is beside the data goes with its tablespaces: not what the data use, nor another version's.
+// What is beside the data is removed with its tablespaces. Those that the data use stay, and those of another version.
 func TestClearSpaces(t *testing.T) {
 	p, space := spaced(t)
 	other := Other(space)

@@ -13,13 +13,13 @@ import (
 	"github.com/pgrex/pgrex/reconcile"
 )
 
-// WALFolder is the folder that pg_wal leads to, be it there or not; "" if pg_wal is not a symbolic link.
+// WALFolder returns the folder that pg_wal leads to, whether that exists or not; "" if pg_wal is not a symbolic link.
 func (p Place) WALFolder() (string, error) {
 	return leadsTo(filepath.Join(p.Data, "pg_wal"))
 }
 
-// Other is the folder for the WAL of a copy, or for a tablespace: beside the one in use, on the same file system. The
-// two names alternate from copy to copy. So nothing needs renaming.
+// Other is the folder for the WAL or a tablespace of a copy: beside the folder in use, on the same file system. The two
+// names alternate from copy to copy, so nothing has to be renamed.
 func Other(folder string) string {
 	const suffix = ".pgrex"
 	if name, ok := strings.CutSuffix(folder, suffix); ok {
@@ -28,7 +28,7 @@ func Other(folder string) string {
 	return folder + suffix
 }
 
-// noCopy is why a copy cannot take the place of the data folder; "" if it can.
+// noCopy explains why a copy cannot take the place of the data folder; "" if it can.
 func (p Place) noCopy(local reconcile.LocalData) string {
 	if empty, err := p.empty(); err == nil && empty == "" && !p.isDatabase() {
 		return fmt.Sprintf("%s holds files, but no database: see whether the agent's pgdata is right, or move the files away", p.Data)
@@ -55,7 +55,7 @@ func (p Place) noCopy(local reconcile.LocalData) string {
 	return ""
 }
 
-// noSettings is why a copy would have settings that PostgreSQL cannot read; "" if it would not.
+// noSettings explains why a copy would have settings that PostgreSQL cannot read; "" if it would not.
 func (p Place) noSettings(local reconcile.LocalData) string {
 	_, err := os.Lstat(p.config())
 	switch {
@@ -69,7 +69,7 @@ func (p Place) noSettings(local reconcile.LocalData) string {
 	return ""
 }
 
-// noneInPlace is why a copy can take the place of the data folder neither beside nor inside of it.
+// noneInPlace explains why a copy can be made neither beside the data folder nor in it; "" if it can.
 func (p Place) noneInPlace() string {
 	_, err := os.Stat(p.Data)
 	switch {
@@ -83,7 +83,7 @@ func (p Place) noneInPlace() string {
 	return p.mountsBelow()
 }
 
-// isDatabase reports whether the files in the data folder are a database's, be it damaged.
+// isDatabase reports whether the files in the data folder are a database's, even a damaged one's.
 func (p Place) isDatabase() bool {
 	return slices.ContainsFunc([]string{"PG_VERSION", "global", "base"}, func(name string) bool {
 		_, err := os.Lstat(filepath.Join(p.Data, name))
@@ -91,7 +91,8 @@ func (p Place) isDatabase() bool {
 	})
 }
 
-// noneBeside is why no folder can be made beside another one, which may not be there, on its file system.
+// noneBeside explains why no folder can be made beside another one, on the same file system; "" if it can. The other
+// one may be missing.
 func noneBeside(folder string) string {
 	parent := filepath.Dir(folder)
 	if _, err := os.Stat(parent); os.IsNotExist(err) {
@@ -134,7 +135,7 @@ func (p Place) leftWAL() string {
 }
 
 // Clear removes what is beside the data: what is left of a copy, or, after the swap, the old data. Tablespaces and WAL
-// go first, since only the folder that leads to them shows whose they are.
+// go first, because only the folder that links to them shows whose they are.
 func (p Place) Clear() error {
 	if err := p.clearSpaces(); err != nil {
 		return err

@@ -24,7 +24,7 @@ type Case struct {
 	Streams bool // it is back already
 	Left    bool // an operation has left something
 
-	// Folders are to be made here, for tablespaces that the primary has and this host has not.
+	// Folders are to be made here for tablespaces that the primary has and this host lacks.
 	Folders []string
 
 	Place     datadir.Place
@@ -39,7 +39,7 @@ type Case struct {
 	locked    bool                  // the agent's lock was there
 	astray    []string              // what a restore has left and what keeps PostgreSQL from following the primary
 	swapped   *bool                 // the swap was begun: the old data may be where the copy was; in the plan
-	spaces    []postgres.Tablespace // the primary's
+	spaces    []postgres.Tablespace // the primary's tablespaces
 	fresh     []datadir.Tablespace  // the same, as a copy has them
 	who       reconcile.Who
 }
@@ -259,7 +259,7 @@ func (c *Case) contents(ctx context.Context, source *postgres.Source) error {
 	return c.tablespaces()
 }
 
-// tablespaces finds out where the primary's tablespaces are to be here.
+// tablespaces finds out where the primary's tablespaces would be here.
 func (c *Case) tablespaces() (err error) {
 	r := &c.Return
 	if c.Folders, r.NoFolder, err = c.Place.Lacks(c.spaces); err != nil {
@@ -283,7 +283,7 @@ func (c *Case) tablespaces() (err error) {
 	return nil
 }
 
-// with is a list with further words, each of them once.
+// with returns a list with further words, each of them once.
 func with(list []string, further ...string) []string {
 	list = slices.Clone(list)
 	for _, word := range further {
@@ -294,7 +294,7 @@ func with(list []string, further ...string) []string {
 	return list
 }
 
-// sameSpaces looks again: where a tablespace was made meanwhile, there may be no folder for it here.
+// sameSpaces returns an error if the primary's tablespaces have changed. There may be no folder here for a new one.
 func (c *Case) sameSpaces(ctx context.Context) error {
 	if c.Return.Unseen != "" {
 		return nil

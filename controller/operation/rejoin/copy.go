@@ -14,8 +14,8 @@ import (
 
 // copy makes a copy of the primary beside the old data, through this host's own slot, and then swaps the two at once.
 // Before the swap, nothing touches the old data; after it, the copy is whole. If pg_wal is a link to another file
-// system, the copy's WAL is there, beside the old WAL; so are its tablespaces. Each of the swapped folders links to its
-// own.
+// system, the copy's WAL is there, beside the old WAL. The same holds for tablespaces. Each of the swapped folders
+// links to its own.
 func (r *Rejoin) copy(c *Case) []operation.Step {
 	p := c.Place
 	if c.swapped == nil {

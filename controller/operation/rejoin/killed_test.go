@@ -27,7 +27,7 @@ type parted struct {
 	r             *Rejoin
 	engine        *operation.Engine
 	files         map[string]string // of the node's own
-	confined      bool              // the data folder is in one where nothing can be made
+	confined      bool              // the data folder is in a folder where nothing can be made
 	tablespace    bool              // both have a tablespace, in a folder named oddFolder
 }
 
@@ -76,7 +76,7 @@ func (p *parted) shell(script string, args ...string) {
 	p.run("sh", append([]string{"-ec", script}, args...)...)
 }
 
-// oddFolder is the name of a tablespace's folder on both hosts, with all that pg_basebackup might take for something else.
+// oddFolder is the name of a tablespace's folder on both hosts, with each character that pg_basebackup might misread.
 const oddFolder = `spc=1 "\=a`
 
 // makeTablespace makes a tablespace in a folder beside the data.
@@ -271,8 +271,8 @@ func TestCopyUndone(t *testing.T) {
 	}
 }
 
-// A data folder behind a symbolic link, in a folder where nothing can be made, is rewound, and gets a copy whose files
-// take the place of the old ones; also after a kill in the midst of that, and undone.
+// A data folder behind a symbolic link, in a folder where nothing can be made, is rewound. It also gets a copy, whose
+// files take the place of the old ones, even if that is killed half way, or undone.
 func TestConfined(t *testing.T) {
 	if asOwner(t) {
 		return

@@ -27,11 +27,11 @@ type Return struct {
 	// Primary is who it is to follow: its timelines, and what it said of this host's slot.
 	Primary   model.Upstream
 	Timelines []model.Timeline
-	// Bytes is how big the primary is, without WAL; 0 if that is not known, and Unseen says why.
+	// Bytes is the size of the primary, without WAL; 0 if that is not known. Unseen then says why.
 	Bytes  uint64
 	Unseen string
-	// Spaces are the primary's tablespaces, as a copy has them. NoFolder is why a tablespace of the primary's cannot be
-	// made here, "" if all can; Taken the same for pg_rewind.
+	// Spaces are the primary's tablespaces, as a copy has them. NoFolder is why the folder of such a tablespace cannot be
+	// made here; "" if all can. Taken is why pg_rewind cannot use such a folder; "" if it can.
 	Spaces          []Space
 	NoFolder, Taken string
 	// Differs: the primary's WAL before Local.End is another one, though the timelines are the same.
@@ -357,8 +357,8 @@ func (r Return) copied() Rung {
 	return rung
 }
 
-// elsewhere is how much of a copy goes to other file systems than that of the data folder, in bytes; and why there is
-// no room for it.
+// elsewhere returns how much of a copy goes to other file systems than that of the data folder, in bytes, and why there
+// is no room for it; "" if there is.
 func (r Return) elsewhere() (bytes uint64, noRoom string) {
 	needs := map[uint64]uint64{}
 	for _, s := range r.Spaces {
@@ -374,7 +374,7 @@ func (r Return) elsewhere() (bytes uint64, noRoom string) {
 	return bytes, noRoom
 }
 
-// nothing is why the primary's database is not here, or not all of it; "" if it is.
+// nothing explains why the primary's database, or a part of it, is not here; "" if it is.
 func (r Return) nothing() string {
 	if r.Local.Gone != "" {
 		return r.Local.Gone
@@ -382,7 +382,7 @@ func (r Return) nothing() string {
 	return r.otherSystem()
 }
 
-// otherSystem is why the data are of another database; "" if they are of the primary's, or it is not known.
+// otherSystem explains why the data are of another database; "" if they are of the primary's, or if that is not known.
 func (r Return) otherSystem() string {
 	if r.Local.SystemID == "" || r.Local.SystemID == r.Primary.SystemID {
 		return ""

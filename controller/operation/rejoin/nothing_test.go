@@ -22,8 +22,8 @@ func breaks(t *testing.T, s *pgserver.Server, command string) {
 	}
 }
 
-// A copy is for data that are gone or damaged, whatever of them is gone. The other ways say why they are not possible.
-// Nobody takes it by itself: a file system may just not be mounted.
+// A copy takes the place of data that are gone or damaged, whatever of them is gone. The other ways say why they are
+// not possible. The copy is made only if it is asked for: perhaps a file system is just not mounted.
 func TestCopyOverDamage(t *testing.T) {
 	if asOwner(t) {
 		return
@@ -103,7 +103,7 @@ func TestCopyOverDamage(t *testing.T) {
 	}
 }
 
-// What pgrex cannot replace it leaves, and says what to do: files that are not a database's, and settings that the copy
+// pgrex leaves what it cannot replace, and says what to do: files that are not a database's, and settings that the copy
 // would keep though PostgreSQL cannot read them.
 func TestNoCopyOverStrangers(t *testing.T) {
 	if asOwner(t) {

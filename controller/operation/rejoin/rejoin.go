@@ -297,8 +297,8 @@ func (r *Rejoin) AwaitStreams(c *Case) operation.Step {
 	}}
 }
 
-// makeFolders makes the folders of tablespaces that the primary has and this host has not: PostgreSQL and pg_rewind do
-// not.
+// makeFolders makes the folders of tablespaces that the primary has and this host lacks. Neither PostgreSQL nor
+// pg_rewind makes them.
 func (c *Case) makeFolders() []operation.Step {
 	if len(c.Folders) == 0 {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"github.com/pgrex/pgrex/controller/postgres"
 )
 
-// Says is what the operator should know before a way back is taken.
+// Says returns what the operator should know before a way back is taken.
 func (c *Case) Says(ctx context.Context, way Method) ([]string, error) {
 	keeps, err := c.Keeps(ctx, way)
 	if err != nil {
@@ -22,7 +22,7 @@ func (c *Case) Says(ctx context.Context, way Method) ([]string, error) {
 
 // Keeps returns texts for the question: what in the data folder stays as it is here, and what is removed.
 func (c *Case) Keeps(ctx context.Context, way Method) ([]string, error) {
-	if way != MethodRewind && way != MethodCopy || c.Place.HalfSwapped() { // a copy in its place has what it is to have
+	if way != MethodRewind && way != MethodCopy || c.Place.HalfSwapped() { // the copy already has all files
 		return nil, nil
 	}
 	own, err := c.Place.Own(ctx, postgres.Files(c.Conninfo)...)
