@@ -134,8 +134,8 @@ func (q question) ask(ctx context.Context, address string) (a answer, err error)
 	if slices.Equal(a.Timelines, q.local.Timelines) && a.SystemID == q.local.SystemID {
 		a.Same, err = q.same(ctx, source, newest, a.Flushed)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			a.Gone, err = true, nil
+		case errors.Is(err, fs.ErrNotExist): // it was removed, or it lies beyond the end here, and was never written
+			a.Gone, err = a.Flushed <= q.local.End, nil
 		case err == nil && a.Same:
 			a.Commit = q.here.place.LastCommit(ctx, q.local, min(a.Flushed, q.local.End))
 		}

@@ -110,15 +110,15 @@ func (o ours) judgeAnswer(name string, a answer) verdict {
 			"beyond that was given up then, and it needs pgrex rejoin", name, a.Timeline, a.Flushed, mine[shared].Begin)
 	case shared < len(mine):
 		return older("%s answers: it is on the older timeline %d up to %s", name, a.Timeline, a.Flushed)
+	case !a.Same && a.Flushed > o.End:
+		return missing("%s has WAL up to %s, which is %s more than here (%s): let %[1]s be the primary", name, a.Flushed,
+			model.FormatBytes(o.End.BytesTo(a.Flushed)), o.End)
 	case a.Gone && !o.Latest:
 		return missing("%s has WAL up to %s, and the WAL at that position is no longer here to compare it with; since this "+
 			"host was not the last primary, that proves nothing", name, a.Flushed)
 	case a.Gone:
 		return older("%s answers: it has WAL up to %s, %s less than here", name, a.Flushed,
 			model.FormatBytes(a.Flushed.BytesTo(o.End)))
-	case !a.Same && a.Flushed > o.End:
-		return missing("%s has WAL up to %s, which is %s more than here (%s): let %[1]s be the primary", name, a.Flushed,
-			model.FormatBytes(o.End.BytesTo(a.Flushed)), o.End)
 	case !a.Same:
 		return missing("the last WAL of %s, up to %s, differs from that here, though both are on timeline %d: find out which "+
 			"data are the right ones", name, a.Flushed, newest.ID)

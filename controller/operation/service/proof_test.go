@@ -68,6 +68,7 @@ func TestTrap48Judge(t *testing.T) {
 		"other WAL":                         {m: says(ended, func(a *answer) { a.Same = false }), why: "differs from that here"},
 		"long behind":                       {m: says(0x180, func(a *answer) { a.Same, a.Gone = false, true }), ok: true, why: "it has WAL up to 0/180, 128 B less"},
 		"long behind, not the last primary": {m: says(0x180, func(a *answer) { a.Same, a.Gone = false, true }), change: notLatest, why: "no longer here to compare"},
+		"further, in a file not here":       {m: says(0x308, func(a *answer) { a.Same, a.Gone = false, true }), why: "up to 0/308, which is 264 B more"},
 		"a newer timeline":                  {m: says(0x300, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: began}, model.Timeline{ID: 3, Begin: 0x180})), why: "newer timeline 3, which began at 0/180"},
 		"newer, from the end on":            {m: says(0x300, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: began}, model.Timeline{ID: 4, Begin: ended})), why: "type pgrex rejoin here"},
 		"knows a newer timeline":            {m: says(ended, func(a *answer) { a.Later = true }), why: "knows a timeline after 2"},

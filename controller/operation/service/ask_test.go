@@ -1,0 +1,128 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// speaks is a server that says what a test has it say: rows by the beginning of a command. It closes a connection on a
+// command that it has no answer to.
+type speaks map[string][]string
+
+// at returns how to reach it.
+func (s speaks) at(t *testing.T) (conninfo, address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go s.serve(conn)
+		}
+	}()
+	host, port, _ := net.SplitHostPort(l.Addr().String())
+	return fmt.Sprintf("host=%s port=%s user=repl sslmode=disable", host, port), host
+}
+
+func (s speaks) serve(conn net.Conn) {
+	defer func() { _ = conn.Close() }()
+	b := pgproto3.NewBackend(conn, conn)
+	if _, err := b.ReceiveStartupMessage(); err != nil {
+		return
+	}
+	b.Send(&pgproto3.AuthenticationOk{})
+	b.Send(&pgproto3.ParameterStatus{Name: "server_version", Value: "17.2"})
+	b.Send(&pgproto3.ParameterStatus{Name: "in_hot_standby", Value: "on"})
+	for {
+		b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+		if b.Flush() != nil {
+			return
+		}
+		message, err := b.Receive()
+		if err != nil {
+			return
+		}
+		query, ok := message.(*pgproto3.Query)
+		if !ok {
+			return
+		}
+		row, known := s.answer(query.String)
+		switch {
+		case !known:
+			return
+		case row == nil:
+			b.Send(&pgproto3.ErrorResponse{Severity: "ERROR", Code: "58P01", Message: "no such file"})
+			continue
+		}
+		b.Send(&pgproto3.RowDescription{Fields: make([]pgproto3.FieldDescription, len(row))})
+		values := make([][]byte, len(row))
+		for i, v := range row {
+			if v != "NULL" {
+				values[i] = []byte(v)
+			}
+		}
+		b.Send(&pgproto3.DataRow{Values: values})
+		b.Send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")})
+	}
+}
+
+func (s speaks) answer(query string) (row []string, known bool) {
+	for begins, row := range s {
+		if strings.HasPrefix(strings.TrimSpace(query), begins) {
+			return row, true
+		}
+	}
+	return nil, false
+}
+
+// asked asks a server of that kind as pm02's.
+func asked(t *testing.T, ctx context.Context, s speaks, change func(q *question)) (m other) {
+	t.Helper()
+	conninfo, address := s.at(t)
+	q := question{local: oursHere().LocalData, conninfo: conninfo, member: "pm02"}
+	q.here.Names, q.here.Self = map[string]string{"pm01": "pgrex_pm01", "pm02": "pgrex_pm02"}, "pm01"
+	q.local.Segment = 16 << 20
+	if change != nil {
+		change(&q)
+	}
+	m.Host = "pm02"
+	m.ask(ctx, q, address)
+	return m
+}
+
+// stands answers what a standby on timeline 2 does, up to a position.
+func stands(flushed string) speaks {
+	return speaks{
+		"IDENTIFY_SYSTEM": {"7", "2", flushed, "NULL"}, "READ_REPLICATION_SLOT": {"NULL", "NULL", "NULL"},
+		"SHOW synchronized_standby_slots": {""}, "TIMELINE_HISTORY 2": {"00000002.history", "1\t0/100\tno recovery target\n"},
+		"TIMELINE_HISTORY 3": nil,
+	}
+}
+
+// Trap 48: a member whose WAL goes on into a segment that was never here has more than this host. Only what lies
+// before the end here can have been removed.
+func TestTrap48FurtherThanTheFilesHere(t *testing.T) {
+	const end = 2 << 24
+	for flushed, gone := range map[string]bool{"0/2000010": false, "0/2000000": true, "0/1800000": true} {
+		m := asked(t, t.Context(), stands(flushed), func(q *question) { q.local.End = end })
+		o := oursHere()
+		o.End = end
+		if m.Said == nil {
+			t.Fatalf("%s: %s", flushed, m.Problem)
+		}
+		if got := o.judge(m); m.Said.Gone != gone || got.OK != gone {
+			t.Errorf("%s: gone %t, %+v", flushed, m.Said.Gone, got)
+		}
+	}
+}
