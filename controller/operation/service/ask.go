@@ -91,13 +91,20 @@ func (m *other) ask(ctx context.Context, q question, addresses ...string) {
 		if address == "" || slices.Contains(addresses[:i], address) {
 			continue
 		}
-		said, err := q.ask(ctx, address)
+		source, err := postgres.OpenStandby(ctx, q.conninfo, address)
+		if err != nil {
+			m.Heard = m.Heard || postgres.Answered(err)
+			problems = append(problems, fmt.Sprintf("at %s: %v", address, err))
+			continue
+		}
+		said, err := q.ask(ctx, source)
+		source.Close()
 		if err == nil {
 			m.Said = &said
 			return
 		}
-		m.Heard = m.Heard || postgres.Answered(err)
-		problems = append(problems, err.Error())
+		m.Heard = m.Heard || !errors.Is(err, errOther) // whatever came then, a server let this host in
+		problems = append(problems, fmt.Sprintf("at %s: %v", address, err))
 	}
 	m.Problem = strings.Join(problems, "; ")
 }
@@ -110,19 +117,18 @@ type question struct {
 	member   string
 }
 
-func (q question) ask(ctx context.Context, address string) (a answer, err error) {
-	source, err := postgres.OpenStandby(ctx, q.conninfo, address)
-	if err != nil {
-		return a, fmt.Errorf("at %s: %w", address, err)
-	}
-	defer source.Close()
+// errOther says that another host's server has answered.
+var errOther = errors.New("it is another host's")
+
+// ask asks a member's server. The source is of no further use then.
+func (q question) ask(ctx context.Context, source *postgres.Source) (a answer, err error) {
 	own := q.here.Names[q.member]
 	if a.Upstream, err = source.Identify(ctx, own); err != nil {
 		return a, err
 	}
 	if slot, _ := a.Slot(own); slot.Exists && own != q.here.OwnSlot() {
-		return a, fmt.Errorf("the server at %s has the slot %s, which %s itself never has: it is another host's",
-			a.Address, own, q.member)
+		return a, fmt.Errorf("the server at %s has the slot %s, which %s itself never has: %w",
+			a.Address, own, q.member, errOther)
 	}
 	if a.Timelines, err = source.History(ctx, a.Timeline); err != nil {
 		return a, err

@@ -126,3 +126,24 @@ func TestTrap48FurtherThanTheFilesHere(t *testing.T) {
 		}
 	}
 }
+
+// Trap 48: a server that lets this host in, and then fails or falls silent, runs: what the CIB says of a stopped member
+// proves nothing. Another host's server at that address is no sign of the member.
+func TestTrap48AnswersHalf(t *testing.T) {
+	others := stands("0/180")
+	others["READ_REPLICATION_SLOT"] = []string{"physical", "0/100", "2"}
+	for name, test := range map[string]struct {
+		s     speaks
+		heard bool
+	}{
+		"ends":             {speaks{}, true},
+		"ends later":       {speaks{"IDENTIFY_SYSTEM": {"7", "2", "0/180", "NULL"}}, true},
+		"another's server": {others, false},
+	} {
+		m := asked(t, t.Context(), test.s, nil)
+		m.DataStatus, m.Node.Online = "DISCONNECT", true
+		if got := oursHere().judge(m); m.Said != nil || m.Heard != test.heard || got.OK == test.heard {
+			t.Errorf("%s: said %v, heard %t, %+v; %s", name, m.Said, m.Heard, got, m.Problem)
+		}
+	}
+}

@@ -34,7 +34,7 @@ type other struct {
 	Next  bool // the agent lets it become the primary by itself
 
 	Said    *answer // what its server answers; nil if it does not
-	Heard   bool    // a server is there, but let nobody in
+	Heard   bool    // a server is there, but let nobody in, or did not say all that was asked
 	Problem string  // why there is no answer
 }
 
