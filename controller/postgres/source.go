@@ -91,6 +91,34 @@ func (s *Source) Knows(ctx context.Context, timeline uint32) (bool, error) {
 	return err == nil, err
 }
 
+// Received asks a standby's database for the end of the WAL that it has received since its start. It is 0 until the
+// standby first asks a primary for WAL, which it does only once it has replayed all that it had (RequestXLogStreaming).
+func (s *Source) Received(ctx context.Context) (model.LSN, error) {
+	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
+	defer cancel()
+	const doing = "ask the standby for the end of the WAL that it has received"
+	row, err := s.upstream.row(ctx, sqlReceived, doing)
+	if err != nil {
+		return 0, err
+	}
+	received, err := model.ParseLSN(string(row[0]))
+	if err != nil {
+		return 0, &Error{Class: Unknown, Doing: doing, Err: err}
+	}
+	return received, nil
+}
+
+// Setting asks for a setting, as the server prints it (SHOW).
+func (s *Source) Setting(ctx context.Context, name string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
+	defer cancel()
+	row, err := s.upstream.row(ctx, "SHOW "+name, "SHOW "+name+" at the server")
+	if err != nil {
+		return "", err
+	}
+	return string(row[0]), nil
+}
+
 // Answered reports whether an error is what a server said. So one runs there, and lets nobody in, or not us.
 func Answered(err error) bool {
 	_, ok := errors.AsType[*pgconn.PgError](err)
@@ -216,9 +244,14 @@ func (s *Source) MakeSlot(ctx context.Context, name string) error {
 // OpenSourceDatabase connects to the primary for SQL. Whether the replication user is let into a database is for its
 // pg_hba.conf.
 func OpenSourceDatabase(ctx context.Context, conninfo string) (*Source, error) {
+	return OpenStandbyDatabase(ctx, conninfo, "")
+}
+
+// OpenStandbyDatabase does the same for a standby at its own address.
+func OpenStandbyDatabase(ctx context.Context, conninfo, address string) (*Source, error) {
 	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
 	defer cancel()
-	conn, err := connectUpstream(ctx, conninfo, "", withDatabase)
+	conn, err := connectUpstream(ctx, conninfo, address, withDatabase)
 	if err != nil {
 		return nil, err
 	}

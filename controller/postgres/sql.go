@@ -233,6 +233,8 @@ WHERE NOT isdir AND size > 0 AND path <> './postmaster.pid'`
 
 	sqlInRecovery = `SELECT pg_catalog.pg_is_in_recovery()`
 
+	sqlReceived = `SELECT coalesce(pg_catalog.pg_last_wal_receive_lsn(), '0/0')::text`
+
 	// Whether the control file shows the timeline that is written to.
 	sqlTimelineShown = `
 SELECT (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()) = ` + sqlTimeline

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 )
@@ -13,6 +15,9 @@ import (
 // speaks is a server that says what a test has it say: rows by the beginning of a command. It closes a connection on a
 // command that it has no answer to.
 type speaks map[string][]string
+
+// moves has IDENTIFY_SYSTEM answer with a position that goes on.
+const moves = "it moves"
 
 // at returns how to reach it.
 func (s speaks) at(t *testing.T) (conninfo, address string) {
@@ -38,7 +43,12 @@ func (s speaks) at(t *testing.T) (conninfo, address string) {
 func (s speaks) serve(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
 	b := pgproto3.NewBackend(conn, conn)
-	if _, err := b.ReceiveStartupMessage(); err != nil {
+	first, err := b.ReceiveStartupMessage()
+	if err != nil {
+		return
+	}
+	startup, _ := first.(*pgproto3.StartupMessage)
+	if startup == nil || startup.Parameters["replication"] == "database" && !s.has("SELECT") { // nobody is let in
 		return
 	}
 	b.Send(&pgproto3.AuthenticationOk{})
@@ -77,9 +87,23 @@ func (s speaks) serve(conn net.Conn) {
 	}
 }
 
+func (s speaks) has(command string) bool {
+	for begins := range s {
+		if strings.HasPrefix(begins, command) {
+			return true
+		}
+	}
+	return false
+}
+
+var moved atomic.Int64
+
 func (s speaks) answer(query string) (row []string, known bool) {
 	for begins, row := range s {
-		if strings.HasPrefix(strings.TrimSpace(query), begins) {
+		if strings.HasPrefix(query, begins) {
+			if s.has(moves) && begins == "IDENTIFY_SYSTEM" {
+				row = []string{row[0], row[1], fmt.Sprintf("0/18%d", moved.Add(1)), row[3]}
+			}
 			return row, true
 		}
 	}
@@ -144,6 +168,52 @@ func TestTrap48AnswersHalf(t *testing.T) {
 		m.DataStatus, m.Node.Online = "DISCONNECT", true
 		if got := oursHere().judge(m); m.Said != nil || m.Heard != test.heard || got.OK == test.heard {
 			t.Errorf("%s: said %v, heard %t, %+v; %s", name, m.Said, m.Heard, got, m.Problem)
+		}
+	}
+}
+
+// Trap 48: a standby that was restarted while no host is the primary says how far it has replayed, and may have more.
+// Where this host was not the last primary, its answer counts once it cannot have more.
+func TestTrap48Replays(t *testing.T) {
+	const received = "SELECT coalesce(pg_catalog.pg_last_wal_receive_lsn()"
+	for name, test := range map[string]struct {
+		adds    speaks
+		says    string // why it may have more
+		trusted bool   // this host was the last primary
+	}{
+		"asked for more":             {adds: speaks{received: {"0/180"}}},
+		"asked from the segment on":  {adds: speaks{received: {"0/100"}}},
+		"has not asked for more":     {adds: speaks{received: {"0/0"}}, says: "has not asked for more yet"},
+		"more, of a newer timeline":  {adds: speaks{received: {"0/1C0"}}, says: "it has received WAL up to 0/1C0"},
+		"the last primary's":         {adds: speaks{received: {"0/0"}}, trusted: true},
+		"no database":                {adds: speaks{"SHOW recovery_min_apply_delay": {"0"}, "SHOW max_standby_archive_delay": {"10ms"}}},
+		"no database, delayed":       {adds: speaks{"SHOW recovery_min_apply_delay": {"5min"}, "SHOW max_standby_archive_delay": {"0"}}, says: "recovery_min_apply_delay is 5min"},
+		"no database, held up":       {adds: speaks{"SHOW recovery_min_apply_delay": {"0"}, "SHOW max_standby_archive_delay": {"-1"}}, says: "max_standby_archive_delay is -1"},
+		"no database, and it moves":  {adds: speaks{"SHOW recovery_min_apply_delay": {"0"}, "SHOW max_standby_archive_delay": {"0"}, moves: {}}, says: "it moves: it was at 0/181, and is at 0/182"},
+		"no database, and no answer": {adds: speaks{}, says: "it does not answer"},
+	} {
+		s := stands("0/180")
+		for begins, row := range test.adds {
+			s[begins] = row
+		}
+		m := asked(t, t.Context(), s, func(q *question) { q.wary, q.watch = !test.trusted, 10*time.Millisecond })
+		got := "it does not answer"
+		if m.Said != nil {
+			got = m.Said.Replays
+		}
+		if (got == "") != (test.says == "") || !strings.Contains(got, test.says) {
+			t.Errorf("%s: %q, want %q; %s", name, got, test.says, m.Problem)
+		}
+	}
+}
+
+func TestHeldUp(t *testing.T) {
+	for settings, want := range map[[2]string]time.Duration{
+		{"0", "30s"}: 30 * time.Second, {"0", "0"}: 0, {"0", "1min"}: time.Minute, {"0", "500ms"}: time.Second / 2,
+		{"0", "2min"}: -1, {"0", "1d"}: -1, {"0", "-1"}: -1, {"1s", "0"}: -1,
+	} {
+		if held, why := heldUp(settings[0], settings[1]); (why != "") != (want < 0) || why == "" && held != want {
+			t.Errorf("%v: %s, %q", settings, held, why)
 		}
 	}
 }

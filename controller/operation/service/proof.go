@@ -47,6 +47,8 @@ type answer struct {
 	// What this host wrote last may be half a record; the standby may have received that half.
 	Same bool
 	Gone bool // the WAL at that position is no longer here
+	// Replays is why it may have more WAL than it says; "" if it cannot, or if all that it has came from this host.
+	Replays string
 	// Commit is when the last transaction in that WAL was committed; "" if that is not known.
 	Commit string
 }
@@ -105,6 +107,9 @@ func (o ours) judgeAnswer(name string, a answer) verdict {
 	case shared < len(its):
 		return missing("%s is on timeline %d, which is none of those that led to timeline %d here: find out which data are "+
 			"the right ones", name, its[len(its)-1].ID, newest.ID)
+	case shared < len(mine) && a.Replays != "", a.Replays != "" && a.Same:
+		return missing("%s says that it has WAL up to %s on timeline %d, and may still replay: %s; since this host was not the "+
+			"last primary, that proves nothing: wait", name, a.Flushed, a.Timeline, a.Replays)
 	case shared < len(mine) && a.Flushed > mine[shared].Begin:
 		return older("%s answers: it is on the older timeline %d up to %s, which the timelines here left at %s; what it has "+
 			"beyond that was given up then, and it needs pgrex rejoin", name, a.Timeline, a.Flushed, mine[shared].Begin)

@@ -51,6 +51,7 @@ func (m other) with(change func(m *other)) other {
 func TestTrap48Judge(t *testing.T) {
 	runs := func(m *other) { m.State = "unpromoted" }
 	notLatest := func(o *ours) { o.Latest = false }
+	replays := func(a *answer) { a.Replays = "it moves" }
 	alone := func(o *ours) { o.Overlooks = "only 1 of 3 nodes are online" }
 	for name, test := range map[string]struct {
 		m      other
@@ -62,6 +63,10 @@ func TestTrap48Judge(t *testing.T) {
 		"as far":                            {m: says(ended), ok: true, why: "has the same WAL up to 0/200, 0 B less"},
 		"behind":                            {m: says(0x180), ok: true, why: "the same WAL up to 0/180, 128 B less"},
 		"not the last primary":              {m: says(0x180), change: notLatest, ok: true, why: "128 B less"},
+		"it replays":                        {m: says(0x180, replays), change: notLatest, why: "has WAL up to 0/180 on timeline 2, and may still replay: it moves"},
+		"it replays up to the end":          {m: says(ended, replays), change: notLatest, why: "may still replay: it moves"},
+		"it replays an older one":           {m: says(0x80, on(model.Timeline{ID: 1}), replays), change: notLatest, why: "on timeline 1, and may still replay"},
+		"it replays, further":               {m: says(0x308, replays, func(a *answer) { a.Same = false }), change: notLatest, why: "264 B more"},
 		"in step, and answers":              {m: says(ended).with(func(m *other) { m.DataStatus = "STREAMING|SYNC" }), ok: true, why: "0 B less"},
 		"half a record more":                {m: says(0x208), ok: true, why: "the same WAL up to 0/208, 0 B less"},
 		"further":                           {m: says(0x308, func(a *answer) { a.Same = false }), why: "up to 0/308, which is 264 B more"},
