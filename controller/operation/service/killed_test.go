@@ -554,6 +554,24 @@ func TestNotFirst(t *testing.T) {
 	w.part(t, begin)
 }
 
+// Trap 40: what a restore has left would end the recovery with which the agent starts the database. Not even force
+// starts it so.
+func TestTrap40FirstWithATarget(t *testing.T) {
+	w := newServed(t)
+	w.Run(cib.KeepAway("msPostgresql", "pgsql", "pm01"))
+	w.now()
+	w.server.Configured("recovery_target_time = '2020-01-01 00:00:00+00'")
+	for _, force := range []bool{false, true} {
+		_, err := starts(t, force)(w.service(nil))
+		if err == nil || !strings.Contains(err.Error(), "recovery_target_time = '2020") || !strings.Contains(err.Error(), "ALTER SYSTEM RESET") {
+			t.Errorf("by force %t: %v", force, err)
+		}
+	}
+	w.server.Deconfigure("recovery_target_time")
+	_, err := starts(t, false)(w.service(nil))
+	w.must(err)
+}
+
 // An operation goes on with the one that it was told of, and with no other; a plan that cannot be read is not guessed
 // at.
 func TestResumeOfAnother(t *testing.T) {

@@ -265,6 +265,9 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	if err := h.place.Configuration(ctx); err != nil {
 		return operation.Job{}, err
 	}
+	if err := h.place.Follows(ctx); err != nil { // the agent starts it as a standby first
+		return operation.Job{}, err
+	}
 	c, err := h.place.Control(ctx)
 	if err != nil {
 		return operation.Job{}, err
