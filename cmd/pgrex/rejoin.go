@@ -75,7 +75,7 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 		return err
 	}
 	r := &rejoin.Rejoin{
-		Observer: o, MaxRate: maxRate, Report: engine.Report,
+		Observer: o, MaxRate: maxRate, Report: engine.Report, Method: method,
 		Archive: method != string(rejoin.MethodStart) && method != string(rejoin.MethodCopy),
 	}
 	if out.Terminal() {

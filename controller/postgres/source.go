@@ -288,14 +288,20 @@ func (s *Source) Checkpoint(ctx context.Context) error {
 	}
 }
 
+// filesTimeout is for looking at all of a server's files. The server gives up before (sqlFilesTimeout).
+const filesTimeout = time.Minute
+
 // Unreadable tells which file of its data folder the primary's server cannot read, so that neither pg_rewind nor
 // pg_basebackup would get to their end, as the server says it. It is "" if there is none, or if this user may not ask.
 func (s *Source) Unreadable(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
+	ctx, cancel := context.WithTimeout(ctx, filesTimeout)
 	defer cancel()
 	const doing = "look for files that the primary cannot read"
 	if row, err := s.upstream.row(ctx, sqlMayReadFiles, doing); err != nil || string(row[0]) != "t" {
 		return "", err
+	}
+	if _, err := s.upstream.conn.Exec(ctx, sqlFilesTimeout).ReadAll(); err != nil {
+		return "", classify(err, doing)
 	}
 	_, err := s.upstream.row(ctx, sqlReadFiles, doing)
 	if ClassOf(err) == Permission {

@@ -215,8 +215,10 @@ FROM pg_catalog.pg_stat_replication ORDER BY application_name, pid`
 SELECT pg_catalog.bool_and(pg_catalog.has_function_privilege('pg_catalog.' || f, 'EXECUTE'))
 FROM pg_catalog.unnest('{"pg_ls_dir(text,boolean,boolean)","pg_stat_file(text,boolean)","pg_read_binary_file(text,bigint,bigint,boolean)"}'::text[]) AS f`
 
+	sqlFilesTimeout = `SET statement_timeout = '50s'`
+
 	// Reads a byte of each file that is not a relation's: of those the server itself takes care. An empty one is left out:
-	// it may be a pipe, which nobody must wait for.
+	// it may be a pipe, which nobody must wait for. So are WAL segments, of which there may be many thousands.
 	sqlReadFiles = `
 WITH RECURSIVE entry AS (
   SELECT '.' AS path, true AS isdir, 0::bigint AS size
@@ -225,6 +227,7 @@ WITH RECURSIVE entry AS (
   FROM entry, pg_catalog.pg_ls_dir(entry.path, true, false) AS name,
     pg_catalog.pg_stat_file(entry.path || '/' || name, true) AS stat
   WHERE entry.isdir AND entry.path NOT IN ('./base', './pg_tblspc', './pg_stat_tmp', './pg_replslot')
+    AND NOT (entry.path = './pg_wal' AND name ~ '^[0-9A-F]{24}$')
 )
 SELECT pg_catalog.count(pg_catalog.pg_read_binary_file(path, 0, 1, true))::text FROM entry
 WHERE NOT isdir AND size > 0 AND path <> './postmaster.pid'`

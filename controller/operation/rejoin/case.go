@@ -2,6 +2,7 @@ package rejoin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ type Case struct {
 	Kept      bool     // pgrex kept the database stopped
 	locked    bool     // the agent's lock was there
 	astray    []string // what a restore has left that keeps PostgreSQL from following the primary
+	unsure    []string // why it is not known whether the primary's files can all be read
 	swapped   *bool    // the swap was begun: the old data may be where the copy was; in the plan
 	who       reconcile.Who
 }
@@ -109,7 +111,12 @@ func (r *Rejoin) weigh(ctx context.Context, c *Case) (err error) {
 		return err
 	}
 	c.Ladder = Ladder(c.Return)
-	return nil
+	if rung, err := c.Choose(cmp.Or(r.Method, "auto")); err == nil && rung.Method != MethodRewind && rung.Method != MethodCopy {
+		return nil // it needs no files of the primary's
+	}
+	err = c.hindrances(ctx)
+	c.Ladder = Ladder(c.Return)
+	return err
 }
 
 // streams reports whether this host receives WAL through its own slot, and how far it has replayed.
@@ -173,11 +180,11 @@ func (c *Case) compare(ctx context.Context) (err error) {
 	if c.Return.Rate == 0 {
 		c.Return.Rate = c.measure(ctx)
 	}
-	return c.hindrances(ctx)
+	return nil
 }
 
-// hindrances looks for what would end pg_rewind or a copy half way, on the primary. In doubt neither is possible, but a
-// user that is not let into a database there cannot ask.
+// hindrances looks for what would end pg_rewind or a copy half way, on the primary. A user that is not let into a
+// database there cannot ask. Whatever else keeps the answer away is a warning: it says nothing of the files.
 func (c *Case) hindrances(ctx context.Context) error {
 	odd, err := c.Place.Odd()
 	if err != nil {
@@ -188,21 +195,23 @@ func (c *Case) hindrances(ctx context.Context) error {
 		return ctx.Err()
 	}
 	defer source.Close()
-	unreadable, err := source.Unreadable(ctx)
-	switch {
-	case err != nil:
-		c.Return.NoFiles = err.Error()
-		return ctx.Err()
-	case unreadable != "":
-		c.Return.NoFiles = fmt.Sprintf("%s: on %s, give that file to the user that runs PostgreSQL, or move it out of the "+
-			"data folder", unreadable, c.Primary)
-	}
 	name, err := source.HasFile(ctx, odd)
-	if name != "" {
+	if err != nil {
+		c.unsure = append(c.unsure, err.Error())
+	}
+	if name != "" && err == nil {
 		c.Return.InTheWay = fmt.Sprintf("%s is not a file here, and a file on %s: pg_rewind does not replace it; put a file "+
 			"in its place (where it is a link, the file that it leads to)", filepath.Join(c.Place.Data, name), c.Primary)
 	}
-	return err
+	unreadable, err := source.Unreadable(ctx)
+	if err != nil {
+		c.unsure = append(c.unsure, err.Error())
+	}
+	if unreadable != "" {
+		c.Return.NoFiles = fmt.Sprintf("%s: on %s, give that file to the user that runs PostgreSQL, or move it out of the "+
+			"data folder", unreadable, c.Primary)
+	}
+	return ctx.Err()
 }
 
 // differs compares the last WAL here with the primary's. Timelines are told apart by number and beginning only, and two

@@ -30,6 +30,7 @@ type Rejoin struct {
 	MaxRate  uint64               // of a copy, in bytes a second; 0 for no limit
 	Left     *operation.Journal   // of an operation that was left here; may be nil
 	Archive  bool                 // try the WAL archive, where it is needed
+	Method   string               // that was asked for; "" for auto
 	Report   operation.Reporter
 	Redraw   operation.Reporter // draws a line over the one that it drew before; nil where there is no terminal
 }
@@ -227,6 +228,9 @@ func (c *Case) Warnings(ctx context.Context) (warnings []string) {
 		warnings = append(warnings, fmt.Sprintf("warning: it is not known which other resources stop with the database: %v", err))
 	case len(others) > 0:
 		warnings = append(warnings, "warning: other resources follow the database: "+strings.Join(others, "; "))
+	}
+	for _, why := range c.unsure {
+		warnings = append(warnings, "warning: it is not known whether "+c.Primary+" can read all of its files: "+why)
 	}
 	if c.Standby {
 		warnings = append(warnings, EndsStandby)

@@ -2,118 +2,17 @@ package service
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
 )
 
-// speaks is a server that says what a test has it say: rows by the beginning of a command. It closes a connection on a
-// command that it has no answer to.
-type speaks map[string][]string
-
-// moves has IDENTIFY_SYSTEM answer with a position that goes on.
-const moves = "it moves"
-
-// at returns how to reach it.
-func (s speaks) at(t *testing.T) (conninfo, address string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go s.serve(conn)
-		}
-	}()
-	host, port, _ := net.SplitHostPort(l.Addr().String())
-	return fmt.Sprintf("host=%s port=%s user=repl sslmode=disable", host, port), host
-}
-
-func (s speaks) serve(conn net.Conn) {
-	defer func() { _ = conn.Close() }()
-	b := pgproto3.NewBackend(conn, conn)
-	first, err := b.ReceiveStartupMessage()
-	if err != nil {
-		return
-	}
-	startup, _ := first.(*pgproto3.StartupMessage)
-	if startup == nil || startup.Parameters["replication"] == "database" && !s.has("SELECT") { // nobody is let in
-		return
-	}
-	b.Send(&pgproto3.AuthenticationOk{})
-	b.Send(&pgproto3.ParameterStatus{Name: "server_version", Value: "17.2"})
-	b.Send(&pgproto3.ParameterStatus{Name: "in_hot_standby", Value: "on"})
-	for {
-		b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
-		if b.Flush() != nil {
-			return
-		}
-		message, err := b.Receive()
-		if err != nil {
-			return
-		}
-		query, ok := message.(*pgproto3.Query)
-		if !ok {
-			return
-		}
-		row, known := s.answer(query.String)
-		switch {
-		case !known:
-			return
-		case row == nil:
-			b.Send(&pgproto3.ErrorResponse{Severity: "ERROR", Code: "58P01", Message: "no such file"})
-			continue
-		}
-		b.Send(&pgproto3.RowDescription{Fields: make([]pgproto3.FieldDescription, len(row))})
-		values := make([][]byte, len(row))
-		for i, v := range row {
-			if v != "NULL" {
-				values[i] = []byte(v)
-			}
-		}
-		b.Send(&pgproto3.DataRow{Values: values})
-		b.Send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")})
-	}
-}
-
-func (s speaks) has(command string) bool {
-	for begins := range s {
-		if strings.HasPrefix(begins, command) {
-			return true
-		}
-	}
-	return false
-}
-
-var moved atomic.Int64
-
-func (s speaks) answer(query string) (row []string, known bool) {
-	for begins, row := range s {
-		if strings.HasPrefix(query, begins) {
-			if s.has(moves) && begins == "IDENTIFY_SYSTEM" {
-				row = []string{row[0], row[1], fmt.Sprintf("0/18%d", moved.Add(1)), row[3]}
-			}
-			return row, true
-		}
-	}
-	return nil, false
-}
-
 // asked asks a server of that kind as pm02's.
-func asked(t *testing.T, ctx context.Context, s speaks, change func(q *question)) (m other) {
+func asked(t *testing.T, ctx context.Context, s fakes.Speaks, change func(q *question)) (m other) {
 	t.Helper()
-	conninfo, address := s.at(t)
+	conninfo, address := s.At(t)
 	q := question{local: oursHere().LocalData, conninfo: conninfo, member: "pm02"}
 	q.here.Names, q.here.Self = map[string]string{"pm01": "pgrex_pm01", "pm02": "pgrex_pm02"}, "pm01"
 	q.local.Segment = 16 << 20
@@ -126,11 +25,11 @@ func asked(t *testing.T, ctx context.Context, s speaks, change func(q *question)
 }
 
 // stands answers what a standby on timeline 2 does, up to a position.
-func stands(flushed string) speaks {
-	return speaks{
+func stands(flushed string) fakes.Speaks {
+	return fakes.Speaks{
 		"IDENTIFY_SYSTEM": {"7", "2", flushed, "NULL"}, "READ_REPLICATION_SLOT": {"NULL", "NULL", "NULL"},
 		"SHOW synchronized_standby_slots": {""}, "TIMELINE_HISTORY 2": {"00000002.history", "1\t0/100\tno recovery target\n"},
-		"TIMELINE_HISTORY 3": nil,
+		"TIMELINE_HISTORY 3": {"ERROR", "58P01"},
 	}
 }
 
@@ -157,11 +56,11 @@ func TestTrap48AnswersHalf(t *testing.T) {
 	others := stands("0/180")
 	others["READ_REPLICATION_SLOT"] = []string{"physical", "0/100", "2"}
 	for name, test := range map[string]struct {
-		s     speaks
+		s     fakes.Speaks
 		heard bool
 	}{
-		"ends":             {speaks{}, true},
-		"ends later":       {speaks{"IDENTIFY_SYSTEM": {"7", "2", "0/180", "NULL"}}, true},
+		"ends":             {fakes.Speaks{}, true},
+		"ends later":       {fakes.Speaks{"IDENTIFY_SYSTEM": {"7", "2", "0/180", "NULL"}}, true},
 		"another's server": {others, false},
 	} {
 		m := asked(t, t.Context(), test.s, nil)
@@ -177,20 +76,20 @@ func TestTrap48AnswersHalf(t *testing.T) {
 func TestTrap48Replays(t *testing.T) {
 	const received = "SELECT coalesce(pg_catalog.pg_last_wal_receive_lsn()"
 	for name, test := range map[string]struct {
-		adds    speaks
+		adds    fakes.Speaks
 		says    string // why it may have more
 		trusted bool   // this host was the last primary
 	}{
-		"asked for more":             {adds: speaks{received: {"0/180"}}},
-		"asked from the segment on":  {adds: speaks{received: {"0/100"}}},
-		"has not asked for more":     {adds: speaks{received: {"0/0"}}, says: "has not asked for more yet"},
-		"more, of a newer timeline":  {adds: speaks{received: {"0/1C0"}}, says: "it has received WAL up to 0/1C0"},
-		"the last primary's":         {adds: speaks{received: {"0/0"}}, trusted: true},
-		"no database":                {adds: speaks{"SHOW recovery_min_apply_delay": {"0"}, "SHOW max_standby_archive_delay": {"10ms"}}},
-		"no database, delayed":       {adds: speaks{"SHOW recovery_min_apply_delay": {"5min"}, "SHOW max_standby_archive_delay": {"0"}}, says: "recovery_min_apply_delay is 5min"},
-		"no database, held up":       {adds: speaks{"SHOW recovery_min_apply_delay": {"0"}, "SHOW max_standby_archive_delay": {"-1"}}, says: "max_standby_archive_delay is -1"},
-		"no database, and it moves":  {adds: speaks{"SHOW recovery_min_apply_delay": {"0"}, "SHOW max_standby_archive_delay": {"0"}, moves: {}}, says: "it moves: it was at 0/181, and is at 0/182"},
-		"no database, and no answer": {adds: speaks{}, says: "it does not answer"},
+		"asked for more":             {adds: fakes.Speaks{received: {"0/180"}}},
+		"asked from the segment on":  {adds: fakes.Speaks{received: {"0/100"}}},
+		"has not asked for more":     {adds: fakes.Speaks{received: {"0/0"}}, says: "has not asked for more yet"},
+		"more, of a newer timeline":  {adds: fakes.Speaks{received: {"0/1C0"}}, says: "it has received WAL up to 0/1C0"},
+		"the last primary's":         {adds: fakes.Speaks{received: {"0/0"}}, trusted: true},
+		"no database":                {adds: fakes.Speaks{"SHOW recovery_min_apply_delay": {"0"}, "SHOW max_standby_archive_delay": {"10ms"}}},
+		"no database, delayed":       {adds: fakes.Speaks{"SHOW recovery_min_apply_delay": {"5min"}, "SHOW max_standby_archive_delay": {"0"}}, says: "recovery_min_apply_delay is 5min"},
+		"no database, held up":       {adds: fakes.Speaks{"SHOW recovery_min_apply_delay": {"0"}, "SHOW max_standby_archive_delay": {"-1"}}, says: "max_standby_archive_delay is -1"},
+		"no database, and it moves":  {adds: fakes.Speaks{"SHOW recovery_min_apply_delay": {"0"}, "SHOW max_standby_archive_delay": {"0"}, fakes.Moves: {}}, says: "it moves: it was at 0/181, and is at 0/182"},
+		"no database, and no answer": {adds: fakes.Speaks{}, says: "it does not answer"},
 	} {
 		s := stands("0/180")
 		for begins, row := range test.adds {
