@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // scripted is a place whose postgres is a script. It prints a setting for -C, by the cases of a shell's case.
@@ -45,6 +47,42 @@ func TestTrap40Follows(t *testing.T) {
 			if !strings.Contains(err.Error(), want) || test.not != "" && strings.Contains(err.Error(), test.not) {
 				t.Errorf("%s: it says %v", name, err)
 			}
+		}
+	}
+}
+
+// A backup that was restored over half rewound data: what has to go is named whole, the marks in the data, too, which
+// only the data's owner may list. Once it is gone, nothing speaks against the backup.
+func TestRestoredOver(t *testing.T) {
+	t.Parallel()
+	for _, with := range []string{"mark", "journal", "both"} {
+		base := t.TempDir()
+		p := Place{Data: filepath.Join(base, "data")}
+		must(t, os.Mkdir(p.Data, 0o700))
+		var left []string
+		if with != "journal" {
+			left = append(left, filepath.Join(p.Data, markPrefix+"aa"), filepath.Join(p.Data, markPrefix+"bb"))
+			for _, mark := range left {
+				must(t, unix.Mkfifo(mark, 0o600))
+			}
+		}
+		if with != "mark" {
+			left = append(left, p.Marker())
+			must(t, os.Mkdir(p.Marker(), 0o700))
+		}
+		if err := p.RestoredOver(); err != nil {
+			t.Errorf("%s, without a backup: %v", with, err)
+		}
+		must(t, os.WriteFile(filepath.Join(p.Data, backupLabel), []byte("BACKUP METHOD: streamed\n"), 0o600))
+		err := p.RestoredOver()
+		if err == nil || !strings.HasSuffix(err.Error(), "type sudo rm -r "+strings.Join(left, " ")) {
+			t.Errorf("%s: %v", with, err)
+		}
+		for _, path := range left {
+			must(t, os.RemoveAll(path))
+		}
+		if err := p.RestoredOver(); err != nil || p.Rewinding() != NotBegun {
+			t.Errorf("%s, once it is gone: %v", with, err)
 		}
 	}
 }

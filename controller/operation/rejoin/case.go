@@ -137,9 +137,8 @@ func (c *Case) compare(ctx context.Context) (err error) {
 	if c.Place.Rewinding() == datadir.HalfRewound {
 		c.Return.Begun = MethodRewind
 	}
-	if c.Place.HasBackupLabel() && c.Place.Rewinding() != datadir.NotBegun { // pg_rewind leaves no such label
-		return fmt.Errorf("%s is of a rewind from before a backup was restored here: type sudo rm -r %[1]s",
-			c.Place.Marker())
+	if err := c.Place.RestoredOver(); err != nil {
+		return err
 	}
 	source, err := postgres.OpenSource(ctx, c.Conninfo)
 	if err != nil {
