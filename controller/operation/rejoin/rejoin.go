@@ -29,7 +29,7 @@ type Rejoin struct {
 	Observer *controller.Observer // of this host
 	MaxRate  uint64               // of a copy, in bytes a second; 0 for no limit
 	Left     *operation.Journal   // of an operation that was left here; may be nil
-	Archive  bool                 // try the WAL archive, where it is needed
+	Archive  bool                 // try the WAL archive for WAL that the primary no longer has
 	Method   string               // that was asked for; "" for auto
 	Report   operation.Reporter
 	Redraw   operation.Reporter // draws a line over the one that it drew before; nil where there is no terminal

@@ -116,12 +116,13 @@ func (a archive) has(ctx context.Context, c *Case, first, end uint64) error {
 	return nil
 }
 
-// astray is why PostgreSQL here would follow the WAL archive instead of the primary; "" if it does not. It asks the
-// archive first. Where that has WAL of an older timeline from after the primary left it, as a host writes that is not
-// yet fenced, and has not the newer timeline, PostgreSQL replays what the primary does not have.
+// astray is why PostgreSQL here would follow the WAL archive instead of the primary; "" if it does not. At every start
+// as a standby it asks the archive first, whatever way back was asked for. Where that has WAL of an older timeline from
+// after the primary left it, as a host writes that is not yet fenced, and has not the newer timeline, PostgreSQL replays
+// what the primary does not have.
 func (r *Rejoin) astray(ctx context.Context, c *Case) (why string, err error) {
 	mine, its, size := c.Return.Local.Timelines, c.Return.Timelines, c.Return.Local.Segment
-	if !r.Archive || !c.Return.Fits() || len(mine) == len(its) {
+	if !c.Return.Fits() || len(mine) == len(its) {
 		return "", nil
 	}
 	a, why, err := c.openArchive(ctx)
