@@ -147,7 +147,8 @@ func (o ours) judgeAnswer(name string, a answer) verdict {
 //     anybody's order, and its promotion may be what the CIB here lacks.
 //   - The CIB cannot lack that promotion: the host is online in this partition, and has the same CIB; or more than half
 //     of all nodes are here, so that one of those here belonged to every partition with quorum. That does not hold where
-//     a partition without quorum may promote (no-quorum-policy=ignore), and where the CIB is known to be old.
+//     a partition without quorum may promote (no-quorum-policy=ignore; freeze or demote without fencing), and where the
+//     CIB is known to be old.
 //
 // The status of a member may be out of date. That does no harm: what counts is not how far the member was, but that it
 // was not promoted.
@@ -187,20 +188,39 @@ func (o ours) mayTakeOver(status string) bool {
 
 // overlooks is why the CIB of this partition may lack the promotion of a host that is offline; "" if it cannot.
 func overlooks(w reconcile.Who) string {
-	online := 0
+	online, all := 0, 0
 	for _, n := range w.Cluster.Nodes {
+		if n.ID == n.Name { // a Pacemaker Remote node or a guest, which has no vote; a member of the cluster has a number
+			continue
+		}
+		all++
 		if n.Online {
 			online++
 		}
 	}
-	all := len(w.Cluster.Nodes)
+	policy := strings.ToLower(w.Cluster.Properties["no-quorum-policy"])
 	switch {
 	case w.Cluster.Version.ConfigurationOlder(w.Newest):
 		return "the CIB is older than one that this host has seen"
-	case strings.EqualFold(w.Cluster.Properties["no-quorum-policy"], "ignore"):
+	case policy == "ignore":
 		return "no-quorum-policy is ignore"
+	case (policy == "freeze" || policy == "demote") && !fences(w.Cluster.Properties):
+		// What such a partition keeps running goes on, and nobody makes sure that it has ended.
+		return "no-quorum-policy is " + policy + ", and there is no fencing"
 	case 2*online <= all:
 		return fmt.Sprintf("only %d of %d nodes are online, and the others could have had the quorum without them", online, all)
 	}
 	return ""
+}
+
+// fences reports whether nodes are fenced: stonith-enabled, or fencing-enabled as it is called since 3.0.2.
+func fences(properties map[string]string) bool {
+	for _, name := range []string{"stonith-enabled", "fencing-enabled"} {
+		if value, set := properties[name]; set {
+			if on, known := model.ParseBool(value); known && !on {
+				return false
+			}
+		}
+	}
+	return true
 }

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -129,9 +130,13 @@ func TestTrap48Judge(t *testing.T) {
 func TestTrap48Overlooks(t *testing.T) {
 	nodes := func(online, all int) (nodes []model.Node) {
 		for i := range all {
-			nodes = append(nodes, model.Node{Online: i < online})
+			nodes = append(nodes, model.Node{Name: fmt.Sprintf("pm%02d", i+1), ID: fmt.Sprint(i + 1), Online: i < online})
 		}
 		return nodes
+	}
+	remotes := []model.Node{{Name: "far", ID: "far", Online: true}, {Name: "guest", ID: "guest", Online: true}}
+	quorum := func(policy, fencing string) map[string]string {
+		return map[string]string{"no-quorum-policy": policy, "stonith-enabled": fencing}
 	}
 	for name, test := range map[string]struct {
 		cluster model.Cluster
@@ -143,6 +148,13 @@ func TestTrap48Overlooks(t *testing.T) {
 		"two of four":                 {model.Cluster{Nodes: nodes(2, 4)}, "only 2 of 4 nodes are online"},
 		"a quorum that nobody needs":  {model.Cluster{Nodes: nodes(2, 3), Properties: map[string]string{"no-quorum-policy": "ignore"}}, "no-quorum-policy is ignore"},
 		"a quorum that somebody does": {model.Cluster{Nodes: nodes(2, 3), Properties: map[string]string{"no-quorum-policy": "freeze"}}, ""},
+		"frozen, without fencing":     {model.Cluster{Nodes: nodes(2, 3), Properties: quorum("freeze", "false")}, "no-quorum-policy is freeze, and there is no fencing"},
+		"demoted, without fencing":    {model.Cluster{Nodes: nodes(2, 3), Properties: quorum("demote", "0")}, "no-quorum-policy is demote, and there is no fencing"},
+		"stopped, without fencing":    {model.Cluster{Nodes: nodes(2, 3), Properties: quorum("stop", "false")}, ""},
+		"demoted, and fenced":         {model.Cluster{Nodes: nodes(2, 3), Properties: quorum("demote", "true")}, ""},
+		"demoted, by the new name":    {model.Cluster{Nodes: nodes(2, 3), Properties: map[string]string{"no-quorum-policy": "demote", "fencing-enabled": "off"}}, "there is no fencing"},
+		"remote nodes are no votes":   {model.Cluster{Nodes: append(nodes(1, 2), remotes...)}, "only 1 of 2 nodes are online"},
+		"remote nodes are offline":    {model.Cluster{Nodes: append(nodes(2, 3), model.Node{Name: "far", ID: "far"})}, ""},
 		"an older CIB":                {model.Cluster{Nodes: nodes(3, 3), Version: model.Version{Epoch: 6}}, "older than one that this host has seen"},
 	} {
 		newest := model.Version{}
