@@ -102,7 +102,10 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 		if err != nil {
 			return err
 		}
-		job := r.Job(cmd.Context(), found, way, method)
+		job, err := r.Job(cmd.Context(), found, way, method)
+		if err != nil {
+			return err
+		}
 		job.Says = slices.Concat([]string{"the way back is " + string(way)}, keeps, found.Warnings(cmd.Context()))
 		return ask.perform(cmd, engine, job, s.Node+" is back")
 	}
@@ -123,7 +126,10 @@ func rejoined(cmd *cobra.Command, engine *operation.Engine, r *rejoin.Rejoin, fo
 		r.Report(r.Observer.Node + " streams through its own slot: nothing to do")
 		return nil
 	}
-	job := r.Job(cmd.Context(), found, "", "")
+	job, err := r.Job(cmd.Context(), found, "", "")
+	if err != nil {
+		return err
+	}
 	job.Says = []string{r.Observer.Node + " streams through its own slot, but an earlier rejoin has left something"}
 	return ask.perform(cmd, engine, job, "")
 }

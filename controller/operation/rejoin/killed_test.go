@@ -92,7 +92,10 @@ func (p *parted) job(asked string) operation.Job {
 	if p.r.Left, err = operation.LoadJournal(p.engine.Folder); err != nil {
 		p.t.Fatal(err)
 	}
-	job := p.r.Job(p.t.Context(), c, rung.Method, asked)
+	job, err := p.r.Job(p.t.Context(), c, rung.Method, asked)
+	if err != nil {
+		p.t.Fatal(err)
+	}
 	job.Steps = slices.DeleteFunc(job.Steps, func(s operation.Step) bool { return slices.Contains(ofTheCluster, s.ID) })
 	return job
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/pgrex/pgrex/controller/operation"
@@ -21,6 +22,22 @@ func placed(t *testing.T) datadir.Place {
 		}
 	}
 	return p
+}
+
+// What was before a rejoin that was left is in its plan only. Where that cannot be read, nothing is guessed.
+func TestLeftThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	for plan, want := range map[string]string{`{"method": "auto"}`: "", `{"later": true}`: "end the operation with the pgrex that began it", `{`: "read the plan"} {
+		r := &Rejoin{Left: &operation.Journal{Operation: Name, Plan: []byte(plan)}}
+		before, err := r.before()
+		if (err == nil) != (want == "") || (before != nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %+v, %v", plan, before, err)
+		}
+		c := &Case{Place: datadir.Place{Data: t.TempDir(), Tmp: t.TempDir()}}
+		if _, err := r.Job(t.Context(), c, MethodStart, "auto"); (err == nil) != (want == "") {
+			t.Errorf("%s: the job: %v", plan, err)
+		}
+	}
 }
 
 // The swap was undone by a process that was killed at that. The next one, which has only the plan, does not take

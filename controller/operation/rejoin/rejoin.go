@@ -53,18 +53,23 @@ type Plan struct {
 	Swapped bool `json:"swapped,omitempty"`
 }
 
-// Job plans a way back. asked is what the operator asked for.
-func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) operation.Job {
+// Job plans a way back. asked is what the operator asked for. It fails if the plan of a rejoin that was left here cannot
+// be read: what was before that one would be lost.
+func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) (operation.Job, error) {
 	job := operation.NewJob(Name, c.who, operation.On(c.Place.Identity(ctx)))
 	_, err := os.Stat(c.Place.Lock())
 	c.locked = err == nil
 	p := &Plan{Asked: asked, MaxRate: r.MaxRate, Way: way, Primary: c.Primary, Astray: c.astray}
-	if before := r.before(); before != nil {
+	before, err := r.before()
+	if err != nil {
+		return operation.Job{}, err
+	}
+	if before != nil {
 		c.Standby, c.Kept, c.locked, p.Swapped = before.Standby, before.Kept, before.Locked, before.Swapped
 	}
 	p.Standby, p.Kept, p.Locked, c.swapped, job.Plan = c.Standby, c.Kept, c.locked, &p.Swapped, p
 	job.Steps, job.Continues = r.Steps(c, way), Continues
-	return job
+	return job, nil
 }
 
 // Keeps says beforehand what of the data folder stays as it is here, and what does not.
@@ -88,15 +93,15 @@ func (c *Case) Keeps(ctx context.Context, way Method) ([]string, error) {
 func Continues(j *operation.Journal) bool { return j.Operation == Name }
 
 // before is the plan of a rejoin that was left here, or nil.
-func (r *Rejoin) before() *Plan {
+func (r *Rejoin) before() (*Plan, error) {
 	if r.Left == nil || !Continues(r.Left) {
-		return nil
+		return nil, nil
 	}
 	var p Plan
-	if r.Left.Read(&p) != nil {
-		return nil
+	if err := r.Left.Read(&p); err != nil {
+		return nil, err
 	}
-	return &p
+	return &p, nil
 }
 
 // Resume makes the steps of a rejoin that was left, to undo them. To finish it, plan a new one: the primary may be
