@@ -92,6 +92,7 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 	if found.Streams {
 		return rejoined(cmd, engine, r, found, ask)
 	}
+	method = r.StillAsked(found, method)
 	printLadder(engine.Report, found.Ladder)
 	rung, err := found.Choose(method)
 	if err != nil {

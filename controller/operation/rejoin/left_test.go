@@ -10,6 +10,7 @@ import (
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
 	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
+	"github.com/pgrex/pgrex/reconcile"
 )
 
 // placed is a data folder with the old data beside it, as after a swap.
@@ -36,6 +37,27 @@ func TestLeftThatCannotBeRead(t *testing.T) {
 		c := &Case{Place: datadir.Place{Data: t.TempDir(), Tmp: t.TempDir()}}
 		if _, err := r.Job(t.Context(), c, MethodStart, "auto"); (err == nil) != (want == "") {
 			t.Errorf("%s: the job: %v", plan, err)
+		}
+	}
+}
+
+// A rejoin of restored data was killed when they had recovered: it goes on by any way. One that begins is told that
+// there is no backup.
+func TestRestoredGoesOn(t *testing.T) {
+	t.Parallel()
+	left, others := &operation.Journal{Operation: Name}, &operation.Journal{Operation: "stop"}
+	recovered, not := new(Case), new(Case)
+	not.Return.Local.Backup = new(reconcile.Backup)
+	for _, test := range []struct {
+		left        *operation.Journal
+		c           *Case
+		asked, want string
+	}{
+		{left, recovered, "restored", "auto"}, {left, not, "restored", "restored"}, {nil, recovered, "restored", "restored"},
+		{others, recovered, "restored", "restored"}, {left, recovered, "copy", "copy"},
+	} {
+		if got := (&Rejoin{Left: test.left}).StillAsked(test.c, test.asked); got != test.want {
+			t.Errorf("%+v: %s", test, got)
 		}
 	}
 }

@@ -92,6 +92,15 @@ func (c *Case) Keeps(ctx context.Context, way Method) ([]string, error) {
 // Continues reports whether a rejoin goes on with the operation of a journal.
 func Continues(j *operation.Journal) bool { return j.Operation == Name }
 
+// StillAsked is the method of a rejoin that may go on with one that was left: data that were restored from a backup may
+// have recovered since. Then no data are there for that method any more, and any other may do.
+func (r *Rejoin) StillAsked(c *Case, method string) string {
+	if method == string(MethodRestored) && r.Left != nil && Continues(r.Left) && !c.restored() {
+		return "auto"
+	}
+	return method
+}
+
 // before is the plan of a rejoin that was left here, or nil.
 func (r *Rejoin) before() (*Plan, error) {
 	if r.Left == nil || !Continues(r.Left) {
