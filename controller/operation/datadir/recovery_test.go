@@ -5,8 +5,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
 )
 
 // scripted is a place whose postgres is a script. It prints a setting for -C, by the cases of a shell's case.
@@ -83,6 +87,24 @@ func TestRestoredOver(t *testing.T) {
 		}
 		if err := p.RestoredOver(); err != nil || p.Rewinding() != NotBegun {
 			t.Errorf("%s, once it is gone: %v", with, err)
+		}
+	}
+}
+
+// A pg_waldump that hangs is not waited for long, and what it has printed by then is not taken for the last commit.
+func TestLastCommitInTime(t *testing.T) {
+	t.Parallel()
+	p := scripted(t, "")
+	local := reconcile.LocalData{Timelines: []model.Timeline{{ID: 1}}, Segment: 16 << 20}
+	for script, want := range map[string]string{
+		"":              "2026-01-02 03:04:05.6 UTC",
+		"exec sleep 60": "",
+	} {
+		text := "#!/bin/sh\necho 'desc: COMMIT 2026-01-02 03:04:05.6 UTC; '\n" + script + "\n"
+		must(t, os.WriteFile(filepath.Join(p.Bin, "pg_waldump"), []byte(text), 0o700))
+		begin := time.Now()
+		if got := p.LastCommit(t.Context(), local, 0x5000100); got != want || time.Since(begin) > 3*commitPatience {
+			t.Errorf("%q: %q after %s", script, got, time.Since(begin))
 		}
 	}
 }
