@@ -1,7 +1,6 @@
 package service
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"time"
@@ -10,7 +9,7 @@ import (
 )
 
 // asked asks a server of that kind as pm02's.
-func asked(t *testing.T, ctx context.Context, s fakes.Speaks, change func(q *question)) (m other) {
+func asked(t *testing.T, s fakes.Speaks, change func(q *question)) (m other) {
 	t.Helper()
 	conninfo, address := s.At(t)
 	q := question{local: oursHere().LocalData, conninfo: conninfo, member: "pm02"}
@@ -20,7 +19,7 @@ func asked(t *testing.T, ctx context.Context, s fakes.Speaks, change func(q *que
 		change(&q)
 	}
 	m.Host = "pm02"
-	m.ask(ctx, q, address)
+	m.ask(t.Context(), q, address)
 	return m
 }
 
@@ -38,7 +37,7 @@ func stands(flushed string) fakes.Speaks {
 func TestTrap48FurtherThanTheFilesHere(t *testing.T) {
 	const end = 2 << 24
 	for flushed, gone := range map[string]bool{"0/2000010": false, "0/2000000": true, "0/1800000": true} {
-		m := asked(t, t.Context(), stands(flushed), func(q *question) { q.local.End = end })
+		m := asked(t, stands(flushed), func(q *question) { q.local.End = end })
 		o := oursHere()
 		o.End = end
 		if m.Said == nil {
@@ -63,7 +62,7 @@ func TestTrap48AnswersHalf(t *testing.T) {
 		"ends later":       {fakes.Speaks{"IDENTIFY_SYSTEM": {"7", "2", "0/180", "NULL"}}, true},
 		"another's server": {others, false},
 	} {
-		m := asked(t, t.Context(), test.s, nil)
+		m := asked(t, test.s, nil)
 		m.DataStatus, m.Node.Online = "DISCONNECT", true
 		if got := oursHere().judge(m); m.Said != nil || m.Heard != test.heard || got.OK == test.heard {
 			t.Errorf("%s: said %v, heard %t, %+v; %s", name, m.Said, m.Heard, got, m.Problem)
@@ -95,7 +94,7 @@ func TestTrap48Replays(t *testing.T) {
 		for begins, row := range test.adds {
 			s[begins] = row
 		}
-		m := asked(t, t.Context(), s, func(q *question) { q.wary, q.watch = !test.trusted, 10*time.Millisecond })
+		m := asked(t, s, func(q *question) { q.wary, q.watch = !test.trusted, 10*time.Millisecond })
 		got := "it does not answer"
 		if m.Said != nil {
 			got = m.Said.Replays

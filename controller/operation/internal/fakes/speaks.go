@@ -20,7 +20,7 @@ const Moves = "it moves"
 // At returns how to reach it.
 func (s Speaks) At(t *testing.T) (conninfo, address string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
