@@ -75,7 +75,7 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 		return err
 	}
 	r := &rejoin.Rejoin{
-		Observer: o, MaxRate: maxRate, Report: engine.Report,
+		Observer: o, MaxRate: maxRate, Report: engine.Report, Method: method,
 		Archive: method != string(rejoin.MethodStart) && method != string(rejoin.MethodCopy),
 	}
 	if out.Terminal() {
@@ -92,6 +92,7 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 	if found.Streams {
 		return rejoined(cmd, engine, r, found, ask)
 	}
+	method = r.StillAsked(found, method)
 	printLadder(engine.Report, found.Ladder)
 	rung, err := found.Choose(method)
 	if err != nil {
@@ -102,7 +103,10 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 		if err != nil {
 			return err
 		}
-		job := r.Job(cmd.Context(), found, way, method)
+		job, err := r.Job(cmd.Context(), found, way, method)
+		if err != nil {
+			return err
+		}
 		job.Says = says
 		return ask.perform(cmd, engine, job, s.Node+" is back")
 	}
@@ -123,7 +127,10 @@ func rejoined(cmd *cobra.Command, engine *operation.Engine, r *rejoin.Rejoin, fo
 		r.Report(r.Observer.Node + " streams through its own slot: nothing to do")
 		return nil
 	}
-	job := r.Job(cmd.Context(), found, "", "")
+	job, err := r.Job(cmd.Context(), found, "", "")
+	if err != nil {
+		return err
+	}
 	job.Says = []string{r.Observer.Node + " streams through its own slot, but an earlier rejoin has left something"}
 	return ask.perform(cmd, engine, job, "")
 }

@@ -61,7 +61,9 @@ func TestJournalHoldsNoSecret(t *testing.T) {
 	for _, way := range []rejoin.Method{rejoin.MethodStart, rejoin.MethodArchive, rejoin.MethodRewind, rejoin.MethodCopy} {
 		jobs["rejoin, resumed, "+string(way)] = resumed(t, resume["rejoin"], "rejoin", rejoin.Plan{Asked: "auto", Way: way, Primary: "pm02"})
 		full := &rejoin.Case{Place: place, Primary: "pm02", Slot: "pgrex_pm01", Node: "pm01", Conninfo: conninfo}
-		jobs["rejoin, "+string(way)] = r.Job(t.Context(), full, way, "auto")
+		if jobs["rejoin, "+string(way)], err = r.Job(t.Context(), full, way, "auto"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for name, job := range jobs {
 		text := journalOf(t, job)

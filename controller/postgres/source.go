@@ -92,6 +92,34 @@ func (s *Source) Knows(ctx context.Context, timeline uint32) (bool, error) {
 	return err == nil, err
 }
 
+// Received asks a standby's database for the end of the WAL that it has received since its start. It is 0 until the
+// standby first asks a primary for WAL, which it does only once it has replayed all that it had (RequestXLogStreaming).
+func (s *Source) Received(ctx context.Context) (model.LSN, error) {
+	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
+	defer cancel()
+	const doing = "ask the standby for the end of the WAL that it has received"
+	row, err := s.upstream.row(ctx, sqlReceived, doing)
+	if err != nil {
+		return 0, err
+	}
+	received, err := model.ParseLSN(string(row[0]))
+	if err != nil {
+		return 0, &Error{Class: Unknown, Doing: doing, Err: err}
+	}
+	return received, nil
+}
+
+// Setting asks for a setting, as the server prints it (SHOW).
+func (s *Source) Setting(ctx context.Context, name string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
+	defer cancel()
+	row, err := s.upstream.row(ctx, "SHOW "+name, "SHOW "+name+" at the server")
+	if err != nil {
+		return "", err
+	}
+	return string(row[0]), nil
+}
+
 // Answered reports whether an error comes from a server. Then a server runs there, but does not let pgrex in.
 func Answered(err error) bool {
 	_, ok := errors.AsType[*pgconn.PgError](err)
@@ -217,9 +245,14 @@ func (s *Source) MakeSlot(ctx context.Context, name string) error {
 // OpenSourceDatabase connects to the primary for SQL. Whether the replication user is let into a database is for its
 // pg_hba.conf.
 func OpenSourceDatabase(ctx context.Context, conninfo string) (*Source, error) {
+	return OpenStandbyDatabase(ctx, conninfo, "")
+}
+
+// OpenStandbyDatabase does the same for a standby at its own address.
+func OpenStandbyDatabase(ctx context.Context, conninfo, address string) (*Source, error) {
 	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
 	defer cancel()
-	conn, err := connectUpstream(ctx, conninfo, "", withDatabase)
+	conn, err := connectUpstream(ctx, conninfo, address, withDatabase)
 	if err != nil {
 		return nil, err
 	}
@@ -256,14 +289,20 @@ func (s *Source) Checkpoint(ctx context.Context) error {
 	}
 }
 
+// filesTimeout is for looking at all of a server's files. The server gives up earlier (sqlFilesTimeout).
+const filesTimeout = time.Minute
+
 // Unreadable returns the server's error about a file of its data folder that it cannot read. pg_rewind and
 // pg_basebackup would fail at that file. It is "" if there is no such file, or if this user may not ask.
 func (s *Source) Unreadable(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
+	ctx, cancel := context.WithTimeout(ctx, filesTimeout)
 	defer cancel()
 	const doing = "look for files that the primary cannot read"
 	if row, err := s.upstream.row(ctx, sqlMayReadFiles, doing); err != nil || string(row[0]) != "t" {
 		return "", err
+	}
+	if _, err := s.upstream.conn.Exec(ctx, sqlFilesTimeout).ReadAll(); err != nil {
+		return "", classify(err, doing)
 	}
 	_, err := s.upstream.row(ctx, sqlReadFiles, doing)
 	if ClassOf(err) == Permission {

@@ -96,6 +96,48 @@ func TestReplications(t *testing.T) {
 	}
 }
 
+// TestSourceReceived: a standby that was restarted, and has WAL that it has not replayed, says that it has received
+// none yet. Once it has replayed all, it asks for more, though nobody answers.
+func TestSourceReceived(t *testing.T) {
+	t.Parallel()
+	primary := pgserver.New(t)
+	standby := primary.Standby()
+	primary.CatchUp(standby)
+	asks := func(is bool) bool {
+		t.Helper()
+		s, err := postgres.OpenStandbyDatabase(t.Context(), standby.Conninfo(), "127.0.0.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		received, err := s.Received(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return (received != 0) == is
+	}
+	standby.Await("it has received WAL", func() bool { return asks(true) })
+	standby.SQL("SELECT pg_wal_replay_pause()")
+	primary.SQL("CREATE TABLE more ()")
+	primary.Stop("fast") // once the standby has received all
+	standby.Stop("immediate")
+	standby.Configured("recovery_min_apply_delay = '1h'")
+	standby.Start()
+	if got, err := source(t, standby).Setting(t.Context(), "recovery_min_apply_delay"); err != nil || got != "1h" {
+		t.Errorf("recovery_min_apply_delay is %q, %v", got, err)
+	}
+	if !asks(false) {
+		t.Error("it has asked for WAL, and has not replayed what it has")
+	}
+	standby.Stop("immediate")
+	standby.Configured("recovery_min_apply_delay = 0")
+	standby.Start()
+	standby.Await("it asks for WAL", func() bool { return asks(true) })
+	if got := standby.SQL("SELECT count(*) FROM pg_class WHERE relname = 'more'"); got != "1" {
+		t.Errorf("it has asked for WAL, and has not replayed what it had: %s", got)
+	}
+}
+
 func TestSourceMakeSlot(t *testing.T) {
 	t.Parallel()
 	server := pgserver.New(t)

@@ -215,8 +215,11 @@ FROM pg_catalog.pg_stat_replication ORDER BY application_name, pid`
 SELECT pg_catalog.bool_and(pg_catalog.has_function_privilege('pg_catalog.' || f, 'EXECUTE'))
 FROM pg_catalog.unnest('{"pg_ls_dir(text,boolean,boolean)","pg_stat_file(text,boolean)","pg_read_binary_file(text,bigint,bigint,boolean)"}'::text[]) AS f`
 
+	sqlFilesTimeout = `SET statement_timeout = '50s'`
+
 	// Reads a byte of each file that is no relation's: the server needs to read relations anyway. An empty file is left
-	// out, because it may be a pipe, and reading a pipe would wait.
+	// out, because it may be a pipe, and reading a pipe would wait. So are WAL segments, of which there may be many
+	// thousands.
 	sqlReadFiles = `
 WITH RECURSIVE entry AS (
   SELECT '.' AS path, true AS isdir, 0::bigint AS size
@@ -225,6 +228,7 @@ WITH RECURSIVE entry AS (
   FROM entry, pg_catalog.pg_ls_dir(entry.path, true, false) AS name,
     pg_catalog.pg_stat_file(entry.path || '/' || name, true) AS stat
   WHERE entry.isdir AND entry.path NOT IN ('./base', './pg_tblspc', './pg_stat_tmp', './pg_replslot')
+    AND NOT (entry.path = './pg_wal' AND name ~ '^[0-9A-F]{24}$')
 )
 SELECT pg_catalog.count(pg_catalog.pg_read_binary_file(path, 0, 1, true))::text FROM entry
 WHERE NOT isdir AND size > 0 AND path <> './postmaster.pid'`
@@ -232,6 +236,8 @@ WHERE NOT isdir AND size > 0 AND path <> './postmaster.pid'`
 	sqlIsFile = `SELECT (pg_catalog.pg_stat_file(%s, true)).size IS NOT NULL` // a quoted literal
 
 	sqlInRecovery = `SELECT pg_catalog.pg_is_in_recovery()`
+
+	sqlReceived = `SELECT coalesce(pg_catalog.pg_last_wal_receive_lsn(), '0/0')::text`
 
 	// The tablespaces outside the data folder. A relative location is inside it.
 	sqlTablespaces = `

@@ -63,3 +63,31 @@ func TestConfigElsewhere(t *testing.T) {
 		t.Error("a quote that does not end is taken")
 	}
 }
+
+// What start_opt cuts off never makes a server of the program that is asked for a setting, and is refused by name.
+func TestStartOptCutsOff(t *testing.T) {
+	t.Parallel()
+	for option, cut := range map[string]string{
+		"": "", "-p 5499": "", `-c "application_name=a b"`: "", "-c x='8MB;#&'": "", `-c x="a;b|c<d>e&f #g"`: "", `-c x=a\;b`: "", "-c x=a#b": "",
+		"-c x=$HOME": "", "-c x='`id`$(id)'": "", `-c x='a\'`: "",
+		"-p 5499 # as on pm02": `an unquoted '#'`, "#": `an unquoted '#'`, "-p 1; true": `an unquoted ';'`, "-p 1 & true": `an unquoted '&'`,
+		"-p 1|cat": `an unquoted '|'`, "-p 1 >/dev/null": `an unquoted '>'`, "-p 1 <x": `an unquoted '<'`, "-p 1\n": `an unquoted '\n'`,
+		"-p `id`": "the command substitution `id`", `-p "$(id)"`: `the command substitution $(id)`, "-p '1": "a ' without its end",
+		`-p "1`: `a " without its end`, `-p 1\`: `a \ at its end`,
+	} {
+		if got := cutsOff(option); !strings.HasPrefix(got, cut) || (got == "") != (cut == "") {
+			t.Errorf("%q: %q, want %q", option, got, cut)
+		}
+		p := scripted(t, "port) echo 5499;; *) echo a server runs >&2; exit 1;;")
+		p.StartOpt = option
+		got, err := p.Configured(t.Context(), "port")
+		if cut == "" && (err != nil || got != "5499") || cut != "" && (err == nil || !strings.Contains(err.Error(), "start_opt has "+cut)) {
+			t.Errorf("%q: %q, %v", option, got, err)
+		}
+	}
+	tool, err := Place{StartOpt: "-p 5499"}.postgres("-C port")
+	must(t, err)
+	if script := tool.Args[1]; strings.Index(script, "-C port") > strings.Index(script, "-p 5499") {
+		t.Errorf("start_opt comes first: %s", script)
+	}
+}

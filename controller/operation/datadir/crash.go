@@ -29,7 +29,10 @@ func (p Place) Recover(ctx context.Context) error {
 		}
 	}
 	// The checkpoint at the end must not recycle what pg_rewind reads next.
-	_, err = p.postgres("--single",
-		"-c", "synchronous_standby_names=", "-c", "wal_keep_size=2147483647", "template1").Run(ctx)
+	tool, err := p.postgres("--single",
+		"-c", "synchronous_standby_names=", "-c", "wal_keep_size=2147483647", "template1")
+	if err == nil {
+		_, err = tool.Run(ctx)
+	}
 	return err
 }

@@ -56,6 +56,27 @@ func (p Place) Rewinding() Rewinding {
 	return HalfRewound
 }
 
+// RestoredOver returns an error if a backup was restored over data that are half rewound, or were. The journal and each
+// mark have to go, because either of them says that the data are half rewound. The error has their full names, because
+// only the owner of the data may list them.
+func (p Place) RestoredOver() error {
+	if !p.HasBackupLabel() || p.Rewinding() == NotBegun { // pg_rewind leaves no such label
+		return nil
+	}
+	left, err := p.marks()
+	if err != nil {
+		return err
+	}
+	for i, name := range left {
+		left[i] = filepath.Join(p.Data, name)
+	}
+	if isThere(p.Marker()) {
+		left = append(left, p.Marker())
+	}
+	all := strings.Join(left, " ")
+	return fmt.Errorf("this is of a rewind from before a backup was restored here: %s; type sudo rm -r %[1]s", all)
+}
+
 // marks returns the names of the marks in the data. There is at most one, unless somebody has put another one there.
 func (p Place) marks() (names []string, err error) {
 	entries, err := os.ReadDir(p.Data)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"time"
 
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
@@ -34,10 +35,15 @@ func (p Place) ReadWAL(timeline uint32, from, to model.LSN, size uint64) ([]byte
 
 var commitRecord = regexp.MustCompile(`desc: COMMIT(?:_PREPARED)? ([0-9]{4}-[0-9-]+ [0-9:.]+ \S+?);? `)
 
+// commitPatience bounds all of LastCommit: it only tells an operator more.
+const commitPatience = 5 * time.Second
+
 // LastCommit is the time of the last commit before a position, as pg_waldump shows it; "" if that is not known, for
-// example if the last segments have no commit.
+// example if the last segments have no commit, or if pg_waldump takes longer than commitPatience.
 func (p Place) LastCommit(ctx context.Context, local reconcile.LocalData, before model.LSN) (when string) {
 	const segments = 8 // how many to search
+	ctx, cancel := context.WithTimeout(ctx, commitPatience)
+	defer cancel()
 	newest := local.Timelines[len(local.Timelines)-1]
 	last := (before - min(before, 1)).Segment(local.Segment)
 	for n := last; n+segments > last && when == ""; n-- {
@@ -47,6 +53,9 @@ func (p Place) LastCommit(ctx context.Context, local reconcile.LocalData, before
 		end := min(before, model.LSN((n+1)*local.Segment))
 		out, _ := p.Program("pg_waldump", "--rmgr=Transaction", "--start="+begin.String(), "--end="+end.String(),
 			"--path="+filepath.Join(p.Data, "pg_wal"), name, name).Run(ctx)
+		if ctx.Err() != nil { // what was printed by then may not be the last
+			return ""
+		}
 		if all := commitRecord.FindAllStringSubmatch(out, -1); len(all) > 0 {
 			when = all[len(all)-1][1]
 		}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // target is a setting, and the value with which a standby follows its primary for ever, and on to each new timeline.
@@ -58,6 +60,25 @@ func (p Place) Unfollowing(ctx context.Context, restored bool) (found []string, 
 		found = append(found, "primary_conninfo of "+autoConf)
 	}
 	return found, err
+}
+
+// Follows returns an error if a restore has left something because of which a start here would not be that of a
+// standby: PostgreSQL would stop its recovery at the target, or promote itself. Only pgrex rejoin may remove that.
+func (p Place) Follows(ctx context.Context) error {
+	found, err := p.Unfollowing(ctx, false)
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	var do []string
+	if i := slices.Index(found, recoverySignal); i >= 0 {
+		do = append(do, "type sudo rm "+filepath.Join(p.Data, recoverySignal))
+	}
+	if len(found) > len(do) {
+		do = append(do, "take those settings out of "+filepath.Join(p.Data, autoConf)+
+			" (ALTER SYSTEM RESET, while PostgreSQL runs), or of whichever file has them")
+	}
+	return fmt.Errorf("a restore has left what ends PostgreSQL's recovery here (%s): %s", strings.Join(found, ", "),
+		strings.Join(do, "; "))
 }
 
 // hasConninfo reports whether postgresql.auto.conf overrides the agent's primary_conninfo.

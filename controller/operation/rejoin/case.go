@@ -38,6 +38,7 @@ type Case struct {
 	Kept      bool                  // pgrex kept the database stopped
 	locked    bool                  // the agent's lock was there
 	astray    []string              // what a restore has left and what keeps PostgreSQL from following the primary
+	unsure    []string              // why it is not known whether the primary can read all of its files
 	swapped   *bool                 // the swap was begun: the old data may be where the copy was; in the plan
 	spaces    []postgres.Tablespace // the primary's tablespaces
 	fresh     []datadir.Tablespace  // the same, as a copy has them
@@ -73,8 +74,11 @@ func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 	case c.Slot == "":
 		return nil, fmt.Errorf("this host, %s, is not in the agent's node_list", who.Node)
 	}
-	c.Place, err = datadir.Find(who.Clone)
-	if before := r.before(); before != nil {
+	if c.Place, err = datadir.Find(who.Clone); err != nil {
+		return nil, err
+	}
+	before, err := r.before()
+	if before != nil {
 		c.Place.FreshFolders = before.Fresh
 	}
 	return c, err
@@ -121,7 +125,17 @@ func (r *Rejoin) weigh(ctx context.Context, c *Case) (err error) {
 		return err
 	}
 	c.Ladder = Ladder(c.Return)
-	return nil
+	if rung, err := c.Choose(cmp.Or(r.Method, "auto")); err == nil && !c.fetches(rung.Method) {
+		return nil
+	}
+	err = c.hindrances(ctx)
+	c.Ladder = Ladder(c.Return)
+	return err
+}
+
+// fetches reports whether a way back still needs the primary's files.
+func (c *Case) fetches(way Method) bool {
+	return way == MethodRewind || way == MethodCopy && c.Return.Begun != MethodCopy
 }
 
 // streams reports whether this host receives WAL through its own slot, and how far it has replayed.
@@ -139,16 +153,14 @@ func (c *Case) inspect(ctx context.Context) (err error) {
 	if c.Return.Local, err = c.Place.Look(ctx); err != nil {
 		return err
 	}
-	switch rewinding := c.Place.Rewinding(); {
-	case c.Place.HalfSwapped():
+	if c.Place.HalfSwapped() {
 		c.Return.Begun, c.Return.Local.Backup = MethodCopy, nil // backup_label is the copy's
-	case c.Place.HasBackupLabel() && rewinding != datadir.NotBegun: // pg_rewind leaves no such label
-		return fmt.Errorf("%s is of a rewind from before a backup was restored here: type sudo rm -r %[1]s",
-			c.Place.Marker())
-	case rewinding == datadir.HalfRewound:
+		return nil
+	}
+	if c.Place.Rewinding() == datadir.HalfRewound {
 		c.Return.Begun = MethodRewind
 	}
-	return nil
+	return c.Place.RestoredOver()
 }
 
 // compare reads this host's data, and what the primary says.
@@ -198,11 +210,12 @@ func (c *Case) compare(ctx context.Context) error {
 	if c.Return.Rate == 0 {
 		c.Return.Rate = c.measure(ctx)
 	}
-	return c.hindrances(ctx)
+	return nil
 }
 
-// hindrances looks for files on the primary at which pg_rewind or a copy would fail half way. In doubt it allows
-// neither. But if the replication user is not let into a database there, it cannot look, and allows both.
+// hindrances looks for files on the primary at which pg_rewind or a copy would fail half way. If the replication user is
+// not let into a database there, it cannot look, and allows both. Any other failure to look is a warning, because it
+// says nothing about the files.
 func (c *Case) hindrances(ctx context.Context) error {
 	odd, err := c.Place.Odd()
 	if err != nil {
@@ -213,21 +226,23 @@ func (c *Case) hindrances(ctx context.Context) error {
 		return ctx.Err()
 	}
 	defer source.Close()
-	unreadable, err := source.Unreadable(ctx)
-	switch {
-	case err != nil:
-		c.Return.NoFiles = err.Error()
-		return ctx.Err()
-	case unreadable != "":
-		c.Return.NoFiles = fmt.Sprintf("%s: on %s, give that file to the user that runs PostgreSQL, or move it out of the "+
-			"data folder", unreadable, c.Primary)
-	}
 	name, err := source.HasFile(ctx, odd)
-	if name != "" {
+	if err != nil {
+		c.unsure = append(c.unsure, err.Error())
+	}
+	if name != "" && err == nil {
 		c.Return.InTheWay = fmt.Sprintf("%s is not a file here, and a file on %s: pg_rewind does not replace it; put a file "+
 			"in its place (where it is a link, the file that it leads to)", filepath.Join(c.Place.Data, name), c.Primary)
 	}
-	return err
+	unreadable, err := source.Unreadable(ctx)
+	if err != nil {
+		c.unsure = append(c.unsure, err.Error())
+	}
+	if unreadable != "" {
+		c.Return.NoFiles = fmt.Sprintf("%s: on %s, give that file to the user that runs PostgreSQL, or move it out of the "+
+			"data folder", unreadable, c.Primary)
+	}
+	return ctx.Err()
 }
 
 // contents reads what a copy of the primary brings.

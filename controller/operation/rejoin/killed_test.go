@@ -144,7 +144,11 @@ func (p *parted) job(asked string) operation.Job {
 	if p.r.Left, err = operation.LoadJournal(p.engine.Folder); err != nil {
 		p.t.Fatal(err)
 	}
-	if before := p.r.before(); before != nil {
+	before, err := p.r.before()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if before != nil {
 		c.Place.FreshFolders = before.Fresh
 	}
 	if err := p.r.weigh(p.t.Context(), c); err != nil {
@@ -155,7 +159,10 @@ func (p *parted) job(asked string) operation.Job {
 		p.t.Fatal(err)
 	}
 	p.t.Logf("the way back is %s: %s", rung.Method, rung.Why)
-	job := p.r.Job(p.t.Context(), c, rung.Method, asked)
+	job, err := p.r.Job(p.t.Context(), c, rung.Method, asked)
+	if err != nil {
+		p.t.Fatal(err)
+	}
 	job.Steps = slices.DeleteFunc(job.Steps, func(s operation.Step) bool { return slices.Contains(ofTheCluster, s.ID) })
 	return job
 }

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
 	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
+	"github.com/pgrex/pgrex/reconcile"
 )
 
 // placed is a data folder with the old data beside it, as after a swap.
@@ -21,6 +23,43 @@ func placed(t *testing.T) datadir.Place {
 		}
 	}
 	return p
+}
+
+// What was before a rejoin that was left is in its plan only. Where that cannot be read, nothing is guessed.
+func TestLeftThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	for plan, want := range map[string]string{`{"method": "auto"}`: "", `{"later": true}`: "end the operation with the pgrex that began it", `{`: "read the plan"} {
+		r := &Rejoin{Left: &operation.Journal{Operation: Name, Plan: []byte(plan)}}
+		before, err := r.before()
+		if (err == nil) != (want == "") || (before != nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %+v, %v", plan, before, err)
+		}
+		c := &Case{Place: datadir.Place{Data: t.TempDir(), Tmp: t.TempDir()}}
+		if _, err := r.Job(t.Context(), c, MethodStart, "auto"); (err == nil) != (want == "") {
+			t.Errorf("%s: the job: %v", plan, err)
+		}
+	}
+}
+
+// A rejoin of restored data was killed when they had recovered: it goes on by any way. One that begins is told that
+// there is no backup.
+func TestRestoredGoesOn(t *testing.T) {
+	t.Parallel()
+	left, others := &operation.Journal{Operation: Name}, &operation.Journal{Operation: "stop"}
+	recovered, not := new(Case), new(Case)
+	not.Return.Local.Backup = new(reconcile.Backup)
+	for _, test := range []struct {
+		left        *operation.Journal
+		c           *Case
+		asked, want string
+	}{
+		{left, recovered, "restored", "auto"}, {left, not, "restored", "restored"}, {nil, recovered, "restored", "restored"},
+		{others, recovered, "restored", "restored"}, {left, recovered, "copy", "copy"},
+	} {
+		if got := (&Rejoin{Left: test.left}).StillAsked(test.c, test.asked); got != test.want {
+			t.Errorf("%+v: %s", test, got)
+		}
+	}
 }
 
 // The swap was undone by a process that was killed at that. The next one, which has only the plan, does not take

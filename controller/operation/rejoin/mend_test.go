@@ -75,7 +75,7 @@ func caseOf(t *testing.T, host, primary *pgserver.Server) *Case {
 	t.Helper()
 	c := &Case{Primary: "pm01", Slot: "mine", Conninfo: primary.Conninfo()}
 	c.Place = datadir.Place{Data: host.Dir + "/data", Tmp: host.Dir, Bin: "/usr/lib/postgresql/15/bin"}
-	if err := c.compare(t.Context()); err != nil {
+	if err := errors.Join(c.compare(t.Context()), c.hindrances(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	return c

@@ -27,7 +27,8 @@ type Rejoin struct {
 	Observer *controller.Observer // of this host
 	MaxRate  uint64               // of a copy, in bytes a second; 0 for no limit
 	Left     *operation.Journal   // of an operation that was left here; may be nil
-	Archive  bool                 // try the WAL archive, where it is needed
+	Archive  bool                 // try the WAL archive for WAL that the primary no longer has
+	Method   string               // that was asked for; "" for auto
 	Report   operation.Reporter
 	Redraw   operation.Reporter // draws a line over the one that it drew before; nil where there is no terminal
 }
@@ -54,13 +55,18 @@ type Plan struct {
 	Swapped bool `json:"swapped,omitempty"`
 }
 
-// Job plans a way back. asked is what the operator asked for.
-func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) operation.Job {
+// Job plans a way back. asked is what the operator asked for. Job fails if the plan of a rejoin that was left here cannot
+// be read: how this host was before that rejoin would be lost.
+func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) (operation.Job, error) {
 	job := operation.NewJob(Name, c.who, operation.On(c.Place.Identity(ctx)))
 	_, err := os.Stat(c.Place.Lock())
 	c.locked = err == nil
 	p := &Plan{Asked: asked, MaxRate: r.MaxRate, Way: way, Primary: c.Primary, Astray: c.astray}
-	if before := r.before(); before != nil {
+	before, err := r.before()
+	if err != nil {
+		return operation.Job{}, err
+	}
+	if before != nil {
 		c.Standby, c.Kept, c.locked, p.Swapped = before.Standby, before.Kept, before.Locked, before.Swapped
 		p.Folders, p.Fresh = before.Folders, before.Fresh
 	}
@@ -74,22 +80,31 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) ope
 	c.Folders, c.Place.FreshFolders = p.Folders, p.Fresh
 	p.Standby, p.Kept, p.Locked, c.swapped, job.Plan = c.Standby, c.Kept, c.locked, &p.Swapped, p
 	job.Steps, job.Continues = r.Steps(c, way), Continues
-	return job
+	return job, nil
 }
 
 // Continues reports whether a rejoin goes on with the operation of a journal.
 func Continues(j *operation.Journal) bool { return j.Operation == Name }
 
+// StillAsked returns the method that counts, given the one that was asked for. A rejoin that goes on with one that was
+// left may find that data restored from a backup have recovered since. Then any other method may do.
+func (r *Rejoin) StillAsked(c *Case, method string) string {
+	if method == string(MethodRestored) && r.Left != nil && Continues(r.Left) && !c.restored() {
+		return "auto"
+	}
+	return method
+}
+
 // before is the plan of a rejoin that was left here, or nil.
-func (r *Rejoin) before() *Plan {
+func (r *Rejoin) before() (*Plan, error) {
 	if r.Left == nil || !Continues(r.Left) {
-		return nil
+		return nil, nil
 	}
 	var p Plan
-	if r.Left.Read(&p) != nil {
-		return nil
+	if err := r.Left.Read(&p); err != nil {
+		return nil, err
 	}
-	return &p
+	return &p, nil
 }
 
 // Resume makes the steps of a rejoin that was left, to undo them. To finish it, plan a new one: the primary may be

@@ -116,13 +116,13 @@ func (a archive) has(ctx context.Context, c *Case, first, end uint64) error {
 	return nil
 }
 
-// astray is why PostgreSQL here would follow the WAL archive instead of the primary; "" if it would not. PostgreSQL
-// asks the archive before the primary. The archive may have WAL of an older timeline from after the primary left that,
-// written by a host that was not fenced yet, and lack the newer timeline. PostgreSQL would then replay WAL that the
-// primary does not have.
+// astray is why PostgreSQL here would follow the WAL archive instead of the primary; "" if it would not. At every start
+// as a standby, PostgreSQL asks the archive before the primary, whatever way back was asked for. The archive may have WAL
+// of an older timeline from after the primary left that, written by a host that was not fenced yet, and lack the newer
+// timeline. PostgreSQL would then replay WAL that the primary does not have.
 func (r *Rejoin) astray(ctx context.Context, c *Case) (why string, err error) {
 	mine, its, size := c.Return.Local.Timelines, c.Return.Timelines, c.Return.Local.Segment
-	if !r.Archive || !c.Return.Fits() || len(mine) == len(its) {
+	if !c.Return.Fits() || len(mine) == len(its) {
 		return "", nil
 	}
 	a, why, err := c.openArchive(ctx)

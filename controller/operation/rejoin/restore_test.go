@@ -2,12 +2,56 @@ package rejoin
 
 import (
 	"encoding/binary"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/pgrex/pgrex/controller/operation/datadir"
 	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
 )
+
+// Any start as a standby asks the archive, also one for which the archive is not tried: so where that leads astray is
+// said for all.
+func TestAstrayWhateverIsAsked(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	p := datadir.Place{Data: filepath.Join(base, "data"), Bin: base}
+	archived := filepath.Join(base, "archive")
+	for _, folder := range []string{p.Data, archived} {
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, script := range map[string]string{"postgres": "echo 'cp " + archived + "/%f %p'", "pg_controldata": "exit 0"} {
+		if err := os.WriteFile(filepath.Join(base, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const size = 16 << 20
+	c := &Case{Place: p, Return: Return{
+		Local:     reconcile.LocalData{SystemID: "7", Timelines: []model.Timeline{{ID: 1}}, End: 0x2000100, Segment: size},
+		Primary:   model.Upstream{SystemID: "7", Timeline: 2, Flushed: 0x3000000},
+		Timelines: []model.Timeline{{ID: 1}, {ID: 2, Begin: 0x2000200}},
+	}}
+	for _, step := range []struct{ archives, says string }{
+		{"", ""}, {"000000010000000000000002", "would follow the WAL archive away from the primary"},
+		{"00000002.history", "would follow"}, {"000000020000000000000002", ""},
+	} {
+		if step.archives != "" {
+			if err := os.WriteFile(filepath.Join(archived, step.archives), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, tries := range []bool{false, true} {
+			why, err := (&Rejoin{Archive: tries}).astray(t.Context(), c)
+			if err != nil || (why == "") != (step.says == "") || !strings.Contains(why, step.says) {
+				t.Errorf("with %s, tried %t: %q, %v", step.archives, tries, why, err)
+			}
+		}
+	}
+}
 
 // restore_command as PostgreSQL expands it, and the names of WAL files.
 func TestArchiveNames(t *testing.T) {

@@ -50,13 +50,16 @@ func (c *Case) Keeps(ctx context.Context, way Method) ([]string, error) {
 }
 
 // Warnings are texts on other resources: those that stop, move or restart because they need the database, and those
-// that may start because the node's standby mode ends.
+// that may start because the node's standby mode ends. They also say what is not known of the primary's files.
 func (c *Case) Warnings(ctx context.Context) (warnings []string) {
 	switch others, err := new(cib.Client).AlsoStops(ctx, c.Clone, c.Primitive, c.Node); {
 	case err != nil:
 		warnings = append(warnings, fmt.Sprintf("warning: it is not known which other resources stop with the database: %v", err))
 	case len(others) > 0:
 		warnings = append(warnings, "warning: other resources follow the database: "+strings.Join(others, "; "))
+	}
+	for _, why := range c.unsure {
+		warnings = append(warnings, "warning: it is not known whether "+c.Primary+" can read all of its files: "+why)
 	}
 	if c.Standby {
 		warnings = append(warnings, EndsStandby)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller/postgres"
@@ -50,7 +51,7 @@ func (s *Service) prove(ctx context.Context, h self, local reconcile.LocalData, 
 		LocalData: local, Async: h.Policy.RepMode == "async", Overlooks: overlooks(h.Who),
 		Latest: p.DataStatus == reconcile.DataLatest && now == p.DataStatus, // before this operation, and still
 	}
-	for _, m := range s.askOthers(ctx, h, local) {
+	for _, m := range s.askOthers(ctx, h, o) {
 		found = append(found, o.judge(m))
 	}
 	return found
@@ -58,7 +59,7 @@ func (s *Service) prove(ctx context.Context, h self, local reconcile.LocalData, 
 
 // askOthers asks the servers of all other members at the same time. It also asks members that Pacemaker shows as
 // stopped or offline, because a server may still run there.
-func (s *Service) askOthers(ctx context.Context, h self, local reconcile.LocalData) []other {
+func (s *Service) askOthers(ctx context.Context, h self, o ours) []other {
 	members := h.others(func(string) bool { return true })
 	conninfo, err := h.place.Conninfo(ctx, h.Clone)
 	ring, _ := cib.RingAddresses(cib.CorosyncConf) // without it, the other addresses remain
@@ -76,7 +77,7 @@ func (s *Service) askOthers(ctx context.Context, h self, local reconcile.LocalDa
 			m.Problem = err.Error()
 			continue
 		}
-		q := question{here: h, local: local, conninfo: conninfo, member: name}
+		q := question{here: h, local: o.LocalData, conninfo: conninfo, member: name, wary: !o.Latest, watch: watch}
 		asking.Go(func() { m.ask(ctx, q, s.Observer.Kept.Standbys[name], ring[name], name) })
 	}
 	asking.Wait()
@@ -91,13 +92,20 @@ func (m *other) ask(ctx context.Context, q question, addresses ...string) {
 		if address == "" || slices.Contains(addresses[:i], address) {
 			continue
 		}
-		said, err := q.ask(ctx, address)
+		source, err := postgres.OpenStandby(ctx, q.conninfo, address)
+		if err != nil {
+			m.Heard = m.Heard || postgres.Answered(err)
+			problems = append(problems, fmt.Sprintf("at %s: %v", address, err))
+			continue
+		}
+		said, err := q.ask(ctx, source, address)
+		source.Close()
 		if err == nil {
 			m.Said = &said
 			return
 		}
-		m.Heard = m.Heard || postgres.Answered(err)
-		problems = append(problems, err.Error())
+		m.Heard = m.Heard || !errors.Is(err, errOther) // whatever came then, a server let this host in
+		problems = append(problems, fmt.Sprintf("at %s: %v", address, err))
 	}
 	m.Problem = strings.Join(problems, "; ")
 }
@@ -108,21 +116,32 @@ type question struct {
 	local    reconcile.LocalData
 	conninfo string
 	member   string
+	// wary: this host was not the last primary, so that a standby may have WAL that did not come from here.
+	wary  bool
+	watch time.Duration // how long a standby must not move to count as one that replays nothing
 }
 
-func (q question) ask(ctx context.Context, address string) (a answer, err error) {
-	source, err := postgres.OpenStandby(ctx, q.conninfo, address)
-	if err != nil {
-		return a, fmt.Errorf("at %s: %w", address, err)
+// errOther says that another host's server has answered.
+var errOther = errors.New("it is another host's")
+
+// ask asks a member's server. Afterwards the source cannot be used any more.
+func (q question) ask(ctx context.Context, source *postgres.Source, address string) (a answer, err error) {
+	var received model.LSN
+	if q.wary { // first: what it says afterwards is the end then
+		if received, a.Replays, err = q.replays(ctx, source, address); err != nil {
+			return a, err
+		}
 	}
-	defer source.Close()
 	own := q.here.Names[q.member]
 	if a.Upstream, err = source.Identify(ctx, own); err != nil {
 		return a, err
 	}
+	if received > a.Flushed { // of a timeline that it does not replay yet
+		a.Replays = fmt.Sprintf("it has received WAL up to %s", received)
+	}
 	if slot, _ := a.Slot(own); slot.Exists && own != q.here.OwnSlot() {
-		return a, fmt.Errorf("the server at %s has the slot %s, which %s itself never has: it is another host's",
-			a.Address, own, q.member)
+		return a, fmt.Errorf("the server at %s has the slot %s, which %s itself never has: %w",
+			a.Address, own, q.member, errOther)
 	}
 	if a.Timelines, err = source.History(ctx, a.Timeline); err != nil {
 		return a, err
@@ -134,8 +153,8 @@ func (q question) ask(ctx context.Context, address string) (a answer, err error)
 	if slices.Equal(a.Timelines, q.local.Timelines) && a.SystemID == q.local.SystemID {
 		a.Same, err = q.same(ctx, source, newest, a.Flushed)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			a.Gone, err = true, nil
+		case errors.Is(err, fs.ErrNotExist): // it was removed, or it lies beyond the end here, and was never written
+			a.Gone, err = a.Flushed <= q.local.End, nil
 		case err == nil && a.Same:
 			a.Commit = q.here.place.LastCommit(ctx, q.local, min(a.Flushed, q.local.End))
 		}
@@ -162,4 +181,65 @@ func (q question) same(ctx context.Context, source *postgres.Source, newest mode
 	}
 	there, err := source.WAL(ctx, from, its, newest.ID)
 	return bytes.Equal(here, there), err
+}
+
+// watch is how long pgrex watches a standby that replays nothing: it must not move.
+const watch = 5 * time.Second
+
+// letIn says what to do if pgrex can only watch a standby.
+const letIn = " (let the replication user into the database postgres there, by pg_hba.conf, and pgrex sees for certain)"
+
+// replays is why a standby may have more WAL than it says; "" if it cannot. Without a walreceiver, as after a restart
+// while no host is the primary, IDENTIFY_SYSTEM answers with the end of what it has replayed. Once it has asked for WAL
+// it has replayed all that it had before; received is up to where it has received WAL since. Where its database lets
+// nobody in, it must not move for longer than a query may hold replay up.
+func (q question) replays(ctx context.Context, source *postgres.Source, address string) (received model.LSN, why string, err error) {
+	if database, noAccess := postgres.OpenStandbyDatabase(ctx, q.conninfo, address); noAccess == nil {
+		defer database.Close()
+		received, err = database.Received(ctx)
+		if err == nil && received == 0 {
+			why = "since its start it has not asked for more yet"
+		}
+		return received, why, err
+	}
+	delay, err := source.Setting(ctx, "recovery_min_apply_delay")
+	if err != nil {
+		return 0, "", err
+	}
+	conflict, err := source.Setting(ctx, "max_standby_archive_delay")
+	if err != nil {
+		return 0, "", err
+	}
+	held, why := heldUp(delay, conflict)
+	if why != "" {
+		return 0, why + letIn, nil
+	}
+	before, err := source.Identify(ctx)
+	if err != nil {
+		return 0, "", err
+	}
+	select {
+	case <-ctx.Done():
+		return 0, "", context.Cause(ctx)
+	case <-time.After(held + q.watch):
+	}
+	now, err := source.Identify(ctx)
+	if err == nil && (now.Timeline != before.Timeline || now.Flushed != before.Flushed) {
+		why = fmt.Sprintf("it moves: it was at %s, and is at %s", before.Flushed, now.Flushed) + letIn
+	}
+	return 0, why, err
+}
+
+// heldUp is how long a query may hold up the replay of WAL that a standby has, as it prints its settings; or why that
+// cannot be awaited.
+func heldUp(minApplyDelay, maxArchiveDelay string) (held time.Duration, why string) {
+	const most = time.Minute
+	if minApplyDelay != "0" {
+		return 0, "its recovery_min_apply_delay is " + minApplyDelay
+	}
+	held, err := time.ParseDuration(strings.Replace(maxArchiveDelay, "min", "m", 1))
+	if err != nil || held < 0 || held > most { // in days, say, or -1 for any time
+		return 0, "its max_standby_archive_delay is " + maxArchiveDelay
+	}
+	return held, ""
 }

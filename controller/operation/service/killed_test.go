@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -284,8 +285,8 @@ func TestStartKilled(t *testing.T) {
 		{"cleanup", fakes.Between, false, ""},
 		{"clear-clone", fakes.After, false, ""},
 		{"let-back", fakes.Between, true, ""},
-		{"let-back", fakes.Between, false, "it is the primary now: type sudo pgrex operation finish"},
-		{"promoted", fakes.Between, false, "it is the primary now: type sudo pgrex operation finish"},
+		{"let-back", fakes.Between, false, "it is the primary now, or may be: type sudo pgrex operation finish"},
+		{"promoted", fakes.Between, false, "it is the primary now, or may be: type sudo pgrex operation finish"},
 		{"promoted", fakes.After, false, "whole"},
 	})
 }
@@ -372,7 +373,7 @@ func TestClaimIsTakenBackOfAStoppedDatabase(t *testing.T) {
 		w.must(err)
 		p := &Plan{Force: true, DataStatus: before, Locked: true}
 		job := s.job(t.Context(), Start, h, p)
-		job.Steps = append(s.claim(h, p), s.hand(h, p)...)
+		job.Steps = append(s.claim(h, p, job.On.Timeline), s.hand(h, p)...)
 		fakes.Killed(t, w.engine(s), job, id, fakes.After)
 		w.Did("pm01", "start")
 		if err := w.undo(); err == nil || !strings.Contains(err.Error(), "to Pacemaker it is unpromoted") {
@@ -385,6 +386,52 @@ func TestClaimIsTakenBackOfAStoppedDatabase(t *testing.T) {
 		w.Did("pm01", "stop")
 		w.must(w.undo())
 		w.wantEnd("undone", stopped, true)
+	}
+}
+
+// Trap 48: data that were promoted meanwhile are the newest. Their status is not put back, though the database is
+// stopped again; nor is a host stopped that may be the primary for all that Pacemaker shows.
+func TestTrap48UndoAfterAPromotion(t *testing.T) {
+	w := newWorld(t)
+	on := func(timeline int) {
+		script := fmt.Sprintf("#!/bin/sh\necho \"Latest checkpoint's TimeLineID: %d\"\n", timeline)
+		w.must(os.WriteFile(filepath.Join(w.Bin, "pg_controldata"), []byte(script), 0o700))
+	}
+	on(1)
+	w.Did("pm01", "stop")
+	w.Did("pm02", "stop")
+	w.Run(cib.SetNodeAttribute("pm01", "pgsql-data-status", "DISCONNECT"))
+	w.Run(cib.KeepAway("msPostgresql", "pgsql", "pm01"))
+	stopped, begin := w.now(), w.kept()
+	kill := func(id string) {
+		s := w.service(nil)
+		h, err := s.look(t.Context())
+		w.must(err)
+		p := &Plan{Force: true, DataStatus: "DISCONNECT", Kept: true}
+		job := s.job(t.Context(), Start, h, p)
+		job.Steps = append(s.claim(h, p, job.On.Timeline), s.hand(h, p)...)
+		fakes.Killed(t, w.engine(s), job, id, fakes.After)
+	}
+	kill("data-status")
+	on(2)
+	if err := w.undo(); err == nil || !strings.Contains(err.Error(), "they are on timeline 2 now, and were on 1") {
+		t.Errorf("promoted, and stopped again: undo says %v", err)
+	}
+	if node, _ := w.now().Node("pm01"); node.Permanent["pgsql-data-status"] != "LATEST" {
+		t.Errorf("the status was put back: %v", node.Permanent)
+	}
+	on(1)
+	w.must(w.undo())
+	w.wantEnd("undone", stopped, false)
+
+	w.set(begin)
+	kill("let-back")
+	w.Did("pm01", "promote") // the agent has not written PRI yet
+	if err := w.undo(); err == nil || !strings.Contains(err.Error(), "it is the primary now, or may be") {
+		t.Errorf("promoted, and not confirmed: undo says %v", err)
+	}
+	if w.keeps() {
+		t.Error("it is kept stopped")
 	}
 }
 
@@ -552,6 +599,24 @@ func TestNotFirst(t *testing.T) {
 		})
 	}
 	w.part(t, begin)
+}
+
+// Trap 40: what a restore has left would end the recovery with which the agent starts the database. Not even force
+// starts it so.
+func TestTrap40FirstWithATarget(t *testing.T) {
+	w := newServed(t)
+	w.Run(cib.KeepAway("msPostgresql", "pgsql", "pm01"))
+	w.now()
+	w.server.Configured("recovery_target_time = '2020-01-01 00:00:00+00'")
+	for _, force := range []bool{false, true} {
+		_, err := starts(t, force)(w.service(nil))
+		if err == nil || !strings.Contains(err.Error(), "recovery_target_time = '2020") || !strings.Contains(err.Error(), "ALTER SYSTEM RESET") {
+			t.Errorf("by force %t: %v", force, err)
+		}
+	}
+	w.server.Deconfigure("recovery_target_time")
+	_, err := starts(t, false)(w.service(nil))
+	w.must(err)
 }
 
 // An operation goes on with the one that it was told of, and with no other; a plan that cannot be read is not guessed

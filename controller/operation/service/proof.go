@@ -35,7 +35,7 @@ type other struct {
 	Next  bool // the agent lets it become the primary by itself
 
 	Said    *answer // what its server answers; nil if it does not
-	Heard   bool    // a server is there, but did not let pgrex in
+	Heard   bool    // a server is there, but did not let pgrex in, or did not answer all questions
 	Problem string  // why there is no answer
 }
 
@@ -48,6 +48,8 @@ type answer struct {
 	// What this host wrote last may be half a record; the standby may have received that half.
 	Same bool
 	Gone bool // the WAL at that position is no longer here
+	// Replays is why it may have more WAL than it says; "" if it cannot, or if all that it has came from this host.
+	Replays string
 	// Commit is when the last transaction in that WAL was committed; "" if that is not known.
 	Commit string
 }
@@ -107,20 +109,23 @@ func (o ours) judgeAnswer(name string, a answer) verdict {
 	case shared < len(its):
 		return missing("%s is on timeline %d, which is none of those that led to timeline %d here: find out which data are "+
 			"the right ones", name, its[len(its)-1].ID, newest.ID)
+	case shared < len(mine) && a.Replays != "", a.Replays != "" && a.Same:
+		return missing("%s says that it has WAL up to %s on timeline %d, and may still replay: %s; since this host was not the "+
+			"last primary, that proves nothing: wait", name, a.Flushed, a.Timeline, a.Replays)
 	case shared < len(mine) && a.Flushed > mine[shared].Begin:
 		return older("%s answers: it is on the older timeline %d up to %s, which the timelines here left at %s; what it has "+
 			"beyond that was given up then, and it needs pgrex rejoin", name, a.Timeline, a.Flushed, mine[shared].Begin)
 	case shared < len(mine):
 		return older("%s answers: it is on the older timeline %d up to %s", name, a.Timeline, a.Flushed)
+	case !a.Same && a.Flushed > o.End:
+		return missing("%s has WAL up to %s, which is %s more than here (%s): let %[1]s be the primary", name, a.Flushed,
+			model.FormatBytes(o.End.BytesTo(a.Flushed)), o.End)
 	case a.Gone && !o.Latest:
 		return missing("%s has WAL up to %s, and the WAL at that position is no longer here to compare it with; since this "+
 			"host was not the last primary, that proves nothing", name, a.Flushed)
 	case a.Gone:
 		return older("%s answers: it has WAL up to %s, %s less than here", name, a.Flushed,
 			model.FormatBytes(a.Flushed.BytesTo(o.End)))
-	case !a.Same && a.Flushed > o.End:
-		return missing("%s has WAL up to %s, which is %s more than here (%s): let %[1]s be the primary", name, a.Flushed,
-			model.FormatBytes(o.End.BytesTo(a.Flushed)), o.End)
 	case !a.Same:
 		return missing("the last WAL of %s, up to %s, differs from that here, though both are on timeline %d: find out which "+
 			"data are the right ones", name, a.Flushed, newest.ID)
@@ -144,7 +149,8 @@ func (o ours) judgeAnswer(name string, a answer) verdict {
 //     anybody's order, and its promotion may be what the CIB here lacks.
 //   - The CIB cannot lack that promotion: the host is online in this partition, and has the same CIB; or more than half
 //     of all nodes are here, so that one of those here belonged to every partition with quorum. That does not hold where
-//     a partition without quorum may promote (no-quorum-policy=ignore), and where the CIB is known to be old.
+//     a partition without quorum may promote (no-quorum-policy=ignore; freeze or demote without fencing), and where the
+//     CIB is known to be old.
 //
 // The status of a member may be out of date. That does no harm: what counts is not how far the member was, but that it
 // was not promoted.
@@ -184,20 +190,39 @@ func (o ours) mayTakeOver(status string) bool {
 
 // overlooks is why the CIB of this partition may lack the promotion of a host that is offline; "" if it cannot lack it.
 func overlooks(w reconcile.Who) string {
-	online := 0
+	online, all := 0, 0
 	for _, n := range w.Cluster.Nodes {
+		if n.ID == n.Name { // a Pacemaker Remote node or a guest, which has no vote; a member of the cluster has a number
+			continue
+		}
+		all++
 		if n.Online {
 			online++
 		}
 	}
-	all := len(w.Cluster.Nodes)
+	policy := strings.ToLower(w.Cluster.Properties["no-quorum-policy"])
 	switch {
 	case w.Cluster.Version.ConfigurationOlder(w.Newest):
 		return "the CIB is older than one that this host has seen"
-	case strings.EqualFold(w.Cluster.Properties["no-quorum-policy"], "ignore"):
+	case policy == "ignore":
 		return "no-quorum-policy is ignore"
+	case (policy == "freeze" || policy == "demote") && !fences(w.Cluster.Properties):
+		// What such a partition keeps running goes on, and nobody makes sure that it has ended.
+		return "no-quorum-policy is " + policy + ", and there is no fencing"
 	case 2*online <= all:
 		return fmt.Sprintf("only %d of %d nodes are online, and the others could have had the quorum without them", online, all)
 	}
 	return ""
+}
+
+// fences reports whether nodes are fenced: stonith-enabled, or fencing-enabled as it is called since 3.0.2.
+func fences(properties map[string]string) bool {
+	for _, name := range []string{"stonith-enabled", "fencing-enabled"} {
+		if value, set := properties[name]; set {
+			if on, known := model.ParseBool(value); known && !on {
+				return false
+			}
+		}
+	}
+	return true
 }

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -51,6 +52,7 @@ func (m other) with(change func(m *other)) other {
 func TestTrap48Judge(t *testing.T) {
 	runs := func(m *other) { m.State = "unpromoted" }
 	notLatest := func(o *ours) { o.Latest = false }
+	replays := func(a *answer) { a.Replays = "it moves" }
 	alone := func(o *ours) { o.Overlooks = "only 1 of 3 nodes are online" }
 	for name, test := range map[string]struct {
 		m      other
@@ -62,12 +64,17 @@ func TestTrap48Judge(t *testing.T) {
 		"as far":                            {m: says(ended), ok: true, why: "has the same WAL up to 0/200, 0 B less"},
 		"behind":                            {m: says(0x180), ok: true, why: "the same WAL up to 0/180, 128 B less"},
 		"not the last primary":              {m: says(0x180), change: notLatest, ok: true, why: "128 B less"},
+		"it replays":                        {m: says(0x180, replays), change: notLatest, why: "has WAL up to 0/180 on timeline 2, and may still replay: it moves"},
+		"it replays up to the end":          {m: says(ended, replays), change: notLatest, why: "may still replay: it moves"},
+		"it replays an older one":           {m: says(0x80, on(model.Timeline{ID: 1}), replays), change: notLatest, why: "on timeline 1, and may still replay"},
+		"it replays, further":               {m: says(0x308, replays, func(a *answer) { a.Same = false }), change: notLatest, why: "264 B more"},
 		"in step, and answers":              {m: says(ended).with(func(m *other) { m.DataStatus = "STREAMING|SYNC" }), ok: true, why: "0 B less"},
 		"half a record more":                {m: says(0x208), ok: true, why: "the same WAL up to 0/208, 0 B less"},
 		"further":                           {m: says(0x308, func(a *answer) { a.Same = false }), why: "up to 0/308, which is 264 B more"},
 		"other WAL":                         {m: says(ended, func(a *answer) { a.Same = false }), why: "differs from that here"},
 		"long behind":                       {m: says(0x180, func(a *answer) { a.Same, a.Gone = false, true }), ok: true, why: "it has WAL up to 0/180, 128 B less"},
 		"long behind, not the last primary": {m: says(0x180, func(a *answer) { a.Same, a.Gone = false, true }), change: notLatest, why: "no longer here to compare"},
+		"further, in a file not here":       {m: says(0x308, func(a *answer) { a.Same, a.Gone = false, true }), why: "up to 0/308, which is 264 B more"},
 		"a newer timeline":                  {m: says(0x300, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: began}, model.Timeline{ID: 3, Begin: 0x180})), why: "newer timeline 3, which began at 0/180"},
 		"newer, from the end on":            {m: says(0x300, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: began}, model.Timeline{ID: 4, Begin: ended})), why: "type pgrex rejoin here"},
 		"knows a newer timeline":            {m: says(ended, func(a *answer) { a.Later = true }), why: "knows a timeline after 2"},
@@ -123,9 +130,13 @@ func TestTrap48Judge(t *testing.T) {
 func TestTrap48Overlooks(t *testing.T) {
 	nodes := func(online, all int) (nodes []model.Node) {
 		for i := range all {
-			nodes = append(nodes, model.Node{Online: i < online})
+			nodes = append(nodes, model.Node{Name: fmt.Sprintf("pm%02d", i+1), ID: fmt.Sprint(i + 1), Online: i < online})
 		}
 		return nodes
+	}
+	remotes := []model.Node{{Name: "far", ID: "far", Online: true}, {Name: "guest", ID: "guest", Online: true}}
+	quorum := func(policy, fencing string) map[string]string {
+		return map[string]string{"no-quorum-policy": policy, "stonith-enabled": fencing}
 	}
 	for name, test := range map[string]struct {
 		cluster model.Cluster
@@ -137,6 +148,13 @@ func TestTrap48Overlooks(t *testing.T) {
 		"two of four":                 {model.Cluster{Nodes: nodes(2, 4)}, "only 2 of 4 nodes are online"},
 		"a quorum that nobody needs":  {model.Cluster{Nodes: nodes(2, 3), Properties: map[string]string{"no-quorum-policy": "ignore"}}, "no-quorum-policy is ignore"},
 		"a quorum that somebody does": {model.Cluster{Nodes: nodes(2, 3), Properties: map[string]string{"no-quorum-policy": "freeze"}}, ""},
+		"frozen, without fencing":     {model.Cluster{Nodes: nodes(2, 3), Properties: quorum("freeze", "false")}, "no-quorum-policy is freeze, and there is no fencing"},
+		"demoted, without fencing":    {model.Cluster{Nodes: nodes(2, 3), Properties: quorum("demote", "0")}, "no-quorum-policy is demote, and there is no fencing"},
+		"stopped, without fencing":    {model.Cluster{Nodes: nodes(2, 3), Properties: quorum("stop", "false")}, ""},
+		"demoted, and fenced":         {model.Cluster{Nodes: nodes(2, 3), Properties: quorum("demote", "true")}, ""},
+		"demoted, by the new name":    {model.Cluster{Nodes: nodes(2, 3), Properties: map[string]string{"no-quorum-policy": "demote", "fencing-enabled": "off"}}, "there is no fencing"},
+		"remote nodes are no votes":   {model.Cluster{Nodes: append(nodes(1, 2), remotes...)}, "only 1 of 2 nodes are online"},
+		"remote nodes are offline":    {model.Cluster{Nodes: append(nodes(2, 3), model.Node{Name: "far", ID: "far"})}, ""},
 		"an older CIB":                {model.Cluster{Nodes: nodes(3, 3), Version: model.Version{Epoch: 6}}, "older than one that this host has seen"},
 	} {
 		newest := model.Version{}

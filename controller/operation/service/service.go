@@ -165,7 +165,7 @@ func (s *Service) Resume(ctx context.Context, j *operation.Journal) (operation.J
 	case Stop:
 		job.Steps = s.keepAway(h, &p)
 	case Start:
-		job.Steps = slices.Concat(s.claim(h, &p), s.hand(h, &p), s.promoted())
+		job.Steps = slices.Concat(s.claim(h, &p, j.On.Timeline), s.hand(h, &p), s.promoted())
 	}
 	return job, nil
 }
@@ -269,6 +269,9 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	if err := h.place.Configuration(ctx); err != nil {
 		return operation.Job{}, err
 	}
+	if err := h.place.Follows(ctx); err != nil { // the agent starts it as a standby first
+		return operation.Job{}, err
+	}
 	c, err := h.place.Control(ctx)
 	if err != nil {
 		return operation.Job{}, err
@@ -310,7 +313,7 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 		}
 	}
 	if force || p.Proven {
-		job.Steps = append(job.Steps, s.claim(h, p)...)
+		job.Steps = append(job.Steps, s.claim(h, p, job.On.Timeline)...)
 	}
 	job.Steps = slices.Concat(job.Steps, s.hand(h, p), s.promoted())
 	return job, nil
@@ -401,16 +404,22 @@ func (s *Service) promoted() []operation.Step {
 }
 
 // claim are the steps that make the agent accept this host as the primary: its data are the newest, and nothing locks
-// them.
-func (s *Service) claim(h self, p *Plan) (steps []operation.Step) {
+// them. timeline is that of the data when this was planned: data that have left it were promoted, and are the newest.
+func (s *Service) claim(h self, p *Plan, timeline uint32) (steps []operation.Step) {
 	stopped := operation.Look{Text: "see that the database here is stopped", See: func(ctx context.Context) error {
 		return rejoin.Stopped(ctx, s.Observer, h.place)
+	}}
+	never := operation.Look{Text: "see that the data here were not promoted", See: func(ctx context.Context) error {
+		if now := h.place.Identity(ctx).Timeline; now != timeline {
+			return fmt.Errorf("they are on timeline %d now, and were on %d: type sudo pgrex operation finish", now, timeline)
+		}
+		return nil
 	}}
 	name := reconcile.DataStatus(h.Clone)
 	if p.DataStatus != reconcile.DataLatest {
 		steps = append(steps, operation.Step{
 			ID: "data-status", Action: operation.Command{Command: cib.SetNodeAttribute(h.Here.Name, name, reconcile.DataLatest)},
-			Back: []operation.Action{stopped, operation.Command{Command: cib.SetNodeAttribute(h.Here.Name, name, p.DataStatus)}},
+			Back: []operation.Action{stopped, never, operation.Command{Command: cib.SetNodeAttribute(h.Here.Name, name, p.DataStatus)}},
 		})
 	}
 	if p.Locked {
@@ -439,10 +448,11 @@ func (s *Service) hand(h self, p *Plan) []operation.Step {
 	c.Kept = p.Kept || !p.Standby
 	steps := s.rejoin().LetBack(c)
 	steps[0].Back = append([]operation.Action{operation.Look{Text: "see that it is not the primary", See: func(ctx context.Context) error {
-		if s.isPrimary(ctx) == nil {
-			return errors.New("it is the primary now: type sudo pgrex operation finish")
+		who, err := s.Observer.Cluster(ctx)
+		if err == nil && (here{who}).isPrimary() {
+			err = errors.New("it is the primary now, or may be: type sudo pgrex operation finish")
 		}
-		return nil
+		return err
 	}}}, steps[0].Back...)
 	return steps
 }

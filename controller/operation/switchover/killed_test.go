@@ -334,3 +334,16 @@ func (w *world) wantRejoin() {
 		w.t.Errorf("of %d rows it has %s", w.written, rows)
 	}
 }
+
+// Trap 40: a primary that would not come back as a standby, for what a restore has left, is not switched over.
+func TestTrap40SwitchoverWithATarget(t *testing.T) {
+	w := newWorld(t)
+	w.part(t)
+	w.servers["pm01"].SQL("ALTER SYSTEM SET recovery_target_time = '2020-01-01 00:00:00+00'")
+	if _, err := w.switchover().Job(t.Context()); err == nil || !strings.Contains(err.Error(), "recovery_target_time = '2020") {
+		t.Errorf("with a target: %v", err)
+	}
+	w.servers["pm01"].SQL("ALTER SYSTEM RESET recovery_target_time")
+	_, err := w.switchover().Job(t.Context())
+	w.must(err)
+}

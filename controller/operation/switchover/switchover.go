@@ -158,6 +158,9 @@ func (s *Switchover) look(ctx context.Context) (err error) {
 	if err = s.place.Configuration(ctx); err != nil { // the server here has to start again later
 		return err
 	}
+	if err = s.place.Follows(ctx); err != nil { // as a standby
+		return err
+	}
 	if s.conninfo, err = s.place.Conninfo(ctx, s.Clone); err != nil {
 		return err
 	}
