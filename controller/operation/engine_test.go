@@ -218,7 +218,7 @@ func (w *world) wantEnd(effects map[string]int) {
 	if t, is, err := c.Token("pgsql"); is || err != nil || c.Maintenance {
 		w.t.Errorf("the token is there: %t %s, %v; maintenance-mode is on: %t", is, t, err, c.Maintenance)
 	}
-	if left := operation.Left(w.state()); left != nil {
+	if left := operation.Left(w.state()); !left.None() {
 		w.t.Errorf("a journal is there: %+v", left)
 	}
 }
@@ -230,7 +230,7 @@ func (w *world) wantLeft() {
 	if !is || err != nil || t.Host != "pm01" {
 		w.t.Errorf("the token is there: %t %s, %v", is, t, err)
 	}
-	if left := operation.Left(w.state()); left == nil || left.Running || left.Operation != "switchover" || left.Who != "somebody" {
+	if left := operation.Left(w.state()); left.None() || left.Running || left.Operation != "switchover" || left.Who != "somebody" {
 		w.t.Errorf("left is %+v", left)
 	}
 }
@@ -597,7 +597,7 @@ func TestTokenIsAnothers(t *testing.T) {
 	}
 	w.guarded = true
 	w.must(w.finish())
-	if operation.Left(w.state()) != nil {
+	if !operation.Left(w.state()).None() {
 		t.Error("its journal is still there")
 	}
 	if now, is, err := w.cluster().Token("pgsql"); !is || err != nil || now != other {

@@ -40,7 +40,7 @@ func TestStateFolderHasSomethingElse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.must(c.made(filepath.Join(w.state(), c.file)))
-			if left := operation.Left(w.state()); (left != nil) != c.left || left != nil && left.Operation == "secret" {
+			if left := operation.Left(w.state()); left.None() == c.left || !left.None() && left.Operation == "secret" {
 				t.Errorf("left is %+v", left)
 			}
 			e := fakes.Engine(t, fakes.Lone())

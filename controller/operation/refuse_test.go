@@ -83,7 +83,7 @@ func TestAnotherHasJustEnded(t *testing.T) {
 	if err := e.Do(t.Context(), job); err == nil || !strings.Contains(err.Error(), "has just ended: nothing was changed; run it again") {
 		t.Errorf("it ends with %v", err)
 	}
-	if w.effects()["append"] != 0 || operation.Left(e.Folder) != nil {
+	if w.effects()["append"] != 0 || !operation.Left(e.Folder).None() {
 		t.Errorf("something was done, or is left: %v", operation.Left(e.Folder))
 	}
 }
@@ -103,7 +103,7 @@ func TestAnotherHostHasIt(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if diff := cmp.Diff(before, w.kept()); diff != "" || operation.Left(other.Folder) != nil {
+	if diff := cmp.Diff(before, w.kept()); diff != "" || !operation.Left(other.Folder).None() {
 		t.Errorf("something was done: %s", diff)
 	}
 	// A token that is not understood is somebody's, too.
@@ -117,7 +117,7 @@ func TestAnotherHostHasIt(t *testing.T) {
 			t.Errorf("%s is not refused", name)
 		}
 	}
-	if operation.Left(other.Folder) != nil {
+	if !operation.Left(other.Folder).None() {
 		t.Error("a journal has stayed")
 	}
 }
@@ -212,7 +212,7 @@ func TestJournalThatCannotBeRead(t *testing.T) {
 		if diff := cmp.Diff(before, w.kept()); diff != "" {
 			t.Errorf("%s: something was done:\n%s", name, diff)
 		}
-		if left := operation.Left(w.state()); left == nil || left.Operation != "an operation" || left.Running {
+		if left := operation.Left(w.state()); left.None() || left.Operation != "an operation" || left.Running {
 			t.Errorf("%s: left is %+v", name, left)
 		}
 	}
@@ -283,7 +283,7 @@ func TestStateFolderElsewhere(t *testing.T) {
 	e.Folder = link
 	fakes.Killed(t, e, w.job("pm01"), "make", fakes.After)
 	w.wantLeft()
-	if left := operation.Left(link); left == nil {
+	if left := operation.Left(link); left.None() {
 		t.Error("it is not seen by the link's name")
 	}
 	j, job := w.resume()
@@ -315,7 +315,7 @@ func TestStateFolderOfAnother(t *testing.T) {
 	if _, err := operation.LoadJournal(e.Folder); !errors.Is(err, os.ErrPermission) {
 		t.Errorf("it reads: %v", err)
 	}
-	if left := operation.Left(e.Folder); left != nil {
+	if left := operation.Left(e.Folder); !left.None() {
 		t.Errorf("left is %+v", left)
 	}
 }
@@ -363,7 +363,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("it says %v", err)
 	}
 	w.wantEnd(none)
-	if operation.Left(e.Folder) != nil {
+	if !operation.Left(e.Folder).None() {
 		t.Error("its journal is still there")
 	}
 	free()

@@ -40,7 +40,7 @@ func TestDoUndoes(t *testing.T) {
 	if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "d: broken") || !strings.Contains(err.Error(), says) {
 		t.Errorf("error %v", err)
 	}
-	if left := operation.Left(e.Folder); left == nil || left.Running {
+	if left := operation.Left(e.Folder); left.None() || left.Running {
 		t.Errorf("left is %+v", left)
 	}
 }
@@ -86,7 +86,7 @@ func TestDoNoReturn(t *testing.T) {
 		if left != test.left || !errors.Is(err, errBroken) || !strings.Contains(err.Error(), left) {
 			t.Errorf("step %d fails: it says %v", test.fails, err)
 		}
-		if got := strings.Join(undid, ", "); got != test.want || operation.Left(e.Folder) != nil {
+		if got := strings.Join(undid, ", "); got != test.want || !operation.Left(e.Folder).None() {
 			t.Errorf("step %d fails: %s; wanted %s", test.fails, got, test.want)
 		}
 	}
@@ -147,7 +147,7 @@ func TestRunOfWork(t *testing.T) {
 	if err := e.Run(ctx, []operation.Action{says(&did, "d", nil)}); !errors.Is(err, context.Canceled) || len(did) != 2 {
 		t.Errorf("interrupted: %v, did %q", err, did)
 	}
-	if operation.Left(e.Folder) != nil {
+	if !operation.Left(e.Folder).None() {
 		t.Error("a journal was left")
 	}
 }
@@ -308,7 +308,7 @@ func TestFinishAfterUndoFailed(t *testing.T) {
 	if err := e.Finish(t.Context(), j, job); err != nil {
 		t.Error(err)
 	}
-	if got := strings.Join(did, ", "); got != "b, c" || operation.Left(e.Folder) != nil {
+	if got := strings.Join(did, ", "); got != "b, c" || !operation.Left(e.Folder).None() {
 		t.Errorf("did %s", got)
 	}
 }

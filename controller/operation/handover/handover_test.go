@@ -43,7 +43,7 @@ func TestHandoverHalfUndone(t *testing.T) {
 				t.Errorf("maintenance-mode is left: %t, not %t; run were:\n%s", left, test.left, ran())
 			}
 			stays := strings.Contains(strings.Join(said, "\n"), "the steps before it stay done: crm_resource --resource pgsql --delete-parameter "+slotParameter)
-			if stays == test.left || (operation.Left(e.Folder) != nil) == test.left {
+			if stays == test.left || operation.Left(e.Folder).None() != test.left {
 				t.Errorf("it says: %q, and leaves %v", said, operation.Left(e.Folder))
 			}
 		})

@@ -168,7 +168,7 @@ func (w *world) wantEnd(how, configuration string) {
 	if diff := cmp.Diff(configuration, w.Configuration()); diff != "" {
 		w.t.Errorf("%s, the configuration is (-wanted +there):\n%s", how, diff)
 	}
-	if left := operation.Left(w.state); left != nil {
+	if left := operation.Left(w.state); !left.None() {
 		w.t.Errorf("%s, a journal is there: %+v", how, left)
 	}
 }
@@ -189,7 +189,7 @@ func TestHandover(t *testing.T) {
 				t.Errorf("the parameters are %v, the meta attributes %v", c.Parameters, c.Meta)
 			}
 			const asked = "crm_resource --wait --timeout=25s\ncrm_resource --refresh --resource pgsql\n"
-			if w.Asked() != asked || operation.Left(w.state) != nil {
+			if w.Asked() != asked || !operation.Left(w.state).None() {
 				t.Errorf("Pacemaker was asked for %q, and left is %v", w.Asked(), operation.Left(w.state))
 			}
 			for _, cluster := range []model.Cluster{before, after} {
@@ -272,7 +272,7 @@ func TestUndoWithoutRefresh(t *testing.T) {
 		}
 		c := w.Cluster()
 		token, is, err := c.Token("pgsql")
-		if !c.Maintenance || !is || err != nil || token.Phase != model.PhaseMaintenance || operation.Left(w.state) == nil {
+		if !c.Maintenance || !is || err != nil || token.Phase != model.PhaseMaintenance || operation.Left(w.state).None() {
 			t.Errorf("maintenance-mode is %t, the token %s, left is %v", c.Maintenance, token, operation.Left(w.state))
 		}
 	}

@@ -112,7 +112,7 @@ func (p *parted) isBack() {
 	if strings.Count(string(auto), "primary_slot_name = 'mine'") != 1 {
 		p.t.Errorf("postgresql.auto.conf is %q", auto)
 	}
-	if left := there(place.Lock(), place.Marker(), place.Beside()); len(left) > 0 || operation.Left(p.engine.Folder) != nil {
+	if left := there(place.Lock(), place.Marker(), place.Beside()); len(left) > 0 || !operation.Left(p.engine.Folder).None() {
 		p.t.Errorf("there is still %q, and of the operation %v", left, operation.Left(p.engine.Folder))
 	}
 	followsThrough(p.t, p.host, p.primary)
@@ -146,7 +146,7 @@ func TestRejoinKilled(t *testing.T) {
 					p.t = t
 					p.reset()
 					fakes.Killed(t, p.engine, p.job(string(test.way)), s.ID, at)
-					if left := operation.Left(p.engine.Folder); left == nil || left.Running {
+					if left := operation.Left(p.engine.Folder); left.None() || left.Running {
 						t.Fatalf("left is %+v", left)
 					}
 					if err := p.engine.Do(t.Context(), p.job(test.again)); err != nil {

@@ -227,7 +227,7 @@ func (w *world) wantEnd(how string, cluster model.Cluster, locked bool) {
 	if _, err := os.Stat(w.lock()); (err == nil) != locked {
 		w.t.Errorf("%s, the lock: %v", how, err)
 	}
-	if left := operation.Left(w.state); left != nil {
+	if left := operation.Left(w.state); !left.None() {
 		w.t.Errorf("%s, a journal is there: %+v", how, left)
 	}
 }
@@ -358,7 +358,7 @@ func TestClaimIsTakenBackOfAStoppedDatabase(t *testing.T) {
 			t.Errorf("%q: undo says %v", before, err)
 		}
 		node, _ := w.now().Node("pm01")
-		if _, err := os.Stat(w.lock()); (err == nil) != (id == "data-status") || node.Permanent["pgsql-data-status"] != "LATEST" || operation.Left(w.state) == nil {
+		if _, err := os.Stat(w.lock()); (err == nil) != (id == "data-status") || node.Permanent["pgsql-data-status"] != "LATEST" || operation.Left(w.state).None() {
 			t.Errorf("%q: it was put back: %v, lock %v", before, node.Permanent, err)
 		}
 		w.Did("pm01", "stop")
@@ -439,7 +439,7 @@ func TestFailover(t *testing.T) {
 				t.Errorf("undo says %v", err)
 			}
 			node, _ := w.now().Node("pm01")
-			if node.Standby != (at != fakes.Before) || (operation.Left(w.state) != nil) != (says != "") {
+			if node.Standby != (at != fakes.Before) || operation.Left(w.state).None() != (says == "") {
 				t.Errorf("undone, standby is %t, and left %v", node.Standby, operation.Left(w.state))
 			}
 			if at == fakes.Before {
@@ -450,7 +450,7 @@ func TestFailover(t *testing.T) {
 			w.Did("pm01", "stop")
 			w.Did("pm02", "promote")
 			w.must(w.finish(stops(t, true)))
-			if node, _ := w.now().Node("pm01"); !node.Standby || operation.Left(w.state) != nil {
+			if node, _ := w.now().Node("pm01"); !node.Standby || !operation.Left(w.state).None() {
 				t.Errorf("finished, standby is %t, and left %v", node.Standby, operation.Left(w.state))
 			}
 		})
@@ -476,7 +476,7 @@ func TestFailoverFailsLater(t *testing.T) {
 	if err := e.Do(ctx, job); !errors.As(err, &left) || !strings.Contains(left.Left, "to bring this one back, type: sudo pgrex rejoin") {
 		t.Errorf("it ends with %v", err)
 	}
-	if node, _ := w.now().Node("pm01"); !node.Standby || operation.Left(w.state) != nil {
+	if node, _ := w.now().Node("pm01"); !node.Standby || !operation.Left(w.state).None() {
 		t.Errorf("standby is %t, and left %v", node.Standby, operation.Left(w.state))
 	}
 }

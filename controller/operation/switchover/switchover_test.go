@@ -92,7 +92,7 @@ func TestLookAwayUndone(t *testing.T) {
 				t.Errorf("%v; run were:\n%s", err, text)
 			}
 			says := strings.Contains(err.Error(), "the steps before it stay done") && strings.Contains(err.Error(), "type: sudo pgrex operation undo")
-			if stays := operation.Left(e.Folder) != nil; says == test.left || stays == test.left {
+			if stays := !operation.Left(e.Folder).None(); says == test.left || stays == test.left {
 				t.Errorf("its journal is there: %t; it says: %v", stays, err)
 			}
 			if test.left {
@@ -109,7 +109,7 @@ func TestLookAwayUndone(t *testing.T) {
 			}
 			text = ran()
 			lifted, left = strings.Index(text, lift), strings.Index(text, fakes.Typed(leave.Command))
-			if lifted < 0 || left < lifted || operation.Left(e.Folder) != nil {
+			if lifted < 0 || left < lifted || !operation.Left(e.Folder).None() {
 				t.Errorf("mended, and undone again; run were:\n%s", text)
 			}
 		})
