@@ -82,8 +82,8 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (operation.J
 		return operation.Job{}, err
 	}
 	p := &Plan{Force: force, Checkpoint: checkpoint, Standby: h.Here.Standby, Failover: failover && len(h.Successors()) > 0}
-	if before := s.before(Stop); before != nil {
-		p.Standby = before.Standby
+	if before := s.before(Stop); before != nil { // which may have begun the failover already
+		p.Standby, p.Failover = before.Standby, p.Failover || before.Failover
 	}
 	job := s.job(ctx, Stop, h, p)
 	job.Says = h.leaves(failover, standbys)

@@ -125,6 +125,9 @@ func (s *Switchover) job(job operation.Job) operation.Job {
 }
 
 func (s *Switchover) checkpoint(ctx context.Context) error {
+	if _, err := operation.OnPrimary(ctx, s.Observer); err != nil { // one that was resumed has not looked at the server yet
+		return err
+	}
 	server, ok := s.Observer.Server().(primaryServer)
 	if !ok {
 		return fmt.Errorf("the server is a %T", s.Observer.Server())

@@ -1,0 +1,336 @@
+package switchover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
+	"github.com/pgrex/pgrex/controller/postgres"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/testenv/pgserver"
+)
+
+// world is pm01, the primary, and pm02, its standby: real servers, and a CIB in a file. Outside of maintenance-mode the
+// test does what Pacemaker and its agent would do.
+type world struct {
+	*fakes.CIB
+	t       *testing.T
+	state   string
+	servers map[string]*pgserver.Server
+	written int // rows that were acknowledged
+	begin   map[string][]byte
+}
+
+const banned = "cli-ban-msPostgresql-on-pm01"
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	pm01 := pgserver.New(t, "synchronous_commit = off")
+	pm01.SQL("CREATE TABLE written (n int); SELECT pg_create_physical_replication_slot('pgrex_pm02', true)")
+	pm02 := pm01.Standby("primary_slot_name = 'pgrex_pm02'", "primary_conninfo = '"+pm01.Conninfo()+" application_name=pm02'")
+	pm02.SQL("SELECT pg_create_physical_replication_slot('pgrex_pm01', true)")
+	w := &world{
+		CIB: fakes.NewCIB(t, "../../.."), t: t, state: t.TempDir() + "/state",
+		servers: map[string]*pgserver.Server{"pm01": pm01, "pm02": pm02},
+	}
+	w.Run(cib.SetParameter("pgsql", "pgdata", w.data("pm01")))
+	w.Run(cib.SetParameter("pgsql", "pgctl", filepath.Join(fakes.Programs(t, pm01), "pg_ctl")))
+	w.Run(cib.SetParameter("pgsql", "logfile", filepath.Join(pm01.Dir, "log-after-undo")))
+	w.Run(cib.SetParameter("pgsql", "master_ip", "127.0.0.1"))
+	// Both hosts are this one: at this address the other one answers.
+	recovery := fmt.Sprintf("primary_conninfo = '%s'\n", pm02.Conninfo())
+	w.must(os.WriteFile(filepath.Join(w.Tmp, "recovery.conf"), []byte(recovery), 0o600))
+	w.must(os.WriteFile(w.lock(), nil, 0o600))
+	w.Primary()
+	w.Run(cib.SetParameter("pgsql", "rep_mode", "async"))
+	w.Run(cib.SetAttribute("pm02", "pgsql-status", "HS:async"))
+	w.Run(cib.SetNodeAttribute("pm02", "pgsql-data-status", "STREAMING|ASYNC"))
+	w.CIBAdmin("--create", "--scope", "constraints", "--xml-text", `<rsc_location id="x" rsc="msPostgresql" node="pm09" score="1"/>`)
+	w.CIBAdmin("--delete", "--xml-text", `<rsc_location id="x"/>`) // the tools leave empty sets behind: they are here before
+	version := filepath.Join(w.data("pm01"), "PG_VERSION")         // whose owner pgrex has to be
+	w.must(errors.Join(os.Chown(version, os.Geteuid(), os.Getegid()), os.Chmod(version, 0o644)))
+	w.streams("pm02", "pm01", "pgrex_pm02")
+	w.each("fast", func(name string) { w.command("cp", "-a", w.data(name), w.saved(name)) })
+	w.begin = w.Kept()
+	t.Cleanup(func() { w.each("immediate", func(string) {}) }) // what an operation starts outlives this process
+	return w
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) command(name string, args ...string) {
+	w.t.Helper()
+	if out, err := exec.CommandContext(w.t.Context(), name, args...).CombinedOutput(); err != nil {
+		w.t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+}
+
+func (w *world) data(name string) string  { return filepath.Join(w.servers[name].Dir, "data") }
+func (w *world) saved(name string) string { return filepath.Join(w.servers[name].Dir, "saved") }
+func (w *world) lock() string             { return filepath.Join(w.Tmp, "PGSQL.lock") }
+
+func (w *world) runs(name string) bool {
+	_, err := os.Stat(filepath.Join(w.data(name), "postmaster.pid"))
+	return err == nil
+}
+
+// each stops each server, the primary first, and does something with it.
+func (w *world) each(mode string, do func(name string)) {
+	for _, name := range []string{"pm01", "pm02"} {
+		if w.runs(name) {
+			w.servers[name].Stop(mode)
+		}
+		do(name)
+	}
+}
+
+// streams waits until a standby streams from the primary, through its slot or without one.
+func (w *world) streams(standby, primary, slot string) {
+	w.t.Helper()
+	w.servers[primary].Await(standby+" streams through slot '"+slot+"'", func() bool {
+		return w.servers[primary].SQL("SELECT string_agg(coalesce(slot_name, ''), ' ') FROM pg_stat_replication "+
+			"LEFT JOIN pg_replication_slots ON active_pid = pid WHERE state = 'streaming'") == slot
+	})
+}
+
+// part is a part of the test that begins as the first one did.
+func (w *world) part(t *testing.T) {
+	t.Helper()
+	w.t = t
+	w.For(t)
+	w.each("immediate", func(name string) {
+		w.must(os.RemoveAll(w.data(name)))
+		w.command("cp", "-a", w.saved(name), w.data(name))
+		w.servers[name].Start()
+	})
+	w.Set(w.begin)
+	w.must(os.RemoveAll(w.state))
+	w.must(os.WriteFile(w.lock(), nil, 0o600))
+	w.streams("pm02", "pm01", "pgrex_pm02")
+	w.written = 0
+	w.write("pm01")
+}
+
+// write has a row acknowledged by the primary and its standby.
+func (w *world) write(primary string) {
+	w.t.Helper()
+	w.servers[primary].SQL(fmt.Sprintf("INSERT INTO written VALUES (%d)", w.written))
+	w.written++
+}
+
+// Read implements the controller's reader of the cluster. Whatever Pacemaker has to do is done by then.
+func (w *world) Read(ctx context.Context) (model.Cluster, error) {
+	for {
+		cluster, err := new(cib.Client).Read(ctx)
+		if err != nil || cluster.Maintenance || !w.reacts(cluster) {
+			return cluster, err
+		}
+	}
+}
+
+// settle lets Pacemaker do what there is to do.
+func (w *world) settle() {
+	w.t.Helper()
+	_, err := w.Read(w.t.Context())
+	w.must(err)
+}
+
+// reacts does the next thing that Pacemaker would do, if there is one.
+func (w *world) reacts(cluster model.Cluster) bool {
+	role := func(name string) model.Role {
+		role, _ := cluster.Clones[0].Role(name)
+		return role
+	}
+	is := strings.Contains(w.Configuration(), banned)
+	_, locked := os.Stat(w.lock())
+	switch {
+	case is && role("pm01") != model.RoleStopped, role("pm01") == model.RolePromoted && !w.runs("pm01"):
+		if w.runs("pm01") {
+			w.servers["pm01"].Stop("immediate") // as the agent's demote does
+		}
+		w.Did("pm01", "stop")
+		w.Run(cib.SetAttribute("pm01", "pgsql-status", "STOP"))
+		w.Run(cib.SetNodeAttribute("pm01", "pgsql-data-status", "DISCONNECT"))
+	case role("pm01") == model.RoleStopped && role("pm02") != model.RolePromoted:
+		w.servers["pm02"].Promote()
+		w.Did("pm02", "promote")
+		w.Run(cib.SetAttribute("pm02", "pgsql-status", "PRI"))
+		w.Run(cib.SetNodeAttribute("pm02", "pgsql-data-status", "LATEST"))
+	case !is && role("pm01") == model.RoleStopped && locked != nil:
+		w.owned()
+		w.servers["pm01"].Follow(w.servers["pm02"])
+		w.Did("pm01", "start")
+		w.Run(cib.SetAttribute("pm01", "pgsql-status", "HS:async"))
+		w.Run(cib.SetNodeAttribute("pm01", "pgsql-data-status", "STREAMING|ASYNC"))
+	default:
+		return false
+	}
+	return true
+}
+
+// owned gives to the server's user what an operation has written, which does that as the data folder's owner.
+func (w *world) owned() {
+	w.t.Helper()
+	info, err := os.Stat(w.data("pm01"))
+	w.must(err)
+	as := info.Sys().(*syscall.Stat_t)
+	w.command("chown", "-R", fmt.Sprintf("%d:%d", as.Uid, as.Gid), w.data("pm01"))
+	w.must(os.Chown(filepath.Join(w.data("pm01"), "PG_VERSION"), os.Geteuid(), os.Getegid()))
+}
+
+// switchover is one of a new process.
+func (w *world) switchover() *Switchover {
+	server := w.servers["pm01"]
+	o := &controller.Observer{Node: "pm01", Clusters: w, Connect: func(controller.Target) controller.Server {
+		return postgres.NewServer(postgres.Config{
+			DataDir: w.data("pm01"), SocketDir: server.Dir, Port: server.Port, User: "postgres", Database: "postgres",
+		})
+	}}
+	w.t.Cleanup(o.Close)
+	return &Switchover{Observer: o, Report: func(string) {}}
+}
+
+func (w *world) engine(s *Switchover) *operation.Engine {
+	e := fakes.Engine(w.t, s.Observer)
+	e.Folder = w.state
+	e.Report = func(line string) {
+		w.t.Log(line)
+		w.settle() // not every step looks at the cluster
+	}
+	return e
+}
+
+func (w *world) plan() (*operation.Engine, operation.Job) {
+	w.t.Helper()
+	s := w.switchover()
+	job, err := s.Job(w.t.Context())
+	w.must(err)
+	return w.engine(s), job
+}
+
+// resume makes the steps once more of what was left.
+func (w *world) resume() (*operation.Engine, *operation.Journal, operation.Job) {
+	w.t.Helper()
+	j, err := operation.LoadJournal(w.state)
+	w.must(err)
+	if j == nil {
+		w.t.Fatal("no journal is left")
+	}
+	s := w.switchover()
+	job, err := s.Resume(w.t.Context(), j)
+	w.must(err)
+	return w.engine(s), j, job
+}
+
+// wantEnd wants a host to be the primary, on which a row can be written, and the other one to stream from it through a
+// slot, "" for none, without a row lost. Nothing of the operation is there.
+func (w *world) wantEnd(primary, standby, slot, configuration string) {
+	w.t.Helper()
+	w.settle()
+	if left := operation.Left(w.state); !left.None() {
+		w.t.Errorf("a journal is there: %+v", left)
+	}
+	if diff := cmp.Diff(configuration, w.Configuration()); diff != "" {
+		w.t.Errorf("the configuration is (-wanted +there):\n%s", diff)
+	}
+	if _, err := os.Stat(w.lock()); (err == nil) != (primary == "pm01") {
+		w.t.Errorf("the lock: %v", err)
+	}
+	w.write(primary)
+	w.streams(standby, primary, slot)
+	for _, name := range []string{primary, standby} {
+		want := fmt.Sprintf("%d|%.1s", w.written, strconv.FormatBool(name == standby))
+		w.servers[name].Await("it has all rows, and is what it is to be", func() bool {
+			return w.servers[name].SQL("SELECT count(DISTINCT n), pg_is_in_recovery() FROM written") == want
+		})
+	}
+}
+
+// A switchover is killed at each of its steps, and finished, or from the same point undone: no acknowledged row is lost,
+// and there is one primary, which the other host follows.
+func TestSwitchoverKilled(t *testing.T) {
+	w := newWorld(t)
+	w.part(t)
+	before := w.Configuration()
+	e, job := w.plan()
+	w.must(e.Do(t.Context(), job))
+	w.settle()
+	after := w.Configuration()
+	w.wantEnd("pm02", "pm01", "pgrex_pm01", after)
+
+	points, long := []fakes.Point{fakes.Between}, os.Getenv("PGREX_LONG") != ""
+	if long {
+		points = fakes.Points
+	}
+	// Undone, pm01 is the primary again; or, once Pacemaker has the database, a standby, to which its pgrex gives its slot;
+	// or, once pm02 is the primary, what rejoin brings back.
+	want := func() { w.wantEnd("pm01", "pm02", "pgrex_pm02", before) }
+	follows := func() { w.wantEnd("pm02", "pm01", "", after) }
+	looks := []string{"look", "settle", "unwatched", "follows", "drop-maintenance", "slot-name", "streams"}
+	for _, step := range job.Steps {
+		if !long && slices.Contains(looks, step.ID) {
+			continue // they change nothing, or what rejoin's tests kill
+		}
+		for _, at := range points {
+			t.Run(step.ID+" "+string(at)+", finished", func(t *testing.T) {
+				w.part(t)
+				e, job := w.plan()
+				fakes.Killed(t, e, job, step.ID, at)
+				e, j, job := w.resume()
+				w.must(e.Finish(t.Context(), j, job))
+				w.wantEnd("pm02", "pm01", "pgrex_pm01", after)
+			})
+			switch {
+			case step.ID == "leave" && at == fakes.Between:
+				want = follows
+			case step.ID == "promoted" && at == fakes.After:
+				want = w.wantRejoin
+			}
+			t.Run(step.ID+" "+string(at)+", undone", func(t *testing.T) {
+				w.part(t)
+				e, job := w.plan()
+				fakes.Killed(t, e, job, step.ID, at)
+				e, j, job := w.resume()
+				w.must(e.Undo(t.Context(), j, job))
+				want()
+			})
+		}
+		if step.ID == "promoted" {
+			want = w.wantRejoin
+		}
+	}
+}
+
+// wantRejoin wants pm02 to be the primary without a row lost, and nothing of the operation but what keeps pm01 from
+// starting before rejoin has looked at its data.
+func (w *world) wantRejoin() {
+	w.t.Helper()
+	w.settle()
+	cluster := w.Cluster()
+	if left := operation.Left(w.state); !left.None() || cluster.HasTokens() || cluster.Maintenance {
+		w.t.Errorf("a journal is there: %+v; in the CIB: %v", left, cluster.Properties)
+	}
+	w.write("pm02")
+	if rows := w.servers["pm02"].SQL("SELECT count(DISTINCT n), pg_is_in_recovery() FROM written"); rows != fmt.Sprintf("%d|f", w.written) {
+		w.t.Errorf("of %d rows it has %s", w.written, rows)
+	}
+}
