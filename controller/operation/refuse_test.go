@@ -315,7 +315,7 @@ func TestStateFolderOfAnother(t *testing.T) {
 	if _, err := operation.LoadJournal(e.Folder); !errors.Is(err, os.ErrPermission) {
 		t.Errorf("it reads: %v", err)
 	}
-	if left := operation.Left(e.Folder); !left.None() {
+	if left := operation.Left(e.Folder); left != nil {
 		t.Errorf("left is %+v", left)
 	}
 }

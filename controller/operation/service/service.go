@@ -84,8 +84,8 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (operation.J
 		return operation.Job{}, err
 	}
 	p := &Plan{Force: force, Checkpoint: checkpoint, Kept: h.kept(), Failover: failover && len(h.Successors()) > 0}
-	if before := s.before(Stop); before != nil {
-		p.Kept = before.Kept
+	if before := s.before(Stop); before != nil { // it may have begun the failover already
+		p.Kept, p.Failover = before.Kept, p.Failover || before.Failover
 	}
 	job := s.job(ctx, Stop, h, p)
 	job.Says = append(h.leaves(failover, standbys), s.caseOf(h, p).Warnings(ctx)...)
