@@ -147,7 +147,7 @@ func fill(t *testing.T, folder string) {
 	}
 }
 
-// A start that takes longer than an undo waits for it is not begun anew by the next undo, which would never end.
+// A start may take longer than an undo waits for it. The next undo does not repeat it: that would never end.
 func TestStartIsSlow(t *testing.T) {
 	t.Parallel()
 	// It waits for its log, a pipe that nobody reads yet.
