@@ -94,7 +94,8 @@ func beginOn(ts *testscript.TestScript, operation string) *begun {
 	path := ts.Getenv("PATH")
 	o.Cmd = exec.CommandContext(hostsOf(ts).t.Context(), args[0], args[1:]...)
 	o.Dir, o.Stderr = ts.MkAbs("."), &o.stderr
-	o.Env = append(os.Environ(), "PATH="+path, "CIB_file="+ts.Getenv("CIB_file"))
+	// PATH has the tools, which take turns: TestMain is not to put others before them.
+	o.Env = append(os.Environ(), "PATH="+path, "CIB_file="+ts.Getenv("CIB_file"), "PGREX_PACEMAKER_TOOLS=")
 	ts.Check(o.Start())
 	return o
 }

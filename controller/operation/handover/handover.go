@@ -143,7 +143,8 @@ func (h *Handover) job(job operation.Job, who reconcile.Who, p *Plan) operation.
 	case Adopt: // the prefix comes first, or the agent's slots would stay behind as foreign ones, and hold WAL for ever
 		c.was, c.do, c.undo = p.Prefix, without, with
 		if p.Meta {
-			c.first = []operation.Step{{ID: "prefix", Action: operation.Command{Command: set}, Back: []operation.Action{operation.Command{Command: unset}}}}
+			back := []operation.Action{operation.Command{Command: unset}}
+			c.first = []operation.Step{{ID: "prefix", Action: operation.Command{Command: set}, Back: back}}
 		}
 	case Release:
 		c.do, c.undo = with, without

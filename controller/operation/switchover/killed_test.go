@@ -187,7 +187,7 @@ func (w *world) reacts(cluster model.Cluster) bool {
 	return true
 }
 
-// owned gives the files that an operation has written to the server's user. A real operation runs as that user.
+// owned makes the server's user the owner of what an operation has written here as root.
 func (w *world) owned() {
 	w.t.Helper()
 	info, err := os.Stat(w.data("pm01"))
@@ -265,8 +265,8 @@ func (w *world) wantEnd(primary, standby, slot, configuration string) {
 	}
 }
 
-// A switchover is killed at each of its steps. From each point it is finished, and from the same point also undone. No
-// acknowledged row is lost, and there is one primary, which the other host follows.
+// A switchover is killed at each of its steps, and finished, or from the same point undone. No acknowledged row is
+// lost, and there is one primary, which the other host follows.
 func TestSwitchoverKilled(t *testing.T) {
 	w := newWorld(t)
 	w.part(t)
@@ -281,8 +281,8 @@ func TestSwitchoverKilled(t *testing.T) {
 	if long {
 		points = fakes.Points
 	}
-	// After an undo, pm01 is the primary again. Once Pacemaker has the database, it is a standby, and its pgrex gives
-	// it its slot. Once pm02 is the primary, it is stopped, and rejoin brings it back.
+	// Undone early, pm01 is the primary again. Once Pacemaker has the database, pm01 is a standby without a slot, which
+	// its daemon sets. Once pm02 is the primary, rejoin has to bring pm01 back.
 	want := func() { w.wantEnd("pm01", "pm02", "pgrex_pm02", before) }
 	follows := func() { w.wantEnd("pm02", "pm01", "", after) }
 	looks := []string{"look", "settle", "unwatched", "follows", "drop-maintenance", "slot-name", "streams"}

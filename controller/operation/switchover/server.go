@@ -48,7 +48,7 @@ func (s *Switchover) shutDown() operation.Step {
 						_, err := start.Run(ctx)
 						return err
 					})
-				case "starting": // an earlier attempt has started it; another start would begin recovery again
+				case "starting": // by an earlier attempt: another start would repeat its recovery
 					return s.started(ctx)
 				default:
 					return fmt.Errorf("PostgreSQL here says in %s that it is %s, but it does not answer as the primary; "+

@@ -147,8 +147,7 @@ func fill(t *testing.T, folder string) {
 	}
 }
 
-// A start may take longer than an undo waits for it. The next undo does not begin the start again, which would then
-// never end.
+// A start may take longer than an undo waits for it. The next undo does not repeat it: that would never end.
 func TestStartIsSlow(t *testing.T) {
 	t.Parallel()
 	// The server waits for its log, a pipe that nobody reads yet.

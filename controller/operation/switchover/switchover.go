@@ -125,7 +125,8 @@ func (s *Switchover) job(job operation.Job) operation.Job {
 }
 
 func (s *Switchover) checkpoint(ctx context.Context) error {
-	if _, err := operation.OnPrimary(ctx, s.Observer); err != nil { // a resumed one has not looked at the server yet
+	// A switchover that was resumed has not looked at the server yet.
+	if _, err := operation.OnPrimary(ctx, s.Observer); err != nil {
 		return err
 	}
 	server, ok := s.Observer.Server().(primaryServer)
