@@ -161,7 +161,13 @@ func (s *story) undoneAfterPowerCut() {
 	for _, host := range s.lab.Hosts() {
 		s.awaitCondition(host, model.CodeOperationUnfinished)
 	}
-	s.says(primary, 0, "is undone", "operation", "undo", "--yes")
+	// A host that is soon back is still online in the CIB, then offline until Pacemaker has noticed that it was away.
+	// Until then the undo refuses or stops, and says so; it can be repeated.
+	s.await(patience, primary+" has undone it", func() (bool, string) {
+		out, status := s.asRoot(primary, "operation", "undo", "--yes")
+		s.t.Logf("%d: %s", status, out)
+		return status == 0 && strings.Contains(out, "is undone"), out
+	})
 	s.ended(primary)
 }
 
