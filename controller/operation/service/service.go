@@ -87,7 +87,7 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (operation.J
 	}
 	job := s.job(ctx, Stop, h, p)
 	job.Says = h.leaves(failover, standbys)
-	if checkpoint && server != nil {
+	if checkpoint && server != nil && !h.Here.Standby { // or else Pacemaker is stopping it by now
 		job.Steps = append(job.Steps, operation.Step{ID: "checkpoint", Action: operation.Program{
 			Text: "run a checkpoint here to shorten the stop", Run: server.Checkpoint,
 		}})
@@ -173,7 +173,7 @@ func (s *Service) unchanged(h self, failover bool) operation.Step {
 			switch {
 			case err != nil:
 				return err
-			case now.isPrimary() != h.isPrimary(): // that a standby has just finished its start changes nothing
+			case now.isPrimary() != h.isPrimary() && !h.Here.Standby: // that a standby has just finished its start changes nothing
 				return fmt.Errorf("it is now %s: type pgrex stop again", now.RoleText(now.Self))
 			case now.Here.Standby != h.Here.Standby: // another operation was faster: to undo this one would undo that
 				return errors.New("the node's standby mode has changed: type pgrex stop again")
