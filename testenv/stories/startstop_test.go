@@ -159,7 +159,7 @@ func (s *story) stopAll(primary string, standbys []string) {
 	s.says(standbys[0], 2, "what only others have is lost", "start", "--force", "--dry-run")
 	_, err = s.lab.Exec(s.ctx, primary, "touch", s.at.Lock)
 	s.must(err)
-	s.says(primary, 1, s.at.Lock+" is there", "start", "--yes")
+	s.says(primary, 2, "that is proven, though "+s.at.Lock+" is there", "start", "--dry-run")
 	for _, host := range []string{primary, standbys[0]} {
 		s.startInterrupted(host)
 	}
