@@ -135,6 +135,12 @@ func (c Clone) KeptStopped(node string) bool {
 	return slices.ContainsFunc(c.Locations, func(l Location) bool { return l.ID == id && SameNode(l.Node, node) && l.Bars() })
 }
 
+// StopAltered reports whether pgrex's constraint is there, but was changed, and keeps nothing stopped.
+func (c Clone) StopAltered(node string) bool {
+	id := StopConstraint(c.Primitive, node)
+	return slices.ContainsFunc(c.Locations, func(l Location) bool { return l.ID == id }) && !c.KeptStopped(node)
+}
+
 // Infinity is Pacemaker's INFINITY, as a number.
 const Infinity = 1_000_000
 

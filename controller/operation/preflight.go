@@ -47,6 +47,10 @@ func Preflight(who reconcile.Who, d Demand) error {
 	case d.Managed && (who.Cluster.Maintenance || who.Here.Maintenance || !who.Clone.Managed):
 		return fmt.Errorf("the cluster, this node or the database is in maintenance, where Pacemaker starts and stops nothing: %s",
 			leaveFirst(who.Clone))
+	case d.Managed && who.Clone.StopAltered(who.Here.Name): // to make it again would do nothing
+		id := model.StopConstraint(who.Clone.Primitive, who.Here.Name)
+		return fmt.Errorf("the constraint %s was changed, and does not keep the database from this node: type: %s", id,
+			cib.Command{Path: "sudo", Args: []string{"cibadmin", "--delete", "--xml-text", `<rsc_location id="` + id + `"/>`}})
 	}
 	return nil
 }

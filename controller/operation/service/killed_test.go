@@ -655,6 +655,23 @@ func TestResumeOfAnother(t *testing.T) {
 	}
 }
 
+// The constraint of a stop was changed by hand: a further stop could not make it again, and Pacemaker could start the
+// database in the middle of it.
+func TestStopConstraintAltered(t *testing.T) {
+	w := newWorld(t)
+	w.Run(cib.KeepAway("msPostgresql", "pgsql", "pm01"))
+	w.CIBAdmin("--modify", "--scope", "constraints", "--xml-text", `<rsc_location id="pgrex-stop-pgsql-pm01" score="0"/>`)
+	before := w.now()
+	if _, err := stops(t, false)(w.service(nil)); err == nil || !strings.Contains(err.Error(),
+		`was changed, and does not keep the database from this node: type: sudo cibadmin --delete --xml-text '<rsc_location id="pgrex-stop-pgsql-pm01"/>'`) {
+		t.Errorf("it says %v", err)
+	}
+	w.wantEnd("refused", before, false)
+	w.CIBAdmin("--delete", "--xml-text", `<rsc_location id="pgrex-stop-pgsql-pm01"/>`) // as it says
+	_, err := stops(t, false)(w.service(nil))
+	w.must(err)
+}
+
 // A pause is in the CIB, once, until it ends; one that is set elsewhere, too, is not ended in silence.
 func TestPause(t *testing.T) {
 	w := newWorld(t)
