@@ -20,7 +20,7 @@ import (
 )
 
 // patience bounds every wait of a script.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // TestMain lets another release of Pacemaker's tools come first, where PGREX_PACEMAKER_TOOLS names their folder
 // (hack/debian13).

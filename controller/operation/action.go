@@ -169,10 +169,14 @@ func (Wait) Check(context.Context) (State, error) { return NotDone, nil }
 func (w Wait) Do(ctx context.Context) error {
 	const between = 200 * time.Millisecond
 	begin, place := time.Now(), ""
+	var last error
 	for {
-		now, last := w.look(ctx, w.Patience-time.Since(begin))
-		if last == nil || errors.Is(last, cib.ErrEnded) { // Pacemaker cannot be asked any more
-			return last
+		now, err := w.look(ctx, w.Patience-time.Since(begin))
+		if err == nil || errors.Is(err, cib.ErrEnded) { // Pacemaker cannot be asked any more
+			return err
+		}
+		if last == nil || time.Since(begin) < w.Patience { // a look that was cut short does not know the reason
+			last = err
 		}
 		if now != place {
 			begin, place = time.Now(), now

@@ -202,6 +202,17 @@ func TestAwaitEnds(t *testing.T) {
 		if err := hangs.Do(t.Context()); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 2*time.Minute {
 			t.Errorf("after %s: %v", time.Since(begin), err)
 		}
+		looks := 0
+		cut := operation.Await("it is so", time.Minute, func(ctx context.Context) error {
+			if looks++; looks < 5 {
+				return errors.New("it rains")
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		if err := cut.Do(t.Context()); err == nil || err.Error() != "not within 1m0s: it rains" {
+			t.Errorf("the last look was cut short: %v", err)
+		}
 	})
 }
 

@@ -216,7 +216,8 @@ func (p Place) Others(own []string) (names []string) {
 	entries, _ := os.ReadDir(p.Data) // as far as it can be read
 	for _, e := range entries {
 		holds := func(name string) bool { return name == e.Name() || strings.HasPrefix(name, e.Name()+"/") }
-		if !slices.Contains(ofPostgreSQL, e.Name()) && !notData(e.Name()) && !slices.ContainsFunc(own, holds) {
+		ours := notData(e.Name()) || strings.HasPrefix(e.Name(), markPrefix)
+		if !ours && !slices.Contains(ofPostgreSQL, e.Name()) && !slices.ContainsFunc(own, holds) {
 			names = append(names, e.Name())
 		}
 	}

@@ -55,6 +55,9 @@ func TestOwn(t *testing.T) {
 	if got, err := p.Configured(t.Context(), "hba_file"); os.Geteuid() != 0 && (err != nil || got != p.Data+"/access.conf") {
 		t.Errorf("half rewound hba_file is %q, %v", got, err)
 	}
+	if others := p.Others(want); !slices.Equal(others, []string{"notes"}) {
+		t.Errorf("half rewound, neither PostgreSQL's nor pgrex's nor its own are %q", others)
+	}
 }
 
 // A host's own path becomes what it was before, whatever is in its place: a file, a folder, a link, or nothing.

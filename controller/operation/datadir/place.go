@@ -46,7 +46,10 @@ func Of(clone model.Clone) (Place, error) {
 // Find is Of for a data folder that may be damaged, empty or missing, because a copy can take its place.
 func Find(clone model.Clone) (Place, error) {
 	p := placed(clone)
-	info, err := os.Stat(p.Data)
+	info, err := os.Stat(filepath.Join(p.Data, "PG_VERSION"))
+	if err != nil {
+		info, err = os.Stat(p.Data)
+	}
 	switch {
 	case err == nil:
 		return p, p.mine(info)

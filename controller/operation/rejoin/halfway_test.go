@@ -170,7 +170,7 @@ func TestRewindKilled(t *testing.T) {
 		if place.Rewinding() != datadir.NotBegun {
 			t.Errorf("the journal says %d", place.Rewinding())
 		}
-		p.must(p.engine.Do(t.Context(), p.job(string(MethodStart))))
+		p.must(p.engine.Do(t.Context(), p.job(string(MethodRestored))))
 		p.isBack()
 	})
 	p.t = t

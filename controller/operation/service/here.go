@@ -16,6 +16,9 @@ func (h here) role() model.Role { return h.RoleOf(h.Self) }
 // kept reports whether pgrex keeps the database stopped here.
 func (h here) kept() bool { return h.Clone.KeptStopped(h.Here.Name) }
 
+// away reports whether Pacemaker has been told, by whatever means, to run no database on this node.
+func (h here) away() bool { return h.Here.Standby || h.kept() }
+
 // isPrimary reports whether the database here is the primary, or may be for all that Pacemaker shows.
 func (h here) isPrimary() bool { return h.Clone.MayBePromoted(h.Self) }
 

@@ -272,6 +272,18 @@ func TestStopKilled(t *testing.T) {
 			}
 		})
 	}
+	t.Run("finished while Pacemaker stops the database", func(t *testing.T) {
+		w.part(t, begin)
+		w.waits = true
+		w.kill(stops(t, false), "keep-away", fakes.After)
+		s := w.service(w.journal())
+		job, err := stops(t, false)(s)
+		w.must(err)
+		w.waits = false
+		w.now()
+		w.must(w.engine(s).Do(t.Context(), job))
+		w.wantEnd("finished", stopped, false)
+	})
 	w.part(t, begin)
 }
 

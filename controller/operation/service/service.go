@@ -70,7 +70,7 @@ type Plan struct {
 // while others run is a failover, which only force allows.
 func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (operation.Job, error) {
 	h, err := s.look(ctx)
-	if err != nil || (h.Here.Standby || h.kept()) && h.role() == model.RoleStopped && !h.place.Runs() {
+	if err != nil || h.away() && h.role() == model.RoleStopped && !h.place.Runs() {
 		return operation.Job{}, err
 	}
 	standbys := h.standbys()
@@ -89,7 +89,7 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (operation.J
 	}
 	job := s.job(ctx, Stop, h, p)
 	job.Says = append(h.leaves(failover, standbys), s.caseOf(h, p).Warnings(ctx)...)
-	if checkpoint && server != nil {
+	if checkpoint && server != nil && !h.away() { // or else Pacemaker is stopping it by now
 		job.Steps = append(job.Steps, operation.Step{ID: "checkpoint", Action: operation.Program{
 			Text: "run a checkpoint here to shorten the stop", Run: server.Checkpoint,
 		}})
@@ -181,7 +181,7 @@ func (s *Service) unchanged(h self, failover bool) operation.Step {
 			switch {
 			case err != nil:
 				return err
-			case now.isPrimary() != h.isPrimary(): // that a standby has just finished its start changes nothing
+			case now.isPrimary() != h.isPrimary() && !h.away(): // that a standby has just finished its start changes nothing
 				return fmt.Errorf("it is now %s: type pgrex stop again", now.RoleText(now.Self))
 			case now.kept() && !h.kept(): // undoing this stop would start what the other one has stopped
 				return errors.New("another operation has stopped it: type pgrex stop again")
