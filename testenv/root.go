@@ -264,7 +264,14 @@ func runRootScript(ctx context.Context, out io.Writer, logPath string, env []str
 		if ctx.Err() != nil {
 			return fmt.Errorf("it was interrupted: %w", context.Cause(ctx))
 		}
-		return fmt.Errorf("%w; its log is %s", err, logPath)
+		return fmt.Errorf("%w; its log, %s, ends with %q", err, logPath, lastLine(logPath))
 	}
 	return nil
+}
+
+// lastLine is where debootstrap and apt say why they failed.
+func lastLine(path string) string {
+	text, _ := os.ReadFile(path)
+	whole := strings.TrimSpace(string(text))
+	return whole[strings.LastIndexByte(whole, '\n')+1:]
 }

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // System is a release of a distribution that the lab's hosts can be: the root under every host's own files.
@@ -27,6 +28,8 @@ type System struct {
 var systems = []System{
 	{Name: "debian13", Suite: "trixie", PostgreSQL: "17"},
 	{Name: "debian12", Suite: "bookworm", PostgreSQL: "15"},
+	// It never stands still, so hack/test --long makes its root again each time.
+	{Name: "sid", Suite: "sid", PostgreSQL: "18"},
 }
 
 // Systems are the systems that the lab's hosts can be, the default first.
@@ -91,6 +94,15 @@ func (s System) Check() error {
 		return errors.New("its files have changed since it was made")
 	}
 	return nil
+}
+
+// Made is when the system's root was made; zero if there is none.
+func (s System) Made() time.Time {
+	seal, err := os.Stat(s.sealName())
+	if err != nil {
+		return time.Time{}
+	}
+	return seal.ModTime()
 }
 
 // sumOfRoot is a checksum over the names, modes, owners, sizes and times of a folder's files: what they hold is not

@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,5 +69,24 @@ func TestSystems(t *testing.T) {
 	}
 	if s, err := SystemNamed(""); err != nil || s != Systems()[0] {
 		t.Errorf("the default is %v, %v", s, err)
+	}
+}
+
+// TestRootNotMade: what cannot be made says why, and nothing is left of it but its log.
+func TestRootNotMade(t *testing.T) {
+	needLab(t)
+	none := System{Name: "test", Suite: "no-such-suite", PostgreSQL: "18"}
+	t.Cleanup(func() {
+		for _, left := range []string{".lock", ".log"} {
+			if err := os.Remove(none.Root() + left); err != nil {
+				t.Error(err)
+			}
+		}
+		if left, err := filepath.Glob(none.Root() + "*"); err != nil || len(left) > 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	})
+	if err := none.Make(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "no-such-suite") {
+		t.Errorf("it fails with %v", err)
 	}
 }

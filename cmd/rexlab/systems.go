@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +27,9 @@ func systemsCommand() *cobra.Command {
 		Short:   "List, make and remove the systems that hosts can be",
 		Long: `Lists the systems that hosts can be, with their versions. debootstrap makes a system's root from this machine's
 package source in /var/cache/rexlab. All labs share it; none writes to it. 'rexlab up' makes a root that is missing,
-was changed, or was made by another version of rexlab. That takes about 45 s.`,
+was changed, or was made by another version of rexlab. That takes about 45 s.
+
+Debian sid gets newer packages every day: 'rexlab systems remove sid' has the next 'up' make it of today's.`,
 		Example: `  rexlab systems
   rexlab systems make debian12
   rexlab systems remove debian12`,
@@ -83,15 +86,15 @@ func listSystems(out *printer.Printer) error {
 		return failure{errors.New("the systems' roots belong to root: run 'rexlab systems' as root")}
 	}
 	var t printer.Table
-	t.Text("SYSTEM", "ROOT", "STATE", "VERSIONS")
+	t.Text("SYSTEM", "ROOT", "STATE", "MADE", "VERSIONS")
 	for _, s := range testenv.Systems() {
-		state, has := "whole", s.Summary()
+		state, made, has := "whole", s.Made().Format(time.DateOnly), s.Summary()
 		if err := s.Check(); err != nil {
-			state, has = err.Error(), "-"
+			state, made, has = err.Error(), "-", "-"
 		} else if s.Used() {
 			state = "in use"
 		}
-		t.Text(s.Name, s.Root(), state, has)
+		t.Text(s.Name, s.Root(), state, made, has)
 	}
 	out.Table(t)
 	return out.Err()

@@ -13,7 +13,7 @@ import (
 // TestAdoptAndRelease: the slots go from the agent to pgrex and back while the primary is written to. PostgreSQL is not
 // restarted anywhere, and every standby streams through its own slot all the time.
 func TestAdoptAndRelease(t *testing.T) {
-	on(t, ownLayout, everywhere, testenv.Config{Slots: "rex"}, func(s *story) {
+	on(t, releases, everywhere, testenv.Config{Slots: "rex"}, func(s *story) {
 		primary := s.primary()
 		s.start(s.lab.Hosts()...)
 		s.awaitCondition(primary, model.CodeAgentOwnsSlots)

@@ -46,7 +46,7 @@ var (
 // TestPackage: installing starts nothing, an upgrade restarts what runs, removal says which slots stay, and purging
 // leaves no file.
 func TestPackage(t *testing.T) {
-	on(t, []place{debian13, debian12}, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02"}}, func(s *story) {
+	on(t, releases, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02"}}, func(s *story) {
 		now, err := packageNow()
 		s.must(err)
 		primary := s.primary()

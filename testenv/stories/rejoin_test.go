@@ -15,7 +15,7 @@ import (
 
 // TestRejoin: hosts that do not come back by themselves are brought back with one command, each in the cheapest way.
 func TestRejoin(t *testing.T) {
-	on(t, ownLayout, ownLayout, threeHosts(), func(s *story) {
+	on(t, releases, ownLayout, threeHosts(), func(s *story) {
 		old := s.primary()
 		s.settle(old)
 		away := s.others(old)[1]

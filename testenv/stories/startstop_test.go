@@ -137,12 +137,21 @@ func (s *story) startInterrupted(host string) {
 	}
 }
 
+// setDataStatus has a host write what the agent would have written for a member.
+func (s *story) setDataStatus(host, member, status string) {
+	s.t.Helper()
+	_, err := s.lab.Exec(s.ctx, host, "crm_attribute", "--node", member, "--lifetime", "forever", "--name", "pgsql-data-status",
+		"--update="+status)
+	s.must(err)
+}
+
 // stopAll stops every host, the primary last, and starts them again. The first to start has to be the one that ended
 // last: another was away while that one was written to.
 func (s *story) stopAll(primary string, standbys []string) {
 	for _, host := range standbys {
 		s.awaitUnpromoted(host) // one was started just now: a stop refuses while Pacemaker's view of the host changes
 		s.says(host, 0, "is stopped", "stop", "--yes")
+		s.awaitDataStatus(primary, host, "DISCONNECT") // the agent's next monitor writes it
 	}
 	s.sql(primary, "CREATE TABLE last AS SELECT 1 AS written")
 	s.says(primary, 2, "this host is the last: nobody serves then", "stop", "--dry-run")
@@ -159,6 +168,10 @@ func (s *story) stopAll(primary string, standbys []string) {
 	s.says(standbys[0], 2, "what only others have is lost", "start", "--force", "--dry-run")
 	_, err = s.lab.Exec(s.ctx, primary, "touch", s.at.Lock)
 	s.must(err)
+	// As if no monitor had come between the last standby's stop and the primary's: it could have been promoted since.
+	s.setDataStatus(primary, standbys[1], "STREAMING|SYNC")
+	s.says(primary, 1, s.at.Lock+" is there", "start", "--yes")
+	s.setDataStatus(primary, standbys[1], "DISCONNECT")
 	s.says(primary, 2, "that is proven, though "+s.at.Lock+" is there", "start", "--dry-run")
 	for _, host := range []string{primary, standbys[0]} {
 		s.startInterrupted(host)

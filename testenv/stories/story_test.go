@@ -72,13 +72,17 @@ var (
 	debian12       = place{"debian12", testenv.LayoutPGREX}
 	debian13Debian = place{"debian13", testenv.LayoutDebian}
 	debian12Debian = place{"debian12", testenv.LayoutDebian}
+	sid            = place{"sid", testenv.LayoutPGREX}
+	sidDebian      = place{"sid", testenv.LayoutDebian}
 
 	debian13Only = []place{debian13}
+	// releases are told of at every run. Debian sid is for --long: its root may fail to be made any day.
+	releases = []place{debian13, debian12}
 	// everywhere is where the daemon keeps its promise.
-	everywhere = []place{debian13, debian12, debian13Debian, debian12Debian}
+	everywhere = []place{debian13, debian12, sid, debian13Debian, debian12Debian, sidDebian}
 	// ownLayout is where the stories of the operations are told; with configuration elsewhere a script of cmd/pgrex
 	// tells them.
-	ownLayout = []place{debian13, debian12}
+	ownLayout = []place{debian13, debian12, sid}
 )
 
 // on tells a story in the places that are named, and with --long in all where it holds. PGREX_PLACES names others for

@@ -18,7 +18,7 @@ func TestSwitchoverOfTwo(t *testing.T) {
 	if long() {
 		times = 5
 	}
-	on(t, ownLayout, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02"}}, func(s *story) {
+	on(t, releases, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02"}}, func(s *story) {
 		s.prepareSwitchover()
 		s.startLoad()
 		for range times {

@@ -15,7 +15,7 @@ import (
 // TestUnit: the daemon under its unit and a real systemd: when it is ready, what it says, what it survives, and what
 // it may do.
 func TestUnit(t *testing.T) {
-	on(t, ownLayout, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02"}}, func(s *story) {
+	on(t, releases, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02"}}, func(s *story) {
 		primary := s.primary()
 		standby := s.others(primary)[0]
 		s.start(primary)
