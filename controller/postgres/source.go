@@ -189,28 +189,35 @@ const walHeader = 1 + 3*8
 
 // meter measures the rate at which WAL comes.
 type meter struct {
-	begin time.Time
-	bytes uint64 // since then, the first message left out
+	begin, last time.Time // of the first message, and of the last
+	bytes       uint64    // since then, the first message left out
 }
+
+// measuring is how long the rate is measured at most. It has to be enough for several messages, of 128 kB each, over a
+// slow link.
+const measuring = time.Second
 
 // enough counts what came, and tells whether that will do.
 func (m *meter) enough(begin model.LSN, wal []byte, to model.LSN) bool {
-	const long, much = 300 * time.Millisecond, 64 << 20
+	const much = 64 << 20
+	m.last = time.Now()
 	length := uint64(len(wal))
 	if m.begin.IsZero() {
-		m.begin = time.Now()
+		m.begin = m.last
 	} else {
 		m.bytes += length
 	}
-	return begin+model.LSN(length) >= to || m.bytes >= much || time.Since(m.begin) >= long
+	return begin+model.LSN(length) >= to || m.bytes >= much || m.last.Sub(m.begin) >= measuring
 }
 
+// rate is 0 if little came in a short time. That little may have waited in a buffer.
 func (m *meter) rate() uint64 {
 	const least = 1 << 20
-	if m.bytes < least {
+	took := m.last.Sub(m.begin)
+	if m.bytes < least && took < measuring || took == 0 {
 		return 0
 	}
-	return uint64(float64(m.bytes) / time.Since(m.begin).Seconds())
+	return uint64(float64(m.bytes) / took.Seconds())
 }
 
 // MakeSlot makes the host's slot on the primary anew, reserved, unless it is reserved already. It must not be in use. A logical

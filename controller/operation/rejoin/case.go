@@ -365,17 +365,23 @@ func (c *Case) differs(ctx context.Context) (bool, error) {
 	return !bytes.Equal(mine, its), err
 }
 
-// measure measures the rate at which the primary sends, with the WAL that it wrote last. None is no error.
+// measure measures the rate at which the primary sends, with the WAL that it wrote last: a segment and what follows it,
+// or, if that is gone or of another timeline, only the newest segment. None is no error.
 func (c *Case) measure(ctx context.Context) uint64 {
-	source, err := postgres.OpenSource(ctx, c.Conninfo)
-	if err != nil {
-		return 0
-	}
-	defer source.Close()
 	primary, size := c.Return.Primary, c.Return.Local.Segment
-	from := model.LSN((primary.Flushed - 1).Segment(size) * size)
-	rate, _ := source.Has(ctx, from, primary.Timeline, primary.Flushed)
-	return rate
+	newest := (primary.Flushed - 1).Segment(size)
+	for _, n := range []uint64{newest - min(newest, 1), newest} {
+		source, err := postgres.OpenSource(ctx, c.Conninfo)
+		if err != nil {
+			return 0
+		}
+		rate, _ := source.Has(ctx, model.LSN(n*size), primary.Timeline, primary.Flushed)
+		source.Close()
+		if rate > 0 {
+			return rate
+		}
+	}
+	return 0
 }
 
 // Choose picks a way back: the cheapest that is possible, or the one asked for.
