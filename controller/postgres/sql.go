@@ -246,14 +246,16 @@ SELECT pg_catalog.json_build_object('tablespaces', pg_catalog.json_agg(
 FROM (SELECT oid, spcname, pg_catalog.pg_tablespace_location(oid) AS location FROM pg_catalog.pg_tablespace) AS spaces
 WHERE location LIKE '/%'`
 
-	// The sizes of all tablespaces, and of all databases. A size that the user may not see counts as 0.
+	// The sizes of the tablespaces outside the data folder, and of all databases. A size that the user may not see counts
+	// as 0.
 	sqlSizes = `
 SELECT pg_catalog.json_build_object(
   'bytes', (SELECT coalesce(pg_catalog.sum(pg_catalog.pg_database_size(oid)), 0) FROM pg_catalog.pg_database
     WHERE pg_catalog.has_database_privilege(oid, 'CONNECT') OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')),
   'tablespaces', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
     'oid', oid::bigint, 'bytes', pg_catalog.pg_tablespace_size(oid))) FROM pg_catalog.pg_tablespace
-    WHERE pg_catalog.has_tablespace_privilege(oid, 'CREATE') OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')))`
+    WHERE pg_catalog.pg_tablespace_location(oid) LIKE '/%'
+      AND (pg_catalog.has_tablespace_privilege(oid, 'CREATE') OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'))))`
 
 	// Whether the control file shows the timeline that is written to.
 	sqlTimelineShown = `

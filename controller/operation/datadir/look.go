@@ -32,7 +32,7 @@ func (p Place) Look(ctx context.Context) (local reconcile.LocalData, err error) 
 		local.Gone = cmp.Or(local.Unreadable, gone) // says what was not restored
 	}
 	if local.NoCopy = cmp.Or(p.noCopy(local), local.NoCopy); local.NoCopy == "" {
-		err = p.room(&local)
+		err = p.room(ctx, &local)
 	}
 	return local, err
 }
@@ -146,9 +146,9 @@ func (p Place) configured(ctx context.Context, local *reconcile.LocalData) (err 
 }
 
 // room measures what there is, and what is free.
-func (p Place) room(local *reconcile.LocalData) (err error) {
+func (p Place) room(ctx context.Context, local *reconcile.LocalData) (err error) {
 	if _, err := os.Stat(p.Data); err == nil {
-		if local.Bytes, err = folderSize(p.Data); err != nil {
+		if local.Bytes, err = p.size(ctx); err != nil {
 			return err
 		}
 	}
@@ -200,11 +200,12 @@ func freeBytes(folder string) (uint64, error) {
 	return s.Bavail * uint64(s.Frsize), nil
 }
 
-// folderSize is the sum of the files' sizes, without pg_wal. What a server removes meanwhile does not count.
-func folderSize(folder string) (total uint64, err error) {
-	err = filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+// size is the sum of the sizes of the data folder's files, without pg_wal. What a server removes meanwhile does not
+// count.
+func (p Place) size(ctx context.Context) (total uint64, err error) {
+	err = p.walk(ctx, p.Data, func(path string, d fs.DirEntry, err error) error {
 		switch {
-		case path != folder && (os.IsNotExist(err) || os.IsPermission(err)): // hindrances reports such a folder
+		case path != p.Data && (os.IsNotExist(err) || os.IsPermission(err)): // hindrances reports such a folder
 			return nil
 		case err != nil:
 			return err
@@ -223,7 +224,7 @@ func folderSize(folder string) (total uint64, err error) {
 		return err
 	})
 	if err != nil {
-		err = fmt.Errorf("measure %s: %w", folder, err)
+		err = fmt.Errorf("measure %s: %w", p.Data, err)
 	}
 	return total, err
 }

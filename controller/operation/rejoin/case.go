@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
@@ -43,6 +44,7 @@ type Case struct {
 	spaces    []postgres.Tablespace // the primary's tablespaces
 	fresh     []datadir.Tablespace  // the same, as a copy has them
 	who       reconcile.Who
+	show      func(line string) // shows what takes long; may be nil
 }
 
 // Look finds the ways back. It changes nothing.
@@ -64,6 +66,7 @@ func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 		return nil, err
 	}
 	c := newCase(who)
+	c.show = r.show
 	c.Standby, c.Kept = who.Here.Standby, who.Clone.KeptStopped(who.Here.Name)
 	c.Primary, err = who.ConfirmedPrimary()
 	switch {
@@ -77,6 +80,7 @@ func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 	if c.Place, err = datadir.Find(who.Clone); err != nil {
 		return nil, err
 	}
+	c.Place.Count = new(atomic.Int64)
 	before, err := r.before()
 	if before != nil {
 		c.Place.FreshFolders = before.Fresh
@@ -150,7 +154,11 @@ func (r *Rejoin) streams(ctx context.Context, slot string) (bool, model.LSN, err
 
 // inspect reads this host's data, and which operation on them was begun and not finished.
 func (c *Case) inspect(ctx context.Context) (err error) {
-	if c.Return.Local, err = c.Place.Look(ctx); err != nil {
+	err = during(c.show, "looking at "+c.Place.Data, c.Place.Count, func() (err error) {
+		c.Return.Local, err = c.Place.Look(ctx)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	if c.Place.HalfSwapped() {
@@ -217,7 +225,11 @@ func (c *Case) compare(ctx context.Context) error {
 // not let into a database there, it cannot look, and allows both. Any other failure to look is a warning, because it
 // says nothing about the files.
 func (c *Case) hindrances(ctx context.Context) error {
-	odd, err := c.Place.Odd()
+	var odd []string
+	err := during(c.show, "looking through "+c.Place.Data, c.Place.Count, func() (err error) {
+		odd, err = c.Place.Odd(ctx)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -234,7 +246,11 @@ func (c *Case) hindrances(ctx context.Context) error {
 		c.Return.InTheWay = fmt.Sprintf("%s is not a file here, and a file on %s: pg_rewind does not replace it; put a file "+
 			"in its place (where it is a link, the file that it leads to)", filepath.Join(c.Place.Data, name), c.Primary)
 	}
-	unreadable, err := source.Unreadable(ctx)
+	var unreadable string
+	err = during(c.show, "looking for files that "+c.Primary+" cannot read", nil, func() (err error) {
+		unreadable, err = source.Unreadable(ctx)
+		return err
+	})
 	if err != nil {
 		c.unsure = append(c.unsure, err.Error())
 	}
@@ -257,7 +273,10 @@ func (c *Case) contents(ctx context.Context, source *postgres.Source) error {
 	var contents postgres.Contents
 	if err == nil {
 		defer database.Close()
-		contents, err = database.Contents(ctx)
+		err = during(c.show, "measuring the databases of "+c.Primary, nil, func() (err error) {
+			contents, err = database.Contents(ctx)
+			return err
+		})
 	}
 	switch class := postgres.ClassOf(err); {
 	case class == postgres.Permission || class == postgres.Configuration:
@@ -270,7 +289,7 @@ func (c *Case) contents(ctx context.Context, source *postgres.Source) error {
 	case err != nil:
 		return err
 	}
-	c.Return.Bytes, c.spaces = contents.Bytes, contents.Tablespaces
+	c.Return.Bytes, c.Return.Unmeasured, c.spaces = contents.Bytes, contents.Unmeasured, contents.Tablespaces
 	return c.tablespaces()
 }
 

@@ -176,6 +176,27 @@ func TestRewindKilled(t *testing.T) {
 	p.t = t
 }
 
+// The dry run of pg_rewind does not fetch what the real one then fetches: over a slow link that would take twice as long.
+func TestDryRewindFetchesLittle(t *testing.T) {
+	if asOwner(t) {
+		return
+	}
+	p := newParted(t)
+	p.primary.SQL("CREATE TABLE much AS SELECT generate_series(1, 300000)")
+	const most = 1 << 40
+	g, port := newGate(t, int(p.primary.Port), most)
+	c := caseOf(t, p.host, p.primary)
+	p.must(fakes.Step(t, p.r.rewind(c), "recover").Do(t.Context()))
+	p.must(fakes.Step(t, p.r.rewind(c), "checkpoint").Do(t.Context()))
+	c.Conninfo = strings.Replace(c.Conninfo, "port="+strconv.Itoa(int(p.primary.Port)), "port="+strconv.Itoa(port), 1)
+	p.must(fakes.Step(t, p.r.rewind(c), "dry-rewind").Do(t.Context()))
+	dry := most - g.left.Load()
+	p.must(fakes.Step(t, p.r.rewind(c), "rewind").Do(t.Context()))
+	if all := most - g.left.Load() - dry; dry > all/4 || all < 10<<20 {
+		t.Errorf("the dry run has fetched %d bytes, and the real one %d", dry, all)
+	}
+}
+
 func (p *parted) must(err error) {
 	p.t.Helper()
 	if err != nil {

@@ -30,6 +30,8 @@ type Return struct {
 	// Bytes is the size of the primary, without WAL; 0 if that is not known. Unseen then says why.
 	Bytes  uint64
 	Unseen string
+	// Unmeasured is why Bytes is 0 although the primary's tablespaces are known.
+	Unmeasured string
 	// Spaces are the primary's tablespaces, as a copy has them. NoFolder is why the folder of such a tablespace cannot be
 	// made here; "" if all can. Taken is why pg_rewind cannot use such a folder; "" if it can.
 	Spaces          []Space
@@ -352,7 +354,7 @@ func (r Return) copied() Rung {
 		rung.Possible, rung.Why = true, "always possible; the old data are kept until the copy is whole"
 	}
 	if rung.Possible && rung.Bytes == 0 {
-		rung.Why += fmt.Sprintf("; whether there is room for it is not known (%s)", r.Unseen)
+		rung.Why += fmt.Sprintf("; whether there is room for it is not known (%s)", cmp.Or(r.Unseen, r.Unmeasured))
 	}
 	return rung
 }
