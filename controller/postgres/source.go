@@ -3,9 +3,11 @@ package postgres
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -327,11 +329,44 @@ func (s *Source) HasFile(ctx context.Context, names []string) (string, error) {
 	if row, err := s.upstream.row(ctx, sqlMayReadFiles, doing); err != nil || string(row[0]) != "t" {
 		return "", err
 	}
-	for _, name := range names {
-		row, err := s.upstream.row(ctx, fmt.Sprintf(sqlIsFile, quoteLiteral(name)), doing)
-		if err != nil || string(row[0]) == "t" {
-			return name, err
-		}
+	if len(names) == 0 {
+		return "", nil
 	}
-	return "", nil
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = quoteLiteral(name)
+	}
+	row, err := s.upstream.row(ctx, fmt.Sprintf(sqlFirstFile, strings.Join(quoted, ", ")), doing)
+	if err != nil {
+		return "", err
+	}
+	return string(row[0]), nil
+}
+
+// FileSizes are the sizes of the primary's files as pg_rewind looks at them, in bytes.
+type FileSizes struct {
+	Whole     uint64            `json:"whole"`     // of files that it copies whole
+	Databases map[string]uint64 `json:"databases"` // of relations, by the folder of their database in the data folder
+}
+
+// FileSizes measures the primary's files. It is nil if this user may not ask.
+func (s *Source) FileSizes(ctx context.Context) (*FileSizes, error) {
+	ctx, cancel := context.WithTimeout(ctx, filesTimeout)
+	defer cancel()
+	const doing = "measure the files of the primary"
+	if row, err := s.upstream.row(ctx, sqlMayReadFiles, doing); err != nil || string(row[0]) != "t" {
+		return nil, err
+	}
+	if _, err := s.upstream.conn.Exec(ctx, sqlFilesTimeout).ReadAll(); err != nil {
+		return nil, classify(err, doing)
+	}
+	row, err := s.upstream.row(ctx, sqlFiles, doing)
+	if err != nil {
+		return nil, err
+	}
+	var f FileSizes
+	if err := json.Unmarshal(row[0], &f); err != nil {
+		return nil, &Error{Class: Unknown, Doing: doing, Err: err}
+	}
+	return &f, nil
 }

@@ -194,13 +194,13 @@ func TestFolderSize(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			if _, err := (Place{Data: folder + "/none"}).size(t.Context()); err == nil {
-				t.Error("a folder that is not there has a size")
+			if got, err := (Place{Data: folder + "/none"}).Size(t.Context()); err != nil || got != 0 {
+				t.Errorf("a folder that is not there has %d bytes, %v", got, err)
 			}
 			return
 		default:
 		}
-		if got, err := (Place{Data: folder}).size(t.Context()); err != nil || got != want {
+		if got, err := (Place{Data: folder}).Size(t.Context()); err != nil || got != want {
 			t.Fatalf("%d bytes, not %d: %v", got, want, err)
 		}
 	}

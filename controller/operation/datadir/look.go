@@ -32,7 +32,7 @@ func (p Place) Look(ctx context.Context) (local reconcile.LocalData, err error) 
 		local.Gone = cmp.Or(local.Unreadable, gone) // says what was not restored
 	}
 	if local.NoCopy = cmp.Or(p.noCopy(local), local.NoCopy); local.NoCopy == "" {
-		err = p.room(ctx, &local)
+		err = p.room(&local)
 	}
 	return local, err
 }
@@ -145,13 +145,8 @@ func (p Place) configured(ctx context.Context, local *reconcile.LocalData) (err 
 	return nil
 }
 
-// room measures what there is, and what is free.
-func (p Place) room(ctx context.Context, local *reconcile.LocalData) (err error) {
-	if _, err := os.Stat(p.Data); err == nil {
-		if local.Bytes, err = p.size(ctx); err != nil {
-			return err
-		}
-	}
+// room measures what is free.
+func (p Place) room(local *reconcile.LocalData) (err error) {
 	data, wal := existing(p.Data), existing(p.Data)
 	link, err := p.WALFolder()
 	if err != nil {
@@ -200,12 +195,12 @@ func freeBytes(folder string) (uint64, error) {
 	return s.Bavail * uint64(s.Frsize), nil
 }
 
-// size is the sum of the sizes of the data folder's files, without pg_wal. What a server removes meanwhile does not
-// count.
-func (p Place) size(ctx context.Context) (total uint64, err error) {
+// Size is the sum of the sizes of the data folder's files, without pg_wal; 0 if there is none. What a server removes
+// meanwhile does not count.
+func (p Place) Size(ctx context.Context) (total uint64, err error) {
 	err = p.walk(ctx, p.Data, func(path string, d fs.DirEntry, err error) error {
 		switch {
-		case path != p.Data && (os.IsNotExist(err) || os.IsPermission(err)): // hindrances reports such a folder
+		case os.IsNotExist(err), path != p.Data && os.IsPermission(err): // hindrances reports such a folder
 			return nil
 		case err != nil:
 			return err

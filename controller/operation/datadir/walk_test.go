@@ -66,7 +66,7 @@ func TestManyFiles(t *testing.T) {
 	interrupted, interrupt := context.WithCancelCause(t.Context())
 	interrupt(errInterrupted)
 	for name, look := range map[string]func(ctx context.Context) error{
-		"size":     func(ctx context.Context) error { _, err := p.size(ctx); return err },
+		"size":     func(ctx context.Context) error { _, err := p.Size(ctx); return err },
 		"writable": func(ctx context.Context) error { _, err := p.notWritable(ctx); return err },
 		"odd":      func(ctx context.Context) error { _, err := p.Odd(ctx); return err },
 		"kept":     func(ctx context.Context) error { _, err := p.notKept(ctx, []string{"base"}); return err },

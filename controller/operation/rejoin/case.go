@@ -193,6 +193,15 @@ func (c *Case) compare(ctx context.Context) error {
 	if err := c.contents(ctx, source); err != nil {
 		return err
 	}
+	if c.Return.Bytes == 0 { // then the size of the old data has to do
+		err := during(c.show, "measuring "+c.Place.Data, c.Place.Count, func() (err error) {
+			c.Return.Local.Bytes, err = c.Place.Size(ctx)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
 	if c.Return.Timelines, err = source.History(ctx, c.Return.Primary.Timeline); err != nil {
 		return err
 	}
@@ -225,6 +234,9 @@ func (c *Case) compare(ctx context.Context) error {
 // not let into a database there, it cannot look, and allows both. Any other failure to look is a warning, because it
 // says nothing about the files.
 func (c *Case) hindrances(ctx context.Context) error {
+	if c.Return.NeedsRewind() {
+		c.Return.Rewound = c.rewound(ctx)
+	}
 	var odd []string
 	err := during(c.show, "looking through "+c.Place.Data, c.Place.Count, func() (err error) {
 		odd, err = c.Place.Odd(ctx)
@@ -259,6 +271,31 @@ func (c *Case) hindrances(ctx context.Context) error {
 			"data folder", unreadable, c.Primary)
 	}
 	return ctx.Err()
+}
+
+// rewound is how much pg_rewind fetches beside the blocks that have changed; 0 if that is not known. It copies the
+// files of a database that was made meanwhile: their blocks need not be in the WAL.
+func (c *Case) rewound(ctx context.Context) (bytes uint64) {
+	source, err := postgres.OpenSourceDatabase(ctx, c.Conninfo)
+	if err != nil {
+		return 0
+	}
+	defer source.Close()
+	var files *postgres.FileSizes
+	err = during(c.show, "measuring what "+string(MethodRewind)+" would fetch", nil, func() (err error) {
+		files, err = source.FileSizes(ctx)
+		return err
+	})
+	if err != nil || files == nil {
+		return 0
+	}
+	bytes = files.Whole
+	for folder, size := range files.Databases {
+		if _, err := os.Stat(filepath.Join(c.Place.Data, folder)); os.IsNotExist(err) {
+			bytes += size
+		}
+	}
+	return bytes
 }
 
 // contents reads what a copy of the primary brings.

@@ -51,6 +51,8 @@ type Return struct {
 	Rate, ArchiveRate uint64
 	// MaxRate is the limit of a copy's rate, 0 for none.
 	MaxRate uint64
+	// Rewound is how much pg_rewind would fetch beside the blocks that have changed; 0 if that is not known.
+	Rewound uint64
 	// NoFiles is why pg_rewind and a copy could not get all of the primary's files; "" if nothing is known against
 	// that. InTheWay names what is here in the place of one of those files, and is not replaced by pg_rewind; "" for
 	// nothing.
@@ -261,11 +263,12 @@ func (r Return) restored() Rung {
 
 func (r Return) rewind() Rung {
 	parted := r.Parted()
-	// It fetches the blocks that changed, at most about the WAL that changed them, and what lies in the primary's
-	// pg_wal.
+	// It fetches the blocks that changed, at most about the WAL that changed them, and some files whole: among them the
+	// primary's pg_wal, which has to do where the others are not known.
 	rung := Rung{
-		Method: MethodRewind, Bytes: parted.BytesTo(r.Primary.Flushed) + parted.BytesTo(r.Local.End) + r.Local.WAL, Rate: r.Rate,
-		Why: r.notRewindable(),
+		Method: MethodRewind, Rate: r.Rate,
+		Bytes: parted.BytesTo(r.Primary.Flushed) + parted.BytesTo(r.Local.End) + cmp.Or(r.Rewound, r.Local.WAL),
+		Why:   r.notRewindable(),
 	}
 	switch {
 	case rung.Why != "":

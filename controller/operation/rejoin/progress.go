@@ -105,7 +105,7 @@ type progress struct {
 	doing string // what the tool said last that is no progress
 
 	mu           sync.Mutex
-	bar          string    // its progress
+	bar, whole   string    // its progress, with the rate and without
 	full         bool      // it has all
 	begin        time.Time // of the first progress
 	heard, shown time.Time // the last time
@@ -132,6 +132,7 @@ func (p *progress) hear(line string, now time.Time) {
 		p.begin = now
 	}
 	p.bar, p.full = bar(m[1], m[2], now.Sub(p.begin)), m[1] == m[2]
+	p.whole = bar(m[1], m[2], 0)
 	if p.Redraw != nil || now.Sub(p.shown) >= showEvery {
 		p.shown = now
 		p.show(p.bar)
@@ -148,7 +149,7 @@ func (p *progress) silent(now time.Time) {
 	case p.bar == "":
 		p.show(fmt.Sprintf("%s: %s", p.doing, since))
 	case p.full:
-		p.show(fmt.Sprintf("%s; writing it to the disk: %s", p.bar, since))
+		p.show(fmt.Sprintf("%s; writing it to the disk: %s", p.whole, since))
 	default:
 		p.show(fmt.Sprintf("%s; nothing has come for %s", p.bar, since))
 	}

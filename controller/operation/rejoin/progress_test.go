@@ -68,7 +68,7 @@ func TestSilence(t *testing.T) {
 		{70 * time.Second, "1024/2048 kB (50%) copied", "[##########..........]  50%, 1.0 MiB of 2.0 MiB"},
 		{80 * time.Second, "", "[##########..........]  50%, 1.0 MiB of 2.0 MiB; nothing has come for 10s"},
 		{90 * time.Second, "2048/2048 kB (100%) copied", "[####################] 100%, 2.0 MiB of 2.0 MiB, 102.4 KiB/s, 0s left"},
-		{96 * time.Second, "", "[####################] 100%, 2.0 MiB of 2.0 MiB, 102.4 KiB/s, 0s left; writing it to the disk: 6s"},
+		{96 * time.Second, "", "[####################] 100%, 2.0 MiB of 2.0 MiB; writing it to the disk: 6s"},
 		{97 * time.Second, "pg_rewind: syncing target data directory", ""},
 		{107 * time.Second, "", "pg_rewind: syncing target data directory: 10s"},
 	} {
