@@ -9,7 +9,7 @@ type LocalData struct {
 	End        model.LSN        // of its WAL
 	Changed    model.LSN        // its blocks may hold changes up to here; 0 if they hold none beyond End
 	Segment    uint64           // bytes of a WAL segment
-	Bytes      uint64           // in the data folder, without WAL
+	Bytes      uint64           // in the data folder, without WAL; 0 if it was not measured
 	Free       uint64           // on its file system, in bytes
 	FileSystem uint64           // its number
 	// Gone is why the database, or a part of it, is not in its place; "" if all of it is.

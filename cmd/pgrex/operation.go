@@ -112,7 +112,7 @@ func (l *left) resume(ctx context.Context) (operation.Job, error) {
 	case handover.Adopt, handover.Release:
 		return (&handover.Handover{Observer: l.observer}).Resume(ctx, l.journal)
 	case service.Start, service.Stop:
-		return (&service.Service{Observer: l.observer, Left: l.journal}).Resume(ctx, l.journal)
+		return (&service.Service{Observer: l.observer, Left: l.journal, Report: l.report}).Resume(ctx, l.journal)
 	}
 	return operation.Job{}, fmt.Errorf("this pgrex does not know the operation %q: use the pgrex that began it", l.journal.Operation)
 }

@@ -71,6 +71,7 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 	o := s.observer()
 	defer o.Close()
 	engine := s.engine(cmd, o)
+	engine.Report = out.Report // which knows of the line that Redraw has left
 	if err := engine.Ready(cmd.Context(), rejoin.Continues); err != nil {
 		return err
 	}

@@ -84,7 +84,7 @@ func serve(cmd *cobra.Command, s *settings, ask *asking, plan planning, left *op
 	if err := engine.Ready(cmd.Context(), goesOn); err != nil {
 		return err
 	}
-	job, err := plan(&service.Service{Observer: o, Left: left}, cmd.Context())
+	job, err := plan(&service.Service{Observer: o, Left: left, Report: engine.Report}, cmd.Context())
 	if err != nil {
 		return err
 	}

@@ -155,6 +155,9 @@ func (r *run) pass(ctx context.Context) error {
 
 // fail undoes steps after an error.
 func (r *run) fail(ctx context.Context, err error) error {
+	if ctx.Err() != nil { // to undo a step may take long
+		r.Report("interrupted: undoing what was done")
+	}
 	if backErr := r.back(ctx); backErr != nil {
 		return errors.Join(err, backErr)
 	}

@@ -15,6 +15,7 @@ type Contents struct {
 	// Bytes is the size of all databases, with their tablespaces and without WAL; 0 if the user may see none, or if
 	// measuring them takes too long.
 	Bytes       uint64       `json:"bytes"`
+	Unmeasured  string       `json:"-"`           // why Bytes is 0
 	Tablespaces []Tablespace `json:"tablespaces"` // those outside the data folder, by name
 }
 
@@ -26,8 +27,8 @@ type Tablespace struct {
 	Bytes    uint64 `json:"bytes"`
 }
 
-// sizesTimeout bounds the measuring of the databases: PostgreSQL looks at each of their files.
-const sizesTimeout = 30 * time.Second
+// sizesTimeout bounds the measuring of the databases: PostgreSQL looks at each of their files, which may be a million.
+const sizesTimeout = 2 * time.Minute
 
 // Contents lists the primary's tablespaces, and measures its databases. It needs OpenSourceDatabase.
 func (s *Source) Contents(ctx context.Context) (Contents, error) {
@@ -35,7 +36,13 @@ func (s *Source) Contents(ctx context.Context) (Contents, error) {
 	if err != nil {
 		return listed, err
 	}
-	if measured, err := s.contents(ctx, sizesTimeout, sqlSizes, "measure the primary's databases"); err == nil {
+	measured, err := s.contents(ctx, sizesTimeout, sqlSizes, "measure the primary's databases")
+	switch {
+	case err != nil:
+		listed.Unmeasured = err.Error()
+	case measured.Bytes == 0:
+		listed.Unmeasured = "the replication user may not see the size of any database"
+	default:
 		listed.Bytes = measured.Bytes
 		for i, t := range listed.Tablespaces {
 			for _, m := range measured.Tablespaces {

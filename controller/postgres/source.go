@@ -3,9 +3,11 @@ package postgres
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -189,28 +191,35 @@ const walHeader = 1 + 3*8
 
 // meter measures the rate at which WAL comes.
 type meter struct {
-	begin time.Time
-	bytes uint64 // since then, the first message left out
+	begin, last time.Time // of the first message, and of the last
+	bytes       uint64    // since then, the first message left out
 }
+
+// measuring is how long the rate is measured at most. It has to be enough for several messages, of 128 kB each, over a
+// slow link.
+const measuring = time.Second
 
 // enough counts what came, and tells whether that will do.
 func (m *meter) enough(begin model.LSN, wal []byte, to model.LSN) bool {
-	const long, much = 300 * time.Millisecond, 64 << 20
+	const much = 64 << 20
+	m.last = time.Now()
 	length := uint64(len(wal))
 	if m.begin.IsZero() {
-		m.begin = time.Now()
+		m.begin = m.last
 	} else {
 		m.bytes += length
 	}
-	return begin+model.LSN(length) >= to || m.bytes >= much || time.Since(m.begin) >= long
+	return begin+model.LSN(length) >= to || m.bytes >= much || m.last.Sub(m.begin) >= measuring
 }
 
+// rate is 0 if little came in a short time. That little may have waited in a buffer.
 func (m *meter) rate() uint64 {
 	const least = 1 << 20
-	if m.bytes < least {
+	took := m.last.Sub(m.begin)
+	if m.bytes < least && took < measuring || took == 0 {
 		return 0
 	}
-	return uint64(float64(m.bytes) / time.Since(m.begin).Seconds())
+	return uint64(float64(m.bytes) / took.Seconds())
 }
 
 // MakeSlot makes the host's slot on the primary anew, reserved, unless it is reserved already. It must not be in use. A logical
@@ -320,11 +329,44 @@ func (s *Source) HasFile(ctx context.Context, names []string) (string, error) {
 	if row, err := s.upstream.row(ctx, sqlMayReadFiles, doing); err != nil || string(row[0]) != "t" {
 		return "", err
 	}
-	for _, name := range names {
-		row, err := s.upstream.row(ctx, fmt.Sprintf(sqlIsFile, quoteLiteral(name)), doing)
-		if err != nil || string(row[0]) == "t" {
-			return name, err
-		}
+	if len(names) == 0 {
+		return "", nil
 	}
-	return "", nil
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = quoteLiteral(name)
+	}
+	row, err := s.upstream.row(ctx, fmt.Sprintf(sqlFirstFile, strings.Join(quoted, ", ")), doing)
+	if err != nil {
+		return "", err
+	}
+	return string(row[0]), nil
+}
+
+// FileSizes are the sizes of the primary's files as pg_rewind looks at them, in bytes.
+type FileSizes struct {
+	Whole     uint64            `json:"whole"`     // of files that it copies whole
+	Databases map[string]uint64 `json:"databases"` // of relations, by the folder of their database in the data folder
+}
+
+// FileSizes measures the primary's files. It is nil if this user may not ask.
+func (s *Source) FileSizes(ctx context.Context) (*FileSizes, error) {
+	ctx, cancel := context.WithTimeout(ctx, filesTimeout)
+	defer cancel()
+	const doing = "measure the files of the primary"
+	if row, err := s.upstream.row(ctx, sqlMayReadFiles, doing); err != nil || string(row[0]) != "t" {
+		return nil, err
+	}
+	if _, err := s.upstream.conn.Exec(ctx, sqlFilesTimeout).ReadAll(); err != nil {
+		return nil, classify(err, doing)
+	}
+	row, err := s.upstream.row(ctx, sqlFiles, doing)
+	if err != nil {
+		return nil, err
+	}
+	var f FileSizes
+	if err := json.Unmarshal(row[0], &f); err != nil {
+		return nil, &Error{Class: Unknown, Doing: doing, Err: err}
+	}
+	return &f, nil
 }

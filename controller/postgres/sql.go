@@ -233,7 +233,30 @@ WITH RECURSIVE entry AS (
 SELECT pg_catalog.count(pg_catalog.pg_read_binary_file(path, 0, 1, true))::text FROM entry
 WHERE NOT isdir AND size > 0 AND path <> './postmaster.pid'`
 
-	sqlIsFile = `SELECT (pg_catalog.pg_stat_file(%s, true)).size IS NOT NULL` // a quoted literal
+	// The first of some names that is there; '' if none is. %s are quoted literals.
+	sqlFirstFile = `SELECT coalesce((SELECT name FROM pg_catalog.unnest(ARRAY[%s]::text[]) WITH ORDINALITY AS asked(name, place)
+WHERE (pg_catalog.pg_stat_file(name, true)).size IS NOT NULL ORDER BY place LIMIT 1), '')`
+
+	// How much pg_rewind copies whole, and how much is in the relations of each database, by its folder. It copies whole
+	// what is not the main fork of a relation, and leaves out some folders (filemap.c).
+	sqlFiles = `
+WITH RECURSIVE entry AS (
+  SELECT '.' AS path, true AS isdir, 0::bigint AS size
+  UNION ALL
+  SELECT entry.path || '/' || name, stat.isdir, stat.size
+  FROM entry, pg_catalog.pg_ls_dir(entry.path, true, false) AS name,
+    pg_catalog.pg_stat_file(entry.path || '/' || name, true) AS stat
+  WHERE entry.isdir AND entry.path NOT IN ('./pg_stat_tmp', './pg_replslot', './pg_dynshmem', './pg_notify', './pg_serial',
+    './pg_snapshots', './pg_subtrans')
+), file AS (
+  SELECT size, (pg_catalog.regexp_match(path,
+    '^\./(global|base/[0-9]+|pg_tblspc/[0-9]+/PG_[^/]+/[0-9]+)/[0-9]+([.][0-9]+)?$'))[1] AS database
+  FROM entry WHERE NOT isdir
+)
+SELECT pg_catalog.json_build_object(
+  'whole', (SELECT pg_catalog.sum(size) FROM file WHERE database IS NULL),
+  'databases', (SELECT pg_catalog.json_object_agg(database, bytes)
+    FROM (SELECT database, pg_catalog.sum(size) AS bytes FROM file WHERE database IS NOT NULL GROUP BY database) AS sums))`
 
 	sqlInRecovery = `SELECT pg_catalog.pg_is_in_recovery()`
 
@@ -246,14 +269,16 @@ SELECT pg_catalog.json_build_object('tablespaces', pg_catalog.json_agg(
 FROM (SELECT oid, spcname, pg_catalog.pg_tablespace_location(oid) AS location FROM pg_catalog.pg_tablespace) AS spaces
 WHERE location LIKE '/%'`
 
-	// The sizes of all tablespaces, and of all databases. A size that the user may not see counts as 0.
+	// The sizes of the tablespaces outside the data folder, and of all databases. A size that the user may not see counts
+	// as 0.
 	sqlSizes = `
 SELECT pg_catalog.json_build_object(
   'bytes', (SELECT coalesce(pg_catalog.sum(pg_catalog.pg_database_size(oid)), 0) FROM pg_catalog.pg_database
     WHERE pg_catalog.has_database_privilege(oid, 'CONNECT') OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')),
   'tablespaces', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
     'oid', oid::bigint, 'bytes', pg_catalog.pg_tablespace_size(oid))) FROM pg_catalog.pg_tablespace
-    WHERE pg_catalog.has_tablespace_privilege(oid, 'CREATE') OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')))`
+    WHERE pg_catalog.pg_tablespace_location(oid) LIKE '/%'
+      AND (pg_catalog.has_tablespace_privilege(oid, 'CREATE') OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'))))`
 
 	// Whether the control file shows the timeline that is written to.
 	sqlTimelineShown = `

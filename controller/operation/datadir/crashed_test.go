@@ -283,7 +283,7 @@ func TestBeginKilled(t *testing.T) {
 				t.Errorf("begun it is %d", got)
 			}
 			wantOwn(t, p, p.Marker())
-			must(t, p.Finish())
+			must(t, p.Finish(t.Context()))
 			if p.Rewinding() != NotBegun || p.Left() {
 				t.Error("something is left")
 			}
@@ -345,7 +345,7 @@ func TestRewindKilled(t *testing.T) {
 				must(t, p.PutBack("x"))
 			}
 			wantOwn(t, p, p.Data)
-			must(t, p.Finish())
+			must(t, p.Finish(t.Context()))
 			if text, _ := os.ReadFile(filepath.Join(p.Data, "postgresql.auto.conf")); p.Rewinding() != NotBegun || p.Left() ||
 				strings.Count(string(text), "primary_slot_name = 'x'\n") != 1 {
 				t.Errorf("it is %d, left: %t, with the settings %q", p.Rewinding(), p.Left(), text)
@@ -371,7 +371,7 @@ func TestSwapKilled(t *testing.T) {
 		if !p.Left() {
 			t.Errorf("swapped %t, it is not seen as left", swapped)
 		}
-		must(t, p.Clear())
+		must(t, p.Clear(t.Context()))
 		all := []string{p.Data + "/old", p.Data + "/new", p.Data + "/pg_wal/old", p.Data + "/pg_wal/new", p.Beside()}
 		if got := there(all...); !slices.Equal(got, want) || p.Left() {
 			t.Errorf("swapped %t, there is %q", swapped, got)
@@ -401,7 +401,7 @@ func TestSwapFails(t *testing.T) {
 	}
 	other := Place{Data: filepath.Join(t.TempDir(), "none")}
 	other.make(t, other.Beside()+"/new")
-	must(t, errors.Join(other.Swap(), other.Finish()))
+	must(t, errors.Join(other.Swap(), other.Finish(t.Context())))
 	if got := there(p.Data+"/old", other.Data+"/new", other.Beside()); len(got) != 2 || p.Left() || other.Left() {
 		t.Errorf("there is %q", got)
 	}

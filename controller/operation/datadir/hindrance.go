@@ -15,8 +15,8 @@ import (
 
 // notWritable names a file or folder of the data folder that this user may not write, so that pg_rewind could not
 // replace it and would fail half way. It is "" if there is none.
-func (p Place) notWritable() (why string) {
-	_ = filepath.WalkDir(p.Data, func(path string, d fs.DirEntry, err error) error {
+func (p Place) notWritable(ctx context.Context) (why string, err error) {
+	err = p.walk(ctx, p.Data, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case os.IsNotExist(err): // removed meanwhile
 			return nil
@@ -28,13 +28,13 @@ func (p Place) notWritable() (why string) {
 		}
 		return nil
 	})
-	return why
+	return why, err
 }
 
 // notKept names one of the host's own files that this user could not put back as it is, and why; "" if there is none.
-func (p Place) notKept(own []string) (why string) {
+func (p Place) notKept(ctx context.Context, own []string) (why string, err error) {
 	for _, name := range p.Here(own) {
-		err := filepath.WalkDir(filepath.Join(p.Data, name), func(path string, d fs.DirEntry, err error) error {
+		err := p.walk(ctx, filepath.Join(p.Data, name), func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return err
 			}
@@ -51,12 +51,15 @@ func (p Place) notKept(own []string) (why string) {
 			}
 			return nil
 		})
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return "", err
+		case err != nil:
 			return fmt.Sprintf("%v, so that it could not be kept as it is: move it out of the data folder, and "+
-				"have the setting name it there, or give it to the user that owns the data", err)
+				"have the setting name it there, or give it to the user that owns the data", err), nil
 		}
 	}
-	return ""
+	return "", nil
 }
 
 // hindrances returns why pg_rewind, or a copy, would fail because of a file in the data folder; "" if it would not.
@@ -68,17 +71,17 @@ func (p Place) hindrances(ctx context.Context) (noRewind, noCopy string, err err
 	if err != nil {
 		return "", "", err
 	}
-	noCopy = p.notKept(own)
-	if noRewind = noCopy; noRewind == "" {
-		noRewind = p.notWritable()
+	noCopy, err = p.notKept(ctx, own)
+	if noRewind = noCopy; noRewind == "" && err == nil {
+		noRewind, err = p.notWritable(ctx)
 	}
-	return noRewind, noCopy, nil
+	return noRewind, noCopy, err
 }
 
 // Odd returns the names in the data folder that are neither a file nor a folder, such as links. pg_rewind does not
 // replace them by a file of the primary's. pg_wal and tablespaces do not count: they may be links.
-func (p Place) Odd() (names []string, err error) {
-	err = filepath.WalkDir(p.Data, func(path string, d fs.DirEntry, err error) error {
+func (p Place) Odd(ctx context.Context) (names []string, err error) {
+	err = p.walk(ctx, p.Data, func(path string, d fs.DirEntry, err error) error {
 		name, _ := filepath.Rel(p.Data, path)
 		switch {
 		case errors.Is(err, fs.ErrPermission), os.IsNotExist(err):

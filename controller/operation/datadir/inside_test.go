@@ -77,7 +77,7 @@ func TestSwapInsideKilled(t *testing.T) {
 			if info, err := os.Stat(p.Data); err != nil || info.Mode().Perm() != 0o700 {
 				t.Errorf("its mode is %v, %v", info.Mode(), err)
 			}
-			must(t, p.Finish())
+			must(t, p.Finish(t.Context()))
 			if names := entries(t, p.Data); !slices.Equal(names, []string{"PG_VERSION", "base", "lost+found", "new"}) || p.Left() {
 				t.Errorf("there is %q", names)
 			}

@@ -1,6 +1,7 @@
 package datadir
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -212,7 +213,7 @@ func (p Place) opening() string { return p.Marker() + "-new" }
 func (p Place) closed() string { return p.Marker() + "-done" }
 
 // Finish removes all that an operation has left.
-func (p Place) Finish() error {
+func (p Place) Finish(ctx context.Context) error {
 	if p.HalfSwapped() { // a server runs, so only the old data have not got their name yet
 		if err := p.Swap(); err != nil {
 			return err
@@ -224,12 +225,10 @@ func (p Place) Finish() error {
 	if err := p.close(); err != nil {
 		return err
 	}
-	for _, folder := range []string{p.opening(), p.closed()} {
-		if err := os.RemoveAll(folder); err != nil {
-			return err
-		}
+	if err := p.removeAll(ctx, p.opening(), p.closed()); err != nil {
+		return err
 	}
-	return p.Clear()
+	return p.Clear(ctx)
 }
 
 // Marker is the journal's folder, which is there while pg_rewind's work is not whole.

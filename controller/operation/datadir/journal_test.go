@@ -113,10 +113,10 @@ func TestJournal(t *testing.T) {
 		t.Error("the journal is not seen as left")
 	}
 	p.make(t, filepath.Join(p.opening(), "a"), filepath.Join(p.closed(), "b"))
-	if err := p.Finish(); err != nil || p.Left() {
+	if err := p.Finish(t.Context()); err != nil || p.Left() {
 		t.Errorf("something is left: %v", err)
 	}
-	if err := p.Finish(); err != nil {
+	if err := p.Finish(t.Context()); err != nil {
 		t.Errorf("with nothing left: %v", err)
 	}
 }
@@ -137,7 +137,7 @@ func TestClear(t *testing.T) {
 	if why := p.noCopy(reconcile.LocalData{}); !strings.Contains(why, "not from an earlier copy") {
 		t.Errorf("a folder of somebody else's in the way: %q", why)
 	}
-	if err := p.Clear(); err != nil {
+	if err := p.Clear(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := there(wal+"/1", wal+".pgrex/2", p.Beside(), p.triedPattern()+"7"); len(got) != 2 {
@@ -148,7 +148,7 @@ func TestClear(t *testing.T) {
 	if why := p.noCopy(reconcile.LocalData{}); why != "" {
 		t.Errorf("an earlier copy's WAL in the way: %q", why)
 	}
-	if err := p.Clear(); err != nil {
+	if err := p.Clear(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := there(wal+"/1", wal+".pgrex", p.Beside()); len(got) != 1 {
@@ -157,7 +157,7 @@ func TestClear(t *testing.T) {
 	// Both lead to the same folder: it is in use.
 	p.make(t, filepath.Join(p.Beside(), "PG_VERSION"))
 	link(p.Beside(), wal)
-	if err := p.Clear(); err != nil || len(there(wal+"/1")) != 1 {
+	if err := p.Clear(t.Context()); err != nil || len(there(wal+"/1")) != 1 {
 		t.Errorf("the WAL in use is gone: %v", err)
 	}
 	if Other(Other(wal)) != wal {
@@ -194,13 +194,13 @@ func TestFolderSize(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			if _, err := folderSize(folder + "/none"); err == nil {
-				t.Error("a folder that is not there has a size")
+			if got, err := (Place{Data: folder + "/none"}).Size(t.Context()); err != nil || got != 0 {
+				t.Errorf("a folder that is not there has %d bytes, %v", got, err)
 			}
 			return
 		default:
 		}
-		if got, err := folderSize(folder); err != nil || got != want {
+		if got, err := (Place{Data: folder}).Size(t.Context()); err != nil || got != want {
 			t.Fatalf("%d bytes, not %d: %v", got, want, err)
 		}
 	}

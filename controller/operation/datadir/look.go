@@ -145,13 +145,8 @@ func (p Place) configured(ctx context.Context, local *reconcile.LocalData) (err 
 	return nil
 }
 
-// room measures what there is, and what is free.
+// room measures what is free.
 func (p Place) room(local *reconcile.LocalData) (err error) {
-	if _, err := os.Stat(p.Data); err == nil {
-		if local.Bytes, err = folderSize(p.Data); err != nil {
-			return err
-		}
-	}
 	data, wal := existing(p.Data), existing(p.Data)
 	link, err := p.WALFolder()
 	if err != nil {
@@ -200,11 +195,12 @@ func freeBytes(folder string) (uint64, error) {
 	return s.Bavail * uint64(s.Frsize), nil
 }
 
-// folderSize is the sum of the files' sizes, without pg_wal. What a server removes meanwhile does not count.
-func folderSize(folder string) (total uint64, err error) {
-	err = filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+// Size is the sum of the sizes of the data folder's files, without pg_wal; 0 if there is none. What a server removes
+// meanwhile does not count.
+func (p Place) Size(ctx context.Context) (total uint64, err error) {
+	err = p.walk(ctx, p.Data, func(path string, d fs.DirEntry, err error) error {
 		switch {
-		case path != folder && (os.IsNotExist(err) || os.IsPermission(err)): // hindrances reports such a folder
+		case os.IsNotExist(err), path != p.Data && os.IsPermission(err): // hindrances reports such a folder
 			return nil
 		case err != nil:
 			return err
@@ -223,7 +219,7 @@ func folderSize(folder string) (total uint64, err error) {
 		return err
 	})
 	if err != nil {
-		err = fmt.Errorf("measure %s: %w", folder, err)
+		err = fmt.Errorf("measure %s: %w", p.Data, err)
 	}
 	return total, err
 }

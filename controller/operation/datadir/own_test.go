@@ -164,11 +164,11 @@ func TestNotKept(t *testing.T) {
 		t.Skip("only root may give a file to another user")
 	}
 	p := journalled(t)
-	if why := p.notKept(NodeLocal); why != "" {
-		t.Error(why)
+	if why, err := p.notKept(t.Context(), NodeLocal); why != "" || err != nil {
+		t.Error(why, err)
 	}
 	must(t, os.Chown(filepath.Join(p.Data, "pg_hba.conf"), 1, 1))
-	if why := p.notKept(NodeLocal); !strings.Contains(why, "pg_hba.conf belongs to another user") {
+	if why, _ := p.notKept(t.Context(), NodeLocal); !strings.Contains(why, "pg_hba.conf belongs to another user") {
 		t.Error(why)
 	}
 }

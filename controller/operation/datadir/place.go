@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/pgrex/pgrex/cib"
@@ -31,6 +32,9 @@ type Place struct {
 
 	// FreshFolders are the folders that a copy makes for tablespaces, or that an earlier copy has made.
 	FreshFolders []string
+
+	// Count counts the files and folders that are looked at or removed, for whoever shows how far that is. It may be nil.
+	Count *atomic.Int64
 }
 
 // Of finds the data folder of a clone on this host. It must hold a database, and belong to the user of this process.

@@ -1,6 +1,7 @@
 package datadir
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -74,10 +75,10 @@ func (p Place) Swap() error {
 		return p.swapInside()
 	}
 	if err := os.Mkdir(p.Data, 0o700); err != nil && !os.IsExist(err) {
-		return errors.Join(err, p.Clear())
+		return errors.Join(err, p.Clear(context.Background()))
 	}
 	if err := exchange(p.Beside(), p.Data); err != nil {
-		return errors.Join(err, p.Clear())
+		return errors.Join(err, p.Clear(context.Background()))
 	}
 	return SyncFolder(filepath.Dir(p.Data))
 }

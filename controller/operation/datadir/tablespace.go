@@ -1,6 +1,7 @@
 package datadir
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -232,16 +233,14 @@ func (p Place) leftSpaces() (folders []string, err error) {
 }
 
 // clearSpaces removes leftSpaces. Another version's tablespace in the same folder stays.
-func (p Place) clearSpaces() error {
+func (p Place) clearSpaces(ctx context.Context) error {
 	left, err := p.leftSpaces()
 	if err != nil {
 		return err
 	}
 	for _, folder := range left {
-		for _, version := range versions(folder, p.major()) {
-			if err := os.RemoveAll(version); err != nil {
-				return err
-			}
+		if err := p.removeAll(ctx, versions(folder, p.major())...); err != nil {
+			return err
 		}
 		if err := removeEmpty(folder); err != nil {
 			return err

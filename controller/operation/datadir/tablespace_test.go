@@ -124,7 +124,7 @@ func TestClearSpaces(t *testing.T) {
 	must(t, os.Symlink(space, p.Beside()+"/pg_tblspc/16401"))
 	p.FreshFolders = []string{space, space + "-fresh", space + "-none"}
 	for range 2 {
-		must(t, p.Clear())
+		must(t, p.Clear(t.Context()))
 	}
 	want := []string{space + "/PG_15_2/1/2", other + "/PG_14_1/1"}
 	all := append(slices.Clone(want), other+"/PG_15_2", space+"-fresh", p.Beside())

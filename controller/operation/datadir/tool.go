@@ -38,7 +38,8 @@ type Tool struct {
 // String is the command line.
 func (t Tool) String() string { return strings.Join(append([]string{t.Path}, t.Args...), " ") }
 
-func (t Tool) name() string { return cmp.Or(t.Name, filepath.Base(t.Path)) }
+// Called is the name of the program.
+func (t Tool) Called() string { return cmp.Or(t.Name, filepath.Base(t.Path)) }
 
 // Run runs the program to its end, in a session of its own. So pgrex handles an interrupt from the terminal, and what
 // the server's configuration runs, such as restore_command, cannot type at root's terminal. Run returns standard
@@ -48,7 +49,7 @@ func (t Tool) Run(ctx context.Context) (string, error) {
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "PGAPPNAME=pgrex")
 	closeFile, err := t.Access.Give(cmd)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", t.name(), err)
+		return "", fmt.Errorf("%s: %w", t.Called(), err)
 	}
 	defer func() { _ = closeFile() }() // it is in memory
 	cmd.Dir = t.Folder
@@ -77,7 +78,7 @@ func (t Tool) Run(ctx context.Context) (string, error) {
 	}
 	switch {
 	case err != nil && cmd.ProcessState == nil:
-		return "", fmt.Errorf("%s: %w", t.name(), err)
+		return "", fmt.Errorf("%s: %w", t.Called(), err)
 	case errors.Is(err, exec.ErrWaitDelay): // it ended well
 		err = nil
 	}
@@ -85,7 +86,7 @@ func (t Tool) Run(ctx context.Context) (string, error) {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		return stdout.String(), &ToolError{t.name(), err, said}
+		return stdout.String(), &ToolError{t.Called(), err, said}
 	}
 	return stdout.String(), nil
 }

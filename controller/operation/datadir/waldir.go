@@ -2,6 +2,7 @@ package datadir
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -135,22 +136,17 @@ func (p Place) leftWAL() string {
 }
 
 // Clear removes what is beside the data: what is left of a copy, or, after the swap, the old data. Tablespaces and WAL
-// go first, because only the folder that links to them shows whose they are.
-func (p Place) Clear() error {
-	if err := p.clearSpaces(); err != nil {
+// go first, because only the folder that links to them shows whose they are. If ctx ends, the next Clear goes on.
+func (p Place) Clear(ctx context.Context) error {
+	if err := p.clearSpaces(ctx); err != nil {
 		return err
 	}
 	if wal := p.leftWAL(); wal != "" {
-		if err := os.RemoveAll(wal); err != nil {
+		if err := p.remove(ctx, wal); err != nil {
 			return err
 		}
 	}
-	for _, folder := range append(p.triedFolders(), p.Beside()) {
-		if err := os.RemoveAll(folder); err != nil {
-			return err
-		}
-	}
-	return nil
+	return p.removeAll(ctx, append(p.triedFolders(), p.Beside())...)
 }
 
 // Left reports whether there is anything that Clear, or the end of an operation, removes.

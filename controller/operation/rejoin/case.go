@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
@@ -43,6 +44,7 @@ type Case struct {
 	spaces    []postgres.Tablespace // the primary's tablespaces
 	fresh     []datadir.Tablespace  // the same, as a copy has them
 	who       reconcile.Who
+	show      func(line string) // shows what takes long; may be nil
 }
 
 // Look finds the ways back. It changes nothing.
@@ -64,6 +66,7 @@ func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 		return nil, err
 	}
 	c := newCase(who)
+	c.show = r.show
 	c.Standby, c.Kept = who.Here.Standby, who.Clone.KeptStopped(who.Here.Name)
 	c.Primary, err = who.ConfirmedPrimary()
 	switch {
@@ -77,6 +80,7 @@ func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 	if c.Place, err = datadir.Find(who.Clone); err != nil {
 		return nil, err
 	}
+	c.Place.Count = new(atomic.Int64)
 	before, err := r.before()
 	if before != nil {
 		c.Place.FreshFolders = before.Fresh
@@ -150,7 +154,11 @@ func (r *Rejoin) streams(ctx context.Context, slot string) (bool, model.LSN, err
 
 // inspect reads this host's data, and which operation on them was begun and not finished.
 func (c *Case) inspect(ctx context.Context) (err error) {
-	if c.Return.Local, err = c.Place.Look(ctx); err != nil {
+	err = during(c.show, "looking at "+c.Place.Data, c.Place.Count, func() (err error) {
+		c.Return.Local, err = c.Place.Look(ctx)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	if c.Place.HalfSwapped() {
@@ -185,6 +193,15 @@ func (c *Case) compare(ctx context.Context) error {
 	if err := c.contents(ctx, source); err != nil {
 		return err
 	}
+	if c.Return.Bytes == 0 { // then the size of the old data has to do
+		err := during(c.show, "measuring "+c.Place.Data, c.Place.Count, func() (err error) {
+			c.Return.Local.Bytes, err = c.Place.Size(ctx)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
 	if c.Return.Timelines, err = source.History(ctx, c.Return.Primary.Timeline); err != nil {
 		return err
 	}
@@ -217,7 +234,14 @@ func (c *Case) compare(ctx context.Context) error {
 // not let into a database there, it cannot look, and allows both. Any other failure to look is a warning, because it
 // says nothing about the files.
 func (c *Case) hindrances(ctx context.Context) error {
-	odd, err := c.Place.Odd()
+	if c.Return.NeedsRewind() {
+		c.Return.Rewound = c.rewound(ctx)
+	}
+	var odd []string
+	err := during(c.show, "looking through "+c.Place.Data, c.Place.Count, func() (err error) {
+		odd, err = c.Place.Odd(ctx)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -234,7 +258,11 @@ func (c *Case) hindrances(ctx context.Context) error {
 		c.Return.InTheWay = fmt.Sprintf("%s is not a file here, and a file on %s: pg_rewind does not replace it; put a file "+
 			"in its place (where it is a link, the file that it leads to)", filepath.Join(c.Place.Data, name), c.Primary)
 	}
-	unreadable, err := source.Unreadable(ctx)
+	var unreadable string
+	err = during(c.show, "looking for files that "+c.Primary+" cannot read", nil, func() (err error) {
+		unreadable, err = source.Unreadable(ctx)
+		return err
+	})
 	if err != nil {
 		c.unsure = append(c.unsure, err.Error())
 	}
@@ -243,6 +271,31 @@ func (c *Case) hindrances(ctx context.Context) error {
 			"data folder", unreadable, c.Primary)
 	}
 	return ctx.Err()
+}
+
+// rewound is how much pg_rewind fetches beside the blocks that have changed; 0 if that is not known. It copies the
+// files of a database that was made meanwhile: their blocks need not be in the WAL.
+func (c *Case) rewound(ctx context.Context) (bytes uint64) {
+	source, err := postgres.OpenSourceDatabase(ctx, c.Conninfo)
+	if err != nil {
+		return 0
+	}
+	defer source.Close()
+	var files *postgres.FileSizes
+	err = during(c.show, "measuring what "+string(MethodRewind)+" would fetch", nil, func() (err error) {
+		files, err = source.FileSizes(ctx)
+		return err
+	})
+	if err != nil || files == nil {
+		return 0
+	}
+	bytes = files.Whole
+	for folder, size := range files.Databases {
+		if _, err := os.Stat(filepath.Join(c.Place.Data, folder)); os.IsNotExist(err) {
+			bytes += size
+		}
+	}
+	return bytes
 }
 
 // contents reads what a copy of the primary brings.
@@ -257,7 +310,10 @@ func (c *Case) contents(ctx context.Context, source *postgres.Source) error {
 	var contents postgres.Contents
 	if err == nil {
 		defer database.Close()
-		contents, err = database.Contents(ctx)
+		err = during(c.show, "measuring the databases of "+c.Primary, nil, func() (err error) {
+			contents, err = database.Contents(ctx)
+			return err
+		})
 	}
 	switch class := postgres.ClassOf(err); {
 	case class == postgres.Permission || class == postgres.Configuration:
@@ -270,7 +326,7 @@ func (c *Case) contents(ctx context.Context, source *postgres.Source) error {
 	case err != nil:
 		return err
 	}
-	c.Return.Bytes, c.spaces = contents.Bytes, contents.Tablespaces
+	c.Return.Bytes, c.Return.Unmeasured, c.spaces = contents.Bytes, contents.Unmeasured, contents.Tablespaces
 	return c.tablespaces()
 }
 
@@ -365,17 +421,23 @@ func (c *Case) differs(ctx context.Context) (bool, error) {
 	return !bytes.Equal(mine, its), err
 }
 
-// measure measures the rate at which the primary sends, with the WAL that it wrote last. None is no error.
+// measure measures the rate at which the primary sends, with the WAL that it wrote last: a segment and what follows it,
+// or, if that is gone or of another timeline, only the newest segment. None is no error.
 func (c *Case) measure(ctx context.Context) uint64 {
-	source, err := postgres.OpenSource(ctx, c.Conninfo)
-	if err != nil {
-		return 0
-	}
-	defer source.Close()
 	primary, size := c.Return.Primary, c.Return.Local.Segment
-	from := model.LSN((primary.Flushed - 1).Segment(size) * size)
-	rate, _ := source.Has(ctx, from, primary.Timeline, primary.Flushed)
-	return rate
+	newest := (primary.Flushed - 1).Segment(size)
+	for _, n := range []uint64{newest - min(newest, 1), newest} {
+		source, err := postgres.OpenSource(ctx, c.Conninfo)
+		if err != nil {
+			return 0
+		}
+		rate, _ := source.Has(ctx, model.LSN(n*size), primary.Timeline, primary.Flushed)
+		source.Close()
+		if rate > 0 {
+			return rate
+		}
+	}
+	return 0
 }
 
 // Choose picks a way back: the cheapest that is possible, or the one asked for.

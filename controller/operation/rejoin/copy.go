@@ -30,7 +30,7 @@ func (r *Rejoin) copy(c *Case) []operation.Step {
 	}
 	swap := operation.Step{ID: "swap", Action: operation.Change{Text: p.SwapText(), Make: func() error {
 		if p.Runs() {
-			return errors.Join(errors.New("PostgreSQL was started here meanwhile, on the old data"), p.Clear())
+			return errors.Join(errors.New("PostgreSQL was started here meanwhile, on the old data"), r.clear(context.Background(), c))
 		}
 		return p.Swap()
 	}}, Back: []operation.Action{operation.Change{Text: "leave what is beside the data: it may be the old data", Make: func() error {
@@ -44,24 +44,20 @@ func (r *Rejoin) copy(c *Case) []operation.Step {
 		return []operation.Step{swap}
 	}
 	return []operation.Step{
-		{ID: "clean", Action: operation.Change{Text: "remove what is left of an earlier copy: " + p.Beside(), Make: func() error {
-			if err := p.Clear(); err != nil {
+		{ID: "clean", Action: operation.Program{Text: "remove what is left of an earlier copy: " + p.Beside(), Run: func(ctx context.Context) error {
+			if err := r.clear(ctx, c); err != nil {
 				return err
 			}
 			*c.swapped = false
 			return p.TrySwap()
 		}}},
 		{ID: "copy", Action: operation.Program{Text: text, Run: func(ctx context.Context) error {
-			err := r.baseBackup(ctx, c)
-			if err != nil { // it may have filled the disk
-				err = errors.Join(err, p.Clear())
-			}
-			return err
+			return r.baseBackup(ctx, c)
 		}}, Back: []operation.Action{operation.Change{Text: "remove the copy, unless it may be in place already", Make: func() error {
 			if *c.swapped {
 				return nil
 			}
-			return p.Clear()
+			return r.clear(context.Background(), c) // however long that takes: the room is needed
 		}}}},
 		swap,
 	}
@@ -119,12 +115,8 @@ func (r *Rejoin) baseBackup(ctx context.Context, c *Case) error {
 		return err
 	}
 	t := c.Place.Program("pg_basebackup", args...)
-	t.Access, t.Progress = access, r.progress()
-	err = whileBusy(ctx, func() error {
-		_, err := t.Run(ctx)
-		return err
-	})
-	if err != nil {
+	t.Access = access
+	if err := whileBusy(ctx, func() error { return r.run(ctx, t) }); err != nil {
 		return err
 	}
 	if err := c.Place.CopyOwn(ctx, own); err != nil {

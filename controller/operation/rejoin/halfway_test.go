@@ -176,6 +176,38 @@ func TestRewindKilled(t *testing.T) {
 	p.t = t
 }
 
+// What rewind is to fetch is known beforehand, also of databases that were made meanwhile with hardly any WAL. The dry run
+// of pg_rewind does not fetch it, too: over a slow link that would take twice as long.
+func TestRewindFetches(t *testing.T) {
+	if asOwner(t) {
+		return
+	}
+	p := newParted(t)
+	for i := range 30 {
+		p.primary.SQL(fmt.Sprintf("CREATE DATABASE d%d STRATEGY file_copy", i))
+	}
+	const most = 1 << 40
+	g, port := newGate(t, int(p.primary.Port), most)
+	c := caseOf(t, p.host, p.primary)
+	rung := c.Return.rewind()
+	p.must(fakes.Step(t, p.r.rewind(c), "recover").Do(t.Context()))
+	p.must(fakes.Step(t, p.r.rewind(c), "checkpoint").Do(t.Context()))
+	c.Conninfo = strings.Replace(c.Conninfo, "port="+strconv.Itoa(int(p.primary.Port)), "port="+strconv.Itoa(port), 1)
+	fetched := func(step string) uint64 {
+		before := g.left.Load()
+		p.must(fakes.Step(t, p.r.rewind(c), step).Do(t.Context()))
+		return uint64(before - g.left.Load())
+	}
+	dry, real := fetched("dry-rewind"), fetched("rewind")
+	t.Logf("it was to fetch %d bytes, has fetched %d, and %d in the dry run", rung.Bytes, real, dry)
+	if dry > real/10 {
+		t.Errorf("the dry run has fetched %d bytes of %d", dry, real)
+	}
+	if rung.Bytes < real/2 || rung.Bytes > real*2 {
+		t.Errorf("it was to fetch %d bytes, and has fetched %d", rung.Bytes, real)
+	}
+}
+
 func (p *parted) must(err error) {
 	p.t.Helper()
 	if err != nil {

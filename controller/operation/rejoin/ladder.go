@@ -30,6 +30,8 @@ type Return struct {
 	// Bytes is the size of the primary, without WAL; 0 if that is not known. Unseen then says why.
 	Bytes  uint64
 	Unseen string
+	// Unmeasured is why Bytes is 0 although the primary's tablespaces are known.
+	Unmeasured string
 	// Spaces are the primary's tablespaces, as a copy has them. NoFolder is why the folder of such a tablespace cannot be
 	// made here; "" if all can. Taken is why pg_rewind cannot use such a folder; "" if it can.
 	Spaces          []Space
@@ -49,6 +51,8 @@ type Return struct {
 	Rate, ArchiveRate uint64
 	// MaxRate is the limit of a copy's rate, 0 for none.
 	MaxRate uint64
+	// Rewound is how much pg_rewind would fetch beside the blocks that have changed; 0 if that is not known.
+	Rewound uint64
 	// NoFiles is why pg_rewind and a copy could not get all of the primary's files; "" if nothing is known against
 	// that. InTheWay names what is here in the place of one of those files, and is not replaced by pg_rewind; "" for
 	// nothing.
@@ -259,11 +263,12 @@ func (r Return) restored() Rung {
 
 func (r Return) rewind() Rung {
 	parted := r.Parted()
-	// It fetches the blocks that changed, at most about the WAL that changed them, and what lies in the primary's
-	// pg_wal.
+	// It fetches the blocks that changed, at most about the WAL that changed them, and some files whole: among them the
+	// primary's pg_wal, which has to do where the others are not known.
 	rung := Rung{
-		Method: MethodRewind, Bytes: parted.BytesTo(r.Primary.Flushed) + parted.BytesTo(r.Local.End) + r.Local.WAL, Rate: r.Rate,
-		Why: r.notRewindable(),
+		Method: MethodRewind, Rate: r.Rate,
+		Bytes: parted.BytesTo(r.Primary.Flushed) + parted.BytesTo(r.Local.End) + cmp.Or(r.Rewound, r.Local.WAL),
+		Why:   r.notRewindable(),
 	}
 	switch {
 	case rung.Why != "":
@@ -352,7 +357,7 @@ func (r Return) copied() Rung {
 		rung.Possible, rung.Why = true, "always possible; the old data are kept until the copy is whole"
 	}
 	if rung.Possible && rung.Bytes == 0 {
-		rung.Why += fmt.Sprintf("; whether there is room for it is not known (%s)", r.Unseen)
+		rung.Why += fmt.Sprintf("; whether there is room for it is not known (%s)", cmp.Or(r.Unseen, r.Unmeasured))
 	}
 	return rung
 }

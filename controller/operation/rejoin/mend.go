@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
@@ -49,8 +50,7 @@ func (r *Rejoin) rewind(c *Case) []operation.Step {
 			if err := c.Place.Begin(own); err != nil {
 				return err
 			}
-			t.Progress = r.progress()
-			if _, err := t.Run(ctx); err != nil {
+			if err := r.run(ctx, t); err != nil {
 				return err
 			}
 			return c.Place.Through()
@@ -79,13 +79,21 @@ func (r *Rejoin) tryRewind(ctx context.Context, c *Case) error {
 		return err
 	}
 	nothing := "" // what it says if it rewinds nothing
+	// A dry run fetches all that the real one does, and drops it. It has proven enough when it begins with that.
+	proven, enough := context.WithCancel(ctx)
+	defer enough()
 	t.Progress = func(line string) {
-		if notRequired.MatchString(line) {
+		switch {
+		case notRequired.MatchString(line):
 			nothing = line
+		case strings.Contains(line, needs):
+			enough()
 		}
 	}
-	_, err = t.Run(ctx)
+	err = r.run(proven, t)
 	switch {
+	case proven.Err() != nil && ctx.Err() == nil:
+		return nil
 	case err != nil && noRewind.MatchString(err.Error()):
 		return fmt.Errorf("%w: %w", ErrNoRewind, err)
 	case err == nil && nothing != "":

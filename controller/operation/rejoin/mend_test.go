@@ -228,7 +228,7 @@ func TestMend(t *testing.T) {
 	if now, err := os.Stat(c.Place.Data); err != nil || !os.SameFile(now, was) {
 		t.Errorf("its data folder is another one: %v", err)
 	}
-	if err := c.Place.Finish(); err != nil || len(there(host.Dir+"/wal", c.Place.Beside())) != 0 {
+	if err := c.Place.Finish(t.Context()); err != nil || len(there(host.Dir+"/wal", c.Place.Beside())) != 0 {
 		t.Errorf("there is still %q, %v", there(host.Dir+"/wal", c.Place.Beside()), err)
 	}
 	if got, err := c.Place.WALFolder(); err != nil || got != host.Dir+"/wal.pgrex" {

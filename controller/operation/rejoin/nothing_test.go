@@ -91,7 +91,7 @@ func TestCopyOverDamage(t *testing.T) {
 				return err == nil && now == "t"
 			})
 			host.Stop("fast")
-			if err := found.Place.Finish(); err != nil || found.Place.Left() {
+			if err := found.Place.Finish(t.Context()); err != nil || found.Place.Left() {
 				t.Errorf("something is left: %t, %v", found.Place.Left(), err)
 			}
 			if strings.Contains(c.damage, "ln -s") {

@@ -1,9 +1,16 @@
 package rejoin
 
 import (
+	"errors"
+	"io"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/pgrex/pgrex/controller/operation/datadir"
 )
 
 func TestBar(t *testing.T) {
@@ -33,13 +40,73 @@ func TestProgress(t *testing.T) {
 	var lines, drawn []string
 	r := &Rejoin{Report: func(line string) { lines = append(lines, line) }}
 	for range 2 {
-		progress := r.progress()
+		p := r.progress(datadir.Tool{Path: "pg_rewind"})
 		for _, line := range []string{"pg_rewind: need to copy 5 MB (total source directory size is 70 MB)", "1/9 kB (11%) copied", "9/9 kB (100%) copied", "done"} {
-			progress(line)
+			p.hear(line, time.Now())
 		}
 		r.Redraw = func(line string) { drawn = append(drawn, line) }
 	}
 	if len(lines) != 3 || len(drawn) != 2 || !strings.Contains(lines[0], "5 MB") || !strings.Contains(lines[1], "11%") {
 		t.Errorf("lines %q, drawn %q", lines, drawn)
 	}
+}
+
+// A tool that says nothing for a while is shown, too, with what it does or waits for.
+func TestSilence(t *testing.T) {
+	var lines []string
+	r := &Rejoin{Report: func(line string) { lines = append(lines, strings.TrimSpace(line)) }}
+	p := r.progress(datadir.Tool{Path: "/bin/pg_rewind"})
+	begin := p.heard
+	for _, step := range []struct {
+		at         time.Duration // since the beginning
+		hear, want string        // "" for silence, and for nothing new
+	}{
+		{4 * time.Second, "", ""},
+		{5 * time.Second, "", "pg_rewind: waiting for the primary: 5s"},
+		{6 * time.Second, "pg_rewind: reading source file list", ""},
+		{65 * time.Second, "", "pg_rewind: reading source file list: 59s"},
+		{70 * time.Second, "1024/2048 kB (50%) copied", "[##########..........]  50%, 1.0 MiB of 2.0 MiB"},
+		{80 * time.Second, "", "[##########..........]  50%, 1.0 MiB of 2.0 MiB; nothing has come for 10s"},
+		{90 * time.Second, "2048/2048 kB (100%) copied", "[####################] 100%, 2.0 MiB of 2.0 MiB, 102.4 KiB/s, 0s left"},
+		{96 * time.Second, "", "[####################] 100%, 2.0 MiB of 2.0 MiB; writing it to the disk: 6s"},
+		{97 * time.Second, "pg_rewind: syncing target data directory", ""},
+		{107 * time.Second, "", "pg_rewind: syncing target data directory: 10s"},
+	} {
+		lines = nil
+		if step.hear != "" {
+			p.hear(step.hear, begin.Add(step.at))
+		} else {
+			p.silent(begin.Add(step.at))
+		}
+		if got := strings.Join(lines, "\n"); got != step.want {
+			t.Errorf("after %s: %q, and not %q", step.at, got, step.want)
+		}
+	}
+}
+
+// What takes long shows now and then for how long already, and how many files it has seen; what is short shows nothing.
+func TestDuring(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines []string
+		count := new(atomic.Int64)
+		count.Store(7) // of what was before
+		show := func(line string) { lines = append(lines, line) }
+		takes := func(d time.Duration) func() error {
+			return func() error {
+				time.Sleep(d / 2)
+				count.Add(1000)
+				time.Sleep(d - d/2)
+				return io.EOF
+			}
+		}
+		for _, d := range []time.Duration{4 * time.Second, 14 * time.Second} {
+			if err := during(show, "looking", count, takes(d)); !errors.Is(err, io.EOF) {
+				t.Error(err)
+			}
+		}
+		if want := []string{"looking: 5s", "looking: 10s, 1000 files"}; !slices.Equal(lines, want) {
+			t.Errorf("it shows %q", lines)
+		}
+		_ = during(nil, "looking", nil, takes(time.Minute))
+	})
 }

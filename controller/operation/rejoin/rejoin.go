@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgrex/pgrex/cib"
@@ -123,6 +124,7 @@ func (r *Rejoin) Resume(ctx context.Context, j *operation.Journal) (operation.Jo
 	if c.Place, err = datadir.Find(who.Clone); err != nil {
 		return operation.Job{}, err
 	}
+	c.Place.Count = new(atomic.Int64)
 	c.Folders, c.Place.FreshFolders = p.Folders, p.Fresh
 	job := operation.NewJob(Name, who, operation.On(c.Place.Identity(ctx)))
 	job.Plan, job.Steps = &p, r.Steps(c, p.Way)
@@ -132,7 +134,7 @@ func (r *Rejoin) Resume(ctx context.Context, j *operation.Journal) (operation.Jo
 // Steps are the steps of a way back. On a host that streams, they remove what was left.
 func (r *Rejoin) Steps(c *Case, way Method) []operation.Step {
 	if c.Streams {
-		return []operation.Step{c.removeLeft()}
+		return []operation.Step{r.removeLeft(c)}
 	}
 	steps := append([]operation.Step{r.StillPrimary(c)}, r.KeepAway(c)...)
 	if way == MethodStart || way == MethodArchive || way == MethodRestored {
@@ -183,7 +185,7 @@ func (r *Rejoin) StillPrimary(c *Case) operation.Step {
 func (r *Rejoin) StillFits(c *Case) operation.Step {
 	return operation.Step{ID: "still-fits", Action: operation.Look{
 		Text: "see that the data here are a part of " + c.Primary + "'s", See: func(ctx context.Context) error {
-			now := &Case{Place: c.Place, Primary: c.Primary, Slot: c.Slot, Conninfo: c.Conninfo}
+			now := &Case{Place: c.Place, Primary: c.Primary, Slot: c.Slot, Conninfo: c.Conninfo, show: r.show}
 			err := now.compare(ctx)
 			if err == nil && !now.Return.Fits() {
 				err = errors.New("they no longer are: run it again")
@@ -194,9 +196,18 @@ func (r *Rejoin) StillFits(c *Case) operation.Step {
 }
 
 // removeLeft removes what this operation, or an earlier one, has left beside the data.
-func (c *Case) removeLeft() operation.Step {
-	return operation.Step{ID: "remove-left", Action: operation.Change{
-		Text: "remove what the operation has left", Make: c.Place.Finish,
+// An interrupt undoes nothing any more: the host is back, and the next rejoin removes the rest.
+func (r *Rejoin) removeLeft(c *Case) operation.Step {
+	return operation.Step{ID: "remove-left", Action: operation.Program{
+		Text: "remove what the operation has left", Run: func(ctx context.Context) error {
+			err := during(r.show, "removing "+c.Place.Beside(), c.Place.Count, func() error { return c.Place.Finish(ctx) })
+			if err == nil || ctx.Err() == nil {
+				return err
+			}
+			r.Report(fmt.Sprintf("   interrupted: this host streams, but a part of %s is left; to remove it, type: sudo pgrex rejoin",
+				c.Place.Beside()))
+			return nil
+		},
 	}}
 }
 
@@ -264,7 +275,7 @@ func (r *Rejoin) quorum(ctx context.Context) error {
 // whose data was ahead of the new primary's, and an interrupted switchover may have banned it by the clone's name.
 func (r *Rejoin) letStart(c *Case) []operation.Step {
 	steps := append([]operation.Step{Unlock(c.Place)}, r.LetBack(c)...)
-	return append(steps, r.AwaitStreams(c), c.removeLeft())
+	return append(steps, r.AwaitStreams(c), r.removeLeft(c))
 }
 
 // LetBack gives the database back to Pacemaker. Undone, it stops the database again if that was kept stopped before.

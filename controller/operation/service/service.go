@@ -28,6 +28,7 @@ const servicePatience = 5 * time.Minute
 type Service struct {
 	Observer *controller.Observer // of this host
 	Left     *operation.Journal   // of an operation that was left here and is to be finished; may be nil
+	Report   operation.Reporter   // of what takes long; may be nil
 }
 
 // self is this host in the cluster, fit to be started or stopped.
@@ -115,7 +116,9 @@ func (s *Service) keepAway(h self, p *Plan) []operation.Step {
 }
 
 // rejoin is the operation from which start and stop borrow steps. caseOf is the case from which it makes them.
-func (s *Service) rejoin() *rejoin.Rejoin { return &rejoin.Rejoin{Observer: s.Observer} }
+func (s *Service) rejoin() *rejoin.Rejoin {
+	return &rejoin.Rejoin{Observer: s.Observer, Report: s.Report}
+}
 
 func (s *Service) caseOf(h self, p *Plan) *rejoin.Case {
 	return &rejoin.Case{

@@ -1,0 +1,107 @@
+package datadir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"testing"
+)
+
+// walk sees what filepath.WalkDir sees, also where see skips something or something cannot be read. remove removes all
+// of it.
+func TestWalk(t *testing.T) {
+	p := Place{Data: t.TempDir(), Count: new(atomic.Int64)}
+	p.make(t, p.Data+"/a/b/1", p.Data+"/a/2", p.Data+"/skipped/3", p.Data+"/skipped/4/5", p.Data+"/last/6", p.Data+"/7")
+	must(t, os.Symlink(p.Data+"/a", p.Data+"/link"))
+	must(t, os.Mkdir(p.Data+"/closed", 0))
+	t.Cleanup(func() { _ = os.Chmod(p.Data+"/closed", 0o700) })
+	seen := func(walk func(root string, see fs.WalkDirFunc) error) (names []string) {
+		must(t, walk(p.Data, func(path string, d fs.DirEntry, err error) error {
+			name, _ := filepath.Rel(p.Data, path)
+			names = append(names, fmt.Sprintf("%s %t %t", name, d.IsDir(), err == nil))
+			if d.Name() == "skipped" || err != nil {
+				return fs.SkipDir
+			}
+			return nil
+		}))
+		slices.Sort(names)
+		return names
+	}
+	want := seen(filepath.WalkDir)
+	got := seen(func(root string, see fs.WalkDirFunc) error { return p.walk(t.Context(), root, see) })
+	if !slices.Equal(got, want) {
+		t.Errorf("it has seen %q, and not %q", got, want)
+	}
+	stopped := 0
+	must(t, p.walk(t.Context(), p.Data, func(string, fs.DirEntry, error) error { stopped++; return fs.SkipAll }))
+	if stopped != 1 {
+		t.Errorf("it has seen %d after it was to skip all", stopped)
+	}
+	if err := p.walk(t.Context(), p.Data+"/none", func(_ string, _ fs.DirEntry, err error) error { return err }); !os.IsNotExist(err) {
+		t.Errorf("of a folder that is not there it says %v", err)
+	}
+	outside := t.TempDir()
+	must(t, os.Symlink(outside, p.Data+"/a/outside"))
+	if err := p.removeAll(t.Context(), p.Data+"/none", p.Data); err != nil || isThere(p.Data) || !isThere(outside) {
+		t.Errorf("removed: %v", err)
+	}
+}
+
+// A folder of many files is neither held in memory nor gone through to its end after an interrupt. What a removal has
+// left, the next one removes.
+func TestManyFiles(t *testing.T) {
+	const files, most = 60_000, 2 << 20 // all names at once take about 7 MB
+	p := Place{Data: filepath.Join(t.TempDir(), "data"), Count: new(atomic.Int64)}
+	p.make(t, p.Data+"/base/0")
+	for i := range files {
+		must(t, os.Link(p.Data+"/base/0", fmt.Sprintf("%s/base/%d", p.Data, i+1)))
+	}
+	errInterrupted := errors.New("interrupted")
+	interrupted, interrupt := context.WithCancelCause(t.Context())
+	interrupt(errInterrupted)
+	for name, look := range map[string]func(ctx context.Context) error{
+		"size":     func(ctx context.Context) error { _, err := p.Size(ctx); return err },
+		"writable": func(ctx context.Context) error { _, err := p.notWritable(ctx); return err },
+		"odd":      func(ctx context.Context) error { _, err := p.Odd(ctx); return err },
+		"kept":     func(ctx context.Context) error { _, err := p.notKept(ctx, []string{"base"}); return err },
+	} {
+		p.Count.Store(0)
+		if err := look(interrupted); !errors.Is(err, errInterrupted) || p.Count.Load() > 0 {
+			t.Errorf("%s goes on: %v, %d", name, err, p.Count.Load())
+		}
+		if err := look(t.Context()); err != nil || p.Count.Load() < files {
+			t.Errorf("%s has looked at %d files: %v", name, p.Count.Load(), err)
+		}
+	}
+	before, held, seen := inUse(), uint64(0), 0
+	must(t, p.walk(t.Context(), p.Data, func(string, fs.DirEntry, error) error {
+		if seen++; seen%20_000 == 0 {
+			held = max(held, inUse())
+		}
+		return nil
+	}))
+	if held > before+most {
+		t.Errorf("a walk holds %d bytes", held-before)
+	}
+	if err := p.remove(interrupted, p.Data); !errors.Is(err, errInterrupted) || !isThere(p.Data+"/base/0") {
+		t.Errorf("an interrupted removal: %v", err)
+	}
+	must(t, p.remove(t.Context(), p.Data))
+	if isThere(p.Data) {
+		t.Error("it is still there")
+	}
+}
+
+// inUse is how much memory is in use, in bytes.
+func inUse() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
