@@ -45,6 +45,10 @@ func (p Place) noCopy(local reconcile.LocalData) string {
 	if wal == "" {
 		return ""
 	}
+	if lies, err := liesIn(wal, p.Data); lies || err != nil {
+		return fmt.Sprintf("pg_wal leads to %s, in the data folder, with which it would be moved away: move it out of the data folder, "+
+			"or make it a folder instead of a link", wal)
+	}
 	if why := noneBeside(wal); why != "" {
 		return "pg_wal leads to " + wal + ": " + why
 	}
@@ -141,12 +145,12 @@ func (p Place) Clear() error {
 		return err
 	}
 	if wal := p.leftWAL(); wal != "" {
-		if err := os.RemoveAll(wal); err != nil {
+		if err := p.remove(wal); err != nil {
 			return err
 		}
 	}
 	for _, folder := range append(p.triedFolders(), p.Beside()) {
-		if err := os.RemoveAll(folder); err != nil {
+		if err := p.remove(folder); err != nil {
 			return err
 		}
 	}
