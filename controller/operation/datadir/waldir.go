@@ -139,8 +139,13 @@ func (p Place) leftWAL() string {
 }
 
 // Clear removes what is beside the data: what is left of a copy, or, after the swap, the old data. Tablespaces and WAL
-// go first, because only the folder that links to them shows whose they are.
+// go first, because only the folder that links to them shows whose they are. While a swap inside the data folder is not
+// whole, Clear refuses: nothing shows then what is in use.
 func (p Place) Clear() error {
+	if p.HalfSwapped() {
+		return fmt.Errorf("a copy is being put in its place in %s, and nothing of it or of the old data is removed until "+
+			"that is done: type sudo pgrex rejoin, which goes on", p.Data)
+	}
 	if err := p.clearSpaces(); err != nil {
 		return err
 	}
