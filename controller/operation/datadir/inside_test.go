@@ -119,3 +119,53 @@ func TestMountBelow(t *testing.T) {
 		t.Errorf("it says %q", why)
 	}
 }
+
+// A swap inside the data folder ends there, even if the reason for it is gone: the file system is mounted elsewhere, or
+// this user may write in the folder above. Meanwhile nothing is removed, since no tablespace seems to be in use.
+func TestSwapInsideNoLongerConfined(t *testing.T) {
+	for name, kill := range map[string][]string{ // as in TestSwapInsideKilled
+		"begun":          {"pgrex-old/"},
+		"all of the old": {"pgrex-old/", "PG_VERSION pgrex-old/PG_VERSION", "pg_tblspc pgrex-old/pg_tblspc", "pgrex-new pgrex-copy"},
+		"whole": {
+			"pgrex-old/", "PG_VERSION pgrex-old/PG_VERSION", "pg_tblspc pgrex-old/pg_tblspc", "pgrex-new pgrex-copy",
+			"pgrex-copy/pg_tblspc pg_tblspc", "pgrex-copy/PG_VERSION PG_VERSION", "pgrex-copy pgrex-new", "pgrex-old/PG_VERSION pgrex-new/PG_VERSION",
+			"pgrex-old/pg_tblspc pgrex-new/pg_tblspc", "pgrex-old -",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, space := spaced(t)
+			at := func(path string) string { return filepath.Join(p.Data, path) }
+			fresh := space + ".pgrex"
+			p.FreshFolders = []string{fresh}
+			p.make(t, at("pgrex-new/pg_tblspc/in_place/file"), fresh+"/PG_15_2/1")
+			must(t, os.WriteFile(at("pgrex-new/PG_VERSION"), []byte("15\n"), 0o600))
+			must(t, os.Symlink(fresh, at("pgrex-new/pg_tblspc/16400")))
+			for _, move := range kill {
+				switch from, to, ok := strings.Cut(move, " "); {
+				case !ok:
+					must(t, os.Mkdir(at(move), 0o700))
+				case to == "-":
+					must(t, os.Remove(at(from)))
+				default:
+					must(t, os.Rename(at(from), at(to)))
+				}
+			}
+			if name != "whole" {
+				if err := p.Clear(t.Context()); err == nil || !strings.Contains(err.Error(), "is being put in its place") {
+					t.Errorf("it clears: %v", err)
+				}
+			}
+			if p.Beside() != at("pgrex-new") || !strings.HasPrefix(p.SwapText(), "move ") || !p.Left() {
+				t.Errorf("it is in %s, %s; left: %t", p.Beside(), p.SwapText(), p.Left())
+			}
+			if name != "whole" {
+				must(t, p.Swap())
+			}
+			must(t, p.Finish(t.Context()))
+			want := []string{at("PG_VERSION"), at("pg_tblspc/16400"), fresh + "/PG_15_2/1"}
+			if got := there(append(want, at("pgrex-new"), at("pgrex-old"), at("pgrex-copy"), space+"/PG_15_2")...); !slices.Equal(got, want) || p.Left() {
+				t.Errorf("there is %q", got)
+			}
+		})
+	}
+}

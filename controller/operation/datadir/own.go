@@ -198,6 +198,7 @@ func (p Place) Here(names []string) []string {
 }
 
 // CopyOwn makes this host's own files in a copy the same as here. For those that are lost, the copy keeps the primary's.
+// It removes what a copy inside the primary's data folder has left there, which has come along.
 func (p Place) CopyOwn(ctx context.Context, own []string) error {
 	lost, err := p.Lost(ctx)
 	if err != nil {
@@ -206,6 +207,11 @@ func (p Place) CopyOwn(ctx context.Context, own []string) error {
 	from := p.Data
 	if p.Rewinding() != NotBegun {
 		from = p.Marker() // the files in the data may be the primary's by now
+	}
+	for _, name := range insideFolders {
+		if err := os.RemoveAll(filepath.Join(p.Beside(), name)); err != nil {
+			return err
+		}
 	}
 	own = slices.DeleteFunc(slices.Clone(own), func(name string) bool { return slices.Contains(lost, name) })
 	return CopyFiles(from, p.Beside(), own)

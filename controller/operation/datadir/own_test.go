@@ -208,8 +208,12 @@ func TestLost(t *testing.T) {
 	for _, name := range NodeLocal {
 		must(t, os.WriteFile(filepath.Join(p.Beside(), name), []byte("theirs"), 0o600))
 	}
+	p.make(t, p.Beside()+"/pgrex-new/PG_VERSION", p.Beside()+"/pgrex-old/PG_VERSION") // the primary's
 	own, err := p.Own(t.Context())
 	must(t, errors.Join(err, p.CopyOwn(t.Context(), own)))
+	if left := there(p.Beside()+"/pgrex-new", p.Beside()+"/pgrex-old"); len(left) > 0 {
+		t.Errorf("the copy has the primary's %q", left)
+	}
 	for name, theirs := range map[string]bool{"postgresql.conf": true, "pg_hba.conf": true, "pg_ident.conf": false} {
 		text, err := os.ReadFile(filepath.Join(p.Beside(), name))
 		if err != nil || (string(text) == "theirs") != theirs {

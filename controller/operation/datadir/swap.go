@@ -26,9 +26,18 @@ const (
 	insideCopy = "pgrex-copy" // the copy, once all of the old data are in insideOld
 )
 
+var insideFolders = []string{insideNew, insideOld, insideCopy}
+
 // inside reports whether no copy can be made beside the data folder: it is a mount point, or this user may not write in
-// the folder that it is in. Then the data folder stays, and its files are swapped.
-func (p Place) inside() bool { return isMountPoint(p.Data) || !writable(filepath.Dir(p.Data)) }
+// the folder that it is in. Then the data folder stays, and its files are swapped. What was begun so ends so, even if a
+// copy could be made beside the data folder by now.
+func (p Place) inside() bool {
+	begun := slices.ContainsFunc(insideFolders, func(name string) bool {
+		_, err := os.Lstat(filepath.Join(p.Data, name))
+		return err == nil
+	})
+	return begun || isMountPoint(p.Data) || !writable(filepath.Dir(p.Data))
+}
 
 // MakeBeside makes the copy's folder, and the folders of its WAL and of its tablespaces where these are elsewhere, with
 // the group, mode and SELinux label of the folders in use. What pg_basebackup makes in them gets the same label.
@@ -166,7 +175,7 @@ func moveFiles(from, to string, versionFirst bool) error {
 
 // notData reports whether a name in the data folder does not belong to a database.
 func notData(name string) bool {
-	return name == lostAndFound || slices.Contains([]string{insideNew, insideOld, insideCopy}, name)
+	return name == lostAndFound || slices.Contains(insideFolders, name)
 }
 
 // exchange swaps two folders at once.

@@ -1,6 +1,7 @@
 package datadir
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,11 +75,7 @@ func (p Place) mapped(spaces map[uint32]string) error {
 		if err != nil {
 			return fmt.Errorf("read tablespace_map: %w", err)
 		}
-		folder := filepath.Clean(string(escaped.ReplaceAll(m[2], []byte("$1"))))
-		if target, err := filepath.EvalSymlinks(folder); err == nil {
-			folder = target
-		}
-		spaces[uint32(oid)] = folder
+		spaces[uint32(oid)] = resolved(string(escaped.ReplaceAll(m[2], []byte("$1"))))
 	}
 	return nil
 }
@@ -100,7 +97,16 @@ func leadsTo(link string) (string, error) {
 	if err == nil && !filepath.IsAbs(target) {
 		target = filepath.Join(filepath.Dir(link), target)
 	}
-	return filepath.Clean(target), err
+	return resolved(target), err
+}
+
+// resolved is a path without symbolic links, as far as it exists.
+func resolved(path string) string {
+	real, err := filepath.EvalSymlinks(path)
+	if parent := filepath.Dir(path); err != nil && parent != path {
+		return filepath.Join(resolved(parent), filepath.Base(path))
+	}
+	return cmp.Or(real, path)
 }
 
 // Lacks returns the folders to make here for tablespaces that the primary has and this host lacks, or why they cannot
@@ -181,7 +187,11 @@ func (p Place) Fresh(spaces []postgres.Tablespace) (fresh []Tablespace, why stri
 		}
 		base := here[s.OID]
 		if base == "" {
-			base = s.Location
+			base = resolved(s.Location) // as Linked has it, once it is in use
+		}
+		if lies, err := liesIn(base, p.Data); lies || err != nil {
+			return nil, fmt.Sprintf("the tablespace %s is in %s, in the data folder, with which it would be moved away: "+
+				"move the tablespace out of the data folder", s.Name, base), err
 		}
 		next := Other(base)
 		if noneBeside(base) != "" {
@@ -208,7 +218,8 @@ func noFresh(name, base, next string) string {
 
 // vacant reports whether a folder is empty, or can be made, once Clear has removed what is left.
 func (p Place) vacant(folder string) bool {
-	if left, err := p.leftSpaces(); err == nil && slices.Contains(left, folder) {
+	left, err := p.leftSpaces()
+	if err == nil && slices.ContainsFunc(left, func(l string) bool { return resolved(l) == folder }) {
 		return true
 	}
 	entries, err := os.ReadDir(folder)
@@ -226,10 +237,68 @@ func (p Place) leftSpaces() (folders []string, err error) {
 	if err = errors.Join(besideErr, err); err != nil {
 		return nil, err
 	}
-	inUse := slices.Collect(maps.Values(here))
-	return slices.DeleteFunc(slices.AppendSeq(slices.Clone(p.FreshFolders), maps.Values(beside)), func(folder string) bool {
-		return slices.Contains(inUse, folder)
-	}), nil
+	for _, folder := range slices.AppendSeq(slices.Clone(p.FreshFolders), maps.Values(beside)) {
+		used := false
+		for _, now := range here {
+			same, err := sameFolder(folder, now)
+			if err != nil {
+				return nil, err
+			}
+			used = used || same
+		}
+		if !used {
+			folders = append(folders, folder)
+		}
+	}
+	return folders, nil
+}
+
+// sameFolder reports whether two paths lead to one folder. A folder has as many names as there are links and mounts that
+// lead to it, so that the paths themselves do not tell.
+func sameFolder(a, b string) (bool, error) {
+	first, err := os.Stat(a)
+	if err == nil {
+		var second fs.FileInfo
+		if second, err = os.Stat(b); err == nil {
+			return os.SameFile(first, second), nil
+		}
+	}
+	if os.IsNotExist(err) {
+		return resolved(a) == resolved(b), nil
+	}
+	return false, fmt.Errorf("find out whether %s and %s are one folder: %w", a, b, err)
+}
+
+// liesIn reports whether a path leads to a folder or to something in it.
+func liesIn(path, folder string) (bool, error) {
+	for path = resolved(path); ; path = filepath.Dir(path) {
+		if same, err := sameFolder(path, folder); same || err != nil || path == filepath.Dir(path) {
+			return same, err
+		}
+	}
+}
+
+// discard removes a file or folder of an earlier copy or of the old data, with everything in it. It refuses if that
+// holds what the data use.
+func (p Place) discard(ctx context.Context, path string) error {
+	spaces, err := p.Linked()
+	wal, walErr := p.WALFolder()
+	if err = errors.Join(err, walErr); err != nil {
+		return err
+	}
+	used := append(slices.Collect(maps.Values(spaces)), p.Data)
+	if wal != "" {
+		used = append(used, wal)
+	}
+	for _, folder := range used {
+		switch lies, err := liesIn(folder, path); {
+		case err != nil:
+			return err
+		case lies:
+			return fmt.Errorf("remove %s: the data use %s, which is in it; nothing in it was removed", path, folder)
+		}
+	}
+	return p.remove(ctx, path)
 }
 
 // clearSpaces removes leftSpaces. Another version's tablespace in the same folder stays.
@@ -239,8 +308,10 @@ func (p Place) clearSpaces(ctx context.Context) error {
 		return err
 	}
 	for _, folder := range left {
-		if err := p.removeAll(ctx, versions(folder, p.major())...); err != nil {
-			return err
+		for _, version := range versions(folder, p.major()) {
+			if err := p.discard(ctx, version); err != nil {
+				return err
+			}
 		}
 		if err := removeEmpty(folder); err != nil {
 			return err

@@ -8,7 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pgrex/pgrex/controller/postgres"
+	"github.com/pgrex/pgrex/reconcile"
 )
 
 // spaced is a data folder with one tablespace, number 16400, in a folder beside it.
@@ -130,5 +133,91 @@ func TestClearSpaces(t *testing.T) {
 	all := append(slices.Clone(want), other+"/PG_15_2", space+"-fresh", p.Beside())
 	if got := there(all...); !slices.Equal(got, want) {
 		t.Errorf("there is %q", got)
+	}
+}
+
+// A folder above the tablespace is a symbolic link, and the primary's path to the tablespace goes through it. What a
+// copy has in there is in use under another name once it is swapped in, and stays.
+func TestLinkAboveTablespace(t *testing.T) {
+	for name, linked := range map[string]func(root string) (location string){
+		"a link":          func(root string) string { return filepath.Join(root, "link", "ts") },
+		"a link back":     func(root string) string { return root + "/link/../mnt/ts" },
+		"folders to come": func(root string) string { return filepath.Join(root, "link", "deep", "ts") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			must(t, os.Mkdir(filepath.Join(root, "mnt"), 0o700))
+			must(t, os.Symlink(filepath.Join(root, "mnt"), filepath.Join(root, "link")))
+			p := Place{Data: filepath.Join(root, "data"), Tmp: t.TempDir()}
+			p.make(t, p.Data+"/PG_VERSION", p.Data+"/old")
+			location := linked(root)
+			fresh, why, err := p.Fresh([]postgres.Tablespace{named(16400, location)})
+			if err != nil || why != "" || len(fresh) != 1 {
+				t.Fatalf("%v, %q, %v", fresh, why, err)
+			}
+			if real := resolved(location); fresh[0].Folder != real {
+				t.Errorf("it goes into %s, not into %s", fresh[0].Folder, real)
+			}
+			p.FreshFolders = []string{location} // as an earlier version has left it in its journal
+			must(t, p.Clear(t.Context()))
+			must(t, p.MakeBeside(fresh))
+			file := location + "/PG_15_2/1/2"
+			p.make(t, file, p.Beside()+"/pg_tblspc/in_place/file")
+			must(t, os.WriteFile(p.Beside()+"/PG_VERSION", []byte("15\n"), 0o600))
+			must(t, os.Symlink(location, p.Beside()+"/pg_tblspc/16400"))
+			must(t, p.Swap())
+			must(t, p.Finish(t.Context()))
+			if got := there(file, p.Beside()); !slices.Equal(got, []string{file}) {
+				t.Errorf("there is %q", got)
+			}
+		})
+	}
+}
+
+// One folder has two paths where it is mounted twice.
+func TestMountedTablespace(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may mount")
+	}
+	p, space := spaced(t)
+	again := filepath.Join(filepath.Dir(space), "again")
+	must(t, os.Mkdir(again, 0o700))
+	must(t, unix.Mount(space, again, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(again, 0)) })
+	p.FreshFolders = []string{again}
+	p.make(t, p.Beside()+"/pg_tblspc/in_place/file")
+	must(t, os.Symlink(again, p.Beside()+"/pg_tblspc/16400"))
+	must(t, p.Clear(t.Context()))
+	if want := []string{space + "/PG_15_2/1/2"}; !slices.Equal(there(want[0], p.Beside()), want) {
+		t.Error("the tablespace is gone, or what was beside the data is not")
+	}
+}
+
+// A tablespace, or the WAL, in the data folder would be moved away with the old data: no copy is made. What was copied
+// so by hand is not removed.
+func TestInTheDataFolder(t *testing.T) {
+	p, _ := spaced(t)
+	link := p.Data + "/pg_tblspc/16401"
+	p.make(t, p.Data+"/space/PG_15_2/1")
+	must(t, os.Symlink("../space", link))
+	if _, why, err := p.Fresh([]postgres.Tablespace{named(16401, "/elsewhere")}); err != nil || !strings.Contains(why, p.Data+"/space, in the data folder") {
+		t.Errorf("%q, %v", why, err)
+	}
+	if _, why, err := p.Fresh([]postgres.Tablespace{named(16402, p.Data+"/new")}); err != nil || !strings.Contains(why, p.Data+"/new, in the data folder") {
+		t.Errorf("%q, %v", why, err)
+	}
+	must(t, os.Remove(link))
+	p.make(t, p.Data+"/wal/file")
+	must(t, os.Symlink("wal", p.Data+"/pg_wal"))
+	if why := p.noCopy(reconcile.LocalData{}); !strings.Contains(why, p.Data+"/wal, in the data folder") {
+		t.Errorf("%q", why)
+	}
+	p.make(t, p.Beside()+"/space/PG_15_2/1")
+	must(t, os.Symlink(p.Beside()+"/space", link))
+	if err := p.Clear(t.Context()); err == nil || !strings.Contains(err.Error(), "the data use "+p.Beside()+"/space") {
+		t.Errorf("%v", err)
+	}
+	if got := there(p.Beside() + "/space/PG_15_2/1"); len(got) == 0 {
+		t.Error("what the data use was removed")
 	}
 }

@@ -46,6 +46,10 @@ func (p Place) noCopy(local reconcile.LocalData) string {
 	if wal == "" {
 		return ""
 	}
+	if lies, err := liesIn(wal, p.Data); lies || err != nil {
+		return fmt.Sprintf("pg_wal leads to %s, in the data folder, with which it would be moved away: move it out of the data folder, "+
+			"or make it a folder instead of a link", wal)
+	}
 	if why := noneBeside(wal); why != "" {
 		return "pg_wal leads to " + wal + ": " + why
 	}
@@ -136,17 +140,27 @@ func (p Place) leftWAL() string {
 }
 
 // Clear removes what is beside the data: what is left of a copy, or, after the swap, the old data. Tablespaces and WAL
-// go first, because only the folder that links to them shows whose they are. If ctx ends, the next Clear goes on.
+// go first, because only the folder that links to them shows whose they are. While a swap inside the data folder is not
+// whole, Clear refuses: nothing shows then what is in use. If ctx ends, the next Clear goes on.
 func (p Place) Clear(ctx context.Context) error {
+	if p.HalfSwapped() {
+		return fmt.Errorf("a copy is being put in its place in %s, and nothing of it or of the old data is removed until "+
+			"that is done: type sudo pgrex rejoin, which goes on", p.Data)
+	}
 	if err := p.clearSpaces(ctx); err != nil {
 		return err
 	}
 	if wal := p.leftWAL(); wal != "" {
-		if err := p.remove(ctx, wal); err != nil {
+		if err := p.discard(ctx, wal); err != nil {
 			return err
 		}
 	}
-	return p.removeAll(ctx, append(p.triedFolders(), p.Beside())...)
+	for _, folder := range append(p.triedFolders(), p.Beside()) {
+		if err := p.discard(ctx, folder); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Left reports whether there is anything that Clear, or the end of an operation, removes.
