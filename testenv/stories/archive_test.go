@@ -14,7 +14,7 @@ const archiveDir = "/var/lib/pgsql/archive"
 // TestArchivePrune: of the archive goes what nobody needs, and a host that was away comes back.
 func TestArchivePrune(t *testing.T) {
 	inLong(t)
-	on(t, debian13Only, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, PostgreSQL: map[string]string{
+	on(t, debian13Only, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, PostgreSQL: map[string]string{
 		"archive_mode": "on", "archive_command": "mkdir -p " + archiveDir + " && cp %p " + archiveDir + "/%f",
 	}}, func(s *story) {
 		primary := s.primary()

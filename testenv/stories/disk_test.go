@@ -22,7 +22,7 @@ const (
 // TestNoDiskFillsUp: a standby stays away under steady load until the budget ends. The primary never stops taking
 // writes, nobody but that standby loses its slot, it is said in time, and after rejoin all is well again.
 func TestNoDiskFillsUp(t *testing.T) {
-	on(t, debian13Only, ownLayout, testenv.Config{
+	on(t, debian13Only, everywhere, testenv.Config{
 		Hosts: []string{"pm01", "pm02", "pm03"}, WALBytes: walDisk, Properties: map[string]string{"no-quorum-policy": "freeze"},
 	}, func(s *story) {
 		primary := s.primary()

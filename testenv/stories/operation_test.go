@@ -32,7 +32,7 @@ var (
 // TestOperationLeft: operations are killed, or their host loses power. Every host says so, no other operation begins,
 // and what was left is finished or undone with one command. No acknowledged commit is lost.
 func TestOperationLeft(t *testing.T) {
-	on(t, releases, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}}, func(s *story) {
+	on(t, releases, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}}, func(s *story) {
 		s.prepareSwitchover()
 		s.startLoad()
 		s.chapter("a switchover is undone", func(s *story) { s.switchoversUndone(entering, entered, banning, leaving) })

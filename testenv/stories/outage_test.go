@@ -14,7 +14,7 @@ import (
 // promoted. Every host says so, and what to type where; that ends it, without --force, because the other standby shows
 // that it has nothing newer. Then the database fails on a standby, and every host says what to type there.
 func TestOutage(t *testing.T) {
-	on(t, debian13Only, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}}, func(s *story) {
+	on(t, debian13Only, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}}, func(s *story) {
 		primary := s.primary()
 		s.settle(primary)
 		s.awaitSuccessor(s.others(primary)...)

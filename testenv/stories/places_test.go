@@ -15,9 +15,6 @@ func TestPlaces(t *testing.T) {
 			if !slices.Contains(everywhere, at) {
 				t.Errorf("nothing is told of %s", at)
 			}
-			if layout == testenv.LayoutPGREX && !slices.Contains(ownLayout, at) {
-				t.Errorf("no operation is told of on %s", at)
-			}
 		}
 	}
 	if slices.ContainsFunc(releases, func(p place) bool { return p.system == sid.system }) {

@@ -15,7 +15,7 @@ import (
 
 // TestRejoin: hosts that do not come back by themselves are brought back with one command, each in the cheapest way.
 func TestRejoin(t *testing.T) {
-	on(t, releases, ownLayout, threeHosts(), func(s *story) {
+	on(t, bothLayouts, everywhere, threeHosts(), func(s *story) {
 		old := s.primary()
 		s.settle(old)
 		away := s.others(old)[1]
@@ -47,7 +47,7 @@ func TestRejoin(t *testing.T) {
 // TestRejoinKilled: rejoin is killed with SIGKILL at every step, and the next one goes on from there; and ways that
 // end early.
 func TestRejoinKilled(t *testing.T) {
-	on(t, debian13Only, ownLayout, threeHosts(), func(s *story) {
+	on(t, debian13Only, everywhere, threeHosts(), func(s *story) {
 		old := s.primary()
 		s.settle(old)
 		away := s.others(old)[1]

@@ -10,7 +10,7 @@ import (
 
 // TestStartAndStop: hosts are stopped and started one by one and all together; who has stale data does not start first.
 func TestStartAndStop(t *testing.T) {
-	on(t, debian13Only, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}}, func(s *story) {
+	on(t, debian13Only, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}}, func(s *story) {
 		primary := s.primary()
 		standbys := s.others(primary)
 		s.settle(primary)

@@ -77,11 +77,11 @@ var (
 
 	debian13Only = []place{debian13}
 	// releases are told of at every run. Debian sid is for --long: its root may fail to be made any day.
-	releases = []place{debian13, debian12}
-	// everywhere is where the daemon keeps its promise.
+	releases    = []place{debian13, debian12}
+	bothLayouts = []place{debian13, debian12, debian13Debian}
+	// everywhere is where pgrex keeps its promise.
 	everywhere = []place{debian13, debian12, sid, debian13Debian, debian12Debian, sidDebian}
-	// ownLayout is where the stories of the operations are told; with configuration elsewhere a script of cmd/pgrex
-	// tells them.
+	// ownLayout is where the version before, which knew no configuration outside of the data folder, did its operations.
 	ownLayout = []place{debian13, debian12, sid}
 )
 

@@ -18,7 +18,7 @@ func TestSwitchoverOfTwo(t *testing.T) {
 	if long() {
 		times = 5
 	}
-	on(t, releases, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02"}}, func(s *story) {
+	on(t, releases, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02"}}, func(s *story) {
 		s.prepareSwitchover()
 		s.startLoad()
 		for range times {
@@ -33,7 +33,7 @@ func TestSwitchoverOfTwo(t *testing.T) {
 // promotes any standby that has all (async).
 func TestSwitchoverOfThree(t *testing.T) {
 	inLong(t)
-	on(t, debian13Only, ownLayout, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, RepMode: "async"}, func(s *story) {
+	on(t, debian13Only, everywhere, testenv.Config{Hosts: []string{"pm01", "pm02", "pm03"}, RepMode: "async"}, func(s *story) {
 		s.prepareSwitchover()
 		s.chapter("refused", func(s *story) { s.switchoverRefused("pm01", "pm02", "pm03") })
 		s.startLoad()

@@ -11,7 +11,7 @@ import (
 // cut.
 func TestRejoinInTrouble(t *testing.T) {
 	inLong(t)
-	on(t, debian13Only, ownLayout, testenv.Config{
+	on(t, debian13Only, everywhere, testenv.Config{
 		NoFencing: true,
 		PostgreSQL: map[string]string{
 			"archive_mode": "on", "archive_command": "mkdir -p " + archiveDir + " && cp %p " + archiveDir + "/%f",
