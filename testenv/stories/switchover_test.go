@@ -121,7 +121,7 @@ func (s *story) switchoverRefused(primary, target, other string) {
 		s.must(err)
 	}
 	cluster("crm_attribute", "--type", "crm_config", "--name", "maintenance-mode", "--update=true")
-	refused(primary, "in maintenance already")
+	refused(primary, "is in maintenance, where Pacemaker starts and stops nothing")
 	cluster("crm_attribute", "--type", "crm_config", "--name", "maintenance-mode", "--delete")
 	cluster("crm_attribute", "--node", target, "--name", "maintenance", "--update=true")
 	refused(primary, target+" is in maintenance", "--to", target)
