@@ -1,6 +1,7 @@
 package datadir
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -76,7 +77,7 @@ func (l labelText) backup() (*reconcile.Backup, error) {
 
 // backup returns the backup that the data were restored from; nil if they were not restored, or have recovered since.
 // If it returns an error, the restored data cannot be used.
-func (p Place) backup(c Control) (*reconcile.Backup, error) {
+func (p Place) backup(ctx context.Context, c Control) (*reconcile.Backup, error) {
 	l, err := p.label()
 	switch {
 	case err != nil:
@@ -101,7 +102,7 @@ func (p Place) backup(c Control) (*reconcile.Backup, error) {
 			return b, err
 		}
 	}
-	return b, p.whole(b)
+	return b, p.whole(ctx, b)
 }
 
 // backup returns the backup whose WAL PostgreSQL has begun to replay, but not yet to its end; nil if there is none.

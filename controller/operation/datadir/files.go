@@ -79,21 +79,29 @@ func label(path, like string) {
 	}
 }
 
-// readFile reads a file that may be a link, but not a pipe, at whose other end nobody may be: no deadline would end
-// that.
-func readFile(path string) ([]byte, error) {
+// openFile opens a file that may be a link, but not a pipe, at whose other end nobody may be: no deadline would end that.
+func openFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }() // only read
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("%s is no regular file", path)
 	}
 	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// readFile reads a file as openFile opens it.
+func readFile(path string) ([]byte, error) {
+	f, err := openFile(path)
+	if err != nil {
 		return nil, err
 	}
+	defer func() { _ = f.Close() }() // only read
 	return io.ReadAll(f)
 }
 

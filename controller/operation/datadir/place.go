@@ -222,7 +222,7 @@ func (p Place) WAL(ctx context.Context, c Control) (local reconcile.LocalData, e
 	if local.Segment, err = strconv.ParseUint(c["Bytes per WAL segment"], 10, 64); err != nil || local.Segment == 0 {
 		return local, fmt.Errorf("pg_controldata's WAL segment size %q is no number", c["Bytes per WAL segment"])
 	}
-	if local.Backup, err = p.backup(c); err != nil {
+	if local.Backup, err = p.backup(ctx, c); err != nil {
 		return local, err
 	}
 	if local.Timelines, err = p.timelines(c, local.Backup); err != nil {
