@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller/postgres"
 )
 
@@ -297,7 +298,11 @@ func (p Place) remove(path string) error {
 			return fmt.Errorf("remove %s: the data use %s, which is in it; nothing in it was removed", path, folder)
 		}
 	}
-	return os.RemoveAll(path)
+	if err := os.RemoveAll(path); err != nil {
+		rest := cib.Command{Path: "sudo", Args: []string{"rm", "-r", path}}
+		return fmt.Errorf("remove what nobody needs any more: %w; type: %s", err, rest)
+	}
+	return nil
 }
 
 // clearSpaces removes leftSpaces. Another version's tablespace in the same folder stays.
