@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller/postgres"
 )
 
@@ -299,8 +298,7 @@ func (p Place) remove(path string) error {
 		}
 	}
 	if err := os.RemoveAll(path); err != nil {
-		rest := cib.Command{Path: "sudo", Args: []string{"rm", "-r", path}}
-		return fmt.Errorf("remove what nobody needs any more: %w; type: %s", err, rest)
+		return fmt.Errorf("remove what nobody needs any more: %w; type: %s", err, sudo("rm", "-r", path))
 	}
 	return nil
 }

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/reconcile"
 )
 
@@ -106,9 +105,8 @@ func (p Place) unmovable() string {
 		if err == nil || !e.IsDir() && !errors.Is(err, unix.EPERM) {
 			continue
 		}
-		move := cib.Command{Path: "sudo", Args: []string{"mv", path, filepath.Dir(p.Data)}}
 		return fmt.Sprintf("this user cannot move %s, as a copy has to (%v): see whether it is immutable (lsattr), and type: %s",
-			path, err, move)
+			path, err, sudo("mv", path, filepath.Dir(p.Data)))
 	}
 	return ""
 }
