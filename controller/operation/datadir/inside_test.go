@@ -169,3 +169,48 @@ func TestSwapInsideNoLongerConfined(t *testing.T) {
 		})
 	}
 }
+
+// locked makes a folder with a file in it that this user can neither move nor remove, not even as root.
+func locked(t *testing.T, folder string) {
+	t.Helper()
+	Place{}.make(t, folder+"/file")
+	if os.Geteuid() == 0 {
+		must(t, unix.Mount(folder, folder, "", unix.MS_BIND, ""))
+		t.Cleanup(func() { must(t, unix.Unmount(folder, 0)) })
+		must(t, unix.Mount("", folder, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	} else {
+		must(t, os.Chmod(folder, 0o500))
+		t.Cleanup(func() { must(t, os.Chmod(folder, 0o700)) })
+	}
+}
+
+// A folder that cannot be moved would leave a copy half in its place, after hours.
+func TestUnmovable(t *testing.T) {
+	p := confined(t)
+	p.make(t, p.Data+"/PG_VERSION", p.Data+"/base/1", p.Data+"/read-only")
+	must(t, os.Symlink("/proc/1", p.Data+"/link"))
+	must(t, os.Chmod(p.Data+"/read-only", 0o400))
+	if why := p.noneInPlace(); why != "" {
+		t.Errorf("without one: %q", why)
+	}
+	locked(t, p.Data+"/a backup")
+	command := "type: sudo mv '" + p.Data + "/a backup' " + filepath.Dir(p.Data)
+	if why := p.noneInPlace(); !strings.Contains(why, "cannot move "+p.Data+"/a backup") || !strings.HasSuffix(why, command) {
+		t.Errorf("it says %q", why)
+	}
+	p.make(t, p.Beside()+"/PG_VERSION") // with an earlier version it has come as far as that
+	if err := p.Swap(); err == nil || !strings.HasSuffix(err.Error(), command) || !p.HalfSwapped() {
+		t.Errorf("it says %v", err)
+	}
+}
+
+// What cannot be removed is named, with what to type.
+func TestNotRemoved(t *testing.T) {
+	p := Place{Data: filepath.Join(t.TempDir(), "data"), Tmp: t.TempDir()}
+	p.make(t, p.Data+"/PG_VERSION")
+	locked(t, p.Beside()+"/backup")
+	err := p.Finish(t.Context())
+	if err == nil || !strings.Contains(err.Error(), p.Beside()+"/backup/file") || !strings.HasSuffix(err.Error(), "type: sudo rm -r "+p.Beside()) {
+		t.Errorf("it says %v", err)
+	}
+}

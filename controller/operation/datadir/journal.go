@@ -59,23 +59,30 @@ func (p Place) Rewinding() Rewinding {
 
 // RestoredOver returns an error if a backup was restored over data that are half rewound, or were. The journal and each
 // mark have to go, because either of them says that the data are half rewound. The error has their full names, because
-// only the owner of the data may list them.
+// only the owner of the data may list them. The journal is to be kept under another name: nothing else may have this
+// host's own files.
 func (p Place) RestoredOver() error {
 	if !p.HasBackupLabel() || p.Rewinding() == NotBegun { // pg_rewind leaves no such label
 		return nil
 	}
-	left, err := p.marks()
+	marks, err := p.marks()
 	if err != nil {
 		return err
 	}
-	for i, name := range left {
-		left[i] = filepath.Join(p.Data, name)
+	var do []string
+	if len(marks) > 0 {
+		for i, name := range marks {
+			marks[i] = filepath.Join(p.Data, name)
+		}
+		do = append(do, "type "+sudo(append([]string{"rm", "-r"}, marks...)...))
 	}
-	if isThere(p.Marker()) {
-		left = append(left, p.Marker())
+	marker := p.Marker()
+	if _, err := os.Lstat(marker); err == nil {
+		do = append(do, fmt.Sprintf("type %s, and keep that folder until you have seen that this host's own files are right: it has them (%s)",
+			sudo("mv", "-T", marker, marker+".old"), strings.Join(NodeLocal, ", ")))
 	}
-	all := strings.Join(left, " ")
-	return fmt.Errorf("this is of a rewind from before a backup was restored here: %s; type sudo rm -r %[1]s", all)
+	return fmt.Errorf("a rewind was begun here before a backup was restored, and what it has left says that the data are half rewound: %s",
+		strings.Join(do, "; "))
 }
 
 // marks returns the names of the marks in the data. There is at most one, unless somebody has put another one there.

@@ -103,8 +103,11 @@ func userName(uid int) string {
 // install is the command with which root makes a folder that this user can use.
 func install(folder string) string {
 	owner := userName(os.Geteuid())
-	return cib.Command{Path: "sudo", Args: []string{"install", "-d", "-o", owner, "-m", "700", folder}}.String()
+	return sudo("install", "-d", "-o", owner, "-m", "700", folder)
 }
+
+// sudo is a command for root to type. Its words are quoted, because a path may hold what a shell takes for something else.
+func sudo(words ...string) string { return cib.Command{Path: "sudo", Args: words}.String() }
 
 // Program is one of PostgreSQL's programs, of the version of the data.
 func (p Place) Program(name string, args ...string) Tool {

@@ -71,7 +71,7 @@ func (p Place) Follows(ctx context.Context) error {
 	}
 	var do []string
 	if i := slices.Index(found, recoverySignal); i >= 0 {
-		do = append(do, "type sudo rm "+filepath.Join(p.Data, recoverySignal))
+		do = append(do, "type "+sudo("rm", filepath.Join(p.Data, recoverySignal)))
 	}
 	if len(found) > len(do) {
 		do = append(do, "take those settings out of "+filepath.Join(p.Data, autoConf)+

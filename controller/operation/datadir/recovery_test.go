@@ -2,7 +2,9 @@ package datadir
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,39 +59,62 @@ func TestTrap40Follows(t *testing.T) {
 }
 
 // A backup that was restored over half rewound data: what has to go is named whole, the marks in the data, too, which
-// only the data's owner may list. Once it is gone, nothing speaks against the backup.
+// only the data's owner may list. Root can paste it, whatever the names are. Once it is done, nothing speaks against the
+// backup, and this host's own files are still there.
 func TestRestoredOver(t *testing.T) {
 	t.Parallel()
 	for _, with := range []string{"mark", "journal", "both"} {
-		base := t.TempDir()
+		base := filepath.Join(t.TempDir(), "it's; touch x")
 		p := Place{Data: filepath.Join(base, "data")}
-		must(t, os.Mkdir(p.Data, 0o700))
-		var left []string
+		must(t, os.MkdirAll(p.Data, 0o700))
+		own := p.Marker() + "/postgresql.conf"
 		if with != "journal" {
-			left = append(left, filepath.Join(p.Data, markPrefix+"aa"), filepath.Join(p.Data, markPrefix+"bb"))
-			for _, mark := range left {
-				must(t, unix.Mkfifo(mark, 0o600))
+			for _, mark := range []string{markPrefix + "aa", markPrefix + "x; touch PWNED", markPrefix + "$(touch PWNED)"} {
+				must(t, unix.Mkfifo(filepath.Join(p.Data, mark), 0o600))
 			}
 		}
 		if with != "mark" {
-			left = append(left, p.Marker())
-			must(t, os.Mkdir(p.Marker(), 0o700))
+			p.make(t, own)
 		}
 		if err := p.RestoredOver(); err != nil {
 			t.Errorf("%s, without a backup: %v", with, err)
 		}
 		must(t, os.WriteFile(filepath.Join(p.Data, backupLabel), []byte("BACKUP METHOD: streamed\n"), 0o600))
 		err := p.RestoredOver()
-		if err == nil || !strings.HasSuffix(err.Error(), "type sudo rm -r "+strings.Join(left, " ")) {
-			t.Errorf("%s: %v", with, err)
+		if err == nil {
+			t.Fatalf("%s: nothing is said", with)
 		}
-		for _, path := range left {
-			must(t, os.RemoveAll(path))
+		typed := typedIn(err.Error())
+		if want := map[string]int{"mark": 1, "journal": 1, "both": 2}[with]; len(typed) != want {
+			t.Errorf("%s: %q is to be typed, by %v", with, typed, err)
+		}
+		for _, command := range typed {
+			shell := exec.CommandContext(t.Context(), "sh", "-ec", "sudo() { \"$@\"; }; "+command)
+			shell.Dir = p.Data
+			if out, err := shell.CombinedOutput(); err != nil {
+				t.Errorf("%s: %v\n%s", command, err, out)
+			}
 		}
 		if err := p.RestoredOver(); err != nil || p.Rewinding() != NotBegun {
-			t.Errorf("%s, once it is gone: %v", with, err)
+			t.Errorf("%s, once it is done: %v", with, err)
+		}
+		if names := entries(t, p.Data); !slices.Equal(names, []string{backupLabel}) {
+			t.Errorf("%s: there is %q", with, names)
+		}
+		if kept := there(p.Marker() + ".old/postgresql.conf"); with != "mark" && len(kept) == 0 {
+			t.Errorf("%s: this host's own files are gone", with)
 		}
 	}
+}
+
+// typedIn are the commands of a text that says what to type.
+func typedIn(text string) (commands []string) {
+	for _, part := range strings.Split(text, "type sudo ")[1:] {
+		command, _, _ := strings.Cut(part, "; type ")
+		command, _, _ = strings.Cut(command, ", and keep")
+		commands = append(commands, "sudo "+strings.TrimSuffix(command, "; "))
+	}
+	return commands
 }
 
 // A pg_waldump that hangs is not waited for long, and what it has printed by then is not taken for the last commit.

@@ -120,6 +120,9 @@ func (p Place) swapInside() error {
 	}
 	if isThere(fresh) {
 		if err := moveFiles(p.Data, old, true); err != nil {
+			if why := p.unmovable(); why != "" {
+				err = fmt.Errorf("%w: %s", err, why)
+			}
 			return err
 		}
 		if err := os.Rename(fresh, whole); err != nil {

@@ -298,7 +298,11 @@ func (p Place) discard(ctx context.Context, path string) error {
 			return fmt.Errorf("remove %s: the data use %s, which is in it; nothing in it was removed", path, folder)
 		}
 	}
-	return p.remove(ctx, path)
+	err = p.remove(ctx, path)
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("remove what nobody needs any more: %w; type: %s", err, sudo("rm", "-r", path))
+	}
+	return err
 }
 
 // clearSpaces removes leftSpaces. Another version's tablespace in the same folder stays.

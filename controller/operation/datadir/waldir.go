@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pgrex/pgrex/reconcile"
 )
 
@@ -85,7 +87,29 @@ func (p Place) noneInPlace() string {
 	case !writable(p.Data):
 		return "this user may not write in " + p.Data
 	}
-	return p.mountsBelow()
+	return cmp.Or(p.unmovable(), p.mountsBelow())
+}
+
+// unmovable names something in the data folder that this user cannot move to another folder; "" if there is none. A
+// folder that is moved has to be writable itself, because its entry ".." changes. What is immutable stays where it is.
+func (p Place) unmovable() string {
+	entries, err := os.ReadDir(p.Data)
+	if err != nil {
+		return err.Error()
+	}
+	for _, e := range entries {
+		path := filepath.Join(p.Data, e.Name())
+		if notData(e.Name()) || !e.IsDir() && !e.Type().IsRegular() {
+			continue
+		}
+		err := unix.Access(path, unix.W_OK)
+		if err == nil || !e.IsDir() && !errors.Is(err, unix.EPERM) {
+			continue
+		}
+		return fmt.Sprintf("this user cannot move %s, as a copy has to (%v): see whether it is immutable (lsattr), and type: %s",
+			path, err, sudo("mv", path, filepath.Dir(p.Data)))
+	}
+	return ""
 }
 
 // isDatabase reports whether the files in the data folder are a database's, even a damaged one's.

@@ -291,6 +291,12 @@ func TestConfined(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.isBack()
+	p.reset()
+	p.shell(`mkdir "$0/backup"; touch "$0/backup/file"; chmod 500 "$0/backup"`, p.place().Data)
+	if local, err := p.place().Look(t.Context()); err != nil || !strings.Contains(local.NoCopy, "type: sudo mv "+p.place().Data+"/backup") {
+		t.Errorf("with a folder that cannot be moved: %q, %v", local.NoCopy, err)
+	}
+	p.shell(`chmod 700 "$0/backup"`, p.place().Data)
 	half := func(place datadir.Place) { // as it was left by a process that was killed when the old data were out
 		p.shell(`cd "$0"; mkdir pgrex-old; for f in *; do case $f in pgrex-*) ;; *) mv "$f" pgrex-old;; esac; done`, place.Data)
 	}

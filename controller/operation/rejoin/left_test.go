@@ -130,3 +130,34 @@ func TestAgentsLockStays(t *testing.T) {
 		}
 	}
 }
+
+// What cannot be removed on a host that streams is said, and the host is not stopped again because of it.
+func TestLeftStaysOnHostThatStreams(t *testing.T) {
+	p := placed(t)
+	for _, folder := range []string{p.Beside() + "/space", p.Data + "/pg_tblspc"} {
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(p.Beside()+"/space", p.Data+"/pg_tblspc/16400"); err != nil { // it is not to be removed
+		t.Fatal(err)
+	}
+	fakes.Tools(t, "never")
+	stopped := false
+	steps := new(Rejoin).letStart(&Case{Place: p, Slot: "mine", Kept: true})
+	for i := range steps {
+		if steps[i].ID != "remove-left" {
+			steps[i].Action = operation.Change{Text: steps[i].ID, Make: func() error { return nil }}
+		}
+		if steps[i].ID == "cleanup" {
+			steps[i].Back = []operation.Action{operation.Change{Text: "stop it", Make: func() error {
+				stopped = true
+				return nil
+			}}}
+		}
+	}
+	err := fakes.Do(t.Context(), t, steps)
+	if err == nil || !strings.Contains(err.Error(), "the data use "+p.Beside()+"/space") || !strings.HasSuffix(err.Error(), "this host streams, and nothing is undone") || stopped {
+		t.Errorf("it ends with %v; stopped: %t", err, stopped)
+	}
+}

@@ -272,10 +272,13 @@ func (r *Rejoin) quorum(ctx context.Context) error {
 }
 
 // letStart gives the database back to Pacemaker, and waits until it streams. It also clears bans: the agent bans a host
-// whose data was ahead of the new primary's, and an interrupted switchover may have banned it by the clone's name.
+// whose data was ahead of the new primary's, and an interrupted switchover may have banned it by the clone's name. That
+// something cannot be removed is no reason to stop a standby that streams.
 func (r *Rejoin) letStart(c *Case) []operation.Step {
 	steps := append([]operation.Step{Unlock(c.Place)}, r.LetBack(c)...)
-	return append(steps, r.AwaitStreams(c), r.removeLeft(c))
+	streams := r.AwaitStreams(c)
+	streams.NoReturn = "this host streams, and nothing is undone"
+	return append(steps, streams, r.removeLeft(c))
 }
 
 // LetBack gives the database back to Pacemaker. Undone, it stops the database again if that was kept stopped before.
