@@ -26,6 +26,9 @@ type ours struct {
 	Overlooks string
 }
 
+// disconnected is the data status that a promotion gives every other host.
+const disconnected = "DISCONNECT"
+
 // notLatest is the doubt where the data status of this host is not LATEST.
 const notLatest = "this host was not the last primary"
 
@@ -81,7 +84,7 @@ func (o ours) judge(m other) verdict {
 		return missing("%s runs, and by its data status (%s) the agent makes it the primary without anybody's order: wait, "+
 			"and see crm_mon -A if that does not happen", m.Host, cmp.Or(m.DataStatus, "none"))
 	case m.Said != nil:
-		return o.judgeAnswer(m.Host, *m.Said)
+		return o.judgeAnswer(m.Claim, *m.Said)
 	case m.Heard, m.State != "":
 		return missing("the server on %s (to Pacemaker: %s) does not say what it has: %s; let it answer this host, as for "+
 			"pgrex rejoin, or end it with pgrex stop there", m.Host, cmp.Or(m.State, string(model.RoleStopped)), m.Problem)
@@ -90,7 +93,8 @@ func (o ours) judge(m other) verdict {
 }
 
 // judgeAnswer compares a server's timelines and the end of its WAL with those here.
-func (o ours) judgeAnswer(name string, a answer) verdict {
+func (o ours) judgeAnswer(m reconcile.Claim, a answer) verdict {
+	name := m.Host
 	mine, its := o.Timelines, a.Timelines
 	newest := mine[len(mine)-1]
 	shared := 0
@@ -116,6 +120,12 @@ func (o ours) judgeAnswer(name string, a answer) verdict {
 	case shared < len(mine) && a.Replays != "", a.Replays != "" && a.Same:
 		return missing("%s says that it has WAL up to %s on timeline %d, and may still replay: %s; since %s, "+
 			"that proves nothing: wait", name, a.Flushed, a.Timeline, a.Replays, o.Doubt)
+	case shared < len(mine) && a.Flushed > mine[shared].Begin && (o.Doubt != "" || m.DataStatus != disconnected):
+		// This host may have been promoted by hand, or restored to a point in time, while the others went on.
+		return missing("%s has WAL up to %s on timeline %d, which the timelines here left at %s: that may be newer, because %s; "+
+			"let %[1]s be the primary, or find out which data are the right ones", name, a.Flushed, a.Timeline, mine[shared].Begin,
+			cmp.Or(o.Doubt, fmt.Sprintf("its data status is %s, and not %s, as after a promotion here by the agent",
+				cmp.Or(m.DataStatus, "none"), disconnected)))
 	case shared < len(mine) && a.Flushed > mine[shared].Begin:
 		return older("%s answers: it is on the older timeline %d up to %s, which the timelines here left at %s; what it has "+
 			"beyond that was given up then, and it needs pgrex rejoin", name, a.Timeline, a.Flushed, mine[shared].Begin)
