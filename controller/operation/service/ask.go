@@ -225,7 +225,8 @@ const letIn = " (let the replication user into the database postgres there, by p
 // replays is why a standby may have more WAL than it says; "" if it cannot. Without a walreceiver, as after a restart
 // while no host is the primary, IDENTIFY_SYSTEM answers with the end of what it has replayed. Once it has asked for WAL
 // it has replayed all that it had before; received is up to where it has received WAL since. Where its database lets
-// nobody in, it must not move for longer than a query may hold replay up.
+// nobody in, it must not move for longer than a query may hold replay up, and must not have a restore_command, which may
+// hold replay up for any time.
 func (q question) replays(ctx context.Context, source *postgres.Source, address string) (received model.LSN, why string, err error) {
 	if database, noAccess := postgres.OpenStandbyDatabase(ctx, q.conninfo, address); noAccess == nil {
 		defer database.Close()
@@ -234,6 +235,13 @@ func (q question) replays(ctx context.Context, source *postgres.Source, address 
 			why = "since its start it has not asked for more yet"
 		}
 		return received, why, err
+	}
+	restore, err := source.Setting(ctx, "restore_command")
+	if err != nil {
+		return 0, "", err
+	}
+	if restore != "" { // it may take any time, and the WAL after that may be there already
+		return 0, "it may be waiting for its restore_command" + letIn, nil
 	}
 	delay, err := source.Setting(ctx, "recovery_min_apply_delay")
 	if err != nil {
