@@ -192,6 +192,7 @@ func (o *Observer) look(ctx context.Context, in reconcile.Input, ask func(contex
 	}
 	who = who.WithServer()
 	o.Kept.Standbys = standbysOf(who, o.Kept.Standbys)
+	o.Kept.Primary = lastPrimary(who, o.Kept.Primary)
 	ask(ctx, &who)
 	return who, nil
 }
@@ -253,9 +254,10 @@ func (o *Observer) Apply(ctx context.Context, step model.Step) error {
 	return &postgres.Error{Class: class, Doing: s.Kind() + " " + s.Text(), Err: err}
 }
 
-// state returns what the daemon keeps of the cluster: its name, the newest CIB seen, and where the members stream from.
+// state returns what the daemon keeps of the cluster: its name, the newest CIB seen, where the members stream from, and
+// what this host had as the primary.
 func (o *Observer) state() State {
-	return State{Cluster: o.Kept.Cluster, Newest: o.Kept.Newest, Standbys: o.Kept.Standbys}
+	return State{Cluster: o.Kept.Cluster, Newest: o.Kept.Newest, Standbys: o.Kept.Standbys, Primary: o.Kept.Primary}
 }
 
 // Server is the one last observed, nil before any was.

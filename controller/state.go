@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
 )
 
 // stateName is the file in the state folder. Only the daemon writes it.
@@ -35,6 +36,31 @@ type State struct {
 	// Standbys are the addresses from which the members streamed when this host was the primary, by folded name. While
 	// no host is the primary, "pgrex start" asks the members there what data they have.
 	Standbys map[string]string `json:"standby_addresses,omitempty"`
+	// Primary is what this host had when it was last seen as the primary; nil if it never was.
+	Primary *LastPrimary `json:"last_primary,omitempty"`
+}
+
+// LastPrimary is what a host had when it was seen as the primary. Data of the same database that were put there later,
+// such as a restored backup, are not those.
+type LastPrimary struct {
+	At       time.Time `json:"at"`
+	System   string    `json:"system_id"`
+	Timeline uint32    `json:"timeline"`
+	Flushed  model.LSN `json:"flushed"`
+}
+
+// lastPrimary returns what this host has, if it is the primary. Otherwise it returns what is known from before.
+func lastPrimary(who reconcile.Who, before *LastPrimary) *LastPrimary {
+	i := who.Instance
+	if who.Standing != model.Primary || i.State != model.ServerUp || i.InRecovery {
+		return before
+	}
+	return &LastPrimary{time.Now(), i.SystemID, i.Timeline, i.Current}
+}
+
+// same reports whether both are of the same reign, as far as that can be seen.
+func (l *LastPrimary) same(o *LastPrimary) bool {
+	return l == o || l != nil && o != nil && l.System == o.System && l.Timeline == o.Timeline
 }
 
 // keptRates are the rates measured up to the time At, on the database with the system identifier System.
@@ -102,7 +128,8 @@ func (s State) newest(c model.Cluster) model.Version {
 	return s.Newest
 }
 
-// keeper saves the state: at once if the CIB is newer or a standby's address has changed, and the rates now and then.
+// keeper saves the state: at once if the CIB is newer, a standby's address has changed, or this host has become the
+// primary; and now and then. So what it says of the last primary is never older than what the CIB says of a standby.
 type keeper struct {
 	folder  string // "" to keep nothing
 	written State
@@ -118,7 +145,7 @@ func (k *keeper) due(s State) bool {
 		return false
 	}
 	return k.written.Newest.ConfigurationOlder(s.Newest) || s.Cluster != k.written.Cluster ||
-		!maps.Equal(s.Standbys, k.written.Standbys) || s.Rates.At.Sub(k.written.Rates.At) >= keepEvery
+		!maps.Equal(s.Standbys, k.written.Standbys) || !s.Primary.same(k.written.Primary) || s.Rates.At.Sub(k.written.Rates.At) >= keepEvery
 }
 
 // keep saves a state. It returns the same error only once in a row.

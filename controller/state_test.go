@@ -119,6 +119,44 @@ func TestStateNeverGoesBack(t *testing.T) {
 	}
 }
 
+// What this host has as the primary is kept when it no longer is, after a restart, too: at once when it has become the
+// primary, and with each newer CIB.
+func TestLastPrimaryIsRemembered(t *testing.T) {
+	w := newWorld()
+	w.stateDir = t.TempDir()
+	kept := func() *LastPrimary {
+		t.Helper()
+		s, err := LoadState(w.stateDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Primary
+	}
+	w.instance.Timeline, w.instance.Current = 3, 0x7000000
+	live(t, w, false, func() {
+		if got := kept(); got == nil || got.System != "7" || got.Timeline != 3 || got.Flushed != 0x7000000 || got.At.IsZero() {
+			t.Errorf("once it is the primary, %+v is kept", got)
+		}
+		w.instance.Current = 0x8000000
+		w.cluster.Version.Epoch++
+		w.pass(time.Minute)
+		if got := kept(); got.Flushed != 0x8000000 {
+			t.Errorf("with a newer CIB, %+v is kept", got)
+		}
+		w.instance.Timeline = 4
+		w.pass(time.Minute)
+		if got := kept(); got.Timeline != 4 {
+			t.Errorf("on a newer timeline, %+v is kept", got)
+		}
+	})
+	w.instance.InRecovery, w.instance.Current = true, 0x5000000
+	w.cluster.Version.Epoch++
+	live(t, w, false, func() { w.pass(time.Minute) })
+	if got := kept(); got == nil || got.Timeline != 4 || got.Flushed != 0x8000000 {
+		t.Errorf("as a standby, %+v is kept", got)
+	}
+}
+
 // The addresses from which the members streamed when this host was the primary are kept when it no longer is, and after
 // a restart.
 func TestStandbysAreRemembered(t *testing.T) {

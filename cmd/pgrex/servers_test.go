@@ -1,15 +1,20 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
@@ -17,7 +22,7 @@ import (
 // script. (The name "stop" is testscript's own.)
 var serverCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"server": startServer, "standby": startStandby, "twin": startTwin, "follow": follow,
-	"sql": sql, "await": await, "rereads": rereads,
+	"sql": sql, "await": await, "rereads": rereads, "knows-primary": knowsPrimary,
 	"start":            func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Start() },
 	"shutdown":         func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Stop("fast") },
 	"promote":          func(ts *testscript.TestScript, _ bool, args []string) { hostsOf(ts).get(ts, args[0]).Promote() },
@@ -79,6 +84,32 @@ func startTwin(ts *testscript.TestScript, _ bool, args []string) {
 func follow(ts *testscript.TestScript, _ bool, args []string) {
 	h := hostsOf(ts)
 	h.get(ts, args[0]).Follow(h.get(ts, args[1]))
+}
+
+// knows-primary NAME [MEMBER=ADDRESS...] keeps in a host's state folder what its daemon would: how far its data go as
+// those of the primary, and where the members stream from.
+func knowsPrimary(ts *testscript.TestScript, _ bool, args []string) {
+	s := hostsOf(ts).get(ts, args[0])
+	flushed, err := model.ParseLSN(s.SQL("SELECT pg_current_wal_flush_lsn()"))
+	ts.Check(err)
+	state := controller.State{Format: 1, Standbys: map[string]string{}, Primary: &controller.LastPrimary{
+		At: time.Now(), System: s.SQL("SELECT system_identifier FROM pg_control_system()"), Timeline: 1, Flushed: flushed,
+	}}
+	for _, arg := range args[1:] {
+		member, address, _ := strings.Cut(arg, "=")
+		state.Standbys[member] = address
+	}
+	text, err := json.Marshal(state)
+	ts.Check(err)
+	folder := filepath.Join(s.Dir, "state")
+	owner, err := os.Stat(filepath.Join(s.Dir, "data"))
+	ts.Check(err)
+	ts.Check(os.MkdirAll(folder, 0o700))
+	ts.Check(os.WriteFile(filepath.Join(folder, "state.json"), text, 0o600))
+	for _, path := range []string{folder, filepath.Join(folder, "state.json")} {
+		uid := owner.Sys().(*syscall.Stat_t)
+		ts.Check(os.Chown(path, int(uid.Uid), int(uid.Gid)))
+	}
 }
 
 // sql NAME QUERY prints the rows, columns separated by "|".

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/model"
@@ -214,6 +215,43 @@ func (p Place) Identity(ctx context.Context) Identity {
 	timeline, _ := strconv.ParseUint(c["Latest checkpoint's TimeLineID"], 10, 32)
 	i.SystemID, i.Timeline = c["Database system identifier"], uint32(timeline)
 	return i
+}
+
+// Newest returns the newest timeline that a stopped server has WAL of. Right after a promotion it is newer than the
+// control file's.
+func (p Place) Newest(ctx context.Context) (uint32, error) {
+	c, err := p.Control(ctx)
+	if err != nil {
+		return 0, err
+	}
+	b, err := p.backup(ctx, c)
+	if err != nil {
+		return 0, err
+	}
+	all, err := p.timelines(c, b)
+	if err != nil {
+		return 0, err
+	}
+	return all[len(all)-1].ID, nil
+}
+
+// PutHere returns when the data were put here, or later. Nothing changes PG_VERSION in data that are in use, and
+// PostgreSQL renames backup_label once it begins to recover a backup. A tool that restores files can set every time but
+// that of the last change of the inode.
+func (p Place) PutHere() (latest time.Time, err error) {
+	for _, name := range []string{"PG_VERSION", backupLabel, backupLabel + ".old"} {
+		info, err := os.Lstat(filepath.Join(p.Data, name))
+		if os.IsNotExist(err) && name != "PG_VERSION" {
+			continue
+		}
+		if err != nil {
+			return latest, fmt.Errorf("look when the data were put here: %w", err)
+		}
+		if changed := time.Unix(info.Sys().(*syscall.Stat_t).Ctim.Unix()); changed.After(latest) {
+			latest = changed
+		}
+	}
+	return latest, nil
 }
 
 // Clean reports whether the server was shut down, and did not crash.

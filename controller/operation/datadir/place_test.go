@@ -165,3 +165,38 @@ func TestToolsSecrets(t *testing.T) {
 		t.Errorf("%s: %q, %v", shell, said, err)
 	}
 }
+
+// Data are put there by a copy and by a restore, whatever time the tool gives the files, and once more when PostgreSQL
+// begins to recover a backup.
+func TestPutHere(t *testing.T) {
+	t.Parallel()
+	p := Place{Data: t.TempDir()}
+	if _, err := p.PutHere(); err == nil {
+		t.Error("data without PG_VERSION were put there")
+	}
+	put := func() time.Time {
+		t.Helper()
+		at, err := p.PutHere()
+		must(t, err)
+		return at
+	}
+	old, version := time.Unix(1e9, 0), filepath.Join(p.Data, "PG_VERSION")
+	must(t, os.WriteFile(version, []byte("15\n"), 0o600))
+	must(t, os.Chtimes(version, old, old))
+	first := put()
+	if !first.After(old) {
+		t.Errorf("they were put there at %s", first)
+	}
+	label := filepath.Join(p.Data, backupLabel)
+	must(t, os.WriteFile(label, nil, 0o600))
+	must(t, os.Chtimes(label, old, old))
+	must(t, os.Rename(label, label+".old"))
+	if put().Before(first) {
+		t.Errorf("a backup's recovery began before it was restored: %s", put())
+	}
+	must(t, os.WriteFile(filepath.Join(p.Data, "base"), nil, 0o600))
+	must(t, os.Remove(label+".old"))
+	if got := put(); !got.Equal(first) {
+		t.Errorf("other files count: %s, %s", first, got)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgrex/pgrex/cib"
+	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
@@ -46,15 +47,46 @@ func (p proof) texts() (lines []string) {
 
 // prove looks for a proof that no other member has newer data than this host.
 func (s *Service) prove(ctx context.Context, h self, local reconcile.LocalData, p *Plan) (found proof) {
-	now := h.Here.Permanent[reconcile.DataStatus(h.Clone)]
-	o := ours{
-		LocalData: local, Async: h.Policy.RepMode == "async", Overlooks: overlooks(h.Who),
-		Latest: p.DataStatus == reconcile.DataLatest && now == p.DataStatus, // before this operation, and still
-	}
+	o := ours{LocalData: local, Doubt: s.doubt(h, local, p), Async: h.Policy.RepMode == "async", Overlooks: overlooks(h.Who)}
 	for _, m := range s.askOthers(ctx, h, o) {
 		found = append(found, o.judge(m))
 	}
 	return found
+}
+
+// doubt is why the data here are not known to be those of the last primary; "" if they are.
+func (s *Service) doubt(h self, local reconcile.LocalData, p *Plan) string {
+	now := h.Here.Permanent[reconcile.DataStatus(h.Clone)]
+	if p.DataStatus != reconcile.DataLatest || now != p.DataStatus { // before this operation, and still
+		return notLatest
+	}
+	put, err := h.place.PutHere()
+	if err != nil {
+		return err.Error()
+	}
+	return parted(local, put, s.Observer.Kept.Primary)
+}
+
+// parted is why the data here are not known to be those that this host had when it was last seen as the primary; "" if
+// they are. Nothing in the CIB shows that a backup was put in their place. put is when the data here were put here.
+func parted(local reconcile.LocalData, put time.Time, was *controller.LastPrimary) string {
+	if was == nil {
+		return "pgrex has not kept what this host had as the primary, so the data here may be older ones that were restored"
+	}
+	const not = "the data here are not known to be those that this host had as the primary: "
+	newest := local.Timelines[len(local.Timelines)-1].ID
+	switch {
+	case local.SystemID != was.System:
+		return fmt.Sprintf(not+"their system identifier is %s, and was %s", local.SystemID, was.System)
+	case newest != was.Timeline:
+		return fmt.Sprintf(not+"they are on timeline %d, and were on %d", newest, was.Timeline)
+	case local.End < was.Flushed:
+		return fmt.Sprintf(not+"they end at %s, and went up to %s", local.End, was.Flushed)
+	case !put.Before(was.At):
+		return fmt.Sprintf(not+"they were put here, or restored, at %s, after %s, when it was last seen as the primary",
+			put.Format(time.DateTime), was.At.Format(time.DateTime))
+	}
+	return ""
 }
 
 // askOthers asks the servers of all other members at the same time. It also asks members that Pacemaker shows as
@@ -77,7 +109,7 @@ func (s *Service) askOthers(ctx context.Context, h self, o ours) []other {
 			m.Problem = err.Error()
 			continue
 		}
-		q := question{here: h, local: o.LocalData, conninfo: conninfo, member: name, wary: !o.Latest, watch: watch}
+		q := question{here: h, local: o.LocalData, conninfo: conninfo, member: name, wary: o.Doubt != "", watch: watch}
 		asking.Go(func() { m.ask(ctx, q, s.Observer.Kept.Standbys[name], ring[name], name) })
 	}
 	asking.Wait()
@@ -116,7 +148,8 @@ type question struct {
 	local    reconcile.LocalData
 	conninfo string
 	member   string
-	// wary: this host was not the last primary, so that a standby may have WAL that did not come from here.
+	// wary: it is not known that the data here are those of the last primary, so that a standby may have WAL that did not
+	// come from them.
 	wary  bool
 	watch time.Duration // how long a standby must not move to count as one that replays nothing
 }
@@ -192,7 +225,8 @@ const letIn = " (let the replication user into the database postgres there, by p
 // replays is why a standby may have more WAL than it says; "" if it cannot. Without a walreceiver, as after a restart
 // while no host is the primary, IDENTIFY_SYSTEM answers with the end of what it has replayed. Once it has asked for WAL
 // it has replayed all that it had before; received is up to where it has received WAL since. Where its database lets
-// nobody in, it must not move for longer than a query may hold replay up.
+// nobody in, it must not move for longer than a query may hold replay up, and must not have a restore_command, which may
+// hold replay up for any time.
 func (q question) replays(ctx context.Context, source *postgres.Source, address string) (received model.LSN, why string, err error) {
 	if database, noAccess := postgres.OpenStandbyDatabase(ctx, q.conninfo, address); noAccess == nil {
 		defer database.Close()
@@ -201,6 +235,13 @@ func (q question) replays(ctx context.Context, source *postgres.Source, address 
 			why = "since its start it has not asked for more yet"
 		}
 		return received, why, err
+	}
+	restore, err := source.Setting(ctx, "restore_command")
+	if err != nil {
+		return 0, "", err
+	}
+	if restore != "" { // it may take any time, and the WAL after that may be there already
+		return 0, "it may be waiting for its restore_command" + letIn, nil
 	}
 	delay, err := source.Setting(ctx, "recovery_min_apply_delay")
 	if err != nil {

@@ -84,10 +84,11 @@ func TestTrap48Replays(t *testing.T) {
 		"has not asked for more":     {adds: fakes.Speaks{received: {"0/0"}}, says: "has not asked for more yet"},
 		"more, of a newer timeline":  {adds: fakes.Speaks{received: {"0/1C0"}}, says: "it has received WAL up to 0/1C0"},
 		"the last primary's":         {adds: fakes.Speaks{received: {"0/0"}}, trusted: true},
-		"no database":                {adds: fakes.Speaks{"SHOW recovery_min_apply_delay": {"0"}, "SHOW max_standby_archive_delay": {"10ms"}}},
-		"no database, delayed":       {adds: fakes.Speaks{"SHOW recovery_min_apply_delay": {"5min"}, "SHOW max_standby_archive_delay": {"0"}}, says: "recovery_min_apply_delay is 5min"},
-		"no database, held up":       {adds: fakes.Speaks{"SHOW recovery_min_apply_delay": {"0"}, "SHOW max_standby_archive_delay": {"-1"}}, says: "max_standby_archive_delay is -1"},
-		"no database, and it moves":  {adds: fakes.Speaks{"SHOW recovery_min_apply_delay": {"0"}, "SHOW max_standby_archive_delay": {"0"}, fakes.Moves: {}}, says: "it moves: it was at 0/181, and is at 0/182"},
+		"no database":                {adds: fakes.Speaks{"SHOW restore_command": {""}, "SHOW recovery_min_apply_delay": {"0"}, "SHOW max_standby_archive_delay": {"10ms"}}},
+		"no database, delayed":       {adds: fakes.Speaks{"SHOW restore_command": {""}, "SHOW recovery_min_apply_delay": {"5min"}, "SHOW max_standby_archive_delay": {"0"}}, says: "recovery_min_apply_delay is 5min"},
+		"no database, held up":       {adds: fakes.Speaks{"SHOW restore_command": {""}, "SHOW recovery_min_apply_delay": {"0"}, "SHOW max_standby_archive_delay": {"-1"}}, says: "max_standby_archive_delay is -1"},
+		"no database, and it moves":  {adds: fakes.Speaks{"SHOW restore_command": {""}, "SHOW recovery_min_apply_delay": {"0"}, "SHOW max_standby_archive_delay": {"0"}, fakes.Moves: {}}, says: "it moves: it was at 0/181, and is at 0/182"},
+		"no database, an archive":    {adds: fakes.Speaks{"SHOW restore_command": {"cp /archive/%f %p"}}, says: "it may be waiting for its restore_command (let the replication user into the database postgres"},
 		"no database, and no answer": {adds: fakes.Speaks{}, says: "it does not answer"},
 	} {
 		s := stands("0/180")

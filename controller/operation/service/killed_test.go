@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -27,6 +28,8 @@ type world struct {
 	state  string
 	server *pgserver.Server // real, nil where none is needed
 	runs   bool
+	// was is what pgrex has kept of the server as the primary.
+	was *controller.LastPrimary
 	// waits has Pacemaker do nothing, and holds has it start the database, and not promote it.
 	waits, holds bool
 }
@@ -45,6 +48,11 @@ func newServed(t *testing.T) *world {
 	w.Data = filepath.Join(w.server.Dir, "data")
 	version := filepath.Join(w.Data, "PG_VERSION") // whose owner pgrex has to be
 	w.must(errors.Join(os.Chown(version, os.Geteuid(), os.Getegid()), os.Chmod(version, 0o644)))
+	flushed, err := model.ParseLSN(w.server.SQL("SELECT pg_current_wal_flush_lsn()"))
+	w.must(err)
+	w.was = &controller.LastPrimary{
+		At: time.Now(), System: w.server.SQL("SELECT system_identifier FROM pg_control_system()"), Timeline: 1, Flushed: flushed,
+	}
 	w.Run(cib.SetParameter("pgsql", "pgdata", w.Data))
 	w.Run(cib.SetParameter("pgsql", "pgctl", filepath.Join(fakes.Programs(t, w.server), "pg_ctl")))
 	w.Primary()
@@ -115,6 +123,7 @@ func (down) Observe(context.Context) (model.Instance, error) {
 // service is one of a new process.
 func (w *world) service(left *operation.Journal) *Service {
 	o := &controller.Observer{Node: "pm01", Clusters: w, Connect: func(controller.Target) controller.Server { return down{} }}
+	o.Kept.Primary = w.was
 	if w.server != nil {
 		o.Override = controller.Target{SocketDir: w.server.Dir, Port: w.server.Port}
 		o.Connect = func(t controller.Target) controller.Server {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller"
@@ -85,7 +86,7 @@ func (o *outage) starts(host string) {
 // start plans to start pm01 without force. It looks where the members streamed from.
 func (o *outage) start() (*Service, operation.Job, error) {
 	s := o.service(nil)
-	s.Observer.Kept = controller.State{Standbys: map[string]string{"pm02": "127.0.0.2", "pm03": "127.0.0.3"}}
+	s.Observer.Kept.Standbys = map[string]string{"pm02": "127.0.0.2", "pm03": "127.0.0.3"}
 	job, err := s.Start(o.t.Context(), false)
 	return s, job, err
 }
@@ -97,7 +98,7 @@ func (o *outage) refused(why ...string) {
 	if err == nil {
 		o.t.Fatal("it starts")
 	}
-	for _, text := range append(why, "PGSQL.lock is there", "is not proven", "--force") {
+	for _, text := range append(why, "is not proven", "--force") {
 		if !strings.Contains(err.Error(), text) {
 			o.t.Errorf("it says %q, and not %q", err, text)
 		}
@@ -124,6 +125,50 @@ func (o *outage) proven(says ...string) {
 	}
 	if got := strings.Join(ids, " "); got != "no-primary still-newest unlock cleanup clear-primitive clear-clone let-back promoted writes" {
 		o.t.Errorf("the steps are %s", got)
+	}
+}
+
+// TestRestoredOverTheLastPrimary: the last primary lost its disk, and a backup was restored there, which has recovered
+// without Pacemaker. Its data status is still LATEST, and pm02, which went off before, has what was committed since.
+// What pgrex has kept shows that the data are others.
+func TestRestoredOverTheLastPrimary(t *testing.T) {
+	o := newOutage(t)
+	o.status("LATEST", "DISCONNECT", "DISCONNECT")
+	o.on("pm02")
+	o.on("pm03")
+	o.proven("pm02 is stopped: by its data status, DISCONNECT", "pm03 is stopped: by its data status, DISCONNECT")
+	o.Run(cib.KeepAway("msPostgresql", "pgsql", "pm01")) // or Pacemaker starts it once the lock is gone
+	was, begin := *o.was, o.kept()
+	for name, test := range map[string]struct {
+		change func(was *controller.LastPrimary)
+		why    string
+	}{
+		"another database": {func(was *controller.LastPrimary) { was.System = "7" }, "their system identifier is "},
+		"another timeline": {func(was *controller.LastPrimary) { was.Timeline = 2 }, "they are on timeline 1, and were on 2"},
+		"older":            {func(was *controller.LastPrimary) { was.Flushed = 0xFF000000 }, " and went up to 0/FF000000"},
+		"put there since":  {func(was *controller.LastPrimary) { was.At = was.At.Add(-time.Hour) }, "they were put here, or restored, at "},
+		"nothing is known": {nil, "pgrex has not kept what this host had as the primary"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o.part(t, begin)
+			now := was
+			if o.was = &now; test.change == nil {
+				o.was = nil
+			} else {
+				test.change(o.was)
+			}
+			o.refused("PGSQL.lock is there", "pm02 is stopped, and since ", test.why, "nothing but an answer shows what pm02 has")
+			o.must(os.Remove(o.lock())) // it may have been on the disk that was lost
+			o.refused("must not be the first to start: ", test.why)
+		})
+	}
+	o.part(t, begin)
+	o.was = &was
+	o.must(os.Remove(o.lock()))
+	_, job, err := o.start()
+	o.must(err)
+	if job.Plan.(*Plan).Proven {
+		t.Errorf("the last host to stop needs a proof: %q", job.Says)
 	}
 }
 

@@ -17,13 +17,20 @@ import (
 // ours is what this host has, and what the CIB here can prove about members that do not answer.
 type ours struct {
 	reconcile.LocalData
-	// Latest: the data status of this host is LATEST. A host that is promoted makes every other one DISCONNECT before
-	// it takes writes (pgsql_promote), so by this CIB this host was the last primary.
-	Latest bool
-	Async  bool // rep_mode is async: the agent also promotes a standby that was asynchronous
+	// Doubt is why the data here are not known to be those of the last primary; "" if they are. Then the data status of
+	// this host is LATEST: a host that is promoted makes every other one DISCONNECT before it takes writes
+	// (pgsql_promote), so by this CIB this host was the last primary. And the data are those that it had then.
+	Doubt string
+	Async bool // rep_mode is async: the agent also promotes a standby that was asynchronous
 	// Overlooks is why the CIB here may lack the promotion of a host that is offline; "" if it cannot lack it.
 	Overlooks string
 }
+
+// disconnected is the data status that a promotion gives every other host.
+const disconnected = "DISCONNECT"
+
+// notLatest is the doubt where the data status of this host is not LATEST.
+const notLatest = "this host was not the last primary"
 
 // other is what is known of another member.
 type other struct {
@@ -77,7 +84,7 @@ func (o ours) judge(m other) verdict {
 		return missing("%s runs, and by its data status (%s) the agent makes it the primary without anybody's order: wait, "+
 			"and see crm_mon -A if that does not happen", m.Host, cmp.Or(m.DataStatus, "none"))
 	case m.Said != nil:
-		return o.judgeAnswer(m.Host, *m.Said)
+		return o.judgeAnswer(m.Claim, *m.Said)
 	case m.Heard, m.State != "":
 		return missing("the server on %s (to Pacemaker: %s) does not say what it has: %s; let it answer this host, as for "+
 			"pgrex rejoin, or end it with pgrex stop there", m.Host, cmp.Or(m.State, string(model.RoleStopped)), m.Problem)
@@ -86,7 +93,8 @@ func (o ours) judge(m other) verdict {
 }
 
 // judgeAnswer compares a server's timelines and the end of its WAL with those here.
-func (o ours) judgeAnswer(name string, a answer) verdict {
+func (o ours) judgeAnswer(m reconcile.Claim, a answer) verdict {
+	name := m.Host
 	mine, its := o.Timelines, a.Timelines
 	newest := mine[len(mine)-1]
 	shared := 0
@@ -110,8 +118,14 @@ func (o ours) judgeAnswer(name string, a answer) verdict {
 		return missing("%s is on timeline %d, which is none of those that led to timeline %d here: find out which data are "+
 			"the right ones", name, its[len(its)-1].ID, newest.ID)
 	case shared < len(mine) && a.Replays != "", a.Replays != "" && a.Same:
-		return missing("%s says that it has WAL up to %s on timeline %d, and may still replay: %s; since this host was not the "+
-			"last primary, that proves nothing: wait", name, a.Flushed, a.Timeline, a.Replays)
+		return missing("%s says that it has WAL up to %s on timeline %d, and may still replay: %s; since %s, "+
+			"that proves nothing: wait", name, a.Flushed, a.Timeline, a.Replays, o.Doubt)
+	case shared < len(mine) && a.Flushed > mine[shared].Begin && (o.Doubt != "" || m.DataStatus != disconnected):
+		// This host may have been promoted by hand, or restored to a point in time, while the others went on.
+		return missing("%s has WAL up to %s on timeline %d, which the timelines here left at %s: that may be newer, because %s; "+
+			"let %[1]s be the primary, or find out which data are the right ones", name, a.Flushed, a.Timeline, mine[shared].Begin,
+			cmp.Or(o.Doubt, fmt.Sprintf("its data status is %s, and not %s, as after a promotion here by the agent",
+				cmp.Or(m.DataStatus, "none"), disconnected)))
 	case shared < len(mine) && a.Flushed > mine[shared].Begin:
 		return older("%s answers: it is on the older timeline %d up to %s, which the timelines here left at %s; what it has "+
 			"beyond that was given up then, and it needs pgrex rejoin", name, a.Timeline, a.Flushed, mine[shared].Begin)
@@ -120,9 +134,9 @@ func (o ours) judgeAnswer(name string, a answer) verdict {
 	case !a.Same && a.Flushed > o.End:
 		return missing("%s has WAL up to %s, which is %s more than here (%s): let %[1]s be the primary", name, a.Flushed,
 			model.FormatBytes(o.End.BytesTo(a.Flushed)), o.End)
-	case a.Gone && !o.Latest:
-		return missing("%s has WAL up to %s, and the WAL at that position is no longer here to compare it with; since this "+
-			"host was not the last primary, that proves nothing", name, a.Flushed)
+	case a.Gone && o.Doubt != "":
+		return missing("%s has WAL up to %s, and the WAL at that position is no longer here to compare it with; since %s, that "+
+			"proves nothing", name, a.Flushed, o.Doubt)
 	case a.Gone:
 		return older("%s answers: it has WAL up to %s, %s less than here", name, a.Flushed,
 			model.FormatBytes(a.Flushed.BytesTo(o.End)))
@@ -142,7 +156,8 @@ func (o ours) judgeAnswer(name string, a answer) verdict {
 // nothing newer if all of this holds:
 //
 //   - The status of this host is LATEST: no other host was promoted since this one was. So all that the member received
-//     since, it received from here, where WAL is flushed before it is sent.
+//     since, it received from here, where WAL is flushed before it is sent. And the data here are those that were here
+//     then, and not a backup that was restored since.
 //   - The status is one with which the agent promotes nobody: DISCONNECT, which the primary writes for a host that it no
 //     longer sees, or that of a standby that was not yet in step (POTENTIAL, CATCHUP; ASYNC with rep_mode=sync). A host
 //     that was in step (SYNC, QUORUM; ASYNC with rep_mode=async), or that has no status yet, may be promoted without
@@ -161,9 +176,8 @@ func (o ours) judgeStatus(m other) verdict {
 	}
 	bring := "bring it back, so that its server answers"
 	switch {
-	case !o.Latest:
-		return missing("%s %s, and since this host was not the last primary, nothing but an answer shows what %[1]s has: %s",
-			m.Host, where, bring)
+	case o.Doubt != "":
+		return missing("%s %s, and since %s, nothing but an answer shows what %[1]s has: %s", m.Host, where, o.Doubt, bring)
 	case m.DataStatus == "":
 		return missing("%s %s, and the agent has never written a data status for it: %s; if it is no longer to be a member, "+
 			"take it out of node_list", m.Host, where, bring)

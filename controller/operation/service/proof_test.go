@@ -17,7 +17,7 @@ const (
 )
 
 func oursHere() ours {
-	return ours{Latest: true, LocalData: reconcile.LocalData{SystemID: "7", Timelines: []model.Timeline{{ID: 1}, {ID: 2, Begin: began}}, End: ended}}
+	return ours{LocalData: reconcile.LocalData{SystemID: "7", Timelines: []model.Timeline{{ID: 1}, {ID: 2, Begin: began}}, End: ended}}
 }
 
 // away is a member whose server does not run.
@@ -51,7 +51,7 @@ func (m other) with(change func(m *other)) other {
 // TestTrap48Judge: what proves that a member has nothing newer than this host, and what the verdict says otherwise.
 func TestTrap48Judge(t *testing.T) {
 	runs := func(m *other) { m.State = "unpromoted" }
-	notLatest := func(o *ours) { o.Latest = false }
+	others := func(o *ours) { o.Doubt = notLatest }
 	replays := func(a *answer) { a.Replays = "it moves" }
 	alone := func(o *ours) { o.Overlooks = "only 1 of 3 nodes are online" }
 	for name, test := range map[string]struct {
@@ -63,17 +63,17 @@ func TestTrap48Judge(t *testing.T) {
 		// Its server answers.
 		"as far":                            {m: says(ended), ok: true, why: "has the same WAL up to 0/200, 0 B less"},
 		"behind":                            {m: says(0x180), ok: true, why: "the same WAL up to 0/180, 128 B less"},
-		"not the last primary":              {m: says(0x180), change: notLatest, ok: true, why: "128 B less"},
-		"it replays":                        {m: says(0x180, replays), change: notLatest, why: "has WAL up to 0/180 on timeline 2, and may still replay: it moves"},
-		"it replays up to the end":          {m: says(ended, replays), change: notLatest, why: "may still replay: it moves"},
-		"it replays an older one":           {m: says(0x80, on(model.Timeline{ID: 1}), replays), change: notLatest, why: "on timeline 1, and may still replay"},
-		"it replays, further":               {m: says(0x308, replays, func(a *answer) { a.Same = false }), change: notLatest, why: "264 B more"},
+		"not the last primary":              {m: says(0x180), change: others, ok: true, why: "128 B less"},
+		"it replays":                        {m: says(0x180, replays), change: others, why: "has WAL up to 0/180 on timeline 2, and may still replay: it moves"},
+		"it replays up to the end":          {m: says(ended, replays), change: others, why: "may still replay: it moves"},
+		"it replays an older one":           {m: says(0x80, on(model.Timeline{ID: 1}), replays), change: others, why: "on timeline 1, and may still replay"},
+		"it replays, further":               {m: says(0x308, replays, func(a *answer) { a.Same = false }), change: others, why: "264 B more"},
 		"in step, and answers":              {m: says(ended).with(func(m *other) { m.DataStatus = "STREAMING|SYNC" }), ok: true, why: "0 B less"},
 		"half a record more":                {m: says(0x208), ok: true, why: "the same WAL up to 0/208, 0 B less"},
 		"further":                           {m: says(0x308, func(a *answer) { a.Same = false }), why: "up to 0/308, which is 264 B more"},
 		"other WAL":                         {m: says(ended, func(a *answer) { a.Same = false }), why: "differs from that here"},
 		"long behind":                       {m: says(0x180, func(a *answer) { a.Same, a.Gone = false, true }), ok: true, why: "it has WAL up to 0/180, 128 B less"},
-		"long behind, not the last primary": {m: says(0x180, func(a *answer) { a.Same, a.Gone = false, true }), change: notLatest, why: "no longer here to compare"},
+		"long behind, not the last primary": {m: says(0x180, func(a *answer) { a.Same, a.Gone = false, true }), change: others, why: "no longer here to compare"},
 		"further, in a file not here":       {m: says(0x308, func(a *answer) { a.Same, a.Gone = false, true }), why: "up to 0/308, which is 264 B more"},
 		"a newer timeline":                  {m: says(0x300, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: began}, model.Timeline{ID: 3, Begin: 0x180})), why: "newer timeline 3, which began at 0/180"},
 		"newer, from the end on":            {m: says(0x300, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: began}, model.Timeline{ID: 4, Begin: ended})), why: "type pgrex rejoin here"},
@@ -81,6 +81,9 @@ func TestTrap48Judge(t *testing.T) {
 		"older, and knows a new":            {m: says(0x80, on(model.Timeline{ID: 1}), func(a *answer) { a.Later = true }), why: "knows a timeline after 2"},
 		"an older timeline":                 {m: says(0x80, on(model.Timeline{ID: 1})), ok: true, why: "older timeline 1 up to 0/80"},
 		"an old primary's":                  {m: says(0x180, on(model.Timeline{ID: 1})), ok: true, why: "was given up then, and it needs pgrex rejoin"},
+		"another's timeline was left":       {m: says(0x180, on(model.Timeline{ID: 1})), change: others, why: "has WAL up to 0/180 on timeline 1, which the timelines here left at 0/100: that may be newer, because this host was not the last primary"},
+		"not left by the agent":             {m: says(0x180, on(model.Timeline{ID: 1})).with(func(m *other) { m.DataStatus = "STREAMING|POTENTIAL" }), why: "left at 0/100: that may be newer, because its data status is STREAMING|POTENTIAL"},
+		"up to where it was left":           {m: says(began, on(model.Timeline{ID: 1})), change: others, ok: true, why: "older timeline 1 up to 0/100"},
 		"the number taken twice":            {m: says(0x180, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: 0x90})), why: "is on timeline 2, which is none of those"},
 		"another branch":                    {m: says(0x180, on(model.Timeline{ID: 1}, model.Timeline{ID: 3, Begin: began})), why: "is on timeline 3, which is none of those"},
 		"another database":                  {m: says(0x80, func(a *answer) { a.SystemID = "8" }), why: "another database"},
@@ -98,7 +101,7 @@ func TestTrap48Judge(t *testing.T) {
 		"stopped, with few others":       {m: away("DISCONNECT", true), change: alone, ok: true, why: "is stopped"},
 		"offline":                        {m: away("DISCONNECT", false), ok: true, why: "is offline: by its data status, DISCONNECT"},
 		"offline, with few others":       {m: away("DISCONNECT", false), change: alone, why: "only 1 of 3 nodes are online"},
-		"stopped, not the last primary":  {m: away("DISCONNECT", true), change: notLatest, why: "this host was not the last primary"},
+		"stopped, not the last primary":  {m: away("DISCONNECT", true), change: others, why: "this host was not the last primary"},
 		"unclean":                        {m: away("DISCONNECT", false).with(func(m *other) { m.Node.Unclean = true }), why: "is to be fenced"},
 		"joining":                        {m: away("DISCONNECT", true).with(func(m *other) { m.Node.Pending = true }), why: "is joining"},
 		"in step":                        {m: away("STREAMING|SYNC", false), why: "may have been promoted since: bring it back"},

@@ -299,6 +299,9 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 		return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; --force starts it all the same, and "+
 			"what only others have is lost", why)
 	}
+	if why == "" && p.DataStatus == reconcile.DataLatest { // the status says nothing of data that were restored since
+		why = s.doubt(h, local, p)
+	}
 	if why != "" {
 		found := s.prove(ctx, h, local, p)
 		switch {
