@@ -210,7 +210,7 @@ func TestNotRemoved(t *testing.T) {
 	p.make(t, p.Data+"/PG_VERSION")
 	locked(t, p.Beside()+"/backup")
 	err := p.Finish(t.Context())
-	if err == nil || !strings.Contains(err.Error(), p.Beside()+"/backup/file") || !strings.HasSuffix(err.Error(), "type: sudo rm -r "+p.Beside()) {
+	if err == nil || !strings.Contains(err.Error(), p.Beside()+"/backup") || !strings.HasSuffix(err.Error(), "type: sudo rm -r "+p.Beside()) {
 		t.Errorf("it says %v", err)
 	}
 }
