@@ -163,22 +163,23 @@ func (s *story) refusedForItsTarget(primary, target string, refused func(host, w
 	s.awaitStreams(primary, target)
 }
 
-// switchoverInterrupted: Ctrl-C while PostgreSQL is being shut down, and the target hangs. This host is the primary
-// again, and nobody was promoted.
+// switchoverInterrupted: Ctrl-C while PostgreSQL is being shut down, and the target receives nothing. This host is the
+// primary again, and nobody was promoted.
 func (s *story) switchoverInterrupted(primary, target string) {
 	timeline := s.sql(primary, "SELECT timeline_id FROM pg_control_checkpoint()")
 	done := make(chan error)
 	go func() {
 		done <- s.interrupt(primary, "INT", stepSaid("see that .* still follows"), "switchover", "--to", target)
 	}()
-	// Not before: the wait until Pacemaker is at rest would be for a monitor that hangs.
-	s.await(patience, "maintenance-mode, and rest", func() (bool, string) {
-		out, err := s.lab.Exec(s.ctx, primary, "grep", stepSaid("crm_resource --wait"), interruptLog)
+	s.await(patience, "maintenance-mode", func() (bool, string) {
+		out, err := s.lab.Exec(s.ctx, primary, "grep", stepSaid("set maintenance-mode=true"), interruptLog)
 		return err == nil, out
 	})
-	s.must(s.lab.Freeze(s.ctx, target))
+	// Not the whole server, which is asked once more before the shutdown.
+	receiver := s.sql(target, "SELECT pid FROM pg_stat_wal_receiver")
+	s.onRoot(target, "kill -STOP "+receiver)
 	err := <-done
-	s.must(s.lab.Thaw(s.ctx, target))
+	s.onRoot(target, "kill -CONT "+receiver)
 	out := s.interruptedOutput(primary)
 	s.must(err)
 	if !regexp.MustCompile(`(?m)^undone: .*/pg_ctl restart`).MatchString(out) || !strings.Contains(out, "pgrex: interrupted") {

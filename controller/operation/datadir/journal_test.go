@@ -154,6 +154,11 @@ func TestClear(t *testing.T) {
 	if got := there(wal+"/1", wal+".pgrex", p.Beside()); len(got) != 1 {
 		t.Errorf("there is %q", got)
 	}
+	// A pg_basebackup that fails empties the folders, and so removes the link.
+	must(t, os.Mkdir(wal+".pgrex", 0o700))
+	if err := p.Clear(); err != nil || len(there(wal+"/1", wal+".pgrex")) != 1 {
+		t.Errorf("the copy's empty WAL folder is left: %v", err)
+	}
 	// Both lead to the same folder: it is in use.
 	p.make(t, filepath.Join(p.Beside(), "PG_VERSION"))
 	link(p.Beside(), wal)

@@ -178,6 +178,11 @@ func (p Place) Clear(ctx context.Context) error {
 		if err := p.discard(ctx, wal); err != nil {
 			return err
 		}
+	} else if now, err := p.WALFolder(); err == nil && now != "" {
+		// A pg_basebackup that fails empties its folders. With the data folder's content goes the link to the WAL's.
+		if err := removeEmpty(Other(now)); err != nil {
+			return err
+		}
 	}
 	for _, folder := range append(p.triedFolders(), p.Beside()) {
 		if err := p.discard(ctx, folder); err != nil {
