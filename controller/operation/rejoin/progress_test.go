@@ -1,6 +1,7 @@
 package rejoin
 
 import (
+	"context"
 	"errors"
 	"io"
 	"slices"
@@ -10,7 +11,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
+	"github.com/pgrex/pgrex/model"
 )
 
 func TestBar(t *testing.T) {
@@ -109,4 +113,25 @@ func TestDuring(t *testing.T) {
 		}
 		_ = during(nil, "looking", nil, takes(time.Minute))
 	})
+}
+
+// To replay much WAL may take hours, and shows what is still missing.
+func TestAwaitStreamsShows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines []string
+		r := &Rejoin{Observer: &controller.Observer{Node: "pm01", Clusters: silent{}}, Report: func(line string) { lines = append(lines, line) }}
+		await := r.AwaitStreams(&Case{Slot: "mine"}).Action.(operation.Wait)
+		ctx, cancel := context.WithTimeout(t.Context(), 11*time.Second)
+		defer cancel()
+		if err := await.Do(ctx); err == nil || len(lines) != 2 || !strings.Contains(lines[0], "it does not stream yet, and has replayed up to 0/0") {
+			t.Errorf("it shows %q, %v", lines, err)
+		}
+	})
+}
+
+// silent is a cluster that cannot be read.
+type silent struct{}
+
+func (silent) Read(context.Context) (model.Cluster, error) {
+	return model.Cluster{}, errors.New("no answer")
 }

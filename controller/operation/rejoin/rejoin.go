@@ -313,13 +313,21 @@ func Unlock(p datadir.Place) operation.Step {
 	return operation.Step{ID: "unlock", Action: operation.Change{Text: "remove " + p.Lock(), Make: p.RemoveLock}}
 }
 
-// AwaitStreams waits while PostgreSQL still replays: it may have much to replay first.
+// AwaitStreams waits while PostgreSQL still replays: it may have much to replay first. It shows how far that is.
 func (r *Rejoin) AwaitStreams(c *Case) operation.Step {
+	var shown time.Time
 	return operation.Step{ID: "streams", Action: operation.Wait{
 		Text: "wait until this host streams through " + c.Slot, Patience: streamPatience, Condition: func(ctx context.Context) (string, error) {
 			ok, replayed, err := r.streams(ctx, c.Slot)
 			if err == nil && !ok {
 				err = fmt.Errorf("it does not stream yet, and has replayed up to %s; see PostgreSQL's log here", replayed)
+			}
+			switch now := time.Now(); {
+			case shown.IsZero():
+				shown = now
+			case err != nil && now.Sub(shown) >= showEvery:
+				shown = now
+				r.show(err.Error())
 			}
 			return replayed.String(), err
 		},
