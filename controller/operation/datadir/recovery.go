@@ -100,11 +100,7 @@ func (p Place) Follow(ctx context.Context, restored bool) error {
 		return err
 	}
 	for _, s := range p.following() {
-		value, err := p.Configured(ctx, s.name)
-		if err == nil && value != s.value { // postgresql.auto.conf overrides all other files
-			err = p.alter(s.name, fmt.Sprintf("%s = '%s'\n", s.name, s.value))
-		}
-		if err != nil {
+		if err := p.reset(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -112,4 +108,20 @@ func (p Place) Follow(ctx context.Context, restored bool) error {
 		return err
 	}
 	return p.alter("primary_conninfo", "")
+}
+
+// reset gives a setting the value of a target. Where postgresql.auto.conf alone sets another one, it no longer does;
+// where another file does, too, postgresql.auto.conf overrides that. It does so only then, because it would also override
+// the target of a later restore.
+func (p Place) reset(ctx context.Context, s target) error {
+	for _, line := range []string{"", fmt.Sprintf("%s = '%s'\n", s.name, s.value)} {
+		value, err := p.Configured(ctx, s.name)
+		if err != nil || value == s.value {
+			return err
+		}
+		if err := p.alter(s.name, line); err != nil {
+			return err
+		}
+	}
+	return nil
 }

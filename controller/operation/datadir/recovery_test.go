@@ -58,6 +58,29 @@ func TestTrap40Follows(t *testing.T) {
 	}
 }
 
+// A target that postgresql.auto.conf alone has set is removed. One in another file is overridden. Nothing else is set: it
+// would override the target of a later restore.
+func TestFollowResets(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ auto, other, want string }{
+		"none":         {auto: "work_mem = '8MB'\n", want: "work_mem = '8MB'\n"},
+		"by a restore": {auto: "recovery_target_time = '2020'\nwork_mem = '8MB'\n", want: "work_mem = '8MB'\n"},
+		"by hand":      {auto: "work_mem = '8MB'\n", other: "2020", want: "work_mem = '8MB'\nrecovery_target_time = ''\n"},
+		"by both":      {auto: "recovery_target_time = '2021'\nwork_mem = '8MB'\n", other: "2020", want: "work_mem = '8MB'\nrecovery_target_time = ''\n"},
+		"reset before": {auto: "recovery_target_time = ''\n", other: "2020", want: "recovery_target_time = ''\n"},
+	} {
+		p := scripted(t, `recovery_target_time) { echo "recovery_target_time = '`+test.other+`'"; cat postgresql.auto.conf; } |
+			sed -n "s/^$name = '\(.*\)'$/\1/p" | tail -n 1;;`)
+		must(t, os.WriteFile(filepath.Join(p.Data, autoConf), []byte(test.auto), 0o600))
+		for range 2 { // as after a kill
+			must(t, p.Follow(t.Context(), false))
+		}
+		if text, err := os.ReadFile(filepath.Join(p.Data, autoConf)); err != nil || string(text) != test.want {
+			t.Errorf("%s: %q, %v", name, text, err)
+		}
+	}
+}
+
 // A backup that was restored over half rewound data: what has to go is named whole, the marks in the data, too, which
 // only the data's owner may list. Root can paste it, whatever the names are. Once it is done, nothing speaks against the
 // backup, and this host's own files are still there.
