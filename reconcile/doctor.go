@@ -159,6 +159,10 @@ func (d *doctor) awaited() {
 // targets: the agent always starts PostgreSQL as a standby (pgsql_replication_start), and a standby obeys the recovery
 // targets.
 func (d *doctor) targets() {
+	do := "type"
+	if d.Instance.InRecovery && d.Primary == "" { // it may be the restore's own recovery, which would go on past the target
+		do = "once this recovery has ended (SELECT pg_is_in_recovery() returns f), type"
+	}
 	for _, name := range DoctorSettings {
 		value := d.Settings[name]
 		follows := value == "" || name == "recovery_target_timeline" && value == "latest"
@@ -167,8 +171,8 @@ func (d *doctor) targets() {
 		}
 		d.say(model.CodeRecoveryTarget, model.Warning, name,
 			"%s = '%s' is left of a restore: at its next start this host would not follow the primary to the end, and may "+
-				"promote itself; type ALTER SYSTEM RESET %[1]s, or take it out of the file that pg_settings names (sourcefile)",
-			name, value)
+				"promote itself; %s ALTER SYSTEM RESET %[1]s, or take it out of the file that pg_settings names (sourcefile)",
+			name, value, do)
 	}
 }
 

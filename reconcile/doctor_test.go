@@ -52,6 +52,22 @@ func TestDiagnose(t *testing.T) {
 	}
 }
 
+// A target that a restore's own recovery may still need is not to be taken out before that has ended.
+func TestDiagnoseTargetInUse(t *testing.T) {
+	for primary, want := range map[string]bool{"pm01": false, "": true} {
+		who, err := reconcile.Resolve(busyStandby(3))
+		if err != nil {
+			t.Fatal(err)
+		}
+		who.Primary = primary
+		found := reconcile.Diagnose(who, reconcile.Settings{"recovery_target_time": "2020-01-01"}, reconcile.Owner{})
+		i := slices.IndexFunc(found, func(f model.Finding) bool { return f.Code == model.CodeRecoveryTarget })
+		if i < 0 || strings.Contains(found[i].Text, "once this recovery has ended") != want {
+			t.Errorf("with the primary %q: %v", primary, found)
+		}
+	}
+}
+
 // A release of Pacemaker with which the agent cannot work, as it calls itself in Debian and in RHEL.
 func TestDiagnoseVersions(t *testing.T) {
 	for version, clash := range map[string]bool{"2.1.5": true, "2.1.5-9.el9": true, "2.1.50": false, "3.0.0": false, "": false} {

@@ -156,7 +156,7 @@ func TestClear(t *testing.T) {
 	}
 	// A pg_basebackup that fails empties the folders, and so removes the link.
 	must(t, os.Mkdir(wal+".pgrex", 0o700))
-	if err := p.Clear(); err != nil || len(there(wal+"/1", wal+".pgrex")) != 1 {
+	if err := p.Clear(t.Context()); err != nil || len(there(wal+"/1", wal+".pgrex")) != 1 {
 		t.Errorf("the copy's empty WAL folder is left: %v", err)
 	}
 	// Both lead to the same folder: it is in use.

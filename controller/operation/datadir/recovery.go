@@ -81,6 +81,29 @@ func (p Place) Follows(ctx context.Context) error {
 		strings.Join(do, "; "))
 }
 
+// Recovered returns an error if a stopped server may not have ended the recovery that a restore began. What the restore
+// has left must stay until then: without it, PostgreSQL would replay past the target, or recover without the archive.
+func (p Place) Recovered(ctx context.Context, c Control) error {
+	found, err := p.Unfollowing(ctx, false)
+	if err != nil {
+		return err
+	}
+	state := c["Database cluster state"]
+	stops := func(what string) bool { return !strings.HasPrefix(what, "recovery_target_timeline ") }
+	if !slices.Contains(found, recoverySignal) && (!strings.Contains(state, "recovery") || !slices.ContainsFunc(found, stops)) {
+		return nil
+	}
+	return fmt.Errorf("a restore has left what ends PostgreSQL's recovery here (%s), and that recovery may not have ended "+
+		"(pg_controldata: %s): %s", strings.Join(found, ", "), state, p.EndRecovery())
+}
+
+// EndRecovery is what to do with restored data before anything else may be done with them.
+func (p Place) EndRecovery() string {
+	return fmt.Sprintf("let PostgreSQL recover first, without Pacemaker: make %s if it is not there, type pg_ctl start, wait until "+
+		"SELECT pg_is_in_recovery() returns f (if it pauses at a target, SELECT pg_wal_replay_resume() ends that), and type "+
+		"pg_ctl stop -m fast; see docs/rejoin.md", filepath.Join(p.Data, recoverySignal))
+}
+
 // hasConninfo reports whether postgresql.auto.conf overrides the agent's primary_conninfo.
 func (p Place) hasConninfo() (bool, error) {
 	text, err := readFile(filepath.Join(p.Data, autoConf))

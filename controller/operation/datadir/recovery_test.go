@@ -81,6 +81,38 @@ func TestFollowResets(t *testing.T) {
 	}
 }
 
+// Trap 40: nothing that a restore has left may go before the recovery has ended.
+func TestTrap40Recovered(t *testing.T) {
+	t.Parallel()
+	const target, timeline = "recovery_target_time) echo 2020;;", "recovery_target_timeline) echo current;;"
+	for name, test := range map[string]struct {
+		cases, state string
+		signal, ok   bool
+	}{
+		"nothing":                     {state: "shut down in recovery", ok: true},
+		"a signal":                    {state: "in archive recovery", signal: true},
+		"a signal, not begun":         {state: "shut down", signal: true},
+		"paused at its target":        {cases: target, state: "shut down in recovery", signal: true},
+		"paused at its target before": {cases: target, state: "shut down in recovery"},
+		"ended":                       {cases: target, state: "shut down", ok: true},
+		"ended, and crashed":          {cases: target, state: "in production", ok: true},
+		"stays on its timeline":       {cases: timeline, state: "shut down in recovery", ok: true},
+	} {
+		p := scripted(t, test.cases)
+		if test.signal {
+			must(t, os.WriteFile(filepath.Join(p.Data, recoverySignal), nil, 0o600))
+		}
+		err := p.Recovered(t.Context(), Control{"Database cluster state": test.state})
+		switch {
+		case (err == nil) != test.ok:
+			t.Errorf("%s: %v", name, err)
+		case err != nil && (!strings.Contains(err.Error(), "pg_ctl stop -m fast") || strings.Contains(err.Error(), "rm ") ||
+			strings.Contains(err.Error(), "ALTER SYSTEM")):
+			t.Errorf("%s: it says %v", name, err)
+		}
+	}
+}
+
 // A backup that was restored over half rewound data: what has to go is named whole, the marks in the data, too, which
 // only the data's owner may list. Root can paste it, whatever the names are. Once it is done, nothing speaks against the
 // backup, and this host's own files are still there.

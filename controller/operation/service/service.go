@@ -272,20 +272,22 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	if err := h.place.Configuration(ctx); err != nil {
 		return operation.Job{}, err
 	}
-	if err := h.place.Follows(ctx); err != nil { // the agent starts it as a standby first
-		return operation.Job{}, err
-	}
 	c, err := h.place.Control(ctx)
 	if err != nil {
 		return operation.Job{}, err
 	}
+	if err := h.place.Recovered(ctx, c); err != nil {
+		return operation.Job{}, err
+	}
 	local, err := h.place.WAL(ctx, c)
 	if err == nil && local.Backup != nil {
-		err = errors.New("they were restored from a backup, and have not recovered yet; recover them without Pacemaker first, " +
-			"as docs/rejoin.md says")
+		err = errors.New("they were restored from a backup, and have not recovered yet: " + h.place.EndRecovery())
 	}
 	if err != nil {
 		return operation.Job{}, fmt.Errorf("it is not known how new the data here are: %w", err)
+	}
+	if err := h.place.Follows(ctx); err != nil { // the agent starts it as a standby first
+		return operation.Job{}, err
 	}
 	p := s.wasBefore(h, force)
 	job := s.job(ctx, Start, h, p)
