@@ -145,7 +145,9 @@ func (w *world) service(left *operation.Journal) *Service {
 		}
 		w.t.Cleanup(func() { o.Close() })
 	}
-	return &Service{Observer: o, Left: left}
+	conf := filepath.Join(w.t.TempDir(), "corosync.conf")
+	w.must(os.WriteFile(conf, []byte("quorum {\n\tprovider: corosync_votequorum\n}\n"), 0o600))
+	return &Service{Observer: o, Left: left, CorosyncConf: conf}
 }
 
 func (w *world) engine(s *Service) *operation.Engine {

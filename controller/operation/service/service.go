@@ -28,6 +28,8 @@ const servicePatience = 5 * time.Minute
 type Service struct {
 	Observer *controller.Observer // of this host
 	Left     *operation.Journal   // of an operation that was left here and is to be finished; may be nil
+	// CorosyncConf is corosync's configuration; "" for cib.CorosyncConf.
+	CorosyncConf string
 }
 
 // self is this host in the cluster, fit to be started or stopped.
