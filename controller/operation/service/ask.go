@@ -2,6 +2,7 @@ package service
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,11 +48,20 @@ func (p proof) texts() (lines []string) {
 
 // prove looks for a proof that no other member has newer data than this host.
 func (s *Service) prove(ctx context.Context, h self, local reconcile.LocalData, p *Plan) (found proof) {
-	o := ours{LocalData: local, Doubt: s.doubt(h, local, p), Async: h.Policy.RepMode == "async", Overlooks: overlooks(h.Who)}
+	o := ours{LocalData: local, Doubt: s.doubt(h, local, p), Async: h.Policy.RepMode == "async", Overlooks: overlooks(h.Who, s.votes())}
 	for _, m := range s.askOthers(ctx, h, o) {
 		found = append(found, o.judge(m))
 	}
 	return found
+}
+
+// votes is why the quorum need not be that of more than half of the nodes; "" if it must be.
+func (s *Service) votes() string {
+	why, err := cib.OddVotes(cmp.Or(s.CorosyncConf, cib.CorosyncConf))
+	if err != nil {
+		return err.Error()
+	}
+	return why
 }
 
 // doubt is why the data here are not known to be those of the last primary; "" if they are.

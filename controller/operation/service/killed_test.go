@@ -62,6 +62,20 @@ func newServed(t *testing.T) *world {
 	return w
 }
 
+// has makes data without a server. They have WAL of these timelines, and their last checkpoint was on the first one.
+func (w *world) has(timelines ...int) {
+	w.t.Helper()
+	wal := filepath.Join(w.Data, "pg_wal")
+	w.must(errors.Join(os.RemoveAll(wal), os.Mkdir(wal, 0o700), os.WriteFile(filepath.Join(w.Bin, "pg_controldata"),
+		fmt.Appendf(nil, "#!/bin/sh\necho \"Latest checkpoint's TimeLineID: %d\"\n", timelines[0]), 0o700)))
+	for i, id := range timelines {
+		w.must(os.WriteFile(filepath.Join(wal, fmt.Sprintf("%08X0000000000000001", id)), nil, 0o600))
+		if i > 0 {
+			w.must(os.WriteFile(filepath.Join(wal, fmt.Sprintf("%08X.history", id)), fmt.Appendf(nil, "%d\t0/1000100\tno recovery target\n", timelines[i-1]), 0o600))
+		}
+	}
+}
+
 func (w *world) must(err error) {
 	w.t.Helper()
 	if err != nil {
@@ -131,7 +145,9 @@ func (w *world) service(left *operation.Journal) *Service {
 		}
 		w.t.Cleanup(func() { o.Close() })
 	}
-	return &Service{Observer: o, Left: left}
+	conf := filepath.Join(w.t.TempDir(), "corosync.conf")
+	w.must(os.WriteFile(conf, []byte("quorum {\n\tprovider: corosync_votequorum\n}\n"), 0o600))
+	return &Service{Observer: o, Left: left, CorosyncConf: conf}
 }
 
 func (w *world) engine(s *Service) *operation.Engine {
@@ -384,6 +400,7 @@ func startKilled(t *testing.T, keep cib.Command, points []startPoint) {
 func TestClaimIsTakenBackOfAStoppedDatabase(t *testing.T) {
 	for before, id := range map[string]string{"DISCONNECT": "unlock", "": "data-status"} {
 		w := newWorld(t)
+		w.has(1)
 		w.Did("pm01", "stop")
 		w.Did("pm02", "stop")
 		w.Run(cib.SetNodeAttribute("pm01", "pgsql-data-status", before))
@@ -392,9 +409,9 @@ func TestClaimIsTakenBackOfAStoppedDatabase(t *testing.T) {
 		s := w.service(nil)
 		h, err := s.look(t.Context())
 		w.must(err)
-		p := &Plan{Force: true, DataStatus: before, Locked: true}
+		p := &Plan{Force: true, DataStatus: before, Locked: true, Timeline: 1}
 		job := s.job(t.Context(), Start, h, p)
-		job.Steps = append(s.claim(h, p, job.On.Timeline), s.hand(h, p)...)
+		job.Steps = append(s.claim(h, p), s.hand(h, p)...)
 		fakes.Killed(t, w.engine(s), job, id, fakes.After)
 		w.Did("pm01", "start")
 		if err := w.undo(); err == nil || !strings.Contains(err.Error(), "to Pacemaker it is unpromoted") {
@@ -414,11 +431,7 @@ func TestClaimIsTakenBackOfAStoppedDatabase(t *testing.T) {
 // stopped again; nor is a host stopped that may be the primary for all that Pacemaker shows.
 func TestTrap48UndoAfterAPromotion(t *testing.T) {
 	w := newWorld(t)
-	on := func(timeline int) {
-		script := fmt.Sprintf("#!/bin/sh\necho \"Latest checkpoint's TimeLineID: %d\"\n", timeline)
-		w.must(os.WriteFile(filepath.Join(w.Bin, "pg_controldata"), []byte(script), 0o700))
-	}
-	on(1)
+	w.has(1)
 	w.Did("pm01", "stop")
 	w.Did("pm02", "stop")
 	w.Run(cib.SetNodeAttribute("pm01", "pgsql-data-status", "DISCONNECT"))
@@ -428,20 +441,24 @@ func TestTrap48UndoAfterAPromotion(t *testing.T) {
 		s := w.service(nil)
 		h, err := s.look(t.Context())
 		w.must(err)
-		p := &Plan{Force: true, DataStatus: "DISCONNECT", Kept: true}
+		p := &Plan{Force: true, DataStatus: "DISCONNECT", Kept: true, Timeline: 1}
 		job := s.job(t.Context(), Start, h, p)
-		job.Steps = append(s.claim(h, p, job.On.Timeline), s.hand(h, p)...)
+		job.Steps = append(s.claim(h, p), s.hand(h, p)...)
 		fakes.Killed(t, w.engine(s), job, id, fakes.After)
 	}
 	kill("data-status")
-	on(2)
+	w.has(1, 2) // it has crashed before its first checkpoint
 	if err := w.undo(); err == nil || !strings.Contains(err.Error(), "they are on timeline 2 now, and were on 1") {
 		t.Errorf("promoted, and stopped again: undo says %v", err)
 	}
 	if node, _ := w.now().Node("pm01"); node.Permanent["pgsql-data-status"] != "LATEST" {
 		t.Errorf("the status was put back: %v", node.Permanent)
 	}
-	on(1)
+	w.must(os.RemoveAll(filepath.Join(w.Data, "pg_wal")))
+	if err := w.undo(); err == nil || !strings.Contains(err.Error(), "their timeline is not known") {
+		t.Errorf("without WAL, undo says %v", err)
+	}
+	w.has(1)
 	w.must(w.undo())
 	w.wantEnd("undone", stopped, false)
 

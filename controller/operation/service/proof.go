@@ -203,7 +203,8 @@ func (o ours) mayTakeOver(status string) bool {
 }
 
 // overlooks is why the CIB of this partition may lack the promotion of a host that is offline; "" if it cannot lack it.
-func overlooks(w reconcile.Who) string {
+// votes is why the quorum need not be that of more than half of the nodes; "" if it must be.
+func overlooks(w reconcile.Who, votes string) string {
 	online, all := 0, 0
 	for _, n := range w.Cluster.Nodes {
 		if n.ID == n.Name { // a Pacemaker Remote node or a guest, which has no vote; a member of the cluster has a number
@@ -225,6 +226,8 @@ func overlooks(w reconcile.Who) string {
 		return "no-quorum-policy is " + policy + ", and there is no fencing"
 	case 2*online <= all:
 		return fmt.Sprintf("only %d of %d nodes are online, and the others could have had the quorum without them", online, all)
+	case votes != "":
+		return "fewer nodes could have had the quorum: " + votes
 	}
 	return ""
 }

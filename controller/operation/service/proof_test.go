@@ -2,6 +2,8 @@ package service
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -164,9 +166,31 @@ func TestTrap48Overlooks(t *testing.T) {
 		if test.cluster.Version.Epoch > 0 {
 			newest.Epoch = test.cluster.Version.Epoch + 1
 		}
-		got := overlooks(reconcile.Who{Input: reconcile.Input{Cluster: &test.cluster, Newest: newest}})
+		got := overlooks(reconcile.Who{Input: reconcile.Input{Cluster: &test.cluster, Newest: newest}}, "")
 		if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+// TestTrap48Votes: where corosync counts otherwise, more than half of the nodes prove nothing.
+func TestTrap48Votes(t *testing.T) {
+	who := reconcile.Who{Input: reconcile.Input{Cluster: &model.Cluster{Nodes: []model.Node{
+		{Name: "pm01", ID: "1", Online: true}, {Name: "pm02", ID: "2", Online: true}, {Name: "pm03", ID: "3"},
+	}}}}
+	s := Service{CorosyncConf: filepath.Join(t.TempDir(), "corosync.conf")}
+	if got := overlooks(who, s.votes()); !strings.Contains(got, "no such file") {
+		t.Errorf("without a configuration: %q", got)
+	}
+	for text, want := range map[string]string{
+		"quorum {\n\tprovider: corosync_votequorum\n}\n": "",
+		"quorum {\n\tlast_man_standing: 1\n}\n":          "fewer nodes could have had the quorum: quorum.last_man_standing is 1",
+	} {
+		if err := os.WriteFile(s.CorosyncConf, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := overlooks(who, s.votes()); got != want {
+			t.Errorf("%q: %q", text, got)
 		}
 	}
 }

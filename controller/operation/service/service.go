@@ -29,6 +29,8 @@ type Service struct {
 	Observer *controller.Observer // of this host
 	Left     *operation.Journal   // of an operation that was left here and is to be finished; may be nil
 	Report   operation.Reporter   // of what takes long; may be nil
+	// CorosyncConf is corosync's configuration; "" for cib.CorosyncConf.
+	CorosyncConf string
 }
 
 // self is this host in the cluster, fit to be started or stopped.
@@ -65,6 +67,7 @@ type Plan struct {
 	Failover   bool   `json:"failover"`     // the primary is stopped while others run
 	DataStatus string `json:"data_status"`  // the agent's node attribute, where it is changed
 	Locked     bool   `json:"locked"`       // the agent's lock was there
+	Timeline   uint32 `json:"timeline"`     // the newest that the data had WAL of; 0 if that is not known
 }
 
 // Stop plans to stop the database here. There are no steps if it is stopped. The primary is stopped last: to stop it
@@ -168,7 +171,7 @@ func (s *Service) Resume(ctx context.Context, j *operation.Journal) (operation.J
 	case Stop:
 		job.Steps = s.keepAway(h, &p)
 	case Start:
-		job.Steps = slices.Concat(s.claim(h, &p, j.On.Timeline), s.hand(h, &p), s.promoted())
+		job.Steps = slices.Concat(s.claim(h, &p), s.hand(h, &p), s.promoted())
 	}
 	return job, nil
 }
@@ -289,7 +292,7 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	if err := h.place.Follows(ctx); err != nil { // the agent starts it as a standby first
 		return operation.Job{}, err
 	}
-	p := s.wasBefore(h, force)
+	p := s.wasBefore(h, force, local.Timelines[len(local.Timelines)-1].ID)
 	job := s.job(ctx, Start, h, p)
 	job.Says = []string{"no host is the primary; the data here, " + h.ends(ctx, local) + ", are to be the newest"}
 	job.Says = append(job.Says, p.says()...)
@@ -321,7 +324,7 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 		}
 	}
 	if force || p.Proven {
-		job.Steps = append(job.Steps, s.claim(h, p, job.On.Timeline)...)
+		job.Steps = append(job.Steps, s.claim(h, p)...)
 	}
 	job.Steps = slices.Concat(job.Steps, s.hand(h, p), s.promoted())
 	return job, nil
@@ -345,14 +348,15 @@ func (p *Plan) says() []string {
 
 // wasBefore is a plan that says how this host was before the operation. If the operation was left and goes on now, its
 // journal says so, because the operation may have changed the host since.
-func (s *Service) wasBefore(h self, force bool) *Plan {
+func (s *Service) wasBefore(h self, force bool, timeline uint32) *Plan {
 	_, err := os.Stat(h.place.Lock())
 	p := s.startPlan(h)
 	p.Force, p.DataStatus, p.Locked = force, h.Here.Permanent[reconcile.DataStatus(h.Clone)], err == nil
+	p.Timeline = timeline
 	if before := s.before(Start); before != nil {
 		p.Locked = p.Locked || before.Locked
 		if p.DataStatus == reconcile.DataLatest { // otherwise another host was promoted since
-			p.DataStatus = before.DataStatus
+			p.DataStatus, p.Timeline = before.DataStatus, before.Timeline
 		}
 	}
 	return p
@@ -412,14 +416,21 @@ func (s *Service) promoted() []operation.Step {
 }
 
 // claim are the steps that make the agent accept this host as the primary: its data are the newest, and nothing locks
-// them. timeline is that of the data when this was planned: data that have left it were promoted, and are the newest.
-func (s *Service) claim(h self, p *Plan, timeline uint32) (steps []operation.Step) {
+// them. Data that have left the plan's timeline were promoted, and are the newest: that is not taken back. Whether they
+// have, their WAL shows. The control file names the new timeline only after a checkpoint.
+func (s *Service) claim(h self, p *Plan) (steps []operation.Step) {
 	stopped := operation.Look{Text: "see that the database here is stopped", See: func(ctx context.Context) error {
 		return rejoin.Stopped(ctx, s.Observer, h.place)
 	}}
 	never := operation.Look{Text: "see that the data here were not promoted", See: func(ctx context.Context) error {
-		if now := h.place.Identity(ctx).Timeline; now != timeline {
-			return fmt.Errorf("they are on timeline %d now, and were on %d: type sudo pgrex operation finish", now, timeline)
+		now, err := h.place.Newest(ctx)
+		switch {
+		case err != nil:
+			return fmt.Errorf("their timeline is not known: %w; to go on instead, type sudo pgrex operation finish", err)
+		case p.Timeline == 0:
+			return errors.New("the journal does not say on which timeline they were: type sudo pgrex operation finish")
+		case now != p.Timeline:
+			return fmt.Errorf("they are on timeline %d now, and were on %d: type sudo pgrex operation finish", now, p.Timeline)
 		}
 		return nil
 	}}
