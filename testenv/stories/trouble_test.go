@@ -67,7 +67,8 @@ func (s *story) rejoinByArchive(primary, host string) {
 	s.sql(host, "ALTER SYSTEM RESET restore_command")
 }
 
-// ownDisks gives a stopped host's data and WAL a small file system each.
+// ownDisks gives a stopped host's data and WAL a small file system each. The daemon is restarted for it: in the lab, a
+// unit that runs does not see what is mounted later.
 func (s *story) ownDisks(host string) {
 	_, err := s.lab.Exec(s.ctx, host, "sh", "-ec", `mkdir /var/lib/pgnew /var/lib/pgwal
 mount -t tmpfs -o size=600m,mode=755 tmpfs /var/lib/pgwal
@@ -76,7 +77,8 @@ ln -s /var/lib/pgwal/pg `+s.at.Data+`/pg_wal
 chown -h postgres:postgres /var/lib/pgwal `+s.at.Data+`/pg_wal
 mount -t tmpfs -o size=300m,mode=700 tmpfs /var/lib/pgnew
 cp -a /var/lib/pgsql/. /var/lib/pgnew
-mount --move /var/lib/pgnew /var/lib/pgsql`)
+mount --move /var/lib/pgnew /var/lib/pgsql
+systemctl restart pgrex`)
 	s.must(err)
 }
 
