@@ -203,9 +203,6 @@ func TestRewindFetches(t *testing.T) {
 	if dry > real/10 {
 		t.Errorf("the dry run has fetched %d bytes of %d", dry, real)
 	}
-	if rung.Rate == 0 { // the primary has little WAL of its new timeline
-		t.Error("it does not say how fast")
-	}
 	if rung.Bytes < real/2 || rung.Bytes > real*2 {
 		t.Errorf("it was to fetch %d bytes, and has fetched %d", rung.Bytes, real)
 	}
