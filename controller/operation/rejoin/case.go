@@ -422,7 +422,7 @@ func (c *Case) differs(ctx context.Context) (bool, error) {
 }
 
 // measure measures the rate at which the primary sends, with the WAL that it wrote last: a segment and what follows it,
-// or, if that is gone or of another timeline, only the newest segment. None is no error.
+// or, if that is gone, only the newest segment. Soon after a failover the first is of another timeline. None is no error.
 func (c *Case) measure(ctx context.Context) uint64 {
 	primary, size := c.Return.Primary, c.Return.Local.Segment
 	newest := (primary.Flushed - 1).Segment(size)
@@ -431,7 +431,7 @@ func (c *Case) measure(ctx context.Context) uint64 {
 		if err != nil {
 			return 0
 		}
-		rate, _ := source.Has(ctx, model.LSN(n*size), primary.Timeline, primary.Flushed)
+		rate, _ := source.Has(ctx, model.LSN(n*size), timelineAt(c.Return.Timelines, n, size), primary.Flushed)
 		source.Close()
 		if rate > 0 {
 			return rate

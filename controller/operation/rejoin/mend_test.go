@@ -81,6 +81,25 @@ func caseOf(t *testing.T, host, primary *pgserver.Server) *Case {
 	return c
 }
 
+// The rate is known soon after a failover, too: the new primary has hardly any WAL of its own timeline, and the segment
+// before is of the old one.
+func TestRateAfterFailover(t *testing.T) {
+	if asOwner(t) {
+		return
+	}
+	host := pgserver.New(t)
+	primary := host.Standby("wal_keep_size = 1GB")
+	host.SQL("SELECT pg_switch_wal()")
+	host.SQL("CREATE TABLE shared AS SELECT 1")
+	host.CatchUp(primary)
+	primary.Promote()
+	host.SQL("CREATE TABLE parted AS SELECT 1")
+	host.Stop("fast")
+	if c := caseOf(t, host, primary); !c.Return.NeedsRewind() || c.Return.Rate == 0 {
+		t.Errorf("needs a rewind: %t, at %d bytes a second", c.Return.NeedsRewind(), c.Return.Rate)
+	}
+}
+
 // moveWALAway moves the WAL of a stopped server, and leaves a link.
 func moveWALAway(t *testing.T, s *pgserver.Server) {
 	t.Helper()
