@@ -189,10 +189,6 @@ func (p Place) Fresh(spaces []postgres.Tablespace) (fresh []Tablespace, why stri
 		if base == "" {
 			base = resolved(s.Location) // as Linked has it, once it is in use
 		}
-		if lies, err := liesIn(base, p.Data); lies || err != nil {
-			return nil, fmt.Sprintf("the tablespace %s is in %s, in the data folder, with which it would be moved away: "+
-				"move the tablespace out of the data folder", s.Name, base), err
-		}
 		next := Other(base)
 		if noneBeside(base) != "" {
 			next = filepath.Join(base, "pgrex")
@@ -202,6 +198,10 @@ func (p Place) Fresh(spaces []postgres.Tablespace) (fresh []Tablespace, why stri
 			return nil, noFresh(s.Name, base, next), nil
 		}
 		folder := []string{base, next}[i]
+		if lies, err := liesIn(folder, p.Data); lies || err != nil {
+			return nil, fmt.Sprintf("the tablespace %s is in %s, in the data folder, with which it would be moved away: "+
+				"move the tablespace out of the data folder", s.Name, base), err
+		}
 		fresh, taken = append(fresh, Tablespace{s, folder}), append(taken, folder)
 	}
 	return fresh, "", err
