@@ -28,7 +28,20 @@ type Tablespace struct {
 }
 
 // sizesTimeout bounds the measuring of the databases: PostgreSQL looks at each of their files, which may be a million.
-const sizesTimeout = 2 * time.Minute
+// Within a deadline, the measuring has only a part of the time: whoever waits may need no size.
+const (
+	sizesTimeout = 2 * time.Minute
+	sizesPart    = 4
+)
+
+// sizesLimit is how long the databases may be measured.
+func sizesLimit(ctx context.Context) time.Duration {
+	end, is := ctx.Deadline()
+	if !is {
+		return sizesTimeout
+	}
+	return min(sizesTimeout, time.Until(end)/sizesPart)
+}
 
 // Contents lists the primary's tablespaces, and measures its databases. It needs OpenSourceDatabase.
 func (s *Source) Contents(ctx context.Context) (Contents, error) {
@@ -36,7 +49,7 @@ func (s *Source) Contents(ctx context.Context) (Contents, error) {
 	if err != nil {
 		return listed, err
 	}
-	measured, err := s.contents(ctx, sizesTimeout, sqlSizes, "measure the primary's databases")
+	measured, err := s.contents(ctx, sizesLimit(ctx), sqlSizes, "measure the primary's databases")
 	switch {
 	case err != nil:
 		listed.Unmeasured = err.Error()

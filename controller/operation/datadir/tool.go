@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -109,6 +110,9 @@ func (e *ToolError) Error() string {
 // Unwrap is how the tool ended.
 func (e *ToolError) Unwrap() error { return e.err }
 
+// transferred is how PostgreSQL's programs report their progress, without their name.
+var transferred = regexp.MustCompile(`^[0-9]+/[0-9]+ kB \(`)
+
 // listen reads standard error to its end, and keeps the last lines.
 func (t Tool) listen(r io.Reader) (said []string) {
 	const keep = 4
@@ -119,10 +123,11 @@ func (t Tool) listen(r io.Reader) (said []string) {
 		if line == "" {
 			continue
 		}
-		if t.Progress != nil {
+		own := strings.HasPrefix(line, t.OnlyFrom)
+		if t.Progress != nil && (own || transferred.MatchString(line)) {
 			t.Progress(line)
 		}
-		if !strings.HasPrefix(line, t.OnlyFrom) {
+		if !own {
 			continue
 		}
 		said = append(said, line)

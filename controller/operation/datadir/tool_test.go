@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,13 +36,17 @@ func TestToolLeavesAnother(t *testing.T) {
 	}
 }
 
-// TestToolQuotes: an error quotes the tool's own lines, and a line without an end does no harm.
+// TestToolQuotes: an error and the progress have the tool's own lines only, and a line without an end does no harm.
 func TestToolQuotes(t *testing.T) {
 	t.Parallel()
-	script := `echo "mine: broken" >&2; echo "curl: https://key@archive" >&2; head -c 1000000 /dev/zero >&2; exit 3`
-	_, err := Tool{Path: "/bin/sh", Args: []string{"-c", script}, OnlyFrom: "mine:"}.Run(t.Context())
+	script := `echo "mine: broken" >&2; echo "curl: https://key@archive need to copy" >&2; echo "1/2 kB (50%)" >&2; head -c 1000000 /dev/zero >&2; exit 3`
+	var told []string
+	_, err := Tool{Path: "/bin/sh", Args: []string{"-c", script}, OnlyFrom: "mine:", Progress: func(line string) { told = append(told, line) }}.Run(t.Context())
 	if err == nil || err.Error() != "sh: mine: broken" {
 		t.Errorf("error %v", err)
+	}
+	if !slices.Equal(told, []string{"mine: broken", "1/2 kB (50%)"}) {
+		t.Errorf("the progress is %q", told)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
 
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
@@ -69,7 +68,8 @@ func (c *Case) checkpoint(ctx context.Context) error {
 	return source.Checkpoint(ctx)
 }
 
-// tryRewind has pg_rewind say whether it can, before anything is changed.
+// tryRewind has pg_rewind say whether it can, before anything is changed. It fetches all that pg_rewind will: a file that
+// the primary cannot read ends it here, and not half way.
 func (r *Rejoin) tryRewind(ctx context.Context, c *Case) error {
 	if err := c.sameSpaces(ctx); err != nil {
 		return err
@@ -79,21 +79,13 @@ func (r *Rejoin) tryRewind(ctx context.Context, c *Case) error {
 		return err
 	}
 	nothing := "" // what it says if it rewinds nothing
-	// A dry run fetches all that the real one does, and drops it. It has proven enough when it begins with that.
-	proven, enough := context.WithCancel(ctx)
-	defer enough()
 	t.Progress = func(line string) {
-		switch {
-		case notRequired.MatchString(line):
+		if notRequired.MatchString(line) {
 			nothing = line
-		case strings.Contains(line, needs):
-			enough()
 		}
 	}
-	err = r.run(proven, t)
+	err = r.run(ctx, t)
 	switch {
-	case proven.Err() != nil && ctx.Err() == nil:
-		return nil
 	case err != nil && noRewind.MatchString(err.Error()):
 		return fmt.Errorf("%w: %w", ErrNoRewind, err)
 	case err == nil && nothing != "":

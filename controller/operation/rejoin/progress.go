@@ -179,6 +179,7 @@ func Size(bytes, rate uint64) string {
 	if rate == 0 {
 		return model.FormatBytes(bytes)
 	}
-	time := time.Duration(float64(bytes) / float64(rate) * float64(time.Second)).Round(time.Second)
+	const most = 1 << 31 // seconds; a Duration holds not many more
+	time := time.Duration(min(float64(bytes)/float64(rate), most) * float64(time.Second)).Round(time.Second)
 	return fmt.Sprintf("%s, about %s at %s/s", model.FormatBytes(bytes), max(time, 1e9), model.FormatBytes(rate))
 }

@@ -34,6 +34,9 @@ func TestBar(t *testing.T) {
 	if got := Size(3<<30, 100<<20); got != "3.0 GiB, about 31s at 100.0 MiB/s" {
 		t.Error(got)
 	}
+	if got := Size(3<<40, 1); got != "3.0 TiB, about 596523h14m8s at 1 B/s" { // or more
+		t.Errorf("at hardly any rate: %s", got)
+	}
 	if got := Size(1, 100<<20); got != "1 B, about 1s at 100.0 MiB/s" {
 		t.Error(got)
 	}
