@@ -155,8 +155,12 @@ func (r *run) pass(ctx context.Context) error {
 
 // fail undoes steps after an error.
 func (r *run) fail(ctx context.Context, err error) error {
-	if ctx.Err() != nil { // to undo a step may take long
+	switch { // to undo a step may take long
+	case ctx.Err() == nil:
+	case r.left == "":
 		r.Report("interrupted: undoing what was done")
+	default: // past a point of no return
+		r.Report("interrupted")
 	}
 	if backErr := r.back(ctx); backErr != nil {
 		return errors.Join(err, backErr)

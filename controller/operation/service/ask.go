@@ -93,7 +93,8 @@ func parted(local reconcile.LocalData, put time.Time, was *controller.LastPrimar
 	case local.End < was.Flushed:
 		return fmt.Sprintf(not+"they end at %s, and went up to %s", local.End, was.Flushed)
 	case !put.Before(was.At):
-		return fmt.Sprintf(not+"they were put here, or restored, at %s, after %s, when it was last seen as the primary",
+		return fmt.Sprintf(not+"they were put here, or restored, at %s, after %s, when it was last seen as the primary (a chown, "+
+			"a chmod and some backup tools look the same)",
 			put.Format(time.DateTime), was.At.Format(time.DateTime))
 	}
 	return ""

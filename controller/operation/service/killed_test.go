@@ -447,6 +447,11 @@ func TestTrap48UndoAfterAPromotion(t *testing.T) {
 		fakes.Killed(t, w.engine(s), job, id, fakes.After)
 	}
 	kill("data-status")
+	w.Run(cib.SetParameter("pgsql", "restart_on_promote", "true"))
+	if err := w.undo(); err == nil || !strings.Contains(err.Error(), "with restart_on_promote their timeline does not show it") {
+		t.Errorf("perhaps promoted, and stopped again: undo says %v", err)
+	}
+	w.Run(cib.DeleteParameter("pgsql", "restart_on_promote"))
 	w.has(1, 2) // it has crashed before its first checkpoint
 	if err := w.undo(); err == nil || !strings.Contains(err.Error(), "they are on timeline 2 now, and were on 1") {
 		t.Errorf("promoted, and stopped again: undo says %v", err)

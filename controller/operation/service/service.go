@@ -422,9 +422,12 @@ func (s *Service) claim(h self, p *Plan) (steps []operation.Step) {
 	stopped := operation.Look{Text: "see that the database here is stopped", See: func(ctx context.Context) error {
 		return rejoin.Stopped(ctx, s.Observer, h.place)
 	}}
+	restarts, _ := model.ParseBool(h.Clone.Parameters[model.ParamRestartOnPromote])
 	never := operation.Look{Text: "see that the data here were not promoted", See: func(ctx context.Context) error {
 		now, err := h.place.Newest(ctx)
 		switch {
+		case restarts:
+			return errors.New("with restart_on_promote their timeline does not show it: type sudo pgrex operation finish")
 		case err != nil:
 			return fmt.Errorf("their timeline is not known: %w; to go on instead, type sudo pgrex operation finish", err)
 		case p.Timeline == 0:
