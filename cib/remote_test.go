@@ -180,6 +180,20 @@ func TestRemoteRefuses(t *testing.T) {
 	}
 }
 
+// TestRemoteCutOff: the other part may end in the middle of a message. That is its end, and no fault.
+func TestRemoteCutOff(t *testing.T) {
+	for _, message := range []string{"", "\x00\x00", "\x00\x00\x00\x09", "\x00\x00\x00\x09{\"id\""} {
+		ours, theirs := connected(t)
+		if _, err := io.WriteString(ours, message); err != nil {
+			t.Fatal(err)
+		}
+		_ = ours.Close()
+		if err := Serve(theirs, syscall.Credential{}, nil, func() {}); err != nil {
+			t.Errorf("cut off after %q: %v", message, err)
+		}
+	}
+}
+
 const sleeper = "echo $$ >$0.pid; sleep 600 & echo $! >$0.child; wait"
 
 // TestRemoteKills: a call that is cancelled, or takes too long, takes all with it that it has started; others go on.

@@ -92,10 +92,11 @@ func send(w io.Writer, turn *sync.Mutex, message any) error {
 	return err
 }
 
-// receive reads a message. One that is longer than limit, or has a field that is not known, is an error.
+// receive reads a message. The error is io.EOF where the connection ends, also in the middle of a message: whoever ends
+// may leave one half sent. A message that is longer than limit, or has a field that is not known, is an error, too.
 func receive(r io.Reader, limit uint32, message any) error {
 	var length [4]byte
-	if _, err := io.ReadFull(r, length[:]); err != nil {
+	if err := readFull(r, length[:]); err != nil {
 		return err
 	}
 	n := binary.BigEndian.Uint32(length[:])
@@ -103,12 +104,20 @@ func receive(r io.Reader, limit uint32, message any) error {
 		return fmt.Errorf("a message of %d bytes; at most %d are expected", n, limit)
 	}
 	text := make([]byte, n)
-	if _, err := io.ReadFull(r, text); err != nil {
+	if err := readFull(r, text); err != nil {
 		return err
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
 	return decoder.Decode(message)
+}
+
+func readFull(r io.Reader, buf []byte) error {
+	_, err := io.ReadFull(r, buf)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return io.EOF
+	}
+	return err
 }
 
 // result is the outcome as run returns it.

@@ -47,7 +47,7 @@ type world struct {
 func newWorld() *world {
 	return &world{
 		cluster: model.Cluster{
-			Quorate: true, Version: model.Version{Epoch: 10},
+			Quorate: true, DC: "pm01", Version: model.Version{Epoch: 10},
 			Nodes: []model.Node{
 				{Name: "pm01", Online: true, Transient: map[string]string{"pgsql-status": "PRI", model.ForecastAttribute("pgsql"): "pm02=unknown"}, Permanent: map[string]string{"pgsql-data-status": "LATEST"}},
 				{Name: "pm02", Online: true},

@@ -94,7 +94,7 @@ func (r *rex) Read(context.Context) (model.Cluster, error) {
 		Meta:       map[string]string{model.MetaOrphans: r.orphans, model.MetaXMinAge: r.xminAge, model.MetaWALBudget: r.budget},
 		Roles:      map[string]model.Role{},
 	}
-	c := model.Cluster{Quorate: true, Version: model.Version{Epoch: 10}}
+	c := model.Cluster{Quorate: true, DC: "pm01", Version: model.Version{Epoch: 10}}
 	attached := r.attached()
 	names := slices.Clone(r.members)
 	for _, h := range r.hosts {

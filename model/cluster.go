@@ -10,7 +10,7 @@ import (
 // Cluster is what one partition's CIB says, read at one moment.
 type Cluster struct {
 	Version     Version `json:"version"`
-	Quorate     bool    `json:"quorate"` // have-quorum of the partition that answered
+	Quorate     bool    `json:"quorate"` // have-quorum of the partition that answered; see HasQuorum
 	DC          string  `json:"dc"`      // the designated controller's node name; "" while there is none
 	Maintenance bool    `json:"maintenance"`
 	// Properties are the cluster options (crm_config), the highest-scored set winning.
@@ -21,6 +21,11 @@ type Cluster struct {
 	Nodes         []Node   `json:"nodes"`  // in order of name
 	Clones        []Clone  `json:"clones"` // the promotable ones, in order of id, then primitive
 }
+
+// HasQuorum reports whether the partition that answered has the quorum. Pacemaker keeps have-quorum on disk, and not the
+// DC. So what a host shows that has just booted is from before, as is all else in its CIB, until there is a DC
+// (pacemaker-based, readCibXmlFile; seen with 2.1.5 and 3.0.0).
+func (c Cluster) HasQuorum() bool { return c.Quorate && c.DC != "" }
 
 // OptionAt is where a cluster option is set: the id of the set, and that of the pair in it.
 type OptionAt struct{ Set, ID string }

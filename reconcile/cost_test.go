@@ -41,7 +41,7 @@ func busyStandby(hosts int) reconcile.Input {
 		ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true, Roles: map[string]model.Role{},
 		Parameters: map[string]string{"rep_mode": "async", "node_list": strings.Join(names, " ")},
 	}
-	cluster := model.Cluster{Quorate: true}
+	cluster := model.Cluster{Quorate: true, DC: "pm01"}
 	up := &model.Upstream{SystemID: "7", Timeline: 1}
 	in := reconcile.Input{Node: names[1], Cluster: &cluster, Upstream: up, Instance: model.Instance{
 		State: model.ServerUp, Version: 150000, SystemID: "7", InRecovery: true, Redo: 0x9000000, RedoTimeline: 1,

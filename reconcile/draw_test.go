@@ -79,7 +79,7 @@ func drawCluster(t *rapid.T, hosts, members []string, primary string) model.Clus
 	if rarely(t, "agent's slots") {
 		clone.Parameters["replication_slot_name"] = "rex"
 	}
-	c := model.Cluster{Quorate: !rarely(t, "no quorum"), Version: model.Version{Epoch: 10}}
+	c := model.Cluster{Quorate: !rarely(t, "no quorum"), DC: hosts[0], Version: model.Version{Epoch: 10}}
 	for _, h := range hosts {
 		n := model.Node{Name: h, Online: h == primary || !sometimes(t, "offline")}
 		if h != primary {

@@ -124,7 +124,7 @@ func (w *Who) unfinished(n model.Node, b begun) {
 		text += "; its journal is not in this host's state folder, which was lost, or is another one than its --state-dir"
 	}
 	switch {
-	case w.Cluster != nil && !w.Cluster.Quorate: // what a minority shows of other hosts proves nothing
+	case w.Cluster != nil && !w.Cluster.HasQuorum(): // what a minority shows of other hosts proves nothing
 		text += "; this partition has no quorum: first bring the other hosts or the network back, then see here where to " +
 			"end it"
 	case w.Cluster != nil && !w.isNode(n.Name):
@@ -156,7 +156,7 @@ func (w Who) isNode(host string) bool {
 // transition and in maintenance: an operation is seldom left when all is well. It publishes nothing without a quorum,
 // or under a name that Pacemaker does not call this host by.
 func (v *view) publishLeft() []model.Step {
-	if v.Cluster == nil || !v.Cluster.Quorate || !v.named {
+	if v.Cluster == nil || !v.Cluster.HasQuorum() || !v.named {
 		return nil
 	}
 	name := model.OperationAttribute(v.Clone.Primitive)

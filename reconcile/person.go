@@ -54,7 +54,7 @@ func (w Who) underWay() string {
 	switch {
 	case w.Cluster.DC == "":
 		return "the cluster has no DC yet"
-	case !w.Cluster.Quorate:
+	case !w.Cluster.HasQuorum():
 		return "this partition has no quorum, and another one may have the primary"
 	}
 	for _, member := range w.Policy.Members {

@@ -189,7 +189,10 @@ func (v *view) nothingForbids(standing model.Standing) bool {
 	before := len(v.findings)
 	c := v.Cluster
 	const held = "no slot is dropped, reset or advanced"
-	if !c.Quorate {
+	switch {
+	case c.DC == "":
+		v.say(model.CodeNoQuorum, model.Warning, v.Self, "the cluster has no DC yet, and what is known of a quorum is from before: %s", held)
+	case !c.Quorate:
 		v.say(model.CodeNoQuorum, model.Warning, v.Self, "this partition has no quorum: %s", held)
 	}
 	switch {

@@ -303,10 +303,12 @@ func (w *judge) doubtDestroysNothing() {
 	in := w.in
 	c := *in.Cluster
 	clone := c.Clones[0]
-	doubt := rapid.SampledFrom([]string{"no quorum", "maintenance", "unmanaged", "stale", "timeline", "system", "second primary", "paused"}).Draw(w.t, "doubt")
+	doubt := rapid.SampledFrom([]string{"no quorum", "no DC", "maintenance", "unmanaged", "stale", "timeline", "system", "second primary", "paused"}).Draw(w.t, "doubt")
 	switch doubt {
 	case "no quorum":
 		c.Quorate = false
+	case "no DC":
+		c.DC = ""
 	case "maintenance":
 		c.Maintenance = true
 	case "unmanaged":

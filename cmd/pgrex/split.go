@@ -84,7 +84,11 @@ func (o dataOwner) split(cmd *cobra.Command, starts starting, stateDir string) e
 			passed = true
 		case err := <-ended:
 			_ = ours.Close() // whoever else has the other end
-			return errors.Join(<-served, childStatus(err))
+			misunderstood := <-served
+			if err := childStatus(err); err != nil {
+				return errors.Join(misunderstood, err)
+			}
+			return nil // it has done what it was to do, whatever it has sent last
 		}
 	}
 }

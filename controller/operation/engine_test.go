@@ -659,10 +659,17 @@ func TestOldCIB(t *testing.T) {
 	w := newWorld(t)
 	fakes.Killed(t, w.engine("pm01"), w.job("pm01"), "make", fakes.Between)
 	before := w.kept()
-	for says, change := range map[string]func(c *model.Cluster){
-		"has no quorum":                func(c *model.Cluster) { c.Quorate = false },
-		"is not online in the cluster": func(c *model.Cluster) { c.Nodes[0].Online = false },
+	const notOnline = "is not online in the cluster"
+	for _, c := range []struct {
+		says   string
+		change func(c *model.Cluster)
+	}{
+		{"has no quorum", func(c *model.Cluster) { c.Quorate = false }},
+		{notOnline, func(c *model.Cluster) { c.Nodes[0].Online = false }},
+		{notOnline, func(c *model.Cluster) { c.Nodes[0].Pending = true }},
+		{"has no DC yet", func(c *model.Cluster) { c.DC = "" }},
 	} {
+		says, change := c.says, c.change
 		e := w.engine("pm01")
 		e.Observer.Clusters = readBy(func(ctx context.Context) (model.Cluster, error) {
 			c, err := new(cib.Client).Read(ctx)

@@ -37,13 +37,13 @@ func Preflight(who reconcile.Who, d Demand) error {
 			texts = append(texts, f.Text)
 		}
 	}
-	switch {
-	case len(texts) > 0:
+	if len(texts) > 0 {
 		return errors.New(strings.Join(texts, "; "))
-	case !who.Here.Online:
-		return notOnline(who.Node)
-	case !who.Cluster.Quorate:
-		return errNoQuorum
+	}
+	if err := isMember(who); err != nil {
+		return err
+	}
+	switch {
 	case d.Managed && (who.Cluster.Maintenance || who.Here.Maintenance || !who.Clone.Managed):
 		return fmt.Errorf("the cluster, this node or the database is in maintenance, where Pacemaker starts and stops nothing: %s",
 			leaveFirst(who.Clone))
@@ -99,7 +99,17 @@ func IsPrimary(ctx context.Context, observer *controller.Observer, host string) 
 	return err
 }
 
-// notOnline is the error on a host that the cluster does not count among its own yet.
-func notOnline(node string) error {
-	return fmt.Errorf("this host, %s, is not online in the cluster: start Pacemaker here, or wait until crm_mon shows it online", node)
+// isMember returns an error unless this host has joined a partition with quorum. Until then its CIB may be one from
+// before. With fencing, crm_mon shows a host that is joining as online, too, and as pending (Pacemaker,
+// determine_online_status_fencing).
+func isMember(who reconcile.Who) error {
+	switch {
+	case !who.Here.Online, who.Here.Pending:
+		return fmt.Errorf("this host, %s, is not online in the cluster: start Pacemaker here, or wait until crm_mon shows it online", who.Node)
+	case who.Cluster.DC == "":
+		return errors.New("the cluster has no DC yet: wait until crm_mon shows one")
+	case !who.Cluster.Quorate:
+		return errNoQuorum
+	}
+	return nil
 }

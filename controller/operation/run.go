@@ -58,11 +58,8 @@ func (r *run) hasToken(ctx context.Context) (bool, error) {
 	if who.Cluster == nil {
 		return false, err
 	}
-	if !who.Cluster.Quorate { // the other hosts may have changed the token since
-		return false, errNoQuorum
-	}
-	if !who.Here.Online { // it has just come back, and its CIB may be the one from before
-		return false, notOnline(who.Node)
+	if err := isMember(who); err != nil { // the other hosts may have changed the token since
+		return false, err
 	}
 	t, is, _ := who.Cluster.Token(r.job.Primitive) // an unreadable token is somebody else's
 	return is && t.Value == r.job.Token.Value, nil

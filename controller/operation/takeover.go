@@ -84,10 +84,11 @@ func lookAgain(observer *controller.Observer, who reconcile.Who, gone string) []
 // 3.0.0). A host that is lost then stays unclean. Once maintenance-mode is left, Pacemaker fences that host before it
 // promotes another one.
 func isGone(who reconcile.Who, t model.Token) error {
+	if err := isMember(who); err != nil { // or the CIB here may be the one from before the operation
+		return err
+	}
 	node, known := who.Cluster.Node(t.Host)
 	switch {
-	case !who.Cluster.Quorate:
-		return errNoQuorum
 	case !known, who.Is(t.Host):
 		return nil
 	case node.Online:

@@ -29,7 +29,7 @@ func holder(name string, phase model.Phase) model.Token {
 func pair(change func(c *model.Cluster)) *controller.Observer {
 	return &controller.Observer{Node: "pm02", Clusters: fakes.ClusterOf(func() model.Cluster {
 		c := model.Cluster{
-			Quorate: true, Nodes: []model.Node{{Name: "pm01"}, {Name: "pm02", Online: true}, {Name: "pm03", Online: true}},
+			Quorate: true, DC: "pm02", Nodes: []model.Node{{Name: "pm01"}, {Name: "pm02", Online: true}, {Name: "pm03", Online: true}},
 			Clones: []model.Clone{{
 				ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true,
 				Parameters: map[string]string{"rep_mode": "sync", "node_list": "pm01 pm02 pm03"},
@@ -56,6 +56,10 @@ func TestTrap48TakeOverOfWhatMayGoOn(t *testing.T) {
 		"no quorum": {func(c *model.Cluster) { c.Quorate = false }, "this partition has no quorum"},
 		"no quorum, and no node": {func(c *model.Cluster) { c.Quorate, c.Nodes = false, c.Nodes[1:] },
 			"this partition has no quorum"},
+		"just booted": {func(c *model.Cluster) { c.DC, c.Nodes[1].Online, c.Nodes[2].Online = "", false, false },
+			"pm02, is not online in the cluster"},
+		"joining": {func(c *model.Cluster) { c.Nodes[1].Pending = true }, "pm02, is not online in the cluster"},
+		"no DC":   {func(c *model.Cluster) { c.DC = "" }, "no DC yet"},
 	} {
 		for _, phase := range []model.Phase{model.PhaseBegun, model.PhaseMaintenance, model.PhaseGiven} {
 			_, err := operation.TakeOver(t.Context(), pair(test.change), holder("switchover", phase))

@@ -81,7 +81,7 @@ func (w *world) cluster(c *cib, quorate bool) *model.Cluster {
 		Parameters: w.parameters, Meta: w.meta, Roles: map[string]model.Role{}, Unsettled: map[string]model.Unsettled{},
 	}
 	cluster := &model.Cluster{
-		Quorate: quorate, Maintenance: c.maintenance,
+		Quorate: quorate, DC: w.hosts[0].name, Maintenance: c.maintenance,
 		Version: model.Version{Epoch: c.epoch + int64(len(c.versions))},
 	}
 	for _, h := range w.hosts {

@@ -27,7 +27,7 @@ func TestHandoverHalfUndone(t *testing.T) {
 		t.Run(test.fails, func(t *testing.T) {
 			ran := fakes.Tools(t, test.fails)
 			changed := fakes.ClusterOf(func() model.Cluster {
-				return model.Cluster{Quorate: true, Nodes: []model.Node{{Name: "pm01", Online: true}}, Clones: []model.Clone{{ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true}}}
+				return model.Cluster{Quorate: true, DC: "pm01", Nodes: []model.Node{{Name: "pm01", Online: true}}, Clones: []model.Clone{{ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true}}}
 			})
 			h := &Handover{Observer: &controller.Observer{Node: "pm01", Clusters: changed}}
 			job := h.job(operation.Job{Operation: Adopt}, whoOf(changed()), &Plan{Prefix: "rex", Token: token})
@@ -118,7 +118,7 @@ func TestHandoverPastLeaving(t *testing.T) {
 					parameters[slotParameter] = other
 				}
 				return model.Cluster{
-					Quorate: true,
+					Quorate: true, DC: "pm01",
 					Nodes: []model.Node{
 						{Name: "pm01", Online: true, Transient: map[string]string{"pgsql-status": "PRI"}, Permanent: map[string]string{"pgsql-data-status": "LATEST"}},
 						{Name: "pm02", Online: true},

@@ -265,7 +265,7 @@ func Stopped(ctx context.Context, observer *controller.Observer, p datadir.Place
 
 func (r *Rejoin) quorum(ctx context.Context) error {
 	who, err := r.Observer.Cluster(ctx)
-	if err == nil && !who.Cluster.Quorate {
+	if err == nil && !who.Cluster.HasQuorum() {
 		err = errors.New("this partition has no quorum")
 	}
 	return err

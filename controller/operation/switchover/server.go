@@ -85,7 +85,7 @@ func (s *Switchover) inMaintenance(ctx context.Context) error {
 	who, err := s.Observer.Cluster(ctx)
 	switch {
 	case err != nil:
-	case !who.Cluster.Quorate: // the others may have left it, and promoted one of them
+	case !who.Cluster.HasQuorum(): // the others may have left it, and promoted one of them
 		err = errors.New("this partition has no quorum")
 	case !who.Cluster.Maintenance:
 		err = errors.New("it is off: Pacemaker may have the database again, and another host may be the primary")

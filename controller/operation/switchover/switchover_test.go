@@ -29,7 +29,7 @@ type maintenance bool
 
 func (m *maintenance) Read(context.Context) (model.Cluster, error) {
 	return model.Cluster{
-		Quorate: true, Maintenance: bool(*m), Nodes: []model.Node{{Name: "pm01", Online: true}},
+		Quorate: true, DC: "pm01", Maintenance: bool(*m), Nodes: []model.Node{{Name: "pm01", Online: true}},
 		Clones: []model.Clone{{
 			ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql",
 			Parameters: map[string]string{"rep_mode": "sync", "node_list": "pm01"}, Roles: fakes.Roles{"pm01": model.RolePromoted},
@@ -194,7 +194,7 @@ func TestShutDownAndBack(t *testing.T) {
 // promoted is the cluster after maintenance-mode was left by hand: pm02 is the primary.
 func promoted() model.Cluster {
 	return model.Cluster{
-		Quorate: true, Nodes: []model.Node{{Name: "pm01", Online: true}, {
+		Quorate: true, DC: "pm01", Nodes: []model.Node{{Name: "pm01", Online: true}, {
 			Name: "pm02", Online: true, Transient: map[string]string{"pgsql-status": "PRI"},
 			Permanent: map[string]string{"pgsql-data-status": "LATEST"},
 		}},

@@ -19,7 +19,7 @@ import (
 func Lone() *controller.Observer {
 	return &controller.Observer{Node: "pm01", Clusters: ClusterOf(func() model.Cluster {
 		return model.Cluster{
-			Quorate: true, Nodes: []model.Node{{Name: "pm01", Online: true}},
+			Quorate: true, DC: "pm01", Nodes: []model.Node{{Name: "pm01", Online: true}},
 			Clones: []model.Clone{{ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql", Managed: true}},
 		}
 	})}

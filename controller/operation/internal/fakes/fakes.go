@@ -52,7 +52,7 @@ func NewTrio(t *testing.T) *Trio {
 
 // Read implements the controller's reader of the cluster.
 func (c *Trio) Read(context.Context) (model.Cluster, error) {
-	cluster := model.Cluster{Quorate: true, Clones: []model.Clone{c.Clone}}
+	cluster := model.Cluster{Quorate: true, DC: "pm01", Clones: []model.Clone{c.Clone}}
 	for _, name := range []string{"pm01", "pm02", "pm03"} {
 		n := model.Node{Name: name, Online: name != c.Off, Unclean: name == c.Off, Standby: name == c.Standby}
 		if name == "pm01" {
