@@ -19,7 +19,7 @@ func TestNotFirst(t *testing.T) {
 		{"the newest", Claim{DataStatus: "LATEST"}, Claim{DataStatus: "DISCONNECT"}, Claim{DataStatus: "STREAMING|SYNC"}, ""},
 		{"stale", Claim{DataStatus: "DISCONNECT"}, Claim{DataStatus: "LATEST"}, Claim{DataStatus: "DISCONNECT"}, "pm02 has the newest data"},
 		{"synchronous, but there is a newest", Claim{DataStatus: "STREAMING|SYNC"}, Claim{DataStatus: "LATEST"}, Claim{}, "pm02 has the newest data"},
-		{"synchronous, and no newest", Claim{DataStatus: "STREAMING|SYNC"}, Claim{DataStatus: "DISCONNECT"}, Claim{}, ""},
+		{"synchronous, and no newest", Claim{DataStatus: "STREAMING|SYNC"}, Claim{DataStatus: "DISCONNECT"}, Claim{}, "no host's data"},
 		{"asynchronous, and no newest", Claim{DataStatus: "STREAMING|ASYNC"}, Claim{DataStatus: "DISCONNECT"}, Claim{}, "no host's data"},
 		{"two newest", Claim{DataStatus: "LATEST"}, Claim{DataStatus: "LATEST"}, Claim{}, "more than one"},
 		{"the first start ever", Claim{}, Claim{}, Claim{}, ""},

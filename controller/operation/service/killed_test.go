@@ -30,6 +30,8 @@ type world struct {
 	runs   bool
 	// was is what pgrex has kept of the server as the primary.
 	was *controller.LastPrimary
+	// had is what pgrex has kept of it as a standby.
+	had *controller.LastStandby
 	// waits has Pacemaker do nothing, and holds has it start the database, and not promote it.
 	waits, holds bool
 }
@@ -53,6 +55,7 @@ func newServed(t *testing.T) *world {
 	w.was = &controller.LastPrimary{
 		At: time.Now(), System: w.server.SQL("SELECT system_identifier FROM pg_control_system()"), Timeline: 1, Flushed: flushed,
 	}
+	w.had = &controller.LastStandby{At: w.was.At, System: w.was.System, Timeline: w.was.Timeline, Replayed: w.was.Flushed}
 	w.Run(cib.SetParameter("pgsql", "pgdata", w.Data))
 	w.Run(cib.SetParameter("pgsql", "pgctl", filepath.Join(fakes.Programs(t, w.server), "pg_ctl")))
 	w.Primary()
@@ -137,7 +140,7 @@ func (down) Observe(context.Context) (model.Instance, error) {
 // service is one of a new process.
 func (w *world) service(left *operation.Journal) *Service {
 	o := &controller.Observer{Node: "pm01", Clusters: w, Connect: func(controller.Target) controller.Server { return down{} }}
-	o.Kept.Primary = w.was
+	o.Kept.Primary, o.Kept.Standby = w.was, w.had
 	if w.server != nil {
 		o.Override = controller.Target{SocketDir: w.server.Dir, Port: w.server.Port}
 		o.Connect = func(t controller.Target) controller.Server {

@@ -53,7 +53,8 @@ func (m other) with(change func(m *other)) other {
 // TestTrap48Judge: what proves that a member has nothing newer than this host, and what the verdict says otherwise.
 func TestTrap48Judge(t *testing.T) {
 	runs := func(m *other) { m.State = "unpromoted" }
-	others := func(o *ours) { o.Doubt = notLatest }
+	others := func(o *ours) { o.Doubt, o.Unsure = notLatest, notLatest }
+	inStep := func(o *ours) { o.Doubt = notLatest }
 	replays := func(a *answer) { a.Replays = "it moves" }
 	alone := func(o *ours) { o.Overlooks = "only 1 of 3 nodes are online" }
 	for name, test := range map[string]struct {
@@ -78,11 +79,11 @@ func TestTrap48Judge(t *testing.T) {
 		"long behind, not the last primary": {m: says(0x180, func(a *answer) { a.Same, a.Gone = false, true }), change: others, why: "no longer here to compare"},
 		"further, in a file not here":       {m: says(0x308, func(a *answer) { a.Same, a.Gone = false, true }), why: "up to 0/308, which is 264 B more"},
 		"a newer timeline":                  {m: says(0x300, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: began}, model.Timeline{ID: 3, Begin: 0x180})), why: "newer timeline 3, which began at 0/180"},
-		"newer, from the end on":            {m: says(0x300, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: began}, model.Timeline{ID: 4, Begin: ended})), why: "type pgrex rejoin here"},
+		"newer, from the end on":            {m: says(0x300, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: began}, model.Timeline{ID: 4, Begin: ended})), why: "type sudo pgrex rejoin here"},
 		"knows a newer timeline":            {m: says(ended, func(a *answer) { a.Later = true }), why: "knows a timeline after 2"},
 		"older, and knows a new":            {m: says(0x80, on(model.Timeline{ID: 1}), func(a *answer) { a.Later = true }), why: "knows a timeline after 2"},
 		"an older timeline":                 {m: says(0x80, on(model.Timeline{ID: 1})), ok: true, why: "older timeline 1 up to 0/80"},
-		"an old primary's":                  {m: says(0x180, on(model.Timeline{ID: 1})), ok: true, why: "was given up then, and it needs pgrex rejoin"},
+		"an old primary's":                  {m: says(0x180, on(model.Timeline{ID: 1})), ok: true, why: "was given up then, and it needs sudo pgrex rejoin"},
 		"another's timeline was left":       {m: says(0x180, on(model.Timeline{ID: 1})), change: others, why: "has WAL up to 0/180 on timeline 1, which the timelines here left at 0/100: that may be newer, because this host was not the last primary"},
 		"not left by the agent":             {m: says(0x180, on(model.Timeline{ID: 1})).with(func(m *other) { m.DataStatus = "STREAMING|POTENTIAL" }), why: "left at 0/100: that may be newer, because its data status is STREAMING|POTENTIAL"},
 		"up to where it was left":           {m: says(began, on(model.Timeline{ID: 1})), change: others, ok: true, why: "older timeline 1 up to 0/100"},
@@ -104,6 +105,9 @@ func TestTrap48Judge(t *testing.T) {
 		"offline":                        {m: away("DISCONNECT", false), ok: true, why: "is offline: by its data status, DISCONNECT"},
 		"offline, with few others":       {m: away("DISCONNECT", false), change: alone, why: "only 1 of 3 nodes are online"},
 		"stopped, not the last primary":  {m: away("DISCONNECT", true), change: others, why: "this host was not the last primary"},
+		"stopped, and here in step":      {m: away("DISCONNECT", true), change: inStep, ok: true, why: "nobody was promoted since this host was in step"},
+		"both in step":                   {m: away("STREAMING|SYNC", true), change: inStep, why: "may have been promoted since"},
+		"replays, and here in step":      {m: says(0x180, replays), change: inStep, why: "may still replay: it moves"},
 		"unclean":                        {m: away("DISCONNECT", false).with(func(m *other) { m.Node.Unclean = true }), why: "is to be fenced"},
 		"joining":                        {m: away("DISCONNECT", true).with(func(m *other) { m.Node.Pending = true }), why: "is joining"},
 		"in step":                        {m: away("STREAMING|SYNC", false), why: "may have been promoted since: bring it back"},

@@ -80,8 +80,8 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (operation.J
 	standbys := h.standbys()
 	failover := h.isPrimary() && len(standbys) > 0
 	if failover && !force {
-		return operation.Job{}, fmt.Errorf("this host, %s, is the primary, and %s would see it fail: type pgrex switchover first; to stop the whole "+
-			"cluster, type pgrex stop on %[2]s first and here last; --force is a failover", h.Here.Name, strings.Join(standbys, ", "))
+		return operation.Job{}, fmt.Errorf("this host, %s, is the primary, and %s would see it fail: type sudo pgrex switchover first; to stop the whole "+
+			"cluster, type sudo pgrex stop on %[2]s first and here last; --force is a failover", h.Here.Name, strings.Join(standbys, ", "))
 	}
 	server, err := s.server(ctx)
 	if err != nil {
@@ -188,11 +188,11 @@ func (s *Service) unchanged(h self, failover bool) operation.Step {
 			case err != nil:
 				return err
 			case now.isPrimary() != h.isPrimary() && !h.away(): // that a standby has just finished its start changes nothing
-				return fmt.Errorf("it is now %s: type pgrex stop again", now.RoleText(now.Self))
+				return fmt.Errorf("it is now %s: type sudo pgrex stop again", now.RoleText(now.Self))
 			case now.kept() && !h.kept(): // undoing this stop would start what the other one has stopped
-				return errors.New("another operation has stopped it: type pgrex stop again")
+				return errors.New("another operation has stopped it: type sudo pgrex stop again")
 			case now.isPrimary() && !failover && len(now.standbys()) > 0:
-				return fmt.Errorf("%s runs now, and would see it fail: type pgrex stop again",
+				return fmt.Errorf("%s runs now, and would see it fail: type sudo pgrex stop again",
 					strings.Join(now.standbys(), ", "))
 			}
 			return nil
@@ -242,17 +242,17 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 	case c.Streams:
 		return operation.Job{}, nil
 	case h.role() != model.RoleStopped || c.Place.Runs():
-		return operation.Job{}, errors.New("the database here runs, but does not stream through its own slot: wait, or type pgrex rejoin")
+		return operation.Job{}, errors.New("the database here runs, but does not stream through its own slot: wait, or type sudo pgrex rejoin")
 	case c.Place.Rewinding() != datadir.NotBegun:
-		return operation.Job{}, errors.New("a rewind is unfinished here: type pgrex rejoin")
+		return operation.Job{}, errors.New("a rewind is unfinished here: type sudo pgrex rejoin")
 	}
 	if len(c.Folders) > 0 {
-		return operation.Job{}, fmt.Errorf("%s, for a tablespace of the primary's, is not there: type pgrex rejoin, which makes it",
+		return operation.Job{}, fmt.Errorf("%s, for a tablespace of the primary's, is not there: type sudo pgrex rejoin, which makes it",
 			c.Folders[0])
 	}
 	rung, err := c.Choose(string(rejoin.MethodStart))
 	if err != nil {
-		return operation.Job{}, fmt.Errorf("these data cannot just be started, %w; the primary %s has the newest: type pgrex rejoin here", err, c.Primary)
+		return operation.Job{}, fmt.Errorf("these data cannot just be started, %w; the primary %s has the newest: type sudo pgrex rejoin here", err, c.Primary)
 	}
 	p := s.startPlan(h)
 	job := s.job(ctx, Start, h, p)
@@ -270,7 +270,7 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 // be proven that no other member has newer data, or the operator has to force the start.
 func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job, error) {
 	if h.place.Rewinding() != datadir.NotBegun {
-		return operation.Job{}, errors.New("a rewind is unfinished here: start another host first, then type pgrex rejoin here")
+		return operation.Job{}, errors.New("a rewind is unfinished here: start another host first, then type sudo pgrex rejoin here")
 	}
 	if err := h.place.Configuration(ctx); err != nil {
 		return operation.Job{}, err
@@ -305,7 +305,7 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 			"what only others have is lost", why)
 	}
 	if why == "" && p.DataStatus == reconcile.DataLatest { // the status says nothing of data that were restored since
-		why = s.doubt(h, local, p)
+		why, _ = s.doubts(h, local, p)
 	}
 	if why != "" {
 		found := s.prove(ctx, h, local, p)
@@ -458,7 +458,7 @@ func (s *Service) claim(h self, p *Plan) (steps []operation.Step) {
 func (s *Service) noPrimary(ctx context.Context) error {
 	h, err := s.look(ctx)
 	if promoted := h.primaries(); err == nil && len(promoted) > 0 {
-		err = fmt.Errorf("%s is promoted now, or may be: type pgrex start again", promoted[0])
+		err = fmt.Errorf("%s is promoted now, or may be: type sudo pgrex start again", promoted[0])
 	}
 	return err
 }
