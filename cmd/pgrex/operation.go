@@ -175,6 +175,7 @@ func (l *left) undo() error {
 	if l.journal == nil {
 		return l.takeOver()
 	}
+	_ = l.journal.Pass(l.cmd.Context(), l.job.Steps) // what cannot be told, the undo says itself
 	actions, how := l.journal.Backwards(l.job.Steps)
 	l.report("pgrex does this to undo " + l.journal.What() + ":")
 	operation.ShowActions(actions, l.report)

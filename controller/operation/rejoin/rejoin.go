@@ -277,7 +277,7 @@ func (r *Rejoin) quorum(ctx context.Context) error {
 func (r *Rejoin) letStart(c *Case) []operation.Step {
 	steps := append([]operation.Step{Unlock(c.Place)}, r.LetBack(c)...)
 	streams := r.AwaitStreams(c)
-	streams.NoReturn = "this host streams, and nothing is undone"
+	streams.NoReturn = "this host streams, and nothing is undone; sudo pgrex rejoin removes what is left of the operation"
 	return append(steps, streams, r.removeLeft(c))
 }
 
@@ -331,7 +331,23 @@ func (r *Rejoin) AwaitStreams(c *Case) operation.Step {
 			}
 			return replayed.String(), err
 		},
+		Found: func(ctx context.Context) (operation.State, error) {
+			if r.back(ctx, c) {
+				return operation.Done, nil
+			}
+			return operation.NotDone, nil
+		},
 	}}
+}
+
+// back reports whether this host streams, and Pacemaker has not been told to stop it.
+func (r *Rejoin) back(ctx context.Context, c *Case) bool {
+	who, err := r.Observer.Cluster(ctx)
+	if err != nil || who.Here.Standby || who.Clone.KeptStopped(who.Here.Name) {
+		return false
+	}
+	ok, _, err := r.streams(ctx, c.Slot)
+	return err == nil && ok
 }
 
 // makeFolders makes the folders of tablespaces that the primary has and this host lacks. Neither PostgreSQL nor
