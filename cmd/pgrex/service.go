@@ -12,7 +12,7 @@ import (
 // The end of the last line, after the host's name.
 const (
 	started = " is started"
-	stopped = " is stopped; pgrex start starts it again"
+	stopped = " is stopped; to start it again, type: sudo pgrex start"
 )
 
 func startCommand() *cobra.Command {

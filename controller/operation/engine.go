@@ -129,7 +129,8 @@ func (e *Engine) resume(ctx context.Context, journal *Journal, job Job, next fun
 	case now == nil || now.Token != journal.Token:
 		return errors.New("somebody else has ended the operation meanwhile; type: sudo pgrex operation show")
 	case now.Primitive != job.Primitive:
-		return fmt.Errorf("the operation is on the database %s, and this one is %s: choose that database with --resource", now.Primitive, job.Primitive)
+		return fmt.Errorf("the operation is on the database %s, and this one is %s: choose that database with --instance %[1]s",
+			now.Primitive, job.Primitive)
 	case job.On.SystemID != "" && now.On.SystemID != "" && job.On.SystemID != now.On.SystemID:
 		return fmt.Errorf("the operation was planned for the database with the system identifier %s, and the one in %s has %s; "+
 			"look at the journal, and decide by hand",

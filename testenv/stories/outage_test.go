@@ -32,7 +32,7 @@ func TestOutage(t *testing.T) {
 				text := s.awaitText(host, model.CodeOutage, primary+": database stopped, data LATEST")
 				for _, wants := range []string{
 					other + ": database unpromoted", synchronous + ": offline",
-					primary + " has the newest data", "on " + primary + ", type: pgrex start",
+					primary + " has the newest data", "on " + primary + ", type: sudo pgrex start",
 				} {
 					if !strings.Contains(text, wants) {
 						s.t.Errorf("%s says %q, and not %q", host, text, wants)
@@ -69,7 +69,7 @@ func TestOutage(t *testing.T) {
 		s.chapter("a standby fails", func(s *story) {
 			s.must(s.lab.Crash(s.ctx, other))
 			for _, host := range []string{primary, other} {
-				s.awaitText(host, model.CodeRejoinNeeded, "on "+other+", type: pgrex rejoin")
+				s.awaitText(host, model.CodeRejoinNeeded, "on "+other+", type: sudo pgrex rejoin")
 			}
 			if out, status := s.rejoin(other, "--yes"); status != 0 {
 				s.t.Fatalf("pgrex rejoin: %d, %s", status, out)

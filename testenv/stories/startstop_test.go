@@ -18,7 +18,7 @@ func TestStartAndStop(t *testing.T) {
 			for _, host := range s.lab.Hosts() {
 				s.says(host, 0, "nothing to do", "start", "--yes")
 			}
-			s.says(primary, 1, "type pgrex switchover first", "stop", "--yes")
+			s.says(primary, 1, "type sudo pgrex switchover first", "stop", "--yes")
 			s.says(primary, 2, standbys[0]+" takes over", "stop", "--force", "--dry-run")
 			s.says(standbys[0], 1, "there is no terminal", "stop")
 			s.says(standbys[0], 64, "", "stop", "now")
@@ -55,7 +55,7 @@ func TestStartAndStop(t *testing.T) {
 			out, status := s.operate(primary, "start", "--dry-run")
 			switch { // whether it had written what no standby has is chance
 			case status == 2 && strings.Contains(out, "which this host can follow"):
-			case status == 1 && strings.Contains(out, "type pgrex rejoin here"):
+			case status == 1 && strings.Contains(out, "type sudo pgrex rejoin here"):
 			default:
 				s.t.Errorf("start after a failover ends with %d", status)
 			}

@@ -156,7 +156,7 @@ func (n *needs) slotOnPrimary(ctx context.Context) error {
 				"first, see pgrex status; if it is to be copied anyway, --give-up %[2]s", n.Primary, member, name)
 		}
 		if !n.runs(member) && n.Policy.Paused {
-			return fmt.Errorf("%s is away and pgrex is paused, and its forecast may be out of date: type pgrex resume first", member)
+			return fmt.Errorf("%s is away and pgrex is paused, and its forecast may be out of date: type sudo pgrex resume first", member)
 		}
 		way := model.ForecastIn(n.ForecastOf(n.Primary), member)
 		if !n.runs(member) && way != model.WayStream && way != model.WayRewind {
