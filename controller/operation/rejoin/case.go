@@ -108,6 +108,9 @@ func (r *Rejoin) examine(ctx context.Context, c *Case) (err error) {
 // weigh compares the data here with the primary's, and finds the ways back.
 func (r *Rejoin) weigh(ctx context.Context, c *Case) (err error) {
 	c.Return.Host, c.Return.MaxRate = c.Node, r.MaxRate
+	if err := c.Place.Steerable(ctx, c.Slot); err != nil {
+		return err
+	}
 	if err := c.compare(ctx); err != nil {
 		return err
 	}
