@@ -130,7 +130,7 @@ func (p Place) ownFilesLost() string {
 // Begin opens the journal, copies this host's own files into it, and marks the data as half rewound. The journal
 // appears as a whole, and the mark comes last: before the mark is there, the data are unchanged and must count as
 // whole.
-func (p Place) Begin(own []string) error {
+func (p Place) Begin(ctx context.Context, own []string) error {
 	mark := markPrefix + rand.Text()
 	if err := p.close(); err != nil { // a journal that is not about these data
 		return err
@@ -151,7 +151,7 @@ func (p Place) Begin(own []string) error {
 	if err := writeWhole(filepath.Join(p.opening(), journalOwn), string(names)); err != nil {
 		return err
 	}
-	if err := CopyFiles(p.Data, p.opening(), own); err != nil {
+	if err := CopyFiles(ctx, p.Data, p.opening(), own); err != nil {
 		return err
 	}
 	if err := os.Rename(p.opening(), p.Marker()); err != nil {
@@ -168,10 +168,10 @@ func (p Place) Through() error { return writeWhole(filepath.Join(p.Marker(), jou
 
 // PutBack puts this host's own files back into the data, and closes the journal. It removes the mark first: a mark
 // without a journal would mean half rewound data.
-func (p Place) PutBack(slot string) error {
+func (p Place) PutBack(ctx context.Context, slot string) error {
 	own, err := p.kept()
 	if err == nil {
-		err = CopyFiles(p.Marker(), p.Data, own)
+		err = CopyFiles(ctx, p.Marker(), p.Data, own)
 	}
 	if err != nil {
 		return err

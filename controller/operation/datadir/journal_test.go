@@ -50,7 +50,7 @@ func TestJournal(t *testing.T) {
 	if err := syscall.Mkfifo(unreadable, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Begin(NodeLocal); err == nil {
+	if err := p.Begin(t.Context(), NodeLocal); err == nil {
 		t.Error("it begins without one of the files to keep")
 	}
 	want("not yet whole", NotBegun)
@@ -61,7 +61,7 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("in doubt", HalfRewound)
-	if err := p.Begin(NodeLocal); err != nil {
+	if err := p.Begin(t.Context(), NodeLocal); err != nil {
 		t.Fatal(err)
 	}
 	want("begun", HalfRewound)
@@ -69,14 +69,14 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("through", Rewound)
-	if err := p.PutBack("pgrex_pm01"); err != nil {
+	if err := p.PutBack(t.Context(), "pgrex_pm01"); err != nil {
 		t.Fatal(err)
 	}
 	want("closed", NotBegun)
 	if text, err := os.ReadFile(own); err != nil || string(text) != own {
 		t.Errorf("the host's own file is %q, %v", text, err)
 	}
-	if err := p.Begin(NodeLocal); err != nil {
+	if err := p.Begin(t.Context(), NodeLocal); err != nil {
 		t.Fatal(err)
 	}
 	// If pgrex is killed between the journal and the mark, nothing is changed yet.
@@ -84,7 +84,7 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("without a mark", NotBegun)
-	if err := p.Begin(NodeLocal); err != nil {
+	if err := p.Begin(t.Context(), NodeLocal); err != nil {
 		t.Fatal(err)
 	}
 	// The data are moved, and the journal stays. Then the journal of other data is beside them.

@@ -63,7 +63,7 @@ func (a *Archive) Prune(ctx context.Context) (operation.Work, error) {
 	if err := n.gather(ctx); err != nil {
 		return operation.Work{}, fmt.Errorf("nothing is removed: %w", err)
 	}
-	return a.choose(folder, n)
+	return a.choose(ctx, folder, n)
 }
 
 func (a *Archive) look(ctx context.Context) (*needs, error) {

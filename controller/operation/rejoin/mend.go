@@ -46,7 +46,7 @@ func (r *Rejoin) rewind(c *Case) []operation.Step {
 			if err != nil {
 				return err
 			}
-			if err := c.Place.Begin(own); err != nil {
+			if err := c.Place.Begin(ctx, own); err != nil {
 				return err
 			}
 			if err := r.run(ctx, t); err != nil {
@@ -134,9 +134,9 @@ func (c *Case) makeLock() operation.Step {
 }
 
 func (c *Case) putBack(id string) operation.Step {
-	return operation.Step{ID: id, Action: operation.Change{
+	return operation.Step{ID: id, Action: operation.Program{
 		Text: "put back this host's own files as they were, with primary_slot_name " + c.Slot,
-		Make: func() error { return c.Place.PutBack(c.Slot) },
+		Run:  func(ctx context.Context) error { return c.Place.PutBack(ctx, c.Slot) },
 	}}
 }
 
