@@ -269,7 +269,7 @@ func TestBeginKilled(t *testing.T) {
 		},
 		"an earlier one's note": func(t *testing.T, p Place) { p.make(t, own(p, journalMark, journalWhole)...) },
 		"an earlier one, closed": func(t *testing.T, p Place) {
-			p.make(t, filepath.Join(p.closed(), journalMark), filepath.Join(p.closed(), journalWhole))
+			p.make(t, filepath.Join(p.Marker()+closedSuffix, journalMark), filepath.Join(p.Marker()+closedSuffix, journalWhole))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -334,7 +334,7 @@ func TestRewindKilled(t *testing.T) {
 		}, NotBegun},
 		{"closed, and not removed", func(t *testing.T, p Place) {
 			through(t, p)
-			must(t, errors.Join(CopyFiles(t.Context(), p.Marker(), p.Data, NodeLocal), p.SetSlotName("x"), p.unmark(), os.Rename(p.Marker(), p.closed())))
+			must(t, errors.Join(CopyFiles(t.Context(), p.Marker(), p.Data, NodeLocal), p.SetSlotName("x"), p.unmark(), os.Rename(p.Marker(), p.Marker()+closedSuffix)))
 		}, NotBegun},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -194,7 +194,7 @@ func (p Place) Clear(ctx context.Context) error {
 
 // Left reports whether there is anything that Clear, or the end of an operation, removes.
 func (p Place) Left() bool {
-	for _, path := range append(p.triedFolders(), filepath.Join(p.Data, insideOld), p.Beside(), p.opening(), p.Marker(), p.closed()) {
+	for _, path := range append(append(p.triedFolders(), p.leftOfJournals()...), filepath.Join(p.Data, insideOld), p.Beside()) {
 		if _, err := os.Lstat(path); err == nil {
 			return true
 		}
