@@ -59,7 +59,8 @@ func NotFirst(host string, end model.LSN, claims []Claim) string {
 		if model.SameNode(c.Host, host) {
 			mine = c.DataStatus
 		} else if c.Location > end {
-			return fmt.Sprintf("%s runs and has data up to %s, this host only up to %s: let that one be the primary", c.Host, c.Location, end)
+			return fmt.Sprintf("%s runs and has data up to %s, this host only up to %s: let that one be the primary",
+				c.Host, c.Location, end)
 		}
 		if c.DataStatus == DataLatest {
 			latest = append(latest, c.Host)
@@ -68,7 +69,8 @@ func NotFirst(host string, end model.LSN, claims []Claim) string {
 	all := strings.Join(said, ", ")
 	switch {
 	case len(latest) > 1:
-		return fmt.Sprintf("more than one host's data are said to be the newest (%s): find out which are before anything starts", all)
+		return fmt.Sprintf("more than one host's data are said to be the newest (%s): find out which are before "+
+			"anything starts", all)
 	case mine == DataLatest:
 		return ""
 	case len(latest) == 1:

@@ -212,7 +212,8 @@ func (r *run) back(ctx context.Context) error {
 		_ = r.save() // a full disk stops no undoing
 		for _, a := range s.Back {
 			if err := within(ctx, undoTimeout, a.Do); err != nil {
-				err = fmt.Errorf("this step could not be undone, and the steps before it stay done: %s: %s: %w; mend that, then type: %s",
+				err = fmt.Errorf("this step could not be undone, and the steps before it stay done: %s: %s: %w; "+
+					"mend that, then type: %s",
 					s.Action, a, err, undoCommand)
 				r.Report(err.Error()) // after an interrupt, the command prints nothing else
 				return err

@@ -78,10 +78,12 @@ func (p Place) RestoredOver() error {
 	}
 	marker := p.Marker()
 	if _, err := os.Lstat(marker); err == nil {
-		do = append(do, fmt.Sprintf("type %s, and keep that folder until you have seen that this host's own files are right: it has them (%s)",
+		do = append(do, fmt.Sprintf("type %s, and keep that folder until you have seen that this host's own files "+
+			"are right: it has them (%s)",
 			sudo("mv", "-T", marker, marker+".old"), strings.Join(NodeLocal, ", ")))
 	}
-	return fmt.Errorf("a rewind was begun here before a backup was restored, and what it has left says that the data are half rewound: %s",
+	return fmt.Errorf("a rewind was begun here before a backup was restored, and what it has left says that the "+
+		"data are half rewound: %s",
 		strings.Join(do, "; "))
 }
 
@@ -123,8 +125,9 @@ func (p Place) ownFilesLost() string {
 	if _, err := os.Lstat(p.Marker()); !os.IsNotExist(err) || p.Rewinding() == NotBegun {
 		return ""
 	}
-	return fmt.Sprintf("the data are half rewound (%s*), and %s, which keeps this host's own %s, is not there: move it there; if it is "+
-		"lost, make that folder, with those files", markPrefix, p.Marker(), strings.Join(NodeLocal, ", "))
+	return fmt.Sprintf("the data are half rewound (%s*), and %s, which keeps this host's own %s, is not there: move "+
+		"it there; if it is lost, make that folder, with those files", markPrefix, p.Marker(),
+		strings.Join(NodeLocal, ", "))
 }
 
 // Begin opens the journal, copies this host's own files into it, and marks the data as half rewound. The journal

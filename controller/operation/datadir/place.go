@@ -59,7 +59,8 @@ func Find(clone model.Clone) (Place, error) {
 		return p, fmt.Errorf("look at the data folder: %w", err)
 	}
 	if target, err := os.Readlink(p.Data); err == nil {
-		return p, fmt.Errorf("the data folder %s is a symbolic link to %s, which is not there: type: %s", p.Data, target, install(target))
+		return p, fmt.Errorf("the data folder %s is a symbolic link to %s, which is not there: type: %s", p.Data,
+			target, install(target))
 	}
 	return p, nil
 }
@@ -85,7 +86,8 @@ func (p Place) mine(info fs.FileInfo) error {
 	if int(owner) == os.Geteuid() {
 		return nil
 	}
-	return fmt.Errorf("%s belongs to the user %s: run pgrex as root (sudo pgrex), which does its work as the user that owns the data",
+	return fmt.Errorf("%s belongs to the user %s: run pgrex as root (sudo pgrex), which does its work as the user "+
+		"that owns the data",
 		p.Data, userName(int(owner)))
 }
 

@@ -88,8 +88,9 @@ func (p Place) unless(ctx context.Context, needed ...target) error {
 	if len(found) == 0 {
 		return nil
 	}
-	return fmt.Errorf("the agent's start_opt sets %s, which overrides every file, so this host could not follow a primary: "+
-		"take that out of start_opt first (the agent then restarts the database on every host)", strings.Join(found, ", "))
+	return fmt.Errorf("the agent's start_opt sets %s, which overrides every file, so this host could not follow a "+
+		"primary: take that out of start_opt first (the agent then restarts the database on every host)",
+		strings.Join(found, ", "))
 }
 
 // option returns the value that start_opt gives a setting, or the needed one if start_opt does not set it. The last
@@ -139,18 +140,20 @@ func (p Place) Recovered(ctx context.Context, c Control) error {
 	}
 	state := c["Database cluster state"]
 	stops := func(what string) bool { return !strings.HasPrefix(what, "recovery_target_timeline ") }
-	if !slices.Contains(found, recoverySignal) && (!strings.Contains(state, "recovery") || !slices.ContainsFunc(found, stops)) {
+	if !slices.Contains(found, recoverySignal) && (!strings.Contains(state, "recovery") ||
+		!slices.ContainsFunc(found, stops)) {
 		return nil
 	}
-	return fmt.Errorf("a restore has left what ends PostgreSQL's recovery here (%s), and that recovery may not have ended "+
-		"(pg_controldata: %s): %s", strings.Join(found, ", "), state, p.EndRecovery())
+	return fmt.Errorf("a restore has left what ends PostgreSQL's recovery here (%s), and that recovery may not have "+
+		"ended (pg_controldata: %s): %s", strings.Join(found, ", "), state, p.EndRecovery())
 }
 
 // EndRecovery is what to do with restored data before anything else may be done with them.
 func (p Place) EndRecovery() string {
-	return fmt.Sprintf("let PostgreSQL recover first, without Pacemaker: make %s if it is not there, type pg_ctl start, wait until "+
-		"SELECT pg_is_in_recovery() returns f (if it pauses at a target, SELECT pg_wal_replay_resume() ends that), and type "+
-		"pg_ctl stop -m fast; see docs/rejoin.md", filepath.Join(p.Data, recoverySignal))
+	return fmt.Sprintf("let PostgreSQL recover first, without Pacemaker: make %s if it is not there, type pg_ctl "+
+		"start, wait until SELECT pg_is_in_recovery() returns f (if it pauses at a target, SELECT "+
+		"pg_wal_replay_resume() ends that), and type pg_ctl stop -m fast; see docs/rejoin.md",
+		filepath.Join(p.Data, recoverySignal))
 }
 
 // hasConninfo reports whether postgresql.auto.conf overrides the agent's primary_conninfo.

@@ -109,7 +109,8 @@ func (p Place) HalfSwapped() bool {
 // swapInside moves the old data out, and then the copy in. It moves PG_VERSION out first and in last, because no server
 // starts without that file.
 func (p Place) swapInside() error {
-	fresh, old, whole := filepath.Join(p.Data, insideNew), filepath.Join(p.Data, insideOld), filepath.Join(p.Data, insideCopy)
+	fresh, old := filepath.Join(p.Data, insideNew), filepath.Join(p.Data, insideOld)
+	whole := filepath.Join(p.Data, insideCopy)
 	if !p.HalfSwapped() {
 		if _, err := os.Stat(filepath.Join(fresh, "PG_VERSION")); err != nil {
 			return err

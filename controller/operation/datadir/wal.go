@@ -107,7 +107,8 @@ func (p Place) endOfWAL(ctx context.Context, c Control, local reconcile.LocalDat
 	}
 	first, last := p.segments(from, newest.ID, local.Segment)
 	dump := func(start model.LSN, option string) (string, error) {
-		options := []string{option, "--start=" + start.String(), fmt.Sprintf("--timeline=%d", newest.ID), "--path=" + filepath.Join(p.Data, "pg_wal")}
+		options := []string{option, "--start=" + start.String(), fmt.Sprintf("--timeline=%d", newest.ID),
+			"--path=" + filepath.Join(p.Data, "pg_wal")}
 		if first != "" {
 			options = append(options, SegmentName(newest.ID, start.Segment(local.Segment), local.Segment), last)
 		}

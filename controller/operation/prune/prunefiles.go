@@ -47,7 +47,8 @@ func archiveFolder(settings map[string]string) (string, error) {
 	}
 	slices.Sort(folders)
 	if folders = slices.Compact(folders); len(folders) != 1 || !filepath.IsAbs(folders[0]) {
-		return "", errors.New("neither archive_command nor restore_command tells one folder here, as 'cp %p /archive/%f' does: name it with --archive")
+		return "", errors.New("neither archive_command nor restore_command tells one folder here, as 'cp %p " +
+			"/archive/%f' does: name it with --archive")
 	}
 	return folders[0], nil
 }
@@ -61,7 +62,8 @@ const (
 // choose picks what may go, and makes the step. It reads the folder file by file, and holds few names in memory.
 func (a *Archive) choose(ctx context.Context, folder string, n *needs) (operation.Work, error) {
 	if _, err := os.Stat(filepath.Join(folder, "archive_status")); err == nil {
-		return operation.Work{}, fmt.Errorf("%s is the pg_wal of a database, whose WAL PostgreSQL alone removes, and no archive", folder)
+		return operation.Work{}, fmt.Errorf("%s is the pg_wal of a database, whose WAL PostgreSQL alone removes, "+
+			"and no archive", folder)
 	}
 	if err := ofAnotherTool(folder); err != nil {
 		return operation.Work{}, err
@@ -144,7 +146,8 @@ func (a *Archive) count(ctx context.Context, folder string, p Pruning, systemID 
 		}
 		other, known := systemOf(path)
 		if known && other != systemID {
-			return fmt.Errorf("%s is WAL of another database: its system identifier is %s, and here it is %s; is %s the right archive?",
+			return fmt.Errorf("%s is WAL of another database: its system identifier is %s, and here it is %s; is %s "+
+				"the right archive?",
 				path, other, systemID, folder)
 		}
 		gone.proven = gone.proven || known
@@ -167,7 +170,8 @@ func (g surplus) says(folder string) []string {
 		lines = append(lines, fmt.Sprintf("  and %d more, the oldest first", g.files-shown))
 	}
 	if !g.proven {
-		lines = append(lines, "warning: whose WAL they are cannot be seen, because they are compressed or no WAL: make sure that "+folder+
+		lines = append(lines, "warning: whose WAL they are cannot be seen, because they are compressed or no WAL: "+
+			"make sure that "+folder+
 			" is this database's archive")
 	}
 	return lines
@@ -178,17 +182,21 @@ func (g surplus) says(folder string) []string {
 func (a *Archive) backups(folder string, archived int) (says []string, err error) {
 	switch {
 	case a.NoBackups && archived > 0:
-		return nil, fmt.Errorf("--no-backups: history files in %s (*.backup) tell of %d backups; to give them up, --keep-backups 0", folder, archived)
+		return nil, fmt.Errorf("--no-backups: history files in %s (*.backup) tell of %d backups; to give them up, "+
+			"--keep-backups 0", folder, archived)
 	case a.NoBackups:
 		return []string{"backups: none, as --no-backups says"}, nil
 	case archived+len(a.BackupFolders) == 0:
-		return nil, fmt.Errorf("nothing is removed: no backup is known, because no history file (*.backup) is in %s; name the folder of each base "+
-			"backup with --backup, or say --no-backups if there is none that needs this archive", folder)
+		return nil, fmt.Errorf("nothing is removed: no backup is known, because no history file (*.backup) is in "+
+			"%s; name the folder of each base backup with --backup, or say --no-backups if there is none that needs "+
+			"this archive", folder)
 	}
 	return []string{
-		fmt.Sprintf("backups: %d by their history files in the archive, %d named with --backup", archived, len(a.BackupFolders)),
-		"a history file may also be of a copy that became a standby; a backup is not known that was taken on a standby, or by " +
-			"pgBackRest, Barman or WAL-G into a repository of their own: if it needs this archive, name its folder with --backup",
+		fmt.Sprintf("backups: %d by their history files in the archive, %d named with --backup", archived,
+			len(a.BackupFolders)),
+		"a history file may also be of a copy that became a standby; a backup is not known that was taken on a " +
+			"standby, or by pgBackRest, Barman or WAL-G into a repository of their own: if it needs this archive, " +
+			"name its folder with --backup",
 	}, nil
 }
 
@@ -206,7 +214,8 @@ var foreign = []struct{ tool, near, instead string }{
 func ofAnotherTool(folder string) error {
 	for _, f := range foreign {
 		if _, err := os.Stat(folder + "/" + f.near); err == nil {
-			return fmt.Errorf("%s is an archive of %s, which knows alone what its backups need: type %s", folder, f.tool, f.instead)
+			return fmt.Errorf("%s is an archive of %s, which knows alone what its backups need: type %s", folder,
+				f.tool, f.instead)
 		}
 	}
 	return nil
@@ -219,7 +228,8 @@ func (a *Archive) step(w operation.Work, folder string, p Pruning, gone surplus)
 		if err := a.mayMove(folder); err != nil {
 			return operation.Work{}, err
 		}
-		text = fmt.Sprintf("move %d files of %s from %s to %s", gone.files, model.FormatBytes(gone.bytes), folder, a.Move)
+		text = fmt.Sprintf("move %d files of %s from %s to %s", gone.files, model.FormatBytes(gone.bytes), folder,
+			a.Move)
 		remove = func(ctx context.Context, path string) error {
 			return move(ctx, path, filepath.Join(a.Move, filepath.Base(path)))
 		}

@@ -89,7 +89,8 @@ func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 
 // newCase is a case in which only the cluster is known.
 func newCase(who reconcile.Who) *Case {
-	return &Case{who: who, Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name, Slot: who.OwnSlot()}
+	return &Case{who: who, Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name,
+		Slot: who.OwnSlot()}
 }
 
 // examine fills in what this host and the primary have.
@@ -187,7 +188,8 @@ func (c *Case) compare(ctx context.Context) error {
 		return err
 	}
 	if c.Return.Primary.InRecovery {
-		return fmt.Errorf("the server at %s is itself a standby, and not the primary %s", c.Return.Primary.Address, c.Primary)
+		return fmt.Errorf("the server at %s is itself a standby, and not the primary %s", c.Return.Primary.Address,
+			c.Primary)
 	}
 	if slot, _ := c.Return.Primary.Slot(c.Slot); slot.Logical {
 		return fmt.Errorf("%s on the primary %s: %w", c.Slot, c.Primary, postgres.ErrSquatted)
@@ -214,7 +216,8 @@ func (c *Case) compare(ctx context.Context) error {
 		local := c.Return.Local
 		from := local.End - local.End%model.LSN(local.Segment) // a walreceiver asks for whole segments
 		if from < c.Return.Primary.Flushed {                   // or else there is nothing to send yet
-			c.Return.Rate, err = source.Has(ctx, from, local.Timelines[len(local.Timelines)-1].ID, c.Return.Primary.Flushed)
+			c.Return.Rate, err = source.Has(ctx, from, local.Timelines[len(local.Timelines)-1].ID,
+				c.Return.Primary.Flushed)
 			switch {
 			case errors.Is(err, postgres.ErrNoWAL):
 				c.Return.NoWAL = err.Error()
@@ -257,8 +260,9 @@ func (c *Case) hindrances(ctx context.Context) error {
 		c.unsure = append(c.unsure, err.Error())
 	}
 	if name != "" && err == nil {
-		c.Return.InTheWay = fmt.Sprintf("%s is not a file here, and a file on %s: pg_rewind does not replace it; put a file "+
-			"in its place (where it is a link, the file that it leads to)", filepath.Join(c.Place.Data, name), c.Primary)
+		c.Return.InTheWay = fmt.Sprintf("%s is not a file here, and a file on %s: pg_rewind does not replace it; "+
+			"put a file in its place (where it is a link, the file that it leads to)",
+			filepath.Join(c.Place.Data, name), c.Primary)
 	}
 	var unreadable string
 	err = during(c.show, "looking for files that "+c.Primary+" cannot read", nil, func() (err error) {
@@ -269,8 +273,8 @@ func (c *Case) hindrances(ctx context.Context) error {
 		c.unsure = append(c.unsure, err.Error())
 	}
 	if unreadable != "" {
-		c.Return.NoFiles = fmt.Sprintf("%s: on %s, give that file to the user that runs PostgreSQL, or move it out of the "+
-			"data folder", unreadable, c.Primary)
+		c.Return.NoFiles = fmt.Sprintf("%s: on %s, give that file to the user that runs PostgreSQL, or move it out "+
+			"of the data folder", unreadable, c.Primary)
 	}
 	return ctx.Err()
 }
@@ -312,7 +316,8 @@ func (c *Case) differs(ctx context.Context) (bool, error) {
 		return false, nil // it has nothing of its newest timeline
 	}
 	mine := make([]byte, from.BytesTo(local.End))
-	f, err := os.Open(filepath.Join(c.Place.Data, "pg_wal", datadir.SegmentName(newest.ID, from.Segment(local.Segment), local.Segment)))
+	name := datadir.SegmentName(newest.ID, from.Segment(local.Segment), local.Segment)
+	f, err := os.Open(filepath.Join(c.Place.Data, "pg_wal", name))
 	if os.IsNotExist(err) {
 		return false, nil // after pg_rewind it may be yet to come
 	}

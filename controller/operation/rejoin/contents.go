@@ -32,7 +32,8 @@ func (c *Case) contents(ctx context.Context, source *postgres.Source) error {
 		c.Return.Unseen = err.Error()
 		here, err := c.Place.Linked()
 		if len(here) > 0 {
-			local.NoCopy = cmp.Or(local.NoCopy, "the database has tablespaces, and where the primary has them is not known: "+c.Return.Unseen)
+			local.NoCopy = cmp.Or(local.NoCopy, "the database has tablespaces, and where the primary has them is "+
+				"not known: "+c.Return.Unseen)
 		}
 		return err
 	case err != nil:

@@ -13,7 +13,8 @@ import (
 
 // ErrNoRewind says that pg_rewind is impossible, mostly because this host's own WAL back to the last common checkpoint
 // is gone. The data are unchanged.
-var ErrNoRewind = errors.New("pg_rewind cannot rewind this data directory; nothing was changed; use a full copy (--method copy)")
+var ErrNoRewind = errors.New("pg_rewind cannot rewind this data directory; nothing was changed; use a full copy " +
+	"(--method copy)")
 
 // rewind rewinds the data to where they parted from the primary's. While the journal of pg_rewind is open, nobody may
 // start the server. The agent's own lock ensures that, even if this process dies.

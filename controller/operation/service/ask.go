@@ -88,7 +88,8 @@ func (s *Service) doubts(h self, local reconcile.LocalData, p *Plan) (doubt, uns
 // they are, or came after them. put is when the data here were put here.
 func strayed(local reconcile.LocalData, put time.Time, was *controller.LastStandby) string {
 	if was == nil {
-		return "pgrex has not kept what this host had as a standby, so the data here may be older ones that were restored"
+		return "pgrex has not kept what this host had as a standby, so the data here may be older ones that were " +
+			"restored"
 	}
 	const not = "the data here are not known to be those that this host had as a standby: "
 	on := slices.IndexFunc(local.Timelines, func(t model.Timeline) bool { return t.ID == was.Timeline })
@@ -113,15 +114,16 @@ func putSince(not string, put, seen time.Time, as string) string {
 	if put.Before(seen) {
 		return ""
 	}
-	return fmt.Sprintf("%sthey were put here, or restored, at %s, after %s, when it was last seen as %s (a chown, a chmod and some "+
-		"backup tools look the same)", not, put.Format(time.DateTime), seen.Format(time.DateTime), as)
+	return fmt.Sprintf("%sthey were put here, or restored, at %s, after %s, when it was last seen as %s (a chown, a "+
+		"chmod and some backup tools look the same)", not, put.Format(time.DateTime), seen.Format(time.DateTime), as)
 }
 
 // parted is why the data here are not known to be those that this host had when it was last seen as the primary; "" if
 // they are. Nothing in the CIB shows that a backup was put in their place. put is when the data here were put here.
 func parted(local reconcile.LocalData, put time.Time, was *controller.LastPrimary) string {
 	if was == nil {
-		return "pgrex has not kept what this host had as the primary, so the data here may be older ones that were restored"
+		return "pgrex has not kept what this host had as the primary, so the data here may be older ones that were " +
+			"restored"
 	}
 	const not = "the data here are not known to be those that this host had as the primary: "
 	newest := local.Timelines[len(local.Timelines)-1].ID

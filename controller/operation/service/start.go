@@ -32,7 +32,8 @@ func (s *Service) Start(ctx context.Context, force bool) (operation.Job, error) 
 	}
 	if h.role() != model.RoleStopped || h.place.Runs() {
 		if primary, err := h.ConfirmedPrimary(); err != nil || !h.Is(primary) {
-			return operation.Job{}, fmt.Errorf("the database here runs (to Pacemaker it is %s), and no host is the primary yet: wait, or see crm_mon -A", h.RoleText(h.Self))
+			return operation.Job{}, fmt.Errorf("the database here runs (to Pacemaker it is %s), and no host is the "+
+				"primary yet: wait, or see crm_mon -A", h.RoleText(h.Self))
 		}
 		return operation.Job{}, nil
 	}
@@ -49,21 +50,25 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 	case c.Streams:
 		return operation.Job{}, nil
 	case h.role() != model.RoleStopped || c.Place.Runs():
-		return operation.Job{}, errors.New("the database here runs, but does not stream through its own slot: wait, or type sudo pgrex rejoin")
+		return operation.Job{}, errors.New("the database here runs, but does not stream through its own slot: wait, " +
+			"or type sudo pgrex rejoin")
 	case c.Place.Rewinding() != datadir.NotBegun:
 		return operation.Job{}, errors.New("a rewind is unfinished here: type sudo pgrex rejoin")
 	}
 	if len(c.Folders) > 0 {
-		return operation.Job{}, fmt.Errorf("%s, for a tablespace of the primary's, is not there: type sudo pgrex rejoin, which makes it",
+		return operation.Job{}, fmt.Errorf("%s, for a tablespace of the primary's, is not there: type sudo pgrex "+
+			"rejoin, which makes it",
 			c.Folders[0])
 	}
 	rung, err := c.Choose(string(rejoin.MethodStart))
 	if err != nil {
-		return operation.Job{}, fmt.Errorf("these data cannot just be started, %w; the primary %s has the newest: type sudo pgrex rejoin here", err, c.Primary)
+		return operation.Job{}, fmt.Errorf("these data cannot just be started, %w; the primary %s has the newest: "+
+			"type sudo pgrex rejoin here", err, c.Primary)
 	}
 	p := s.startPlan(h)
 	job := s.job(ctx, Start, h, p)
-	job.Says = append([]string{fmt.Sprintf("the primary is %s, which this host can follow: %s", c.Primary, rung.Why)}, p.says()...)
+	job.Says = append([]string{fmt.Sprintf("the primary is %s, which this host can follow: %s", c.Primary, rung.Why)},
+		p.says()...)
 	job.Steps = append([]operation.Step{r.StillPrimary(c), r.StillFits(c)}, c.Follow(rejoin.MethodStart)...)
 	job.Steps = append(job.Steps, c.NameSlot())
 	if _, err := os.Stat(h.place.Lock()); err == nil {
@@ -77,7 +82,8 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 // be proven that no other member has newer data, or the operator has to force the start.
 func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job, error) {
 	if h.place.Rewinding() != datadir.NotBegun {
-		return operation.Job{}, errors.New("a rewind is unfinished here: start another host first, then type sudo pgrex rejoin here")
+		return operation.Job{}, errors.New("a rewind is unfinished here: start another host first, then type sudo " +
+			"pgrex rejoin here")
 	}
 	if err := h.place.Configuration(ctx); err != nil {
 		return operation.Job{}, err
@@ -108,8 +114,8 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	}}}
 	why, latest := h.against(local.End, p)
 	if latest && !force {
-		return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; --force starts it all the same, and "+
-			"what only others have is lost", why)
+		return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; --force starts it all the "+
+			"same, and what only others have is lost", why)
 	}
 	if why == "" && p.DataStatus == reconcile.DataLatest { // the status says nothing of data that were restored since
 		why, _ = s.doubts(h, local, p)
@@ -126,8 +132,9 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 		case force:
 			job.Says = append(append(job.Says, "warning: "+why+"; what only others have is lost"), found.texts()...)
 		default:
-			return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; that no other host has newer data is "+
-				"not proven: %s; --force starts this one all the same, and what only others have is lost", why, strings.Join(found.missing(), "; "))
+			return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; that no other host "+
+				"has newer data is not proven: %s; --force starts this one all the same, and what only others have "+
+				"is lost", why, strings.Join(found.missing(), "; "))
 		}
 	}
 	if force || p.Proven {
@@ -191,8 +198,8 @@ func (h self) against(end model.LSN, p *Plan) (why string, latest bool) {
 	}
 	why = reconcile.NotFirst(h.Here.Name, end, claims)
 	if why == "" && p.Locked {
-		why = h.place.Lock() + " is there: this host was a primary, and was not the last to stop, so another host may have been " +
-			"the primary since"
+		why = h.place.Lock() + " is there: this host was a primary, and was not the last to stop, so another host " +
+			"may have been the primary since"
 	}
 	return why, latest
 }
@@ -216,8 +223,8 @@ func (s *Service) stillNewest(local reconcile.LocalData, p *Plan) operation.Step
 // promoted are the steps that wait until this host is the primary.
 func (s *Service) promoted() []operation.Step {
 	return []operation.Step{
-		{ID: "promoted", NoReturn: "this host is the primary: see PostgreSQL's log", Action: operation.Await("wait until this host is confirmed as primary",
-			servicePatience, s.isPrimary)},
+		{ID: "promoted", NoReturn: "this host is the primary: see PostgreSQL's log",
+			Action: operation.Await("wait until this host is confirmed as primary", servicePatience, s.isPrimary)},
 		{ID: "writes", Action: operation.Await("wait until this host takes writes", servicePatience, s.takesWrites)},
 	}
 }
@@ -234,21 +241,26 @@ func (s *Service) claim(h self, p *Plan) (steps []operation.Step) {
 		now, err := h.place.Newest(ctx)
 		switch {
 		case restarts:
-			return errors.New("with restart_on_promote their timeline does not show it: type sudo pgrex operation finish")
+			return errors.New("with restart_on_promote their timeline does not show it: type sudo pgrex operation " +
+				"finish")
 		case err != nil:
-			return fmt.Errorf("their timeline is not known: %w; to go on instead, type sudo pgrex operation finish", err)
+			return fmt.Errorf("their timeline is not known: %w; to go on instead, type sudo pgrex operation finish",
+				err)
 		case p.Timeline == 0:
 			return errors.New("the journal does not say on which timeline they were: type sudo pgrex operation finish")
 		case now != p.Timeline:
-			return fmt.Errorf("they are on timeline %d now, and were on %d: type sudo pgrex operation finish", now, p.Timeline)
+			return fmt.Errorf("they are on timeline %d now, and were on %d: type sudo pgrex operation finish", now,
+				p.Timeline)
 		}
 		return nil
 	}}
-	name := reconcile.DataStatus(h.Clone)
+	set := func(status string) operation.Command {
+		return operation.Command{Command: cib.SetNodeAttribute(h.Here.Name, reconcile.DataStatus(h.Clone), status)}
+	}
 	if p.DataStatus != reconcile.DataLatest {
 		steps = append(steps, operation.Step{
-			ID: "data-status", Action: operation.Command{Command: cib.SetNodeAttribute(h.Here.Name, name, reconcile.DataLatest)},
-			Back: []operation.Action{stopped, never, operation.Command{Command: cib.SetNodeAttribute(h.Here.Name, name, p.DataStatus)}},
+			ID: "data-status", Action: set(reconcile.DataLatest),
+			Back: []operation.Action{stopped, never, set(p.DataStatus)},
 		})
 	}
 	if p.Locked {

@@ -20,8 +20,9 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (operation.J
 	standbys := h.standbys()
 	failover := h.isPrimary() && len(standbys) > 0
 	if failover && !force {
-		return operation.Job{}, fmt.Errorf("this host, %s, is the primary, and %s would see it fail: type sudo pgrex switchover first; to stop the whole "+
-			"cluster, type sudo pgrex stop on %[2]s first and here last; --force is a failover", h.Here.Name, strings.Join(standbys, ", "))
+		return operation.Job{}, fmt.Errorf("this host, %s, is the primary, and %s would see it fail: type sudo "+
+			"pgrex switchover first; to stop the whole cluster, type sudo pgrex stop on %[2]s first and here last; "+
+			"--force is a failover", h.Here.Name, strings.Join(standbys, ", "))
 	}
 	server, err := s.server(ctx)
 	if err != nil {
