@@ -69,8 +69,8 @@ func NotFirst(host string, end model.LSN, claims []Claim) string {
 	all := strings.Join(said, ", ")
 	switch {
 	case len(latest) > 1:
-		return fmt.Sprintf("more than one host's data are said to be the newest (%s): find out which are before "+
-			"anything starts", all)
+		return fmt.Sprintf("more than one host has the data status LATEST (%s): find out which of them has the "+
+			"newest data before you start any", all)
 	case mine == DataLatest:
 		return ""
 	case len(latest) == 1:
@@ -78,7 +78,7 @@ func NotFirst(host string, end model.LSN, claims []Claim) string {
 	case !slices.ContainsFunc(claims, func(c Claim) bool { return c.DataStatus != "" }):
 		return "" // the first start ever
 	}
-	return fmt.Sprintf("no host's data are said to be the newest (%s): find out which are", all)
+	return fmt.Sprintf("no host has the data status LATEST (%s): find out which has the newest data", all)
 }
 
 func dataStatusText(status string) string {

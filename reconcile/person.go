@@ -143,7 +143,7 @@ func (w Who) endOfOutage() string {
 	}
 	newest := w.newest()
 	if len(newest) != 1 {
-		return "no host's data, or more than one's, are said to be the newest; find out which are (sudo pgrex start --force --dry-run on a host says how far its " +
+		return "the data status of the hosts does not show which one has the newest data; find out (sudo pgrex start --force --dry-run on a host says how far its " +
 			"data go), and on that host, type: sudo pgrex start"
 	}
 	host := newest[0]

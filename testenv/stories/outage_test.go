@@ -49,7 +49,7 @@ func TestOutage(t *testing.T) {
 				s.t.Fatalf("pgrex start: %d, %s", status, out)
 			}
 			for _, wants := range []string{
-				"that is proven, though " + s.at.Lock + " is there", other + " answers: it has the same WAL up to ",
+				"it is proven that no other host has newer data, although " + s.at.Lock + " is there", other + " answers: it has the same WAL up to ",
 				synchronous + " is offline: by its data status, DISCONNECT", ", last commit at ",
 			} {
 				if !strings.Contains(out, wants) {

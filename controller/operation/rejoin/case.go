@@ -369,5 +369,5 @@ func (c *Case) Choose(method string) (Rung, error) {
 			return rung, fmt.Errorf("%s is not possible: %s", method, rung.Why)
 		}
 	}
-	return Rung{}, errors.New("pgrex takes no way back by itself: see the reasons above")
+	return Rung{}, errors.New("pgrex chooses no way back on its own: see the reasons above")
 }

@@ -273,7 +273,7 @@ func TestStopKilled(t *testing.T) {
 	s := w.service(nil)
 	job, err := stops(t, false)(s)
 	w.must(err)
-	if text := strings.Join(job.Says, "\n"); !strings.Contains(text, "this host is the last: nobody serves then") {
+	if text := strings.Join(job.Says, "\n"); !strings.Contains(text, "this is the last host that runs: the database is down then") {
 		t.Errorf("it says %q", text)
 	}
 	w.must(w.engine(s).Do(t.Context(), job))
@@ -538,7 +538,7 @@ func TestFailover(t *testing.T) {
 	w := newWorld(t)
 	w.Primary()
 	begin, before := w.kept(), w.now()
-	if _, err := stops(t, false)(w.service(nil)); err == nil || !strings.Contains(err.Error(), "pm02 would see it fail") {
+	if _, err := stops(t, false)(w.service(nil)); err == nil || !strings.Contains(err.Error(), "its standbys run (pm02)") {
 		t.Errorf("without force: %v", err)
 	}
 	for at, says := range map[fakes.Point]string{
@@ -611,10 +611,10 @@ func TestNotFirst(t *testing.T) {
 		"locked":          {"LATEST", "DISCONNECT", "", true, "", "no-primary unlock cleanup clear-primitive clear-clone let-back promoted writes"},
 		"not proven":      {"LATEST", "STREAMING|SYNC", "", true, "is there: this host was a primary", "no-primary unlock cleanup clear-primitive clear-clone let-back promoted writes"},
 		"another's":       {"DISCONNECT", "LATEST", "", false, "pm02 has the newest data", "no-primary data-status cleanup clear-primitive clear-clone let-back promoted writes"},
-		"two":             {"LATEST", "LATEST", "", false, "more than one host's data are said to be the newest", "no-primary cleanup clear-primitive clear-clone let-back promoted writes"},
+		"two":             {"LATEST", "LATEST", "", false, "more than one host has the data status LATEST", "no-primary cleanup clear-primitive clear-clone let-back promoted writes"},
 		"in step":         {"STREAMING|SYNC", "DISCONNECT", "", false, "", "no-primary cleanup clear-primitive clear-clone let-back promoted writes"},
 		"pm02 is further": {"LATEST", "DISCONNECT", "00000000FF000000", false, "pm02 runs and has data up to 0/FF000000", "no-primary cleanup clear-primitive clear-clone let-back promoted writes"},
-		"nobody's":        {"DISCONNECT", "DISCONNECT", "", true, "no host's data are said to be the newest", "no-primary data-status unlock cleanup clear-primitive clear-clone let-back promoted writes"},
+		"nobody's":        {"DISCONNECT", "DISCONNECT", "", true, "no host has the data status LATEST", "no-primary data-status unlock cleanup clear-primitive clear-clone let-back promoted writes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.part(t, begin)

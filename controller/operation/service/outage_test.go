@@ -159,7 +159,7 @@ func TestRestoredOverTheLastPrimary(t *testing.T) {
 			}
 			o.refused("PGSQL.lock is there", "pm02 is stopped, and since ", test.why, "nothing but an answer shows what pm02 has")
 			o.must(os.Remove(o.lock())) // it may have been on the disk that was lost
-			o.refused("must not be the first to start: ", test.why)
+			o.refused("must not start first: ", test.why)
 		})
 	}
 	o.part(t, begin)
@@ -201,7 +201,7 @@ func TestRestoredOverAStandby(t *testing.T) {
 			} else {
 				test.change(o.had)
 			}
-			o.refused("no host's data are said to be the newest", "pm02 is stopped, and since ", test.why, "nothing but an answer shows what pm02 has")
+			o.refused("no host has the data status LATEST", "pm02 is stopped, and since ", test.why, "nothing but an answer shows what pm02 has")
 		})
 	}
 	o.part(t, begin)
@@ -287,7 +287,7 @@ func TestNoPrimaryAnywhere(t *testing.T) {
 		o.must(err)
 		o.standbys["pm03"].Promote()
 		err = o.engine(s).Do(t.Context(), job)
-		if err == nil || !strings.Contains(err.Error(), "that is no longer proven: the server on pm03 is a primary, of which Pacemaker does not know") {
+		if err == nil || !strings.Contains(err.Error(), "that is no longer proven: the server on pm03 is a primary that Pacemaker does not know") {
 			t.Errorf("it ends with %v", err)
 		}
 		o.wantEnd("refused", before, true)

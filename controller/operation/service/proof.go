@@ -80,13 +80,13 @@ func missing(format string, args ...any) verdict { return verdict{false, fmt.Spr
 func (o ours) judge(m other) verdict {
 	switch {
 	case m.DataStatus == reconcile.DataLatest:
-		return missing("the data on %s are said to be the newest (%s): start that host first", m.Host, m.DataStatus)
+		return missing("%s has the data status %s: start that host first", m.Host, m.DataStatus)
 	case m.Node.Unclean || m.Node.Pending:
 		return missing("%s is joining or leaving the cluster, or is to be fenced: wait until crm_mon shows it online or offline",
 			m.Host)
 	case m.Next:
-		return missing("%s runs, and by its data status (%s) the agent makes it the primary without anybody's order: wait, "+
-			"and see crm_mon -A if that does not happen", m.Host, cmp.Or(m.DataStatus, "none"))
+		return missing("%s runs, and with its data status (%s) the agent promotes it by itself: wait; if it does not, see "+
+			"crm_mon -A", m.Host, cmp.Or(m.DataStatus, "none"))
 	case m.Said != nil:
 		return o.judgeAnswer(m.Claim, *m.Said)
 	case m.Heard, m.State != "":
@@ -110,7 +110,7 @@ func (o ours) judgeAnswer(m reconcile.Claim, a answer) verdict {
 		return missing("%s has another database: its system identifier is %s, here it is %s; find out which is the right one",
 			name, a.SystemID, o.SystemID)
 	case !a.InRecovery:
-		return missing("the server on %s is a primary, of which Pacemaker does not know: stop it, or let Pacemaker look "+
+		return missing("the server on %s is a primary that Pacemaker does not know: stop it, or let Pacemaker look "+
 			"again (crm_resource --refresh)", name)
 	case shared == len(mine) && shared < len(its):
 		return missing("%s is on the newer timeline %d, which began at %s, and the data here end at %s on timeline %d: let %[1]s "+

@@ -90,10 +90,10 @@ func TestTrap48Judge(t *testing.T) {
 		"the number taken twice":            {m: says(0x180, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: 0x90})), why: "is on timeline 2, which is none of those"},
 		"another branch":                    {m: says(0x180, on(model.Timeline{ID: 1}, model.Timeline{ID: 3, Begin: began})), why: "is on timeline 3, which is none of those"},
 		"another database":                  {m: says(0x80, func(a *answer) { a.SystemID = "8" }), why: "another database"},
-		"a primary":                         {m: says(0x80, func(a *answer) { a.InRecovery = false }), why: "is a primary, of which Pacemaker does not know"},
+		"a primary":                         {m: says(0x80, func(a *answer) { a.InRecovery = false }), why: "is a primary that Pacemaker does not know"},
 		"unclean, and answers":              {m: says(0x80).with(func(m *other) { m.Node.Unclean = true }), why: "is to be fenced"},
 		"the newest, and answers":           {m: says(0x80).with(func(m *other) { m.DataStatus = "LATEST" }), why: "start that host first"},
-		"the next primary":                  {m: says(ended).with(func(m *other) { m.DataStatus, m.Next = "STREAMING|SYNC", true }), why: "the agent makes it the primary without anybody's order: wait"},
+		"the next primary":                  {m: says(ended).with(func(m *other) { m.DataStatus, m.Next = "STREAMING|SYNC", true }), why: "the agent promotes it by itself: wait"},
 		// Its server runs, but does not answer.
 		"runs":                 {m: away("DISCONNECT", true).with(runs), why: "(to Pacemaker: unpromoted) does not say what it has: connection refused"},
 		"has failed":           {m: away("DISCONNECT", true).with(func(m *other) { m.State = "failed" }), why: "(to Pacemaker: failed)"},
@@ -119,7 +119,7 @@ func TestTrap48Judge(t *testing.T) {
 		"potential":                      {m: away("STREAMING|POTENTIAL", false), ok: true, why: "STREAMING|POTENTIAL"},
 		"catching up":                    {m: away("CATCHUP|ASYNC", false), change: func(o *ours) { o.Async = true }, ok: true, why: "CATCHUP|ASYNC"},
 		"never seen":                     {m: away("", false), why: "has never written a data status"},
-		"the newest":                     {m: away("LATEST", false), why: "are said to be the newest (LATEST)"},
+		"the newest":                     {m: away("LATEST", false), why: "has the data status LATEST"},
 		"was further":                    {m: away("DISCONNECT", true).with(func(m *other) { m.Location = 0x300 }), why: "went up to 0/300"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -209,22 +209,22 @@ func TestOrders(t *testing.T) {
 		want       map[string]string // what pm01 still lacks for its start, by who is back
 	}{
 		"pm02 was in step": {pm02: "STREAMING|SYNC", pm03: "STREAMING|ASYNC", want: map[string]string{
-			"pm01 pm02":      "pm02 runs, and by its data status (STREAMING|SYNC) the agent makes it the primary",
+			"pm01 pm02":      "pm02 runs, and with its data status (STREAMING|SYNC) the agent promotes it by itself",
 			"pm01 pm03":      "pm02 is offline, and was in step when it was last seen (STREAMING|SYNC), so it may have been promoted since: bring it back",
-			"pm01 pm02 pm03": "the agent makes it the primary",
+			"pm01 pm02 pm03": "the agent promotes it by itself",
 		}},
 		"pm02 went off before": {pm02: "DISCONNECT", pm03: "STREAMING|ASYNC", want: map[string]string{
 			"pm01 pm02": proven, "pm01 pm03": proven, "pm01 pm02 pm03": proven,
 		}},
 		"pm02 went off before, and pm03 is in step": {pm02: "DISCONNECT", pm03: "STREAMING|SYNC", want: map[string]string{
 			"pm01 pm02":      "pm03 is offline, and was in step",
-			"pm01 pm03":      "pm03 runs, and by its data status (STREAMING|SYNC)",
-			"pm01 pm02 pm03": "pm03 runs, and by its data status (STREAMING|SYNC)",
+			"pm01 pm03":      "pm03 runs, and with its data status (STREAMING|SYNC)",
+			"pm01 pm02 pm03": "pm03 runs, and with its data status (STREAMING|SYNC)",
 		}},
 		"both were asynchronous": {async: true, pm02: "STREAMING|ASYNC", pm03: "STREAMING|ASYNC", want: map[string]string{
-			"pm01 pm02":      "pm02 runs, and by its data status (STREAMING|ASYNC)",
+			"pm01 pm02":      "pm02 runs, and with its data status (STREAMING|ASYNC)",
 			"pm01 pm03":      "pm02 is offline, and was in step",
-			"pm01 pm02 pm03": "pm02 runs, and by its data status (STREAMING|ASYNC)",
+			"pm01 pm02 pm03": "pm02 runs, and with its data status (STREAMING|ASYNC)",
 		}},
 		"both had gone off before": {async: true, pm02: "DISCONNECT", pm03: "DISCONNECT", want: map[string]string{
 			"pm01 pm02": proven, "pm01 pm03": proven, "pm01 pm02 pm03": proven,

@@ -62,7 +62,7 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 	}
 	rung, err := c.Choose(string(rejoin.MethodStart))
 	if err != nil {
-		return operation.Job{}, fmt.Errorf("these data cannot just be started, %w; the primary %s has the newest: "+
+		return operation.Job{}, fmt.Errorf("%w; the primary %s has the newest data: "+
 			"type sudo pgrex rejoin here", err, c.Primary)
 	}
 	p := s.startPlan(h)
@@ -107,15 +107,15 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	}
 	p := s.wasBefore(h, force, local.Timelines[len(local.Timelines)-1].ID)
 	job := s.job(ctx, Start, h, p)
-	job.Says = []string{"no host is the primary; the data here, " + h.ends(ctx, local) + ", are to be the newest"}
+	job.Says = []string{"no host is the primary; this host becomes the primary with its data: " + h.ends(ctx, local)}
 	job.Says = append(job.Says, p.says()...)
 	job.Steps = []operation.Step{{ID: "no-primary", Action: operation.Look{
 		Text: "see that there is still no primary", See: s.noPrimary,
 	}}}
 	why, latest := h.against(local.End, p)
 	if latest && !force {
-		return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; --force starts it all the "+
-			"same, and what only others have is lost", why)
+		return operation.Job{}, fmt.Errorf("this host must not start first: %s; --force starts it anyway, and what "+
+			"only other hosts have is lost", why)
 	}
 	if why == "" && p.DataStatus == reconcile.DataLatest { // the status says nothing of data that were restored since
 		why, _ = s.doubts(h, local, p)
@@ -125,16 +125,15 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 		switch {
 		case found.proven():
 			p.Proven = true
-			job.Says = append(append(job.Says, "that is proven, though "+why+":"), found.texts()...)
+			job.Says = append(append(job.Says, "it is proven that no other host has newer data, although "+why+":"), found.texts()...)
 			if !force {
 				job.Steps = append(job.Steps, s.stillNewest(local, p))
 			}
 		case force:
-			job.Says = append(append(job.Says, "warning: "+why+"; what only others have is lost"), found.texts()...)
+			job.Says = append(append(job.Says, "warning: "+why+"; what only other hosts have is lost"), found.texts()...)
 		default:
-			return operation.Job{}, fmt.Errorf("this host must not be the first to start: %s; that no other host "+
-				"has newer data is not proven: %s; --force starts this one all the same, and what only others have "+
-				"is lost", why, strings.Join(found.missing(), "; "))
+			return operation.Job{}, fmt.Errorf("this host must not start first: %s; it is not proven that no other "+
+				"host has newer data: %s; --force starts this host anyway, and what only other hosts have is lost", why, strings.Join(found.missing(), "; "))
 		}
 	}
 	if force || p.Proven {

@@ -20,9 +20,9 @@ func (s *Service) Stop(ctx context.Context, checkpoint, force bool) (operation.J
 	standbys := h.standbys()
 	failover := h.isPrimary() && len(standbys) > 0
 	if failover && !force {
-		return operation.Job{}, fmt.Errorf("this host, %s, is the primary, and %s would see it fail: type sudo "+
-			"pgrex switchover first; to stop the whole cluster, type sudo pgrex stop on %[2]s first and here last; "+
-			"--force is a failover", h.Here.Name, strings.Join(standbys, ", "))
+		return operation.Job{}, fmt.Errorf("this host, %s, is the primary, and its standbys run (%s), so a stop would "+
+			"be a failover: type sudo pgrex switchover first; to stop the whole cluster, type sudo pgrex stop on %[2]s first "+
+			"and here last; --force stops this host anyway", h.Here.Name, strings.Join(standbys, ", "))
 	}
 	server, err := s.server(ctx)
 	if err != nil {
@@ -72,7 +72,7 @@ func (s *Service) unchanged(h self, failover bool) operation.Step {
 			case now.kept() && !h.kept(): // undoing this stop would start what the other one has stopped
 				return errors.New("another operation has stopped it: type sudo pgrex stop again")
 			case now.isPrimary() && !failover && len(now.standbys()) > 0:
-				return fmt.Errorf("%s runs now, and would see it fail: type sudo pgrex stop again",
+				return fmt.Errorf("%s runs now, so a stop would be a failover: type sudo pgrex stop again",
 					strings.Join(now.standbys(), ", "))
 			}
 			return nil

@@ -120,7 +120,7 @@ func (s *Switchover) nobodyElse(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookPatience)
 	defer cancel()
 	if said, err := s.askTarget(ctx); err == nil && !said.InRecovery { // it may be down
-		return fmt.Errorf("%s is no standby any more: another primary must not be started here", s.plan.Target)
+		return fmt.Errorf("%s is no longer a standby: a second primary must not be started here", s.plan.Target)
 	}
 	return nil
 }
