@@ -82,16 +82,18 @@ func (o ours) judge(m other) verdict {
 	case m.DataStatus == reconcile.DataLatest:
 		return missing("%s has the data status %s: start that host first", m.Host, m.DataStatus)
 	case m.Node.Unclean || m.Node.Pending:
-		return missing("%s is joining or leaving the cluster, or is to be fenced: wait until crm_mon shows it online or offline",
+		return missing("%s is joining or leaving the cluster, or is to be fenced: wait until crm_mon shows it "+
+			"online or offline",
 			m.Host)
 	case m.Next:
-		return missing("%s runs, and with its data status (%s) the agent promotes it by itself: wait; if it does not, see "+
-			"crm_mon -A", m.Host, cmp.Or(m.DataStatus, "none"))
+		return missing("%s runs, and with its data status (%s) the agent promotes it by itself: wait; if it does "+
+			"not, see crm_mon -A", m.Host, cmp.Or(m.DataStatus, "none"))
 	case m.Said != nil:
 		return o.judgeAnswer(m.Claim, *m.Said)
 	case m.Heard, m.State != "":
-		return missing("the server on %s (to Pacemaker: %s) does not say what it has: %s; let it answer this host, as for "+
-			"pgrex rejoin, or end it with sudo pgrex stop there", m.Host, cmp.Or(m.State, string(model.RoleStopped)), m.Problem)
+		return missing("the server on %s (to Pacemaker: %s) does not say what it has: %s; let it answer this host, "+
+			"as for pgrex rejoin, or end it with sudo pgrex stop there",
+			m.Host, cmp.Or(m.State, string(model.RoleStopped)), m.Problem)
 	}
 	return o.judgeStatus(m)
 }
@@ -107,46 +109,50 @@ func (o ours) judgeAnswer(m reconcile.Claim, a answer) verdict {
 	}
 	switch {
 	case a.SystemID != o.SystemID:
-		return missing("%s has another database: its system identifier is %s, here it is %s; find out which is the right one",
+		return missing("%s has another database: its system identifier is %s, here it is %s; find out which is the "+
+			"right one",
 			name, a.SystemID, o.SystemID)
 	case !a.InRecovery:
 		return missing("the server on %s is a primary that Pacemaker does not know: stop it, or let Pacemaker look "+
 			"again (crm_resource --refresh)", name)
 	case shared == len(mine) && shared < len(its):
-		return missing("%s is on the newer timeline %d, which began at %s, and the data here end at %s on timeline %d: let %[1]s "+
-			"be the primary, then type sudo pgrex rejoin here", name, its[len(its)-1].ID, its[shared].Begin, o.End, newest.ID)
+		return missing("%s is on the newer timeline %d, which began at %s, and the data here end at %s on timeline "+
+			"%d: let %[1]s be the primary, then type sudo pgrex rejoin here",
+			name, its[len(its)-1].ID, its[shared].Begin, o.End, newest.ID)
 	case a.Later:
 		return missing("%s knows a timeline after %d, the newest here: another host was promoted; let that one be the "+
 			"primary, then type sudo pgrex rejoin here", name, newest.ID)
 	case shared < len(its):
-		return missing("%s is on timeline %d, which is none of those that led to timeline %d here: find out which data are "+
-			"the right ones", name, its[len(its)-1].ID, newest.ID)
+		return missing("%s is on timeline %d, which is none of those that led to timeline %d here: find out which "+
+			"data are the right ones", name, its[len(its)-1].ID, newest.ID)
 	case shared < len(mine) && a.Replays != "", a.Replays != "" && a.Same:
 		return missing("%s says that it has WAL up to %s on timeline %d, and may still replay: %s; since %s, "+
 			"that proves nothing: wait", name, a.Flushed, a.Timeline, a.Replays, o.Doubt)
 	case shared < len(mine) && a.Flushed > mine[shared].Begin && (o.Doubt != "" || m.DataStatus != disconnected):
 		// This host may have been promoted by hand, or restored to a point in time, while the others went on.
-		return missing("%s has WAL up to %s on timeline %d, which the timelines here left at %s: that may be newer, because %s; "+
-			"let %[1]s be the primary, or find out which data are the right ones", name, a.Flushed, a.Timeline, mine[shared].Begin,
+		return missing("%s has WAL up to %s on timeline %d, which the timelines here left at %s: that may be newer, "+
+			"because %s; let %[1]s be the primary, or find out which data are the right ones",
+			name, a.Flushed, a.Timeline, mine[shared].Begin,
 			cmp.Or(o.Doubt, fmt.Sprintf("its data status is %s, and not %s, as after a promotion here by the agent",
 				cmp.Or(m.DataStatus, "none"), disconnected)))
 	case shared < len(mine) && a.Flushed > mine[shared].Begin:
-		return older("%s answers: it is on the older timeline %d up to %s, which the timelines here left at %s; what it has "+
-			"beyond that was given up then, and it needs sudo pgrex rejoin", name, a.Timeline, a.Flushed, mine[shared].Begin)
+		return older("%s answers: it is on the older timeline %d up to %s, which the timelines here left at %s; "+
+			"what it has beyond that was given up then, and it needs sudo pgrex rejoin",
+			name, a.Timeline, a.Flushed, mine[shared].Begin)
 	case shared < len(mine):
 		return older("%s answers: it is on the older timeline %d up to %s", name, a.Timeline, a.Flushed)
 	case !a.Same && a.Flushed > o.End:
 		return missing("%s has WAL up to %s, which is %s more than here (%s): let %[1]s be the primary", name, a.Flushed,
 			model.FormatBytes(o.End.BytesTo(a.Flushed)), o.End)
 	case a.Gone && o.Doubt != "":
-		return missing("%s has WAL up to %s, and the WAL at that position is no longer here to compare it with; since %s, that "+
-			"proves nothing", name, a.Flushed, o.Doubt)
+		return missing("%s has WAL up to %s, and the WAL at that position is no longer here to compare it with; "+
+			"since %s, that proves nothing", name, a.Flushed, o.Doubt)
 	case a.Gone:
 		return older("%s answers: it has WAL up to %s, %s less than here", name, a.Flushed,
 			model.FormatBytes(a.Flushed.BytesTo(o.End)))
 	case !a.Same:
-		return missing("the last WAL of %s, up to %s, differs from that here, though both are on timeline %d: find out which "+
-			"data are the right ones", name, a.Flushed, newest.ID)
+		return missing("the last WAL of %s, up to %s, differs from that here, though both are on timeline %d: find "+
+			"out which data are the right ones", name, a.Flushed, newest.ID)
 	}
 	commit := ""
 	if a.Commit != "" {
@@ -183,10 +189,11 @@ func (o ours) judgeStatus(m other) verdict {
 	bring := "bring it back, so that its server answers"
 	switch {
 	case o.Unsure != "":
-		return missing("%s %s, and since %s, nothing but an answer shows what %[1]s has: %s", m.Host, where, o.Unsure, bring)
+		return missing("%s %s, and since %s, nothing but an answer shows what %[1]s has: %s", m.Host, where, o.Unsure,
+			bring)
 	case m.DataStatus == "":
-		return missing("%s %s, and the agent has never written a data status for it: %s; if it is no longer to be a member, "+
-			"take it out of node_list", m.Host, where, bring)
+		return missing("%s %s, and the agent has never written a data status for it: %s; if it is no longer to be a "+
+			"member, take it out of node_list", m.Host, where, bring)
 	case o.mayTakeOver(m.DataStatus):
 		return missing("%s %s, and was in step when it was last seen (%s), so it may have been promoted since: %s",
 			m.Host, where, m.DataStatus, bring)
@@ -235,7 +242,8 @@ func overlooks(w reconcile.Who, votes string) string {
 		// What such a partition keeps running goes on, and nobody makes sure that it has ended.
 		return "no-quorum-policy is " + policy + ", and there is no fencing"
 	case 2*online <= all:
-		return fmt.Sprintf("only %d of %d nodes are online, and the others could have had the quorum without them", online, all)
+		return fmt.Sprintf("only %d of %d nodes are online, and the others could have had the quorum without them",
+			online, all)
 	case votes != "":
 		return "fewer nodes could have had the quorum: " + votes
 	}
