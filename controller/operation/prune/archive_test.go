@@ -531,7 +531,7 @@ func TestManyArchived(t *testing.T) {
 	const most = atOnce + 7
 	ctx, cancel := context.WithCancelCause(t.Context())
 	var gone []string
-	done, err := a.prune(ctx, folder, p, seen, func(_ context.Context, path string) error {
+	done, err := removeOldest(ctx, folder, p, seen, func(_ context.Context, path string) error {
 		if gone = append(gone, filepath.Base(path)); len(gone) == most {
 			cancel(errInterrupted)
 		}
@@ -546,7 +546,7 @@ func TestManyArchived(t *testing.T) {
 			break
 		}
 	}
-	done, err = a.prune(t.Context(), folder, p, seen, func(_ context.Context, path string) error { return os.Remove(path) })
+	done, err = removeOldest(t.Context(), folder, p, seen, func(_ context.Context, path string) error { return os.Remove(path) })
 	if done != all-most || err != nil {
 		t.Errorf("then %d are gone: %v", done, err)
 	}

@@ -90,7 +90,7 @@ func (a *Archive) choose(ctx context.Context, folder string, n *needs) (operatio
 	for _, need := range p.Needs {
 		w.Says = append(w.Says, fmt.Sprintf("  from %s on: %s", need.From, need.Who))
 	}
-	gone, err := a.count(ctx, folder, p, n.Instance.SystemID)
+	gone, err := count(ctx, folder, p, n.Instance.SystemID)
 	if err != nil {
 		return operation.Work{}, err
 	}
@@ -131,7 +131,7 @@ type surplus struct {
 }
 
 // count looks at all that goes. WAL of another database is an error.
-func (a *Archive) count(ctx context.Context, folder string, p Pruning, systemID string) (gone surplus, err error) {
+func count(ctx context.Context, folder string, p Pruning, systemID string) (gone surplus, err error) {
 	gone.seen = time.Now()
 	var first oldest
 	err = eachFile(ctx, folder, func(name string) error {
@@ -141,14 +141,16 @@ func (a *Archive) count(ctx context.Context, folder string, p Pruning, systemID 
 		}
 		path := filepath.Join(folder, name)
 		info, err := os.Lstat(path)
+		if os.IsNotExist(err) { // somebody has removed it
+			return nil
+		}
 		if err != nil {
 			return err
 		}
 		other, known := systemOf(path)
 		if known && other != systemID {
 			return fmt.Errorf("%s is WAL of another database: its system identifier is %s, and here it is %s; is %s "+
-				"the right archive?",
-				path, other, systemID, folder)
+				"the right archive?", path, other, systemID, folder)
 		}
 		gone.proven = gone.proven || known
 		gone.files++
@@ -235,7 +237,7 @@ func (a *Archive) step(w operation.Work, folder string, p Pruning, gone surplus)
 		}
 	}
 	w.Actions = []operation.Action{operation.Program{Text: text, Run: func(ctx context.Context) error {
-		done, err := a.prune(ctx, folder, p, gone.seen, remove)
+		done, err := removeOldest(ctx, folder, p, gone.seen, remove)
 		if err != nil {
 			return fmt.Errorf("%d of %d are done, run it again for the others: %w", done, gone.files, err)
 		}
@@ -244,9 +246,11 @@ func (a *Archive) step(w operation.Work, folder string, p Pruning, gone surplus)
 	return w, nil
 }
 
-// prune removes what goes, the oldest first: ending early leaves no gap. It reads the folder again for each part that is
+// removeOldest removes what goes, the oldest first: ending early leaves no gap. It reads the folder again for each part that is
 // held in memory. It leaves files that came after they were counted: nobody has been shown them.
-func (a *Archive) prune(ctx context.Context, folder string, p Pruning, seen time.Time, remove func(context.Context, string) error) (done int, err error) {
+func removeOldest(
+	ctx context.Context, folder string, p Pruning, seen time.Time, remove func(context.Context, string) error,
+) (done int, err error) {
 	for last := ""; ; {
 		var next oldest
 		err := eachFile(ctx, folder, func(name string) error {
