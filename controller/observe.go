@@ -192,7 +192,7 @@ func (o *Observer) look(ctx context.Context, in reconcile.Input, ask func(contex
 	}
 	who = who.WithServer()
 	o.Kept.Standbys = standbysOf(who, o.Kept.Standbys)
-	o.Kept.Primary = lastPrimary(who, o.Kept.Primary)
+	o.Kept.Primary, o.Kept.Standby = lastPrimary(who, o.Kept.Primary), lastStandby(who, o.Kept.Standby)
 	ask(ctx, &who)
 	return who, nil
 }
@@ -255,9 +255,10 @@ func (o *Observer) Apply(ctx context.Context, step model.Step) error {
 }
 
 // state returns what the daemon keeps of the cluster: its name, the newest CIB seen, where the members stream from, and
-// what this host had as the primary.
+// what this host had as the primary and as a standby.
 func (o *Observer) state() State {
-	return State{Cluster: o.Kept.Cluster, Newest: o.Kept.Newest, Standbys: o.Kept.Standbys, Primary: o.Kept.Primary}
+	k := o.Kept
+	return State{Cluster: k.Cluster, Newest: k.Newest, Standbys: k.Standbys, Primary: k.Primary, Standby: k.Standby}
 }
 
 // Server is the one last observed, nil before any was.

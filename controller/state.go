@@ -38,6 +38,8 @@ type State struct {
 	Standbys map[string]string `json:"standby_addresses,omitempty"`
 	// Primary is what this host had when it was last seen as the primary; nil if it never was.
 	Primary *LastPrimary `json:"last_primary,omitempty"`
+	// Standby is what this host had when it was last seen as a standby of the primary; nil if it never was.
+	Standby *LastStandby `json:"last_standby,omitempty"`
 }
 
 // LastPrimary is what a host had when it was seen as the primary. Data of the same database that were put there later,
@@ -56,6 +58,29 @@ func lastPrimary(who reconcile.Who, before *LastPrimary) *LastPrimary {
 		return before
 	}
 	return &LastPrimary{time.Now(), i.SystemID, i.Timeline, i.Current}
+}
+
+// LastStandby is what a host had when it was seen as a standby of the primary.
+type LastStandby struct {
+	At       time.Time `json:"at"`
+	System   string    `json:"system_id"`
+	Timeline uint32    `json:"timeline"`
+	// Replayed is the end of a record. What a standby has received may end within one, which no look at its WAL shows.
+	Replayed model.LSN `json:"replayed"`
+}
+
+// lastStandby returns what this host has, if it is a standby. Otherwise it returns what is known from before.
+func lastStandby(who reconcile.Who, before *LastStandby) *LastStandby {
+	i := who.Instance
+	if who.Standing != model.Standby || i.State != model.ServerUp || !i.InRecovery {
+		return before
+	}
+	return &LastStandby{time.Now(), i.SystemID, i.Timeline, i.Current}
+}
+
+// same reports whether both are of the same database, as followed on the same timeline.
+func (l *LastStandby) same(o *LastStandby) bool {
+	return l == o || l != nil && o != nil && l.System == o.System && l.Timeline == o.Timeline
 }
 
 // same reports whether both are of the same reign, as far as that can be seen.
@@ -129,7 +154,8 @@ func (s State) newest(c model.Cluster) model.Version {
 }
 
 // keeper saves the state: at once if the CIB is newer, a standby's address has changed, or this host has become the
-// primary; and now and then. So what it says of the last primary is never older than what the CIB says of a standby.
+// primary or a standby; and now and then. So what it says of this host's data is never older than what the CIB says of
+// them.
 type keeper struct {
 	folder  string // "" to keep nothing
 	written State
@@ -145,7 +171,8 @@ func (k *keeper) due(s State) bool {
 		return false
 	}
 	return k.written.Newest.ConfigurationOlder(s.Newest) || s.Cluster != k.written.Cluster ||
-		!maps.Equal(s.Standbys, k.written.Standbys) || !s.Primary.same(k.written.Primary) || s.Rates.At.Sub(k.written.Rates.At) >= keepEvery
+		!maps.Equal(s.Standbys, k.written.Standbys) || !s.Primary.same(k.written.Primary) ||
+		!s.Standby.same(k.written.Standby) || s.Rates.At.Sub(k.written.Rates.At) >= keepEvery
 }
 
 // keep saves a state. It returns the same error only once in a row.

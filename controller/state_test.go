@@ -157,6 +157,40 @@ func TestLastPrimaryIsRemembered(t *testing.T) {
 	}
 }
 
+// What this host has as a standby is kept when it no longer is, after a restart, too: at once when it has become one, and
+// with each newer CIB.
+func TestLastStandbyIsRemembered(t *testing.T) {
+	standby := reconcile.Who{Standing: model.Standby}
+	standby.Instance = model.Instance{State: model.ServerUp, InRecovery: true, SystemID: "7", Timeline: 3, Current: 0x7000000, Received: 0x7000100}
+	got := lastStandby(standby, nil)
+	if got == nil || got.System != "7" || got.Timeline != 3 || got.Replayed != 0x7000000 || got.At.IsZero() {
+		t.Fatalf("a standby has %+v", got)
+	}
+	for _, standing := range []model.Standing{model.Primary, model.InTransition} {
+		who := standby
+		who.Standing, who.Instance.Current = standing, 0x8000000
+		if now := lastStandby(who, got); now != got {
+			t.Errorf("as %s, %+v is kept", standing, now)
+		}
+	}
+	k := keeper{folder: t.TempDir()}
+	s := State{Newest: model.Version{Epoch: 1}}
+	k.written = s
+	s.Standby = got
+	if !k.due(s) {
+		t.Error("that it has become a standby is not written at once")
+	}
+	if err := k.keep(s); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := LoadState(k.folder); err != nil || !kept.Standby.same(got) || kept.Standby.Replayed != got.Replayed {
+		t.Errorf("after a restart, %+v is known: %v", kept.Standby, err)
+	}
+	if k.due(s) {
+		t.Error("the same is written again")
+	}
+}
+
 // The addresses from which the members streamed when this host was the primary are kept when it no longer is, and after
 // a restart.
 func TestStandbysAreRemembered(t *testing.T) {

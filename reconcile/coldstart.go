@@ -15,9 +15,10 @@ import (
 const (
 	locationSuffix = "-xlog-loc"
 	baselineSuffix = "-master-baseline"
-	dataSync       = "STREAMING|SYNC"
-	dataAsync      = "STREAMING|ASYNC"
-	modeAsync      = "async"
+	// DataSync is the data status of a standby that has all that the primary acknowledges.
+	DataSync  = "STREAMING|SYNC"
+	dataAsync = "STREAMING|ASYNC"
+	modeAsync = "async"
 )
 
 // Claim is what the cluster knows of a member's data.
@@ -47,9 +48,9 @@ func (w Who) location(n model.Node, suffix string) model.LSN {
 	return model.LSN(location)
 }
 
-// NotFirst tells why a host must not be the first one to start while no other is the primary: "" if it may. Its own data
-// end at end. The agent keeps the data status of every member in the CIB: LATEST is who was the primary last, since a
-// promotion makes every other one DISCONNECT before anything is written (pgsql_promote).
+// NotFirst returns why a host must not be the first one to start while no other is the primary: "" if it may. Its own
+// data end at end. The agent keeps the data status of every member in the CIB: LATEST is who was the primary last, since
+// a promotion makes every other one DISCONNECT before anything is written (pgsql_promote).
 func NotFirst(host string, end model.LSN, claims []Claim) string {
 	var mine string
 	var latest, said []string
@@ -58,7 +59,8 @@ func NotFirst(host string, end model.LSN, claims []Claim) string {
 		if model.SameNode(c.Host, host) {
 			mine = c.DataStatus
 		} else if c.Location > end {
-			return fmt.Sprintf("%s runs and has data up to %s, this host only up to %s: let that one be the primary", c.Host, c.Location, end)
+			return fmt.Sprintf("%s runs and has data up to %s, this host only up to %s: let that one be the primary",
+				c.Host, c.Location, end)
 		}
 		if c.DataStatus == DataLatest {
 			latest = append(latest, c.Host)
@@ -67,17 +69,16 @@ func NotFirst(host string, end model.LSN, claims []Claim) string {
 	all := strings.Join(said, ", ")
 	switch {
 	case len(latest) > 1:
-		return fmt.Sprintf("more than one host's data are said to be the newest (%s): find out which are before anything starts", all)
+		return fmt.Sprintf("more than one host has the data status LATEST (%s): find out which of them has the "+
+			"newest data before you start any", all)
 	case mine == DataLatest:
 		return ""
 	case len(latest) == 1:
-		return fmt.Sprintf("%s has the newest data (%s): type pgrex start there first", latest[0], all)
-	case mine == dataSync: // it had everything that was acknowledged
-		return ""
+		return fmt.Sprintf("%s has the newest data (%s): type sudo pgrex start there first", latest[0], all)
 	case !slices.ContainsFunc(claims, func(c Claim) bool { return c.DataStatus != "" }):
 		return "" // the first start ever
 	}
-	return fmt.Sprintf("no host's data are said to be the newest (%s): find out which are", all)
+	return fmt.Sprintf("no host has the data status LATEST (%s): find out which has the newest data", all)
 }
 
 func dataStatusText(status string) string {
@@ -92,7 +93,7 @@ func dataStatusText(status string) string {
 func (w Who) Successors() (hosts []string) {
 	for _, claim := range w.Claims() {
 		if w.RoleOf(claim.Host) == model.RoleUnpromoted &&
-			(claim.DataStatus == dataSync || claim.DataStatus == dataAsync && w.Policy.RepMode == modeAsync) {
+			(claim.DataStatus == DataSync || claim.DataStatus == dataAsync && w.Policy.RepMode == modeAsync) {
 			hosts = append(hosts, claim.Host)
 		}
 	}

@@ -169,6 +169,13 @@ func (d *doctor) targets() {
 		if !strings.HasPrefix(name, "recovery_target") || follows {
 			continue
 		}
+		option := strings.ReplaceAll(d.Clone.Parameters["start_opt"], "-", "_") // --recovery-target-time, too
+		if strings.Contains(option, name+"=") {
+			d.say(model.CodeRecoveryTarget, model.Warning, name, "the agent's start_opt sets %s = '%s': at its next start this host would "+
+				"not follow the primary to the end, and may promote itself; take that out of start_opt (the agent then restarts the "+
+				"database on every host)", name, value)
+			continue
+		}
 		d.say(model.CodeRecoveryTarget, model.Warning, name,
 			"%s = '%s' is left of a restore: at its next start this host would not follow the primary to the end, and may "+
 				"promote itself; %s ALTER SYSTEM RESET %[1]s, or take it out of the file that pg_settings names (sourcefile)",

@@ -68,6 +68,26 @@ func TestDiagnoseTargetInUse(t *testing.T) {
 	}
 }
 
+// A target in the agent's start_opt is not in any file.
+func TestDiagnoseTargetInStartOpt(t *testing.T) {
+	for options, want := range map[string]string{
+		"-p 5432": "ALTER SYSTEM RESET", "-p 5432 -c recovery_target_time=2020-01-01": "take that out of start_opt",
+		"--recovery-target-time=2020-01-01": "take that out of start_opt", "-c recovery_target=immediate": "ALTER SYSTEM RESET",
+	} {
+		who, err := reconcile.Resolve(busyStandby(3))
+		if err != nil {
+			t.Fatal(err)
+		}
+		who.Clone.Parameters = maps.Clone(who.Clone.Parameters)
+		who.Clone.Parameters["start_opt"] = options
+		found := reconcile.Diagnose(who, reconcile.Settings{"recovery_target_time": "2020-01-01"}, reconcile.Owner{})
+		i := slices.IndexFunc(found, func(f model.Finding) bool { return f.Code == model.CodeRecoveryTarget })
+		if i < 0 || !strings.Contains(found[i].Text, want) {
+			t.Errorf("%s: %v", options, found)
+		}
+	}
+}
+
 // A release of Pacemaker with which the agent cannot work, as it calls itself in Debian and in RHEL.
 func TestDiagnoseVersions(t *testing.T) {
 	for version, clash := range map[string]bool{"2.1.5": true, "2.1.5-9.el9": true, "2.1.50": false, "3.0.0": false, "": false} {

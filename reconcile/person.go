@@ -41,7 +41,8 @@ func (w Who) noPrimary() *model.Finding {
 	}
 	all := strings.Join(states, "; ")
 	if underWay != "" {
-		f.Text = fmt.Sprintf("no host is the primary for %s, though %s (%s): see crm_mon, and Pacemaker's log, for what keeps it from being promoted",
+		f.Text = fmt.Sprintf("no host is the primary for %s, though %s (%s): see crm_mon, and Pacemaker's log, for "+
+			"what keeps it from being promoted",
 			model.FormatSeconds(since), underWay, all)
 		return &f
 	}
@@ -81,7 +82,7 @@ func (w Who) MayTakeOver(member string) bool {
 	}
 	n := w.NodeOf(member)
 	status := n.Permanent[DataStatus(w.Clone)]
-	inStep := status == "" || status == dataSync || status == DataLatest || status == dataAsync && w.Policy.RepMode == modeAsync
+	inStep := status == "" || status == DataSync || status == DataLatest || status == dataAsync && w.Policy.RepMode == modeAsync
 	_, barred := w.barred(member)
 	return n.Online && !n.Standby && w.RoleOf(member) == model.RoleUnpromoted && inStep && !barred
 }
@@ -131,8 +132,10 @@ func (w Who) stateOf(c Claim) string {
 
 // endOfOutage returns a text with what a person has to do to end an outage.
 func (w Who) endOfOutage() string {
-	if role := w.Clone.Meta["target-role"]; strings.EqualFold(role, "Stopped") || strings.EqualFold(role, "Unpromoted") || strings.EqualFold(role, "Slave") {
-		return fmt.Sprintf("target-role of %s is %s; when the database is to run, type: crm_resource --resource %[1]s --meta --delete-parameter target-role",
+	if role := w.Clone.Meta["target-role"]; strings.EqualFold(role, "Stopped") ||
+		strings.EqualFold(role, "Unpromoted") || strings.EqualFold(role, "Slave") {
+		return fmt.Sprintf("target-role of %s is %s; when the database is to run, type: crm_resource --resource "+
+			"%[1]s --meta --delete-parameter target-role",
 			w.Clone.ID, role)
 	}
 	if by := w.maintainedBy(); by != "" {
@@ -143,21 +146,23 @@ func (w Who) endOfOutage() string {
 	}
 	newest := w.newest()
 	if len(newest) != 1 {
-		return "no host's data, or more than one's, are said to be the newest; find out which are (pgrex start on a host says how far its " +
-			"data go), and on that host, type: pgrex start"
+		return "the data status of the hosts does not show which one has the newest data; find out (sudo pgrex " +
+			"start --force --dry-run on a host says how far its data go), and on that host, type: sudo pgrex start"
 	}
 	host := newest[0]
 	n := w.NodeOf(host)
-	start := fmt.Sprintf("on %s, type: pgrex start", host)
+	start := fmt.Sprintf("on %s, type: sudo pgrex start", host)
 	if w.RoleOf(host) == model.RoleUnpromoted {
-		start = fmt.Sprintf("on %s, type: pgrex stop, then pgrex start", host)
+		start = fmt.Sprintf("on %s, type: sudo pgrex stop, then sudo pgrex start", host)
 	}
 	if n.Online {
-		return fmt.Sprintf("%s has the newest data; %s, which asks the other hosts whether that is so, and says what it misses",
+		return fmt.Sprintf("%s has the newest data; %s, which asks the other hosts whether that is so, and says "+
+			"what it misses",
 			host, start)
 	}
-	return fmt.Sprintf("%s has the newest data and is offline; bring it back, and on %[1]s, type: pgrex start; if it "+
-		"never comes back, the data that only it has is lost: on %s, type: pgrex stop, then pgrex start --force", host, w.nextNewest())
+	return fmt.Sprintf("%s has the newest data and is offline; bring it back, and on %[1]s, type: sudo pgrex start; "+
+		"if it never comes back, the data that only it has is lost: on %s, type: sudo pgrex stop, then sudo pgrex "+
+		"start --force", host, w.nextNewest())
 }
 
 // nextNewest names the running standbys with the newest data, if the agent says where their data end.
@@ -188,7 +193,7 @@ func (w Who) newest() []string {
 		switch {
 		case c.DataStatus == DataLatest:
 			latest = append(latest, c.Host)
-		case c.DataStatus != dataSync || c.Location < furthest:
+		case c.DataStatus != DataSync || c.Location < furthest:
 		case c.Location > furthest:
 			furthest, inStep = c.Location, []string{c.Host}
 		default:
@@ -223,7 +228,8 @@ func (w Who) givenUp(n model.Node) bool {
 		if !isFailCount(name, w.Clone.Primitive) {
 			continue
 		}
-		if count, err := strconv.Atoi(value); strings.EqualFold(value, "INFINITY") || err == nil && (count >= threshold || count >= model.Infinity) {
+		if count, err := strconv.Atoi(value); strings.EqualFold(value, "INFINITY") ||
+			err == nil && (count >= threshold || count >= model.Infinity) {
 			return true
 		}
 	}
@@ -249,12 +255,15 @@ func (v *view) toBringBack(forecasts []model.Forecast) {
 		}
 		switch {
 		case v.Clone.KeptStopped(member):
-			v.say(model.CodeStopped, model.Info, member, "pgrex keeps the database on %s stopped; on %[1]s, type: sudo pgrex start", member)
+			v.say(model.CodeStopped, model.Info, member, "pgrex keeps the database on %s stopped; on %[1]s, type: "+
+				"sudo pgrex start", member)
 		case n.Standby:
-			v.say(model.CodeStopped, model.Info, member, "the database on %s is stopped, and its node is in standby; on %[1]s, type: pgrex start", member)
+			v.say(model.CodeStopped, model.Info, member, "the database on %s is stopped, and its node is in "+
+				"standby; on %[1]s, type: sudo pgrex start", member)
 		case v.keptAway(member):
 		case v.givenUp(n):
-			v.say(model.CodeRejoinNeeded, model.Warning, member, "the database on %s has failed, and Pacemaker does not start it again%s; on %[1]s, type: pgrex rejoin",
+			v.say(model.CodeRejoinNeeded, model.Warning, member, "the database on %s has failed, and Pacemaker does "+
+				"not start it again%s; on %[1]s, type: sudo pgrex rejoin",
 				member, comesBackBy(forecasts, member))
 		}
 	}

@@ -13,7 +13,7 @@ func (v *view) primarySetting() {
 	if v.Policy.AgentSlots {
 		v.say(model.CodeAgentOwnsSlots, model.Warning, v.Clone.Primitive,
 			"the agent has replication_slot_name=%s: it drops the slots at each start and makes them anew, unreserved, at promote; "+
-				"to hand them over, run pgrex adopt here",
+				"to hand them over, run sudo pgrex adopt here",
 			v.Policy.SlotPrefix)
 		return
 	}

@@ -69,7 +69,7 @@ func (v *view) lostOnPrimary(s model.Slot, member string) {
 	default:
 		v.say(model.CodeRebuildRequired, model.Critical, member,
 			"slot %s is lost: WAL that %s needs is gone here; it comes back from an archive or with a copy: on %[2]s, type: "+
-				"pgrex rejoin", s.Name, member)
+				"sudo pgrex rejoin", s.Name, member)
 	}
 }
 

@@ -114,7 +114,8 @@ func (l *left) resume(ctx context.Context) (operation.Job, error) {
 	case service.Start, service.Stop:
 		return (&service.Service{Observer: l.observer, Left: l.journal, Report: l.report}).Resume(ctx, l.journal)
 	}
-	return operation.Job{}, fmt.Errorf("this pgrex does not know the operation %q: use the pgrex that began it", l.journal.Operation)
+	return operation.Job{}, fmt.Errorf("this pgrex does not know the operation %q: use the pgrex that began it",
+		l.journal.Operation)
 }
 
 // show prints what there is.
@@ -128,7 +129,8 @@ func (l *left) show() error {
 	if l.journal.Held(l.engine.Folder) {
 		l.report("the operation is under way: wait for it, or interrupt it")
 	} else {
-		l.report("sudo pgrex operation finish does what is left; sudo pgrex operation undo --dry-run shows what would be undone")
+		l.report("sudo pgrex operation finish does what is left; sudo pgrex operation undo --dry-run shows what " +
+			"would be undone")
 	}
 	return statusError(exitPending)
 }
@@ -175,6 +177,7 @@ func (l *left) undo() error {
 	if l.journal == nil {
 		return l.takeOver()
 	}
+	_ = l.journal.Pass(l.cmd.Context(), l.job.Steps) // what cannot be told, the undo says itself
 	actions, how := l.journal.Backwards(l.job.Steps)
 	l.report("pgrex does this to undo " + l.journal.What() + ":")
 	operation.ShowActions(actions, l.report)
@@ -194,13 +197,15 @@ func (l *left) withoutJournal(do func(*left) error) error {
 	t, is, err := who.Cluster.Token(who.Clone.Primitive)
 	switch {
 	case err != nil:
-		return fmt.Errorf("this pgrex does not understand the token of an operation in the CIB: %w; look at it with cibadmin --query --scope crm_config", err)
+		return fmt.Errorf("this pgrex does not understand the token of an operation in the CIB: %w; look at it with "+
+			"cibadmin --query --scope crm_config", err)
 	case !is:
 		l.report("no operation is unfinished")
 		return nil
 	}
 	l.token = t
-	l.report(fmt.Sprintf("%s was started on %s at %s; phase %s", t.What(), t.Host, t.Begun.Local().Format(time.DateTime), t.Phase))
+	l.report(fmt.Sprintf("%s was started on %s at %s; phase %s", t.What(), t.Host,
+		t.Begun.Local().Format(time.DateTime), t.Phase))
 	return do(l)
 }
 
@@ -210,7 +215,8 @@ func (l *left) takeOver() error {
 	if err != nil {
 		return err
 	}
-	l.report("its journal is on " + l.token.Host + "; this host can only end the operation, and give the database back to Pacemaker:")
+	l.report("its journal is on " + l.token.Host + "; this host can only end the operation, and give the database " +
+		"back to Pacemaker:")
 	operation.ShowActions(actions, l.report)
 	return l.perform(func(ctx context.Context) error { return l.engine.RunAlone(ctx, actions) },
 		"the operation is ended; see sudo pgrex status for what "+l.token.Host+" needs once it is back")

@@ -12,7 +12,7 @@ import (
 // The end of the last line, after the host's name.
 const (
 	started = " is started"
-	stopped = " is stopped; pgrex start starts it again"
+	stopped = " is stopped; to start it again, type: sudo pgrex start"
 )
 
 func startCommand() *cobra.Command {
@@ -21,7 +21,7 @@ func startCommand() *cobra.Command {
 		`Starts the database of this host through Pacemaker, which has to run. Where another host is the primary, this one starts as
 a standby, if its data are a part of the primary's and the primary has the rest; otherwise pgrex rejoin is the way. Where no
 host is the primary, this one becomes it, if it has the newest data by what the agent keeps in the CIB; otherwise it says which
-host has. If the agent's PGSQL.lock is there, or nobody's data are said to be the newest, it asks the servers of all other
+host has. If the agent's PGSQL.lock is there, or no host has the data status LATEST, it asks the servers of all other
 members, and starts if none has newer data; otherwise it says what is missing, and on which host. It waits until the host
 streams through its own slot, or takes writes.
 

@@ -153,17 +153,19 @@ type Wait struct {
 	Patience time.Duration
 	// Condition returns an error that says what is still missing, and a text that changes whenever something moves.
 	Condition func(ctx context.Context) (moved string, err error)
+	// Found is the check: what the wait is for may have come while nobody waited. If it is nil, the wait begins again.
+	Found func(ctx context.Context) (State, error)
 }
 
 // Await is a Wait for a condition in which nothing moves.
 func Await(text string, patience time.Duration, condition func(ctx context.Context) error) Wait {
-	return Wait{text, patience, func(ctx context.Context) (string, error) { return "", condition(ctx) }}
+	return Wait{Text: text, Patience: patience, Condition: func(ctx context.Context) (string, error) { return "", condition(ctx) }}
 }
 
 func (w Wait) String() string { return w.Text }
 
-// Check returns NotDone.
-func (Wait) Check(context.Context) (State, error) { return NotDone, nil }
+// Check asks Found.
+func (w Wait) Check(ctx context.Context) (State, error) { return found(ctx, w.Found) }
 
 // Do waits.
 func (w Wait) Do(ctx context.Context) error {

@@ -129,10 +129,12 @@ func (e *Engine) resume(ctx context.Context, journal *Journal, job Job, next fun
 	case now == nil || now.Token != journal.Token:
 		return errors.New("somebody else has ended the operation meanwhile; type: sudo pgrex operation show")
 	case now.Primitive != job.Primitive:
-		return fmt.Errorf("the operation is on the database %s, and this one is %s: choose that database with --resource", now.Primitive, job.Primitive)
+		return fmt.Errorf("the operation is on the database %s, and this one is %s: choose that database with "+
+			"--instance %[1]s",
+			now.Primitive, job.Primitive)
 	case job.On.SystemID != "" && now.On.SystemID != "" && job.On.SystemID != now.On.SystemID:
-		return fmt.Errorf("the operation was planned for the database with the system identifier %s, and the one in %s has %s; "+
-			"look at the journal, and decide by hand",
+		return fmt.Errorf("the operation was planned for the database with the system identifier %s, and the one in "+
+			"%s has %s; look at the journal, and decide by hand",
 			now.On.SystemID, job.On.Folder, job.On.SystemID)
 	}
 	job.Token.Value = now.Token
@@ -147,7 +149,8 @@ func (e *Engine) resume(ctx context.Context, journal *Journal, job Job, next fun
 	case len(now.Steps) == 0:
 		return cmp.Or(removeJournal(e.Folder), fmt.Errorf("%w: no step was begun", ErrNothingLeft))
 	case job.Guarded:
-		return cmp.Or(removeJournal(e.Folder), fmt.Errorf("%w: another member has ended the operation; see sudo pgrex status", ErrNothingLeft))
+		return cmp.Or(removeJournal(e.Folder), fmt.Errorf("%w: another member has ended the operation; see sudo "+
+			"pgrex status", ErrNothingLeft))
 	}
 	if _, err := r.acquire(ctx); err != nil {
 		return err
@@ -251,7 +254,8 @@ func (e *Engine) refused(err error) error {
 
 // unfinishedHere refuses another operation while one is unfinished here.
 func unfinishedHere(j *Journal) error {
-	return fmt.Errorf("%s is unfinished on this host: type sudo pgrex operation show, then sudo pgrex operation finish, or undo", j.What())
+	return fmt.Errorf("%s is unfinished on this host: type sudo pgrex operation show, then sudo pgrex operation "+
+		"finish, or undo", j.What())
 }
 
 // What names the operation in a few words.

@@ -95,7 +95,7 @@ func (r *run) forward(ctx context.Context) error {
 func (r *run) step(ctx context.Context, i int) error {
 	s := r.job.Steps[i]
 	begin := time.Now()
-	state, err := r.check(ctx, s)
+	state, err := r.journal.check(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -119,8 +119,8 @@ func (r *run) step(ctx context.Context, i int) error {
 }
 
 // check reports whether a process that is gone has done a step that it had begun.
-func (r *run) check(ctx context.Context, s Step) (State, error) {
-	if !r.journal.isHalf(s.ID) {
+func (j *Journal) check(ctx context.Context, s Step) (State, error) {
+	if !j.isHalf(s.ID) {
 		return NotDone, nil
 	}
 	state, err := s.Check(ctx)
@@ -132,19 +132,33 @@ func (r *run) check(ctx context.Context, s Step) (State, error) {
 
 // pass notes the points of no return that a process which is gone has passed.
 func (r *run) pass(ctx context.Context) error {
+	if err := r.journal.Pass(ctx, r.job.Steps); err != nil {
+		return err
+	}
 	for i, s := range r.job.Steps {
+		if s.NoReturn != "" && r.journal.isDone(s.ID) {
+			r.from, r.left = i+1, s.NoReturn
+		}
+	}
+	return nil
+}
+
+// Pass notes in the journal the points of no return that a process which is gone has passed. What a point waits for may
+// also come if the process ended in the step before, and never waited.
+func (j *Journal) Pass(ctx context.Context, steps []Step) error {
+	for i, s := range steps {
 		if s.NoReturn == "" {
 			continue
 		}
-		state, err := r.check(ctx, s)
+		if _, waits := s.Action.(Wait); waits && i > 0 && j.entry(s.ID) == nil && (j.isHalf(steps[i-1].ID) || j.isDone(steps[i-1].ID)) {
+			j.note(s, false)
+		}
+		state, err := j.check(ctx, s)
 		if err != nil {
 			return err
 		}
 		if state == Done {
-			r.journal.note(s, true)
-		}
-		if r.journal.isDone(s.ID) {
-			r.from, r.left = i+1, s.NoReturn
+			j.note(s, true)
 		}
 	}
 	return nil
@@ -195,7 +209,8 @@ func (r *run) back(ctx context.Context) error {
 		_ = r.save() // a full disk stops no undoing
 		for _, a := range s.Back {
 			if err := within(ctx, undoTimeout, a.Do); err != nil {
-				err = fmt.Errorf("this step could not be undone, and the steps before it stay done: %s: %s: %w; mend that, then type: %s",
+				err = fmt.Errorf("this step could not be undone, and the steps before it stay done: %s: %s: %w; "+
+					"mend that, then type: %s",
 					s.Action, a, err, undoCommand)
 				r.Report(err.Error()) // after an interrupt, the command prints nothing else
 				return err

@@ -32,7 +32,7 @@ func TestOutage(t *testing.T) {
 				text := s.awaitText(host, model.CodeOutage, primary+": database stopped, data LATEST")
 				for _, wants := range []string{
 					other + ": database unpromoted", synchronous + ": offline",
-					primary + " has the newest data", "on " + primary + ", type: pgrex start",
+					primary + " has the newest data", "on " + primary + ", type: sudo pgrex start",
 				} {
 					if !strings.Contains(text, wants) {
 						s.t.Errorf("%s says %q, and not %q", host, text, wants)
@@ -49,7 +49,7 @@ func TestOutage(t *testing.T) {
 				s.t.Fatalf("pgrex start: %d, %s", status, out)
 			}
 			for _, wants := range []string{
-				"that is proven, though " + s.at.Lock + " is there", other + " answers: it has the same WAL up to ",
+				"it is proven that no other host has newer data, although " + s.at.Lock + " is there", other + " answers: it has the same WAL up to ",
 				synchronous + " is offline: by its data status, DISCONNECT", ", last commit at ",
 			} {
 				if !strings.Contains(out, wants) {
@@ -69,7 +69,7 @@ func TestOutage(t *testing.T) {
 		s.chapter("a standby fails", func(s *story) {
 			s.must(s.lab.Crash(s.ctx, other))
 			for _, host := range []string{primary, other} {
-				s.awaitText(host, model.CodeRejoinNeeded, "on "+other+", type: pgrex rejoin")
+				s.awaitText(host, model.CodeRejoinNeeded, "on "+other+", type: sudo pgrex rejoin")
 			}
 			if out, status := s.rejoin(other, "--yes"); status != 0 {
 				s.t.Fatalf("pgrex rejoin: %d, %s", status, out)

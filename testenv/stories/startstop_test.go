@@ -18,7 +18,7 @@ func TestStartAndStop(t *testing.T) {
 			for _, host := range s.lab.Hosts() {
 				s.says(host, 0, "nothing to do", "start", "--yes")
 			}
-			s.says(primary, 1, "type pgrex switchover first", "stop", "--yes")
+			s.says(primary, 1, "type sudo pgrex switchover first", "stop", "--yes")
 			s.says(primary, 2, standbys[0]+" takes over", "stop", "--force", "--dry-run")
 			s.says(standbys[0], 1, "there is no terminal", "stop")
 			s.says(standbys[0], 64, "", "stop", "now")
@@ -55,7 +55,7 @@ func TestStartAndStop(t *testing.T) {
 			out, status := s.operate(primary, "start", "--dry-run")
 			switch { // whether it had written what no standby has is chance
 			case status == 2 && strings.Contains(out, "which this host can follow"):
-			case status == 1 && strings.Contains(out, "type pgrex rejoin here"):
+			case status == 1 && strings.Contains(out, "type sudo pgrex rejoin here"):
 			default:
 				s.t.Errorf("start after a failover ends with %d", status)
 			}
@@ -154,7 +154,7 @@ func (s *story) stopAll(primary string, standbys []string) {
 		s.awaitDataStatus(primary, host, "DISCONNECT") // the agent's next monitor writes it
 	}
 	s.sql(primary, "CREATE TABLE last AS SELECT 1 AS written")
-	s.says(primary, 2, "this host is the last: nobody serves then", "stop", "--dry-run")
+	s.says(primary, 2, "this is the last host that runs: the database is down then", "stop", "--dry-run")
 	s.says(primary, 0, "is stopped", "stop", "--yes")
 	status, err := s.lab.Status(s.ctx)
 	s.must(err)
@@ -165,14 +165,14 @@ func (s *story) stopAll(primary string, standbys []string) {
 		}
 	}
 	s.says(standbys[0], 1, primary+" has the newest data", "start", "--yes")
-	s.says(standbys[0], 2, "what only others have is lost", "start", "--force", "--dry-run")
+	s.says(standbys[0], 2, "what only other hosts have is lost", "start", "--force", "--dry-run")
 	_, err = s.lab.Exec(s.ctx, primary, "touch", s.at.Lock)
 	s.must(err)
 	// As if no monitor had come between the last standby's stop and the primary's: it could have been promoted since.
 	s.setDataStatus(primary, standbys[1], "STREAMING|SYNC")
 	s.says(primary, 1, s.at.Lock+" is there", "start", "--yes")
 	s.setDataStatus(primary, standbys[1], "DISCONNECT")
-	s.says(primary, 2, "that is proven, though "+s.at.Lock+" is there", "start", "--dry-run")
+	s.says(primary, 2, "it is proven that no other host has newer data, although "+s.at.Lock+" is there", "start", "--dry-run")
 	for _, host := range []string{primary, standbys[0]} {
 		s.startInterrupted(host)
 	}

@@ -64,6 +64,42 @@ func TestConfigElsewhere(t *testing.T) {
 	}
 }
 
+// Trap 40: what start_opt sets, no file changes. It is refused before anything is changed, with or without data here.
+func TestTrap40Steerable(t *testing.T) {
+	t.Parallel()
+	server := pgserver.New(t)
+	p := placeOf(t, server)
+	server.Stop("fast")
+	server.Configured("recovery_target_name = 'of a file'", "primary_slot_name = 'of_a_file'")
+	gone := p
+	gone.Data, gone.Config = t.TempDir()+"/gone", t.TempDir()+"/gone.conf"
+	for options, says := range map[string]string{
+		"":                           "",
+		"-p 5499 -c work_mem='8MB'":  "",
+		"-c primary_slot_name=mine":  "",
+		"-c recovery_target_name=''": "",
+		"-c recovery_target_timeline=latest -c recovery_target_time=":                       "",
+		`-c "recovery_target_time=2020-01-01 00:00:00+00"`:                                  "recovery_target_time = '2020-01-01 00:00:00+00'",
+		"--recovery-target=immediate -p 5499":                                               "recovery_target = 'immediate'",
+		"-c recovery_target_timeline=current":                                               "recovery_target_timeline = 'current'",
+		"-c recovery_target_timeline=1 -c primary_slot_name=other -c recovery_target_xid=7": "recovery_target_xid = '7', recovery_target_timeline = '1', primary_slot_name = 'other'",
+	} {
+		for _, place := range []Place{p, gone} {
+			place.StartOpt = options
+			err := place.Steerable(t.Context(), "mine")
+			if (err == nil) != (says == "") || err != nil && (!strings.Contains(err.Error(), says+", which overrides every file") ||
+				!strings.Contains(err.Error(), "take that out of start_opt first")) {
+				t.Errorf("%s, with %q: %v", place.Data, options, err)
+			}
+		}
+	}
+	server.Deconfigure("recovery_target_name") // PostgreSQL takes one target only
+	p.StartOpt = "-c recovery_target=immediate"
+	if err := p.Follows(t.Context()); err == nil || !strings.Contains(err.Error(), "take that out of start_opt first") {
+		t.Errorf("before a start it says %v", err)
+	}
+}
+
 // What start_opt cuts off never makes a server of the program that is asked for a setting, and is refused by name.
 func TestStartOptCutsOff(t *testing.T) {
 	t.Parallel()

@@ -269,7 +269,7 @@ func TestBeginKilled(t *testing.T) {
 		},
 		"an earlier one's note": func(t *testing.T, p Place) { p.make(t, own(p, journalMark, journalWhole)...) },
 		"an earlier one, closed": func(t *testing.T, p Place) {
-			p.make(t, filepath.Join(p.closed(), journalMark), filepath.Join(p.closed(), journalWhole))
+			p.make(t, filepath.Join(p.Marker()+closedSuffix, journalMark), filepath.Join(p.Marker()+closedSuffix, journalWhole))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -278,7 +278,7 @@ func TestBeginKilled(t *testing.T) {
 			if got := p.Rewinding(); got != NotBegun || !p.Left() {
 				t.Errorf("it is %d, and left: %t", got, p.Left())
 			}
-			must(t, p.Begin(NodeLocal))
+			must(t, p.Begin(t.Context(), NodeLocal))
 			if got := p.Rewinding(); got != HalfRewound {
 				t.Errorf("begun it is %d", got)
 			}
@@ -324,25 +324,28 @@ func TestRewindKilled(t *testing.T) {
 			text, err := os.ReadFile(filepath.Join(p.Marker(), "pg_hba.conf"))
 			must(t, errors.Join(err, os.WriteFile(filepath.Join(p.Data, "pg_hba.conf"), text, 0o600)))
 		}, Rewound},
-		{"all put back, but for the slot", func(t *testing.T, p Place) { through(t, p); must(t, CopyFiles(p.Marker(), p.Data, NodeLocal)) }, Rewound},
+		{"all put back, but for the slot", func(t *testing.T, p Place) {
+			through(t, p)
+			must(t, CopyFiles(t.Context(), p.Marker(), p.Data, NodeLocal))
+		}, Rewound},
 		{"the mark is gone", func(t *testing.T, p Place) {
 			through(t, p)
-			must(t, errors.Join(CopyFiles(p.Marker(), p.Data, NodeLocal), p.SetSlotName("x"), p.unmark()))
+			must(t, errors.Join(CopyFiles(t.Context(), p.Marker(), p.Data, NodeLocal), p.SetSlotName("x"), p.unmark()))
 		}, NotBegun},
 		{"closed, and not removed", func(t *testing.T, p Place) {
 			through(t, p)
-			must(t, errors.Join(CopyFiles(p.Marker(), p.Data, NodeLocal), p.SetSlotName("x"), p.unmark(), os.Rename(p.Marker(), p.closed())))
+			must(t, errors.Join(CopyFiles(t.Context(), p.Marker(), p.Data, NodeLocal), p.SetSlotName("x"), p.unmark(), os.Rename(p.Marker(), p.Marker()+closedSuffix)))
 		}, NotBegun},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := journalled(t)
-			must(t, p.Begin(NodeLocal))
+			must(t, p.Begin(t.Context(), NodeLocal))
 			test.killed(t, p)
 			if got := p.Rewinding(); got != test.state || !p.Left() {
 				t.Errorf("it is %d, and left: %t", got, p.Left())
 			}
 			for range 2 {
-				must(t, p.PutBack("x"))
+				must(t, p.PutBack(t.Context(), "x"))
 			}
 			wantOwn(t, p, p.Data)
 			must(t, p.Finish(t.Context()))

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,11 @@ func writeWhole(path, text string) error {
 
 // writeAs is writeWhole with the group, mode and SELinux label of another file, if that file exists.
 func writeAs(path, text, like string) error {
+	return copyAs(path, strings.NewReader(text), like)
+}
+
+// copyAs is writeAs for a text of any size.
+func copyAs(path string, text io.Reader, like string) error {
 	temporary := path + temporarySuffix
 	if err := RemoveFile(temporary); err != nil { // of an attempt that was killed, or a link to somebody else's file
 		return err
@@ -35,8 +41,11 @@ func writeAs(path, text, like string) error {
 		return err
 	}
 	err = resemble(temporary, like)
-	_, writeErr := f.WriteString(text)
-	if err = errors.Join(err, writeErr, f.Sync(), f.Close()); err != nil {
+	_, copyErr := io.Copy(f, text)
+	if err = errors.Join(err, copyErr); err == nil { // what was interrupted need not reach the disk
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	if err := os.Rename(temporary, path); err != nil {

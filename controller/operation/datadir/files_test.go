@@ -43,7 +43,7 @@ func TestModes(t *testing.T) {
 	if err := os.WriteFile(copied, []byte("the primary's"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := CopyFiles(folder, to, NodeLocal); err != nil || mode(copied) != 0o664 {
+	if err := CopyFiles(t.Context(), folder, to, NodeLocal); err != nil || mode(copied) != 0o664 {
 		t.Errorf("a host's own file in a copy: %o, %v", mode(copied), err)
 	}
 }
@@ -88,7 +88,7 @@ func TestPipeInstead(t *testing.T) {
 	if err := p.SetSlotName("slot"); err == nil {
 		t.Error("the slot's name is set")
 	}
-	if err := CopyFiles(p.Data, p.Tmp, NodeLocal); err == nil {
+	if err := CopyFiles(t.Context(), p.Data, p.Tmp, NodeLocal); err == nil {
 		t.Error("they are copied")
 	}
 }

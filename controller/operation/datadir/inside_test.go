@@ -92,7 +92,7 @@ func TestJournalOfConfined(t *testing.T) {
 		t.Errorf("it is in %s", p.Marker())
 	}
 	p.make(t, filepath.Join(p.Data, "PG_VERSION"), filepath.Join(p.Data, "pgrex-new", "PG_VERSION"))
-	must(t, p.Begin(NodeLocal))
+	must(t, p.Begin(t.Context(), NodeLocal))
 	if p.Rewinding() != HalfRewound {
 		t.Error("it is not seen")
 	}

@@ -78,10 +78,12 @@ func (p Place) RestoredOver() error {
 	}
 	marker := p.Marker()
 	if _, err := os.Lstat(marker); err == nil {
-		do = append(do, fmt.Sprintf("type %s, and keep that folder until you have seen that this host's own files are right: it has them (%s)",
+		do = append(do, fmt.Sprintf("type %s, and keep that folder until you have seen that this host's own files "+
+			"are right: it has them (%s)",
 			sudo("mv", "-T", marker, marker+".old"), strings.Join(NodeLocal, ", ")))
 	}
-	return fmt.Errorf("a rewind was begun here before a backup was restored, and what it has left says that the data are half rewound: %s",
+	return fmt.Errorf("a rewind was begun here before a backup was restored, and what it has left says that the "+
+		"data are half rewound: %s",
 		strings.Join(do, "; "))
 }
 
@@ -123,14 +125,15 @@ func (p Place) ownFilesLost() string {
 	if _, err := os.Lstat(p.Marker()); !os.IsNotExist(err) || p.Rewinding() == NotBegun {
 		return ""
 	}
-	return fmt.Sprintf("the data are half rewound (%s*), and %s, which keeps this host's own %s, is not there: move it there; if it is "+
-		"lost, make that folder, with those files", markPrefix, p.Marker(), strings.Join(NodeLocal, ", "))
+	return fmt.Sprintf("the data are half rewound (%s*), and %s, which keeps this host's own %s, is not there: move "+
+		"it there; if it is lost, make that folder, with those files", markPrefix, p.Marker(),
+		strings.Join(NodeLocal, ", "))
 }
 
 // Begin opens the journal, copies this host's own files into it, and marks the data as half rewound. The journal
 // appears as a whole, and the mark comes last: before the mark is there, the data are unchanged and must count as
 // whole.
-func (p Place) Begin(own []string) error {
+func (p Place) Begin(ctx context.Context, own []string) error {
 	mark := markPrefix + rand.Text()
 	if err := p.close(); err != nil { // a journal that is not about these data
 		return err
@@ -151,7 +154,7 @@ func (p Place) Begin(own []string) error {
 	if err := writeWhole(filepath.Join(p.opening(), journalOwn), string(names)); err != nil {
 		return err
 	}
-	if err := CopyFiles(p.Data, p.opening(), own); err != nil {
+	if err := CopyFiles(ctx, p.Data, p.opening(), own); err != nil {
 		return err
 	}
 	if err := os.Rename(p.opening(), p.Marker()); err != nil {
@@ -168,10 +171,10 @@ func (p Place) Through() error { return writeWhole(filepath.Join(p.Marker(), jou
 
 // PutBack puts this host's own files back into the data, and closes the journal. It removes the mark first: a mark
 // without a journal would mean half rewound data.
-func (p Place) PutBack(slot string) error {
+func (p Place) PutBack(ctx context.Context, slot string) error {
 	own, err := p.kept()
 	if err == nil {
-		err = CopyFiles(p.Marker(), p.Data, own)
+		err = CopyFiles(ctx, p.Marker(), p.Data, own)
 	}
 	if err != nil {
 		return err
@@ -204,20 +207,29 @@ func (p Place) kept() (own []string, err error) {
 	return own, err
 }
 
-// close ends the journal at once: without its notes it would mean something else.
+// close ends the journal at once: without its notes it would mean something else. It ends one of other data, too.
 func (p Place) close() error {
-	if err := os.RemoveAll(p.closed()); err != nil {
-		return err
+	for _, marker := range p.markers() {
+		if err := os.RemoveAll(marker + closedSuffix); err != nil {
+			return err
+		}
+		err := os.Rename(marker, marker+closedSuffix)
+		if err == nil {
+			err = SyncFolder(filepath.Dir(marker))
+		}
+		if err != nil && !os.IsNotExist(err) {
+			return err
+		}
 	}
-	if err := os.Rename(p.Marker(), p.closed()); err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	return SyncFolder(filepath.Dir(p.Marker()))
+	return nil
 }
 
-func (p Place) opening() string { return p.Marker() + "-new" }
+const (
+	openingSuffix = "-new"  // of a journal that is not whole yet
+	closedSuffix  = "-done" // of one that has ended
+)
 
-func (p Place) closed() string { return p.Marker() + "-done" }
+func (p Place) opening() string { return p.Marker() + openingSuffix }
 
 // Finish removes all that an operation has left.
 func (p Place) Finish(ctx context.Context) error {
@@ -232,17 +244,50 @@ func (p Place) Finish(ctx context.Context) error {
 	if err := p.close(); err != nil {
 		return err
 	}
-	if err := p.removeAll(ctx, p.opening(), p.closed()); err != nil {
+	if err := p.removeAll(ctx, p.leftOfJournals()...); err != nil {
 		return err
 	}
 	return p.Clear(ctx)
 }
 
-// Marker is the journal's folder, which is there while pg_rewind's work is not whole.
+// Marker is the journal's folder, which is there while pg_rewind's work is not whole. It is where it was begun, even if
+// this user may write elsewhere by now. If there are two, it is the one that belongs to the mark in the data.
 func (p Place) Marker() string {
-	const suffix = ".pgrex-rewind"
-	if _, err := os.Lstat(p.Data + suffix); err == nil { // begun when this user could write there
-		return p.Data + suffix
+	var found []string
+	for _, marker := range p.markers() {
+		if _, err := os.Lstat(marker); err == nil {
+			found = append(found, marker)
+		}
 	}
-	return p.side() + suffix
+	switch len(found) {
+	case 0:
+		return p.side() + markerSuffix
+	case 1:
+		return found[0]
+	}
+	marks, _ := p.marks()
+	for _, marker := range found {
+		if of, err := readFile(filepath.Join(marker, journalMark)); err == nil && slices.Contains(marks, string(of)) {
+			return marker
+		}
+	}
+	return found[0]
+}
+
+const markerSuffix = ".pgrex-rewind"
+
+// markers are the folders in which a journal may be.
+func (p Place) markers() (markers []string) {
+	for _, side := range p.sides() {
+		markers = append(markers, side+markerSuffix)
+	}
+	return markers
+}
+
+// leftOfJournals are what a kill may leave of journals.
+func (p Place) leftOfJournals() (paths []string) {
+	for _, marker := range p.markers() {
+		paths = append(paths, marker+openingSuffix, marker, marker+closedSuffix)
+	}
+	return paths
 }

@@ -33,6 +33,41 @@ func there(paths ...string) (found []string) {
 	return found
 }
 
+// The journal was begun in tmpdir, because this user could not write beside the data, and can by now. It counts, and what
+// else was left there is removed.
+func TestJournalElsewhere(t *testing.T) {
+	p := Place{Data: filepath.Join(t.TempDir(), "data"), Tmp: t.TempDir()}
+	own, elsewhere := filepath.Join(p.Data, "postgresql.conf"), filepath.Join(p.Tmp, "data"+markerSuffix)
+	p.make(t, own)
+	must(t, errors.Join(p.Begin(t.Context(), NodeLocal), os.Rename(p.Marker(), elsewhere)))
+	must(t, os.WriteFile(own, []byte("the source's"), 0o600))
+	if got := p.Rewinding(); got != HalfRewound || p.Marker() != elsewhere || p.ownFilesLost() != "" || !p.Left() {
+		t.Errorf("begun in tmpdir: %d, %s, %q", got, p.Marker(), p.ownFilesLost())
+	}
+	p.make(t, filepath.Join(p.Data+markerSuffix, journalMark)) // of other data, which were here before
+	if got := p.Rewinding(); got != HalfRewound || p.Marker() != elsewhere {
+		t.Errorf("beside the journal of other data: %d, %s", got, p.Marker())
+	}
+	must(t, p.Through())
+	if got := p.Rewinding(); got != Rewound {
+		t.Errorf("through: %d", got)
+	}
+	must(t, p.PutBack(t.Context(), "x"))
+	if text, err := os.ReadFile(own); err != nil || string(text) != own || p.Rewinding() != NotBegun {
+		t.Errorf("the host's own file is %q, %v; %d", text, err, p.Rewinding())
+	}
+	tried := filepath.Join(p.Tmp, "data"+triedSuffix+"7")
+	p.make(t, filepath.Join(elsewhere+openingSuffix, "a"), filepath.Join(tried, "b"))
+	if !p.Left() {
+		t.Error("what is left in tmpdir is not seen")
+	}
+	must(t, p.Finish(t.Context()))
+	names, err := os.ReadDir(p.Tmp)
+	if err != nil || len(names) > 0 || p.Left() || len(there(p.leftOfJournals()...)) > 0 {
+		t.Errorf("there is still %v, %v", names, err)
+	}
+}
+
 // The journal, at each point where a kill may leave it, and after a copy has taken the data's place.
 func TestJournal(t *testing.T) {
 	p := Place{Data: filepath.Join(t.TempDir(), "data")}
@@ -50,7 +85,7 @@ func TestJournal(t *testing.T) {
 	if err := syscall.Mkfifo(unreadable, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Begin(NodeLocal); err == nil {
+	if err := p.Begin(t.Context(), NodeLocal); err == nil {
 		t.Error("it begins without one of the files to keep")
 	}
 	want("not yet whole", NotBegun)
@@ -61,7 +96,7 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("in doubt", HalfRewound)
-	if err := p.Begin(NodeLocal); err != nil {
+	if err := p.Begin(t.Context(), NodeLocal); err != nil {
 		t.Fatal(err)
 	}
 	want("begun", HalfRewound)
@@ -69,14 +104,14 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("through", Rewound)
-	if err := p.PutBack("pgrex_pm01"); err != nil {
+	if err := p.PutBack(t.Context(), "pgrex_pm01"); err != nil {
 		t.Fatal(err)
 	}
 	want("closed", NotBegun)
 	if text, err := os.ReadFile(own); err != nil || string(text) != own {
 		t.Errorf("the host's own file is %q, %v", text, err)
 	}
-	if err := p.Begin(NodeLocal); err != nil {
+	if err := p.Begin(t.Context(), NodeLocal); err != nil {
 		t.Fatal(err)
 	}
 	// If pgrex is killed between the journal and the mark, nothing is changed yet.
@@ -84,7 +119,7 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("without a mark", NotBegun)
-	if err := p.Begin(NodeLocal); err != nil {
+	if err := p.Begin(t.Context(), NodeLocal); err != nil {
 		t.Fatal(err)
 	}
 	// The data are moved, and the journal stays. Then the journal of other data is beside them.
@@ -112,7 +147,7 @@ func TestJournal(t *testing.T) {
 	if !p.Left() {
 		t.Error("the journal is not seen as left")
 	}
-	p.make(t, filepath.Join(p.opening(), "a"), filepath.Join(p.closed(), "b"))
+	p.make(t, filepath.Join(p.opening(), "a"), filepath.Join(p.Marker()+closedSuffix, "b"))
 	if err := p.Finish(t.Context()); err != nil || p.Left() {
 		t.Errorf("something is left: %v", err)
 	}

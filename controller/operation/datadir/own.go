@@ -209,12 +209,12 @@ func (p Place) CopyOwn(ctx context.Context, own []string) error {
 		from = p.Marker() // the files in the data may be the primary's by now
 	}
 	for _, name := range insideFolders {
-		if err := os.RemoveAll(filepath.Join(p.Beside(), name)); err != nil {
+		if err := p.remove(ctx, filepath.Join(p.Beside(), name)); err != nil {
 			return err
 		}
 	}
 	own = slices.DeleteFunc(slices.Clone(own), func(name string) bool { return slices.Contains(lost, name) })
-	return CopyFiles(from, p.Beside(), own)
+	return CopyFiles(ctx, from, p.Beside(), own)
 }
 
 // Others returns the names in the data folder that are neither PostgreSQL's nor pgrex's, nor this host's own.
@@ -231,11 +231,11 @@ func (p Place) Others(own []string) (names []string) {
 }
 
 // CopyFiles makes a host's own files in one folder the same as in another. A file that does not exist there is removed.
-func CopyFiles(from, to string, own []string) error {
+func CopyFiles(ctx context.Context, from, to string, own []string) error {
 	for _, name := range own {
 		err := copyParents(from, to, filepath.Dir(name))
 		if err == nil {
-			err = copyOwn(filepath.Join(from, name), filepath.Join(to, name))
+			err = copyOwn(ctx, filepath.Join(from, name), filepath.Join(to, name))
 		}
 		if err != nil {
 			return fmt.Errorf("keep %s: %w", name, err)
@@ -262,50 +262,63 @@ func copyParents(from, to, folder string) error {
 }
 
 // copyOwn makes a path the same as another one: a file, a folder with everything in it, a link, or nothing.
-func copyOwn(from, to string) error {
+func copyOwn(ctx context.Context, from, to string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	info, err := os.Lstat(from)
 	if os.IsNotExist(err) {
-		return os.RemoveAll(to)
+		return Place{}.remove(ctx, to)
 	}
 	if err != nil {
 		return err
 	}
 	if was, err := os.Lstat(to); err == nil && was.IsDir() != info.IsDir() {
-		if err := os.RemoveAll(to); err != nil {
+		if err := (Place{}).remove(ctx, to); err != nil {
 			return err
 		}
 	}
 	switch {
 	case info.IsDir():
-		return copyFolder(from, to)
+		return copyFolder(ctx, from, to)
 	case info.Mode()&fs.ModeSymlink != 0:
 		return copyLink(from, to)
 	}
-	text, err := readFile(from)
+	f, err := openFile(from)
 	if err != nil {
 		return err
 	}
-	return writeAs(to, string(text), from)
+	defer func() { _ = f.Close() }() // only read
+	return copyAs(to, Reader(ctx, f), from)
 }
 
-func copyFolder(from, to string) error {
-	entries, err := os.ReadDir(from)
-	if err != nil {
-		return err
-	}
+func copyFolder(ctx context.Context, from, to string) error {
 	if err := makeLike(to, from); err != nil {
 		return err
 	}
-	former, err := os.ReadDir(to)
-	if err != nil {
-		return err
-	}
-	for _, e := range append(former, entries...) { // what is only in the old folder is removed
-		if err := copyOwn(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
+	// What is only in the old folder is removed. A file system may skip names meanwhile: then the folder is read again.
+	for removed := true; removed; {
+		removed = false
+		err := EachIn(to, func(e fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if _, err := os.Lstat(filepath.Join(from, e.Name())); !os.IsNotExist(err) {
+				return err
+			}
+			removed = true
+			return Place{}.remove(ctx, filepath.Join(to, e.Name()))
+		})
+		if err != nil {
 			return err
 		}
 	}
-	return nil
+	return EachIn(from, func(e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return copyOwn(ctx, filepath.Join(from, e.Name()), filepath.Join(to, e.Name()))
+	})
 }
 
 func copyLink(from, to string) error {

@@ -47,7 +47,7 @@ func TestOwn(t *testing.T) {
 
 	// The journal keeps these files. From then on it also says which files they are, whatever the settings in the data
 	// folder are by now.
-	must(t, p.Begin(own))
+	must(t, p.Begin(t.Context(), own))
 	must(t, os.WriteFile(p.Data+"/postgresql.conf", []byte("include '/none'\n"), 0o644))
 	if got, err := p.Own(t.Context()); err != nil || !slices.Equal(got, want) {
 		t.Errorf("half rewound they are %q, %v", got, err)
@@ -70,7 +70,7 @@ func TestCopyOwn(t *testing.T) {
 	must(t, errors.Join(os.MkdirAll(to+"/file/theirs", 0o700), os.MkdirAll(to+"/dir/deeper/theirs", 0o700), os.WriteFile(to+"/dir/theirs", nil, 0o600),
 		os.WriteFile(to+"/gone", nil, 0o600), os.WriteFile(to+"/link", []byte("theirs"), 0o600), os.WriteFile(to+"/theirs", nil, 0o600)))
 	for range 2 {
-		must(t, CopyFiles(from, to, own))
+		must(t, CopyFiles(t.Context(), from, to, own))
 		for name, want := range map[string]os.FileMode{
 			"dir": os.ModeDir | 0o750, "dir/deeper/a": 0o640, "file": 0o640, "sub": os.ModeDir | 0o711, "sub/file": 0o400, "theirs": 0o600,
 		} {
@@ -91,7 +91,7 @@ func TestCopyOwn(t *testing.T) {
 		}
 	}
 	must(t, errors.Join(os.Remove(from+"/file"), unix.Mkfifo(from+"/file", 0o600)))
-	if err := CopyFiles(from, to, own); err == nil {
+	if err := CopyFiles(t.Context(), from, to, own); err == nil {
 		t.Error("a pipe is copied")
 	}
 }
@@ -99,17 +99,17 @@ func TestCopyOwn(t *testing.T) {
 // A journal of an earlier pgrex has no list of files: the files in it are put back, and none is removed.
 func TestJournalWithoutNames(t *testing.T) {
 	p := journalled(t)
-	must(t, p.Begin(NodeLocal))
+	must(t, p.Begin(t.Context(), NodeLocal))
 	must(t, errors.Join(os.Remove(filepath.Join(p.Marker(), journalOwn)), os.Remove(filepath.Join(p.Marker(), "pg_ident.conf")), p.Through()))
 	must(t, os.WriteFile(p.Data+"/postgresql.conf", []byte("theirs"), 0o600))
-	must(t, p.PutBack("x"))
+	must(t, p.PutBack(t.Context(), "x"))
 	wantOwn(t, p, p.Data)
 	// A name that leads out of the data folder is refused.
-	must(t, p.Begin(NodeLocal))
+	must(t, p.Begin(t.Context(), NodeLocal))
 	outside := filepath.Join(filepath.Dir(p.Data), "outside")
 	p.make(t, outside)
 	must(t, os.WriteFile(filepath.Join(p.Marker(), journalOwn), []byte(`["../outside"]`), 0o600))
-	if err := p.PutBack("x"); err == nil || len(there(outside)) == 0 {
+	if err := p.PutBack(t.Context(), "x"); err == nil || len(there(outside)) == 0 {
 		t.Errorf("a name leads out of the data folder: %v", err)
 	}
 }
@@ -143,8 +143,8 @@ func TestLabel(t *testing.T) {
 	must(t, errors.Join(writeWhole(conf, "new"), p.SetSlotName("x")))
 	want(conf, etc)
 	want(filepath.Join(p.Data, "postgresql.auto.conf"), auto)
-	must(t, p.Begin(NodeLocal))
-	must(t, errors.Join(os.Remove(conf), os.WriteFile(conf, []byte("theirs"), 0o600), p.Through(), p.PutBack("x")))
+	must(t, p.Begin(t.Context(), NodeLocal))
+	must(t, errors.Join(os.Remove(conf), os.WriteFile(conf, []byte("theirs"), 0o600), p.Through(), p.PutBack(t.Context(), "x")))
 	want(conf, etc)
 	must(t, os.Chmod(p.Data, 0o750))
 	must(t, p.MakeBeside(nil))
@@ -153,7 +153,7 @@ func TestLabel(t *testing.T) {
 	if info, err := os.Stat(p.Beside()); err != nil || info.Mode().Perm() != 0o750 {
 		t.Errorf("the copy's folder: %v, %v", info, err)
 	}
-	must(t, CopyFiles(p.Data, p.Beside(), NodeLocal))
+	must(t, CopyFiles(t.Context(), p.Data, p.Beside(), NodeLocal))
 	want(filepath.Join(p.Beside(), "postgresql.conf"), etc)
 }
 

@@ -48,9 +48,13 @@ func (p Place) Unfollowing(ctx context.Context, restored bool) (found []string, 
 		if err != nil {
 			return nil, err
 		}
-		if value != s.value {
-			found = append(found, fmt.Sprintf("%s = '%s'", s.name, value))
+		if value == s.value {
+			continue
 		}
+		if err := p.unless(ctx, s); err != nil {
+			return nil, err
+		}
+		found = append(found, fmt.Sprintf("%s = '%s'", s.name, value))
 	}
 	if !restored {
 		return found, nil
@@ -60,6 +64,52 @@ func (p Place) Unfollowing(ctx context.Context, restored bool) (found []string, 
 		found = append(found, "primary_conninfo of "+autoConf)
 	}
 	return found, err
+}
+
+// Steerable returns an error if the agent's start_opt sets what this host needs otherwise to follow a primary through its
+// own slot.
+func (p Place) Steerable(ctx context.Context, slot string) error {
+	return p.unless(ctx, append(slices.Clone(targets), target{"primary_slot_name", slot})...)
+}
+
+// unless returns an error if the agent's start_opt sets one of these settings to another value. Options of the server
+// override every file, so nothing that pgrex writes would count.
+func (p Place) unless(ctx context.Context, needed ...target) error {
+	var found []string
+	for _, s := range needed {
+		value, err := p.option(ctx, s)
+		if err != nil {
+			return err
+		}
+		if value != s.value {
+			found = append(found, fmt.Sprintf("%s = '%s'", s.name, value))
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the agent's start_opt sets %s, which overrides every file, so this host could not follow a "+
+		"primary: take that out of start_opt first (the agent then restarts the database on every host)",
+		strings.Join(found, ", "))
+}
+
+// option returns the value that start_opt gives a setting, or the needed one if start_opt does not set it. The last
+// option counts. No file does: there is none of PostgreSQL's in /dev.
+func (p Place) option(ctx context.Context, s target) (string, error) {
+	if strings.TrimSpace(p.StartOpt) == "" {
+		return s.value, nil
+	}
+	none := p
+	none.Data, none.Config = filepath.Dir(os.DevNull), os.DevNull
+	tool, err := none.postgres("-C " + s.name + " -c " + s.name + "='" + s.value + "'")
+	if err != nil {
+		return "", err
+	}
+	out, err := tool.Run(ctx)
+	if err != nil {
+		return "", fmt.Errorf("read %s as a server here would, with the agent's start_opt alone: %w", s.name, err)
+	}
+	return strings.TrimSpace(out), nil
 }
 
 // Follows returns an error if a restore has left something because of which a start here would not be that of a
@@ -90,18 +140,20 @@ func (p Place) Recovered(ctx context.Context, c Control) error {
 	}
 	state := c["Database cluster state"]
 	stops := func(what string) bool { return !strings.HasPrefix(what, "recovery_target_timeline ") }
-	if !slices.Contains(found, recoverySignal) && (!strings.Contains(state, "recovery") || !slices.ContainsFunc(found, stops)) {
+	if !slices.Contains(found, recoverySignal) && (!strings.Contains(state, "recovery") ||
+		!slices.ContainsFunc(found, stops)) {
 		return nil
 	}
-	return fmt.Errorf("a restore has left what ends PostgreSQL's recovery here (%s), and that recovery may not have ended "+
-		"(pg_controldata: %s): %s", strings.Join(found, ", "), state, p.EndRecovery())
+	return fmt.Errorf("a restore has left what ends PostgreSQL's recovery here (%s), and that recovery may not have "+
+		"ended (pg_controldata: %s): %s", strings.Join(found, ", "), state, p.EndRecovery())
 }
 
 // EndRecovery is what to do with restored data before anything else may be done with them.
 func (p Place) EndRecovery() string {
-	return fmt.Sprintf("let PostgreSQL recover first, without Pacemaker: make %s if it is not there, type pg_ctl start, wait until "+
-		"SELECT pg_is_in_recovery() returns f (if it pauses at a target, SELECT pg_wal_replay_resume() ends that), and type "+
-		"pg_ctl stop -m fast; see docs/rejoin.md", filepath.Join(p.Data, recoverySignal))
+	return fmt.Sprintf("let PostgreSQL recover first, without Pacemaker: make %s if it is not there, type pg_ctl "+
+		"start, wait until SELECT pg_is_in_recovery() returns f (if it pauses at a target, SELECT "+
+		"pg_wal_replay_resume() ends that), and type pg_ctl stop -m fast; see docs/rejoin.md",
+		filepath.Join(p.Data, recoverySignal))
 }
 
 // hasConninfo reports whether postgresql.auto.conf overrides the agent's primary_conninfo.

@@ -109,7 +109,8 @@ func (p Place) HalfSwapped() bool {
 // swapInside moves the old data out, and then the copy in. It moves PG_VERSION out first and in last, because no server
 // starts without that file.
 func (p Place) swapInside() error {
-	fresh, old, whole := filepath.Join(p.Data, insideNew), filepath.Join(p.Data, insideOld), filepath.Join(p.Data, insideCopy)
+	fresh, old := filepath.Join(p.Data, insideNew), filepath.Join(p.Data, insideOld)
+	whole := filepath.Join(p.Data, insideCopy)
 	if !p.HalfSwapped() {
 		if _, err := os.Stat(filepath.Join(fresh, "PG_VERSION")); err != nil {
 			return err
@@ -214,7 +215,9 @@ func (p Place) TryFolder() (string, error) {
 	return os.MkdirTemp(filepath.Dir(p.triedPattern()), filepath.Base(p.triedPattern()))
 }
 
-func (p Place) triedPattern() string { return p.side() + ".pgrex-archive-" }
+func (p Place) triedPattern() string { return p.side() + triedSuffix }
+
+const triedSuffix = ".pgrex-archive-"
 
 // side is how the names begin of what pgrex keeps beside the data folder, on whatever file system. If this user may not
 // write there, pgrex keeps it in the folder of the agent's lock.
@@ -225,8 +228,19 @@ func (p Place) side() string {
 	return p.Data
 }
 
+// sides are how those names may begin: this user may have been allowed to write there before, or may be now.
+func (p Place) sides() []string {
+	if p.Tmp == "" {
+		return []string{p.Data}
+	}
+	return []string{p.Data, filepath.Join(p.Tmp, filepath.Base(p.Data))}
+}
+
 // triedFolders are those of tries, of killed ones as well.
-func (p Place) triedFolders() []string {
-	folders, _ := filepath.Glob(p.triedPattern() + "*") // its pattern is a good one
-	return folders
+func (p Place) triedFolders() (all []string) {
+	for _, side := range p.sides() {
+		folders, _ := filepath.Glob(side + triedSuffix + "*") // its pattern is a good one
+		all = append(all, folders...)
+	}
+	return all
 }

@@ -34,7 +34,8 @@ func Other(folder string) string {
 // noCopy explains why a copy cannot take the place of the data folder; "" if it can.
 func (p Place) noCopy(local reconcile.LocalData) string {
 	if empty, err := p.empty(); err == nil && empty == "" && !p.isDatabase() {
-		return fmt.Sprintf("%s holds files, but no database: see whether the agent's pgdata is right, or move the files away", p.Data)
+		return fmt.Sprintf("%s holds files, but no database: see whether the agent's pgdata is right, or move the "+
+			"files away", p.Data)
 	}
 	for _, why := range []string{p.noSettings(local), p.noneInPlace(), p.ownFilesLost()} {
 		if why != "" {
@@ -49,15 +50,16 @@ func (p Place) noCopy(local reconcile.LocalData) string {
 		return ""
 	}
 	if lies, err := liesIn(wal, p.Data); lies || err != nil {
-		return fmt.Sprintf("pg_wal leads to %s, in the data folder, with which it would be moved away: move it out of the data folder, "+
-			"or make it a folder instead of a link", wal)
+		return fmt.Sprintf("pg_wal leads to %s, in the data folder, with which it would be moved away: move it out "+
+			"of the data folder, or make it a folder instead of a link", wal)
 	}
 	if why := noneBeside(wal); why != "" {
 		return "pg_wal leads to " + wal + ": " + why
 	}
 	next := Other(wal)
 	if entries, err := os.ReadDir(next); err == nil && len(entries) > 0 && p.leftWAL() != next {
-		return fmt.Sprintf("the copy's WAL would go into %s, but that is there, and not from an earlier copy: move it away", next)
+		return fmt.Sprintf("the copy's WAL would go into %s, but that is there, and not from an earlier copy: move "+
+			"it away", next)
 	}
 	return ""
 }
@@ -83,7 +85,8 @@ func (p Place) noneInPlace() string {
 	case !p.inside():
 		return cmp.Or(noneBeside(p.Data), p.mountsBelow())
 	case os.IsNotExist(err):
-		return fmt.Sprintf("there is no data folder %s, and this user cannot make it: type: %s", p.Data, install(p.Data))
+		return fmt.Sprintf("there is no data folder %s, and this user cannot make it: type: %s", p.Data,
+			install(p.Data))
 	case !writable(p.Data):
 		return "this user may not write in " + p.Data
 	}
@@ -106,7 +109,8 @@ func (p Place) unmovable() string {
 		if err == nil || !e.IsDir() && !errors.Is(err, unix.EPERM) {
 			continue
 		}
-		return fmt.Sprintf("this user cannot move %s, as a copy has to (%v): see whether it is immutable (lsattr), and type: %s",
+		return fmt.Sprintf("this user cannot move %s, as a copy has to (%v): see whether it is immutable (lsattr), "+
+			"and type: %s",
 			path, err, sudo("mv", path, filepath.Dir(p.Data)))
 	}
 	return ""
@@ -136,7 +140,8 @@ func noneBeside(folder string) string {
 	case err != nil && !os.IsNotExist(err):
 		return err.Error()
 	case apart || isMountPoint(folder):
-		return folder + " is a file system of its own, and no other folder can take its place: make a folder below it, and let the link lead there"
+		return folder + " is a file system of its own, and no other folder can take its place: make a folder below " +
+			"it, and let the link lead there"
 	case !writable(parent):
 		return fmt.Sprintf("no folder can be made beside %s: let this user write in %s", folder, parent)
 	}
@@ -168,8 +173,8 @@ func (p Place) leftWAL() string {
 // whole, Clear refuses: nothing shows then what is in use. If ctx ends, the next Clear goes on.
 func (p Place) Clear(ctx context.Context) error {
 	if p.HalfSwapped() {
-		return fmt.Errorf("a copy is being put in its place in %s, and nothing of it or of the old data is removed until "+
-			"that is done: type sudo pgrex rejoin, which goes on", p.Data)
+		return fmt.Errorf("a copy is being put in its place in %s, and nothing of it or of the old data is removed "+
+			"until that is done: type sudo pgrex rejoin, which goes on", p.Data)
 	}
 	if err := p.clearSpaces(ctx); err != nil {
 		return err
@@ -194,7 +199,8 @@ func (p Place) Clear(ctx context.Context) error {
 
 // Left reports whether there is anything that Clear, or the end of an operation, removes.
 func (p Place) Left() bool {
-	for _, path := range append(p.triedFolders(), filepath.Join(p.Data, insideOld), p.Beside(), p.opening(), p.Marker(), p.closed()) {
+	for _, path := range append(append(p.triedFolders(), p.leftOfJournals()...), filepath.Join(p.Data, insideOld),
+		p.Beside()) {
 		if _, err := os.Lstat(path); err == nil {
 			return true
 		}

@@ -37,7 +37,7 @@ func (p Place) walkIn(ctx context.Context, path string, d fs.DirEntry, see fs.Wa
 	p.count()
 	err := see(path, d, nil)
 	if err == nil && d.IsDir() {
-		err = eachIn(path, func(e fs.DirEntry, err error) error {
+		err = EachIn(path, func(e fs.DirEntry, err error) error {
 			if err != nil {
 				return see(path, d, err)
 			}
@@ -50,8 +50,9 @@ func (p Place) walkIn(ctx context.Context, path string, d fs.DirEntry, see fs.Wa
 	return err
 }
 
-// eachIn calls see for each entry of a folder, up to its first error, or with the error of reading the folder.
-func eachIn(folder string, see func(e fs.DirEntry, err error) error) error {
+// EachIn calls see for each entry of a folder of any size, up to its first error, or with the error of reading the
+// folder.
+func EachIn(folder string, see func(e fs.DirEntry, err error) error) error {
 	f, err := os.Open(folder)
 	if err != nil {
 		return see(nil, err)
@@ -86,7 +87,7 @@ func (p Place) remove(ctx context.Context, path string) error {
 		}
 		// A file system may skip names while others are removed. Then the folder is read again.
 		removed := false
-		err = eachIn(path, func(e fs.DirEntry, err error) error {
+		err = EachIn(path, func(e fs.DirEntry, err error) error {
 			if err == nil && ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
@@ -120,4 +121,19 @@ func (p Place) count() {
 	if p.Count != nil {
 		p.Count.Add(1)
 	}
+}
+
+// Reader reads from r until ctx ends.
+func Reader(ctx context.Context, r io.Reader) io.Reader { return reader{ctx, r} }
+
+type reader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r reader) Read(text []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.r.Read(text)
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 )
@@ -79,6 +80,10 @@ func TestManyFiles(t *testing.T) {
 			t.Errorf("%s has looked at %d files: %v", name, p.Count.Load(), err)
 		}
 	}
+	to := t.TempDir()
+	if err := CopyFiles(interrupted, p.Data, to, []string{"base"}); !errors.Is(err, errInterrupted) || isThere(to+"/base") {
+		t.Errorf("a copy goes on: %v", err)
+	}
 	before, held, seen := inUse(), uint64(0), 0
 	must(t, p.walk(t.Context(), p.Data, func(string, fs.DirEntry, error) error {
 		if seen++; seen%20_000 == 0 {
@@ -95,6 +100,51 @@ func TestManyFiles(t *testing.T) {
 	must(t, p.remove(t.Context(), p.Data))
 	if isThere(p.Data) {
 		t.Error("it is still there")
+	}
+}
+
+// A big file of the host's own is copied up to an interrupt. The name has the old text then.
+func TestCopyIsInterrupted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	must(t, os.WriteFile(path, []byte("old"), 0o600))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	errInterrupted := errors.New("interrupted")
+	reads := 0
+	err := copyAs(path, Reader(ctx, readerFunc(func(text []byte) (int, error) {
+		if reads++; reads > 2 {
+			cancel(errInterrupted)
+		}
+		return len(text), nil // it has no end
+	})), path)
+	if text, readErr := os.ReadFile(path); !errors.Is(err, errInterrupted) || readErr != nil || string(text) != "old" || reads != 3 {
+		t.Errorf("%v, after %d reads; it has %q, %v", err, reads, text, readErr)
+	}
+	must(t, writeWhole(path, "new")) // what the interrupt has left is no hindrance
+	if names, err := os.ReadDir(filepath.Dir(path)); err != nil || len(names) != 1 {
+		t.Errorf("there is %v, %v", names, err)
+	}
+}
+
+type readerFunc func(text []byte) (int, error)
+
+func (f readerFunc) Read(text []byte) (int, error) { return f(text) }
+
+// A folder of the host's own is made the same as here: what is only there goes, however many files those are.
+func TestCopiedFolderHasNothingElse(t *testing.T) {
+	from, to := t.TempDir(), t.TempDir()
+	p := Place{}
+	p.make(t, from+"/conf.d/a", from+"/conf.d/sub/b", to+"/conf.d/a", to+"/conf.d/theirs/c")
+	for i := range 3 * atOnce {
+		must(t, os.Link(to+"/conf.d/a", fmt.Sprintf("%s/conf.d/%d", to, i)))
+	}
+	must(t, CopyFiles(t.Context(), from, to, []string{"conf.d"}))
+	var names []string
+	must(t, filepath.WalkDir(to, func(path string, _ fs.DirEntry, err error) error {
+		names = append(names, strings.TrimPrefix(path, to))
+		return err
+	}))
+	if want := []string{"", "/conf.d", "/conf.d/a", "/conf.d/sub", "/conf.d/sub/b"}; !slices.Equal(names, want) {
+		t.Errorf("there are %d: %.200q", len(names), names)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -74,7 +75,7 @@ func from(position model.LSN) *needs {
 // prune does what is chosen.
 func prune(ctx context.Context, t *testing.T, a *Archive, folder string, n *needs) error {
 	t.Helper()
-	w, err := a.choose(folder, n)
+	w, err := a.choose(t.Context(), folder, n)
 	if err != nil {
 		return err
 	}
@@ -108,7 +109,7 @@ func TestPruneFolder(t *testing.T) {
 	if diff := cmp.Diff(stays, filesIn(t, folder)); diff != "" {
 		t.Errorf("there is (-wanted +there):\n%s", diff)
 	}
-	w, err := (&Archive{}).choose(folder, from(0x4000100))
+	w, err := (&Archive{}).choose(t.Context(), folder, from(0x4000100))
 	if err != nil || len(w.Actions) > 0 || !slices.Contains(w.Says, "every file is needed") {
 		t.Errorf("a second time it would do %v, and says %q, %v", w.Actions, w.Says, err)
 	}
@@ -155,7 +156,7 @@ func TestNotThisArchive(t *testing.T) {
 	folder := archive(t)
 	write(t, filepath.Join(folder, names[0]), []byte("packed"))
 	for _, warned := range []bool{true, false} {
-		w, err := (&Archive{NoBackups: true}).choose(folder, from(0x9000000))
+		w, err := (&Archive{NoBackups: true}).choose(t.Context(), folder, from(0x9000000))
 		if said := strings.Contains(strings.Join(w.Says, "\n"), "whose WAL they are cannot be seen"); err != nil || said != warned {
 			t.Errorf("it says %q, %v", w.Says, err)
 		}
@@ -217,7 +218,7 @@ func TestKnownBackups(t *testing.T) {
 				write(t, filepath.Join(folder, label), nil)
 				write(t, filepath.Join(folder, label+".gz"), nil)
 			}
-			w, err := test.archive.choose(folder, from(0x2000000))
+			w, err := test.archive.choose(t.Context(), folder, from(0x2000000))
 			if (err != nil) != (test.refused != "") || err != nil && !strings.Contains(err.Error(), test.refused) {
 				t.Errorf("refused: %v", err)
 			}
@@ -231,7 +232,7 @@ func TestKnownBackups(t *testing.T) {
 		})
 	}
 	// If nothing can be removed, it does not matter that no backup is known.
-	w, err := (&Archive{Backups: AllBackups}).choose(archive(t, segment), from(0x1000000))
+	w, err := (&Archive{Backups: AllBackups}).choose(t.Context(), archive(t, segment), from(0x1000000))
 	if err != nil || len(w.Actions) > 0 {
 		t.Errorf("%v, %v", w, err)
 	}
@@ -256,7 +257,7 @@ func TestPruneInterrupted(t *testing.T) {
 	names := []string{"000000010000000000000001", "000000010000000000000002", "000000020000000000000003", "000000020000000000000004"}
 	for _, to := range []string{"", t.TempDir()} {
 		folder := archive(t, names...)
-		left := 3 // the engine's question, and those before two files
+		left := 1 + len(names) + 2 // the engine's question, those at each name, and those before two files
 		err := prune(ends{t.Context(), &left}, t, &Archive{Move: to, NoBackups: true}, folder, from(0x9000000))
 		if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "2 of 4 are done, run it again for the others") {
 			t.Errorf("it ends with %v", err)
@@ -279,7 +280,7 @@ func TestPruneInterrupted(t *testing.T) {
 // A file that somebody else has removed since the question does no harm.
 func TestPruneGoneMeanwhile(t *testing.T) {
 	folder := archive(t, "000000010000000000000001", "000000010000000000000002")
-	w, err := (&Archive{NoBackups: true}).choose(folder, from(0x9000000))
+	w, err := (&Archive{NoBackups: true}).choose(t.Context(), folder, from(0x9000000))
 	if err == nil {
 		err = os.Remove(filepath.Join(folder, "000000010000000000000001"))
 	}
@@ -488,7 +489,7 @@ func TestMemberIsAsked(t *testing.T) {
 func TestPruneShows(t *testing.T) {
 	folder, to := archive(t, "000000010000000000000001"), t.TempDir()
 	for move, want := range map[string]string{"": "1. remove 1 files of ", to: "1. move 1 files of "} {
-		w, err := (&Archive{Move: move, NoBackups: true}).choose(folder, from(0x9000000))
+		w, err := (&Archive{Move: move, NoBackups: true}).choose(t.Context(), folder, from(0x9000000))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -500,3 +501,58 @@ func TestPruneShows(t *testing.T) {
 		}
 	}
 }
+
+// An archive of many files: few names are held and printed, the oldest go first, and an interrupt ends it. What came
+// since it was shown stays.
+func TestManyArchived(t *testing.T) {
+	const all = 2*atOnce + 5
+	folder := archive(t)
+	name := func(n int) string { return fmt.Sprintf("%08X%08X%08X", 1, n/256, n%256) }
+	for i := range all + 1 { // the last one is needed
+		write(t, filepath.Join(folder, name(i)), segmentOf(system))
+	}
+	a := &Archive{NoBackups: true}
+	interrupted, interrupt := context.WithCancelCause(t.Context())
+	interrupt(errInterrupted)
+	if _, err := a.choose(interrupted, folder, from(model.LSN(all*mib16))); !errors.Is(err, errInterrupted) {
+		t.Errorf("looking goes on: %v", err)
+	}
+	w, err := a.choose(t.Context(), folder, from(model.LSN(all*mib16)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(w.Says) > shown+10 || !slices.Contains(w.Says, fmt.Sprintf("  and %d more, the oldest first", all-shown)) ||
+		!strings.Contains(w.Actions[0].String(), fmt.Sprintf("remove %d files", all)) {
+		t.Errorf("it says %d lines, the last ones %q, and would %v", len(w.Says), w.Says[len(w.Says)-2:], w.Actions)
+	}
+
+	seen := time.Now()
+	p := Pruning{First: all, Segment: mib16}
+	const most = atOnce + 7
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var gone []string
+	done, err := removeOldest(ctx, folder, p, seen, func(_ context.Context, path string) error {
+		if gone = append(gone, filepath.Base(path)); len(gone) == most {
+			cancel(errInterrupted)
+		}
+		return os.Remove(path)
+	})
+	if done != most || !errors.Is(err, errInterrupted) || gone[0] != name(0) || gone[most-1] != name(most-1) || !slices.IsSorted(gone) {
+		t.Errorf("%d are gone, from %s to %s: %v", done, gone[0], gone[len(gone)-1], err)
+	}
+	for restored := filepath.Join(folder, name(1)); ; { // by somebody, meanwhile
+		write(t, restored, segmentOf(system))
+		if !cameBefore(restored, seen) {
+			break
+		}
+	}
+	done, err = removeOldest(t.Context(), folder, p, seen, func(_ context.Context, path string) error { return os.Remove(path) })
+	if done != all-most || err != nil {
+		t.Errorf("then %d are gone: %v", done, err)
+	}
+	if left := filesIn(t, folder); !slices.Equal(left, []string{name(1), name(all)}) {
+		t.Errorf("left are %d: %.200q", len(left), left)
+	}
+}
+
+var errInterrupted = errors.New("interrupted")

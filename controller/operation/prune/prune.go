@@ -49,7 +49,8 @@ func (a *Archive) Prune(ctx context.Context) (operation.Work, error) {
 	if err != nil {
 		return operation.Work{}, err
 	}
-	settings, err := n.server.Settings(ctx, []string{"archive_mode", "archive_command", "restore_command", "primary_conninfo"})
+	settings, err := n.server.Settings(ctx, []string{"archive_mode", "archive_command", "restore_command",
+		"primary_conninfo"})
 	if err != nil {
 		return operation.Work{}, err
 	}
@@ -63,7 +64,7 @@ func (a *Archive) Prune(ctx context.Context) (operation.Work, error) {
 	if err := n.gather(ctx); err != nil {
 		return operation.Work{}, fmt.Errorf("nothing is removed: %w", err)
 	}
-	return a.choose(folder, n)
+	return a.choose(ctx, folder, n)
 }
 
 func (a *Archive) look(ctx context.Context) (*needs, error) {
@@ -83,13 +84,16 @@ func (a *Archive) look(ctx context.Context) (*needs, error) {
 	server, ok := a.Observer.Server().(*postgres.Server)
 	switch {
 	case !ok || who.Instance.State != model.ServerUp:
-		return nil, fmt.Errorf("PostgreSQL here is %s, and has to say what it needs: %s", who.Instance.State, who.Instance.Problem)
+		return nil, fmt.Errorf("PostgreSQL here is %s, and has to say what it needs: %s", who.Instance.State,
+			who.Instance.Problem)
 	case who.Standing == model.InTransition:
-		return nil, fmt.Errorf("the cluster says that the primary is %s, and PostgreSQL here differs: wait", who.Primary)
+		return nil, fmt.Errorf("the cluster says that the primary is %s, and PostgreSQL here differs: wait",
+			who.Primary)
 	}
 	for _, host := range a.GivenUp {
 		if !slices.Contains(who.Policy.Members, host) || who.Is(host) {
-			return nil, fmt.Errorf("--give-up %s: it is one of the other members %s", host, strings.Join(who.Policy.Members, ", "))
+			return nil, fmt.Errorf("--give-up %s: it is one of the other members %s", host,
+				strings.Join(who.Policy.Members, ", "))
 		}
 	}
 	return &needs{Who: who, givenUp: a.GivenUp, server: server, status: a.Status}, nil
@@ -110,7 +114,8 @@ func (n *needs) gather(ctx context.Context) error {
 		}
 	}
 	if slices.ContainsFunc(i.Senders, func(s model.WALSender) bool { return s.State == "backup" }) {
-		return errors.New("a base backup is being taken here, and where it begins is not known before it ends: wait for it")
+		return errors.New("a base backup is being taken here, and where it begins is not known before it ends: wait " +
+			"for it")
 	}
 	if n.Self != n.Primary && n.Upstream == nil {
 		return fmt.Errorf("the primary %s could not be asked: %s", n.Primary, n.UpstreamProblem)
@@ -152,20 +157,24 @@ func (n *needs) slotOnPrimary(ctx context.Context) error {
 			reserved = slot.RestartLSN.IsValid()
 		}
 		if !reserved {
-			return fmt.Errorf("the primary %s holds no WAL for %s in the slot %s, and nobody knows what that host needs: bring it back "+
-				"first, see pgrex status; if it is to be copied anyway, --give-up %[2]s", n.Primary, member, name)
+			return fmt.Errorf("the primary %s holds no WAL for %s in the slot %s, and nobody knows what that host "+
+				"needs: bring it back first, see pgrex status; if it is to be copied anyway, --give-up %[2]s",
+				n.Primary, member, name)
 		}
 		if !n.runs(member) && n.Policy.Paused {
-			return fmt.Errorf("%s is away and pgrex is paused, and its forecast may be out of date: type pgrex resume first", member)
+			return fmt.Errorf("%s is away and pgrex is paused, and its forecast may be out of date: type sudo pgrex "+
+				"resume first", member)
 		}
 		way := model.ForecastIn(n.ForecastOf(n.Primary), member)
 		if !n.runs(member) && way != model.WayStream && way != model.WayRewind {
-			return fmt.Errorf("%s is away, and pgrex on the primary %s foretells %q for it: it may need WAL that only the archive has: bring "+
-				"it back first, see pgrex status; if it is to be copied anyway, --give-up %[1]s", member, n.Primary, way)
+			return fmt.Errorf("%s is away, and pgrex on the primary %s foretells %q for it: it may need WAL that "+
+				"only the archive has: bring it back first, see pgrex status; if it is to be copied anyway, "+
+				"--give-up %[1]s", member, n.Primary, way)
 		}
 		if !n.runs(member) {
 			if err := n.foretold(ctx, member); err != nil {
-				return fmt.Errorf("%s is away, and nobody knows what it needs: %w; if it is to be copied anyway, --give-up %[1]s", member, err)
+				return fmt.Errorf("%s is away, and nobody knows what it needs: %w; if it is to be copied anyway, "+
+					"--give-up %[1]s", member, err)
 			}
 		}
 	}
@@ -183,11 +192,13 @@ func (n *needs) foretold(ctx context.Context, member string) error {
 	i := slices.IndexFunc(s.Forecast, func(f model.Forecast) bool { return n.Is(f.Candidate) && f.Host == member })
 	switch {
 	case s.Primitive != n.Clone.Primitive:
-		return fmt.Errorf("the pgrex that answers here is that of the database %q, and not of %s: name its --instance", s.Primitive, n.Clone.Primitive)
+		return fmt.Errorf("the pgrex that answers here is that of the database %q, and not of %s: name its --instance",
+			s.Primitive, n.Clone.Primitive)
 	case s.DryRun:
 		return errors.New("pgrex here makes no slots (--dry-run), and its forecast is for what it would do")
 	case time.Since(s.Read) > freshness:
-		return fmt.Errorf("pgrex here has last looked at the cluster at %s: see sudo pgrex status", s.Read.Local().Format(time.DateTime))
+		return fmt.Errorf("pgrex here has last looked at the cluster at %s: see sudo pgrex status",
+			s.Read.Local().Format(time.DateTime))
 	case i < 0:
 		return errors.New("pgrex here foretells nothing for it: see sudo pgrex status")
 	}
@@ -203,8 +214,8 @@ func (n *needs) member(ctx context.Context, member string, addresses map[string]
 	node := n.NodeOf(member)
 	switch {
 	case node.Unclean || node.Pending || node.Online && n.RoleOf(member) == "":
-		return fmt.Errorf("to Pacemaker the database on %s is %s, and nobody knows what that host needs: put that right first, or wait; if it "+
-			"is to be copied anyway, --give-up %[1]s", member, n.RoleText(member))
+		return fmt.Errorf("to Pacemaker the database on %s is %s, and nobody knows what that host needs: put that "+
+			"right first, or wait; if it is to be copied anyway, --give-up %[1]s", member, n.RoleText(member))
 	case !n.runs(member):
 		return nil
 	}
@@ -222,7 +233,8 @@ func (n *needs) member(ctx context.Context, member string, addresses map[string]
 		return fmt.Errorf("%s runs and could not be asked what it needs: %w", member, err)
 	}
 	if !upstream.InRecovery {
-		return fmt.Errorf("%s runs as a standby, but at its address %s a primary answers: what %[1]s needs is not known", member, address)
+		return fmt.Errorf("%s runs as a standby, but at its address %s a primary answers: what %[1]s needs is not "+
+			"known", member, address)
 	}
 	n.add(upstream.Flushed, "%s, what it has", member)
 	return n.answer(member, upstream)
@@ -236,7 +248,8 @@ func (n *needs) runs(member string) bool {
 // answer adds what another host's slots need.
 func (n *needs) answer(member string, u model.Upstream) error {
 	if u.SystemID != n.Instance.SystemID {
-		return fmt.Errorf("the server at %s, which is to be %s, is another database: its system identifier is %s, and here it is %s",
+		return fmt.Errorf("the server at %s, which is to be %s, is another database: its system identifier is %s, "+
+			"and here it is %s",
 			u.Address, member, u.SystemID, n.Instance.SystemID)
 	}
 	for _, s := range u.Slots {
@@ -266,8 +279,8 @@ func (n *needs) address(ctx context.Context, member string, addresses map[string
 		return address, nil
 	}
 	if _, err := net.DefaultResolver.LookupHost(ctx, member); err != nil {
-		return "", fmt.Errorf("%s runs, and its address is not known: it does not stream from here, and its name leads nowhere (%w); "+
-			"run it on the primary %s, with --archive", member, err, n.Primary)
+		return "", fmt.Errorf("%s runs, and its address is not known: it does not stream from here, and its name "+
+			"leads nowhere (%w); run it on the primary %s, with --archive", member, err, n.Primary)
 	}
 	return member, nil // of its addresses any may answer
 }

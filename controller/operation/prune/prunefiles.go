@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
@@ -45,28 +47,36 @@ func archiveFolder(settings map[string]string) (string, error) {
 	}
 	slices.Sort(folders)
 	if folders = slices.Compact(folders); len(folders) != 1 || !filepath.IsAbs(folders[0]) {
-		return "", errors.New("neither archive_command nor restore_command tells one folder here, as 'cp %p /archive/%f' does: name it with --archive")
+		return "", errors.New("neither archive_command nor restore_command tells one folder here, as 'cp %p " +
+			"/archive/%f' does: name it with --archive")
 	}
 	return folders[0], nil
 }
 
-// choose picks what may go, and makes the step.
-func (a *Archive) choose(folder string, n *needs) (operation.Work, error) {
-	entries, err := os.ReadDir(folder)
-	if err != nil {
-		return operation.Work{}, fmt.Errorf("look into the archive: %w", err)
-	}
+// atOnce is how many names of an archive are held in memory, and shown is how many are printed.
+const (
+	atOnce = 10_000
+	shown  = 100
+)
+
+// choose picks what may go, and makes the step. It reads the folder file by file, and holds few names in memory.
+func (a *Archive) choose(ctx context.Context, folder string, n *needs) (operation.Work, error) {
 	if _, err := os.Stat(filepath.Join(folder, "archive_status")); err == nil {
-		return operation.Work{}, fmt.Errorf("%s is the pg_wal of a database, whose WAL PostgreSQL alone removes, and no archive", folder)
+		return operation.Work{}, fmt.Errorf("%s is the pg_wal of a database, whose WAL PostgreSQL alone removes, "+
+			"and no archive", folder)
 	}
 	if err := ofAnotherTool(folder); err != nil {
 		return operation.Work{}, err
 	}
-	var names []string
-	for _, e := range entries {
-		if e.Type().IsRegular() {
-			names = append(names, e.Name())
+	var archived []archiveFile
+	err := eachFile(ctx, folder, func(name string) error {
+		if f, ok := parseArchived(name, n.Instance.WALSegmentSize); ok && f.backup {
+			archived = append(archived, f)
 		}
+		return nil
+	})
+	if err != nil {
+		return operation.Work{}, err
 	}
 	for _, backup := range a.BackupFolders {
 		from, err := beginOfBackup(backup)
@@ -75,12 +85,16 @@ func (a *Archive) choose(folder string, n *needs) (operation.Work, error) {
 		}
 		n.add(from, "the backup in %s", backup)
 	}
-	p := unneeded(names, n.found, a.Backups, n.Instance.WALSegmentSize)
+	p := decide(archived, n.found, a.Backups, n.Instance.WALSegmentSize)
 	w := operation.Work{Says: []string{"needed in " + folder + ":"}}
 	for _, need := range p.Needs {
 		w.Says = append(w.Says, fmt.Sprintf("  from %s on: %s", need.From, need.Who))
 	}
-	if len(p.Names) == 0 {
+	gone, err := count(ctx, folder, p, n.Instance.SystemID)
+	if err != nil {
+		return operation.Work{}, err
+	}
+	if gone.files == 0 {
 		w.Says = append(w.Says, "every file is needed")
 		return w, nil
 	}
@@ -88,8 +102,81 @@ func (a *Archive) choose(folder string, n *needs) (operation.Work, error) {
 	if err != nil {
 		return operation.Work{}, err
 	}
-	w.Says = append(w.Says, known...)
-	return a.step(w, folder, p.Names, n.Instance.SystemID)
+	w.Says = append(append(w.Says, known...), gone.says(folder)...)
+	return a.step(w, folder, p, gone)
+}
+
+// eachFile calls see with the name of each regular file of the archive, up to the first error.
+func eachFile(ctx context.Context, folder string, see func(name string) error) error {
+	return datadir.EachIn(folder, func(e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return fmt.Errorf("look into the archive: %w", err)
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case e.Type().IsRegular():
+			return see(e.Name())
+		}
+		return nil
+	})
+}
+
+// surplus is what goes from an archive.
+type surplus struct {
+	files  int
+	bytes  uint64
+	first  []archiveFile // the oldest
+	proven bool          // at least one shows that it is of this database
+	seen   time.Time     // files that came later stay
+}
+
+// count looks at all that goes. WAL of another database is an error.
+func count(ctx context.Context, folder string, p Pruning, systemID string) (gone surplus, err error) {
+	gone.seen = time.Now()
+	var first oldest
+	err = eachFile(ctx, folder, func(name string) error {
+		f, goes := p.goes(name)
+		if !goes {
+			return nil
+		}
+		path := filepath.Join(folder, name)
+		info, err := os.Lstat(path)
+		if os.IsNotExist(err) { // somebody has removed it
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		other, known := systemOf(path)
+		if known && other != systemID {
+			return fmt.Errorf("%s is WAL of another database: its system identifier is %s, and here it is %s; is %s "+
+				"the right archive?", path, other, systemID, folder)
+		}
+		gone.proven = gone.proven || known
+		gone.files++
+		gone.bytes += uint64(info.Size())
+		first.add(f)
+		return nil
+	})
+	gone.first = first.sorted()
+	return gone, err
+}
+
+// says are the lines that the operator sees.
+func (g surplus) says(folder string) []string {
+	lines := []string{"not needed:"}
+	for _, f := range g.first[:min(len(g.first), shown)] {
+		lines = append(lines, "  "+f.name)
+	}
+	if g.files > shown {
+		lines = append(lines, fmt.Sprintf("  and %d more, the oldest first", g.files-shown))
+	}
+	if !g.proven {
+		lines = append(lines, "warning: whose WAL they are cannot be seen, because they are compressed or no WAL: "+
+			"make sure that "+folder+
+			" is this database's archive")
+	}
+	return lines
 }
 
 // backups returns texts on which backups are known, and which cannot be known. It returns an error if none is known:
@@ -97,17 +184,21 @@ func (a *Archive) choose(folder string, n *needs) (operation.Work, error) {
 func (a *Archive) backups(folder string, archived int) (says []string, err error) {
 	switch {
 	case a.NoBackups && archived > 0:
-		return nil, fmt.Errorf("--no-backups: history files in %s (*.backup) tell of %d backups; to give them up, --keep-backups 0", folder, archived)
+		return nil, fmt.Errorf("--no-backups: history files in %s (*.backup) tell of %d backups; to give them up, "+
+			"--keep-backups 0", folder, archived)
 	case a.NoBackups:
 		return []string{"backups: none, as --no-backups says"}, nil
 	case archived+len(a.BackupFolders) == 0:
-		return nil, fmt.Errorf("nothing is removed: no backup is known, because no history file (*.backup) is in %s; name the folder of each base "+
-			"backup with --backup, or say --no-backups if there is none that needs this archive", folder)
+		return nil, fmt.Errorf("nothing is removed: no backup is known, because no history file (*.backup) is in "+
+			"%s; name the folder of each base backup with --backup, or say --no-backups if there is none that needs "+
+			"this archive", folder)
 	}
 	return []string{
-		fmt.Sprintf("backups: %d by their history files in the archive, %d named with --backup", archived, len(a.BackupFolders)),
-		"a history file may also be of a copy that became a standby; a backup is not known that was taken on a standby, or by " +
-			"pgBackRest, Barman or WAL-G into a repository of their own: if it needs this archive, name its folder with --backup",
+		fmt.Sprintf("backups: %d by their history files in the archive, %d named with --backup", archived,
+			len(a.BackupFolders)),
+		"a history file may also be of a copy that became a standby; a backup is not known that was taken on a " +
+			"standby, or by pgBackRest, Barman or WAL-G into a repository of their own: if it needs this archive, " +
+			"name its folder with --backup",
 	}, nil
 }
 
@@ -125,57 +216,72 @@ var foreign = []struct{ tool, near, instead string }{
 func ofAnotherTool(folder string) error {
 	for _, f := range foreign {
 		if _, err := os.Stat(folder + "/" + f.near); err == nil {
-			return fmt.Errorf("%s is an archive of %s, which knows alone what its backups need: type %s", folder, f.tool, f.instead)
+			return fmt.Errorf("%s is an archive of %s, which knows alone what its backups need: type %s", folder,
+				f.tool, f.instead)
 		}
 	}
 	return nil
 }
 
-func (a *Archive) step(w operation.Work, folder string, names []string, systemID string) (operation.Work, error) {
-	var total uint64
-	proven := false
-	w.Says = append(w.Says, "not needed:")
-	for _, name := range names {
-		path := filepath.Join(folder, name)
-		info, err := os.Lstat(path)
-		if err != nil {
-			return operation.Work{}, err
-		}
-		other, known := systemOf(path)
-		proven = proven || known
-		if known && other != systemID {
-			return operation.Work{}, fmt.Errorf("%s is WAL of another database: its system identifier is %s, and here it is %s; is %s the right archive?",
-				path, other, systemID, folder)
-		}
-		total += uint64(info.Size())
-		w.Says = append(w.Says, "  "+name)
-	}
-	if !proven {
-		w.Says = append(w.Says, "warning: whose WAL they are cannot be seen, because they are compressed or no WAL: make sure that "+folder+
-			" is this database's archive")
-	}
-	text := fmt.Sprintf("remove %d files of %s from %s", len(names), model.FormatBytes(total), folder)
-	remove := os.Remove
+func (a *Archive) step(w operation.Work, folder string, p Pruning, gone surplus) (operation.Work, error) {
+	text := fmt.Sprintf("remove %d files of %s from %s", gone.files, model.FormatBytes(gone.bytes), folder)
+	remove := func(_ context.Context, path string) error { return os.Remove(path) }
 	if a.Move != "" {
 		if err := a.mayMove(folder); err != nil {
 			return operation.Work{}, err
 		}
-		text = fmt.Sprintf("move %d files of %s from %s to %s", len(names), model.FormatBytes(total), folder, a.Move)
-		remove = func(path string) error { return move(path, filepath.Join(a.Move, filepath.Base(path))) }
+		text = fmt.Sprintf("move %d files of %s from %s to %s", gone.files, model.FormatBytes(gone.bytes), folder,
+			a.Move)
+		remove = func(ctx context.Context, path string) error {
+			return move(ctx, path, filepath.Join(a.Move, filepath.Base(path)))
+		}
 	}
 	w.Actions = []operation.Action{operation.Program{Text: text, Run: func(ctx context.Context) error {
-		for i, name := range names { // the oldest first: ending early leaves no gap
-			err := ctx.Err()
-			if err == nil {
-				err = remove(filepath.Join(folder, name))
-			}
-			if err != nil && !errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("%d of %d are done, run it again for the others: %w", i, len(names), err)
-			}
+		done, err := removeOldest(ctx, folder, p, gone.seen, remove)
+		if err != nil {
+			return fmt.Errorf("%d of %d are done, run it again for the others: %w", done, gone.files, err)
 		}
 		return datadir.SyncFolder(folder)
 	}}}
 	return w, nil
+}
+
+// removeOldest removes what goes, the oldest first: ending early leaves no gap. It reads the folder again for each part that is
+// held in memory. It leaves files that came after they were counted: nobody has been shown them.
+func removeOldest(
+	ctx context.Context, folder string, p Pruning, seen time.Time, remove func(context.Context, string) error,
+) (done int, err error) {
+	for last := ""; ; {
+		var next oldest
+		err := eachFile(ctx, folder, func(name string) error {
+			if f, goes := p.goes(name); goes && cameBefore(filepath.Join(folder, name), seen) {
+				next.add(f)
+			}
+			return nil
+		})
+		files := next.sorted()
+		if err != nil || len(files) == 0 {
+			return done, err
+		}
+		if files[0].name == last { // removed, and still there
+			return done, fmt.Errorf("%s shows the file %s after it was removed", folder, last)
+		}
+		for last = files[0].name; len(files) > 0; files = files[1:] {
+			if ctx.Err() != nil {
+				return done, context.Cause(ctx)
+			}
+			if err := remove(ctx, filepath.Join(folder, files[0].name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return done, err
+			}
+			done++
+		}
+	}
+}
+
+// cameBefore reports whether a file has been as it is since before a time.
+func cameBefore(path string, seen time.Time) bool {
+	info, err := os.Lstat(path)
+	return err == nil && !time.Unix(info.Sys().(*syscall.Stat_t).Ctim.Unix()).After(seen)
 }
 
 // mayMove reports whether files can be moved there.
@@ -198,9 +304,13 @@ func (a *Archive) mayMove(folder string) error {
 
 // move moves a file and overwrites none; to another file system it copies it whole before it removes it. A move that
 // was killed between the two is finished.
-func move(from, to string) error {
+func move(ctx context.Context, from, to string) error {
 	if _, err := os.Lstat(to); err == nil {
-		if !sameContent(from, to) {
+		same, err := sameContent(ctx, from, to)
+		if err != nil {
+			return err
+		}
+		if !same {
 			return fmt.Errorf("%s is there already", to)
 		}
 		return os.Remove(from)
@@ -209,26 +319,48 @@ func move(from, to string) error {
 	if !errors.Is(err, syscall.EXDEV) {
 		return err
 	}
-	if err := copyWhole(from, to); err != nil {
+	if err := copyWhole(ctx, from, to); err != nil {
 		return err
 	}
 	return os.Remove(from)
 }
 
 // sameContent reports whether two regular files are different ones of the same content.
-func sameContent(one, other string) bool {
+func sameContent(ctx context.Context, one, other string) (bool, error) {
 	a, errA := os.Lstat(one)
 	b, errB := os.Lstat(other)
 	if errA != nil || errB != nil || !b.Mode().IsRegular() || os.SameFile(a, b) || a.Size() != b.Size() {
-		return false
+		return false, nil
 	}
-	textA, errA := os.ReadFile(one) // of a segment: 1 GB at most
-	textB, errB := os.ReadFile(other)
-	return errA == nil && errB == nil && bytes.Equal(textA, textB)
+	fileA, err := os.Open(one)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = fileA.Close() }() // only read
+	fileB, err := os.Open(other)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = fileB.Close() }() // only read
+	const part = 1 << 20
+	textA, textB := make([]byte, part), make([]byte, part)
+	for {
+		nA, errA := io.ReadFull(datadir.Reader(ctx, fileA), textA)
+		nB, errB := io.ReadFull(fileB, textB)
+		ended := errors.Is(errA, io.EOF) || errors.Is(errA, io.ErrUnexpectedEOF)
+		switch {
+		case errA != nil && !ended:
+			return false, errA
+		case !bytes.Equal(textA[:nA], textB[:nB]) || (errA == nil) != (errB == nil):
+			return false, nil
+		case ended:
+			return true, nil
+		}
+	}
 }
 
 // copyWhole copies a file. The new name has the whole file or nothing, even after a power cut.
-func copyWhole(from, to string) (err error) {
+func copyWhole(ctx context.Context, from, to string) (err error) {
 	source, err := os.Open(from)
 	if err != nil {
 		return err
@@ -239,7 +371,7 @@ func copyWhole(from, to string) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(target, source)
+	_, err = io.Copy(target, datadir.Reader(ctx, source))
 	if err = errors.Join(err, target.Sync(), target.Close()); err != nil {
 		return errors.Join(err, os.Remove(temporary))
 	}

@@ -44,7 +44,7 @@ func TestMove(t *testing.T) {
 		if err := os.WriteFile(from, []byte("text"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := move(from, to); err != nil {
+		if err := move(t.Context(), from, to); err != nil {
 			t.Fatal(err)
 		}
 		text, err := os.ReadFile(to)
@@ -54,7 +54,7 @@ func TestMove(t *testing.T) {
 		if err := os.WriteFile(from, []byte("other"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := move(from, to); err == nil {
+		if err := move(t.Context(), from, to); err == nil {
 			t.Error("a file was overwritten")
 		}
 	}

@@ -21,9 +21,10 @@ const AllBackups = -1
 
 // Pruning is what may go from a WAL archive, and why not more.
 type Pruning struct {
-	Needs   []Need   // the earliest first: the first one counts
-	Names   []string // of the files that may be removed, the oldest WAL first
-	Backups int      // how many have a history file in the archive
+	Needs   []Need // the earliest first: the first one counts
+	Backups int    // how many have a history file in the archive
+	First   uint64 // the number of the first segment that is needed; 0 if nothing may go
+	Segment uint64 // bytes of a segment
 }
 
 // archived is the name of a file in a WAL archive, that of a timeline's history left out: a segment, whole or partial,
@@ -63,35 +64,51 @@ func parseArchived(name string, segment uint64) (f archiveFile, ok bool) {
 	return f, true
 }
 
-// unneeded decides which files of a WAL archive nobody needs: those whose segment lies before the earliest need,
-// whatever their timeline, as pg_archivecleanup has it. The newest backups, all or as many as said, are needs, too; a
-// backup's history file goes with its WAL. Timeline histories stay, and so does every file that is none of
-// PostgreSQL's. Without a need, or with one whose position is not known, nothing goes.
-func unneeded(names []string, needs []Need, backups int, segment uint64) Pruning {
-	files := make([]archiveFile, 0, len(names))
-	for _, name := range names {
-		if f, ok := parseArchived(name, segment); ok {
-			files = append(files, f)
-		}
-	}
-	slices.SortFunc(files, func(a, b archiveFile) int {
-		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.name, b.name))
-	})
-	p := Pruning{Needs: slices.Clone(needs), Backups: countBackups(files)}
-	if oldest, ok := oldestBackup(files, backups); ok {
+// decide finds out from where on WAL is needed, given the backups with a history file in the archive. The newest
+// backups, all or as many as said, are needs, too. Without a need, or with one whose position is not known, nothing
+// goes.
+func decide(backups []archiveFile, needs []Need, keep int, segment uint64) Pruning {
+	sortFiles(backups)
+	p := Pruning{Needs: slices.Clone(needs), Backups: countBackups(backups), Segment: segment}
+	if oldest, ok := oldestBackup(backups, keep); ok {
 		p.Needs = append(p.Needs, Need{Who: fmt.Sprintf("the backup of %s", oldest.name), From: oldest.begin})
 	}
 	slices.SortFunc(p.Needs, func(a, b Need) int { return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.Who, b.Who)) })
-	if len(needs) == 0 || !p.Needs[0].From.IsValid() {
-		return p
-	}
-	first := p.Needs[0].From.Segment(segment)
-	for _, f := range files {
-		if f.segment < first {
-			p.Names = append(p.Names, f.name)
-		}
+	if len(needs) > 0 && p.Needs[0].From.IsValid() {
+		p.First = p.Needs[0].From.Segment(segment)
 	}
 	return p
+}
+
+// goes reports whether nobody needs a file: its segment lies before the earliest need, whatever its timeline, as
+// pg_archivecleanup has it. A backup's history file goes with its WAL. Timeline histories stay, and so does every file
+// that is none of PostgreSQL's.
+func (p Pruning) goes(name string) (archiveFile, bool) {
+	f, ok := parseArchived(name, p.Segment)
+	return f, ok && f.segment < p.First
+}
+
+// sortFiles sorts files, the oldest WAL first.
+func sortFiles(files []archiveFile) {
+	slices.SortFunc(files, func(a, b archiveFile) int {
+		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.name, b.name))
+	})
+}
+
+// oldest holds the oldest ones of any number of files. An archive may have millions.
+type oldest struct{ files []archiveFile }
+
+func (o *oldest) add(f archiveFile) {
+	if o.files = append(o.files, f); len(o.files) >= 2*atOnce {
+		o.sorted()
+	}
+}
+
+// sorted returns the oldest files, at most atOnce.
+func (o *oldest) sorted() []archiveFile {
+	sortFiles(o.files)
+	o.files = o.files[:min(len(o.files), atOnce)]
+	return o.files
 }
 
 // countBackups counts the backups with a history file. The files are sorted. A compressed and an uncompressed history

@@ -48,11 +48,52 @@ func TestPrune(t *testing.T) {
 		{"one need is not known", []Need{{"one", 0x6000000}, {"other", 0}}, 0, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := strings.Join(unneeded(archive, c.needs, c.backups, mib16).Names, " ")
+			got := strings.Join(unneeded(archive, c.needs, c.backups, mib16), " ")
 			if d := cmp.Diff(c.gone, got); d != "" {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+// unneeded are the files of an archive that go, the oldest WAL first.
+func unneeded(names []string, needs []Need, keep int, segment uint64) (gone []string) {
+	var backups []archiveFile
+	for _, name := range names {
+		if f, ok := parseArchived(name, segment); ok && f.backup {
+			backups = append(backups, f)
+		}
+	}
+	p, first := decide(backups, needs, keep, segment), oldest{}
+	for _, name := range names {
+		if f, goes := p.goes(name); goes {
+			first.add(f)
+		}
+	}
+	for _, f := range first.sorted() {
+		gone = append(gone, f.name)
+	}
+	return gone
+}
+
+// Of more files than are held in memory, the oldest are held, in whatever order they come.
+func TestOldest(t *testing.T) {
+	var o oldest
+	const all = 5*atOnce + 7
+	for i := range all {
+		n := (i*7919 + 13) % all // each number once
+		f, ok := parseArchived(fmt.Sprintf("%08X%08X%08X", 1, n/256, n%256), mib16)
+		if o.add(f); !ok || len(o.files) >= 2*atOnce {
+			t.Fatalf("%d files are held", len(o.files))
+		}
+	}
+	for i, f := range o.sorted() {
+		if f.segment != uint64(i) {
+			t.Fatalf("number %d is %s", i, f.name)
+		}
+	}
+	if len(o.files) != atOnce {
+		t.Errorf("%d files are held", len(o.files))
 	}
 }
 
@@ -81,8 +122,8 @@ func TestPruneProperties(t *testing.T) {
 			return Need{Who: "somebody", From: model.LSN(rapid.Uint64Range(0, 3<<32).Draw(t, "from"))}
 		}), 0, 4).Draw(t, "needs")
 		keep := rapid.IntRange(AllBackups, 3).Draw(t, "backups")
-		p := unneeded(names, needs, keep, segment)
-		for _, name := range p.Names {
+		gone := unneeded(names, needs, keep, segment)
+		for _, name := range gone {
 			f, ok := parseArchived(name, segment)
 			if !ok || strings.HasSuffix(name, ".history") || strings.HasSuffix(name, ".other") {
 				t.Fatalf("%s goes, which is no WAL", name)
@@ -96,12 +137,12 @@ func TestPruneProperties(t *testing.T) {
 				t.Fatalf("the backup %s goes", name)
 			}
 		}
-		left := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(p.Names, n) })
-		if again := unneeded(left, needs, keep, segment).Names; len(again) > 0 {
+		left := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(gone, n) })
+		if again := unneeded(left, needs, keep, segment); len(again) > 0 {
 			t.Fatalf("a second pruning takes %v", again)
 		}
 		shuffled := rapid.Permutation(names).Draw(t, "shuffled")
-		if d := cmp.Diff(p, unneeded(shuffled, needs, keep, segment)); d != "" {
+		if d := cmp.Diff(gone, unneeded(shuffled, needs, keep, segment)); d != "" {
 			t.Fatal(d)
 		}
 	})

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync/atomic"
 
 	"github.com/pgrex/pgrex/controller/operation"
@@ -90,7 +89,8 @@ func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 
 // newCase is a case in which only the cluster is known.
 func newCase(who reconcile.Who) *Case {
-	return &Case{who: who, Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name, Slot: who.OwnSlot()}
+	return &Case{who: who, Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name,
+		Slot: who.OwnSlot()}
 }
 
 // examine fills in what this host and the primary have.
@@ -108,6 +108,9 @@ func (r *Rejoin) examine(ctx context.Context, c *Case) (err error) {
 // weigh compares the data here with the primary's, and finds the ways back.
 func (r *Rejoin) weigh(ctx context.Context, c *Case) (err error) {
 	c.Return.Host, c.Return.MaxRate = c.Node, r.MaxRate
+	if err := c.Place.Steerable(ctx, c.Slot); err != nil {
+		return err
+	}
 	if err := c.compare(ctx); err != nil {
 		return err
 	}
@@ -185,7 +188,8 @@ func (c *Case) compare(ctx context.Context) error {
 		return err
 	}
 	if c.Return.Primary.InRecovery {
-		return fmt.Errorf("the server at %s is itself a standby, and not the primary %s", c.Return.Primary.Address, c.Primary)
+		return fmt.Errorf("the server at %s is itself a standby, and not the primary %s", c.Return.Primary.Address,
+			c.Primary)
 	}
 	if slot, _ := c.Return.Primary.Slot(c.Slot); slot.Logical {
 		return fmt.Errorf("%s on the primary %s: %w", c.Slot, c.Primary, postgres.ErrSquatted)
@@ -212,7 +216,8 @@ func (c *Case) compare(ctx context.Context) error {
 		local := c.Return.Local
 		from := local.End - local.End%model.LSN(local.Segment) // a walreceiver asks for whole segments
 		if from < c.Return.Primary.Flushed {                   // or else there is nothing to send yet
-			c.Return.Rate, err = source.Has(ctx, from, local.Timelines[len(local.Timelines)-1].ID, c.Return.Primary.Flushed)
+			c.Return.Rate, err = source.Has(ctx, from, local.Timelines[len(local.Timelines)-1].ID,
+				c.Return.Primary.Flushed)
 			switch {
 			case errors.Is(err, postgres.ErrNoWAL):
 				c.Return.NoWAL = err.Error()
@@ -255,8 +260,9 @@ func (c *Case) hindrances(ctx context.Context) error {
 		c.unsure = append(c.unsure, err.Error())
 	}
 	if name != "" && err == nil {
-		c.Return.InTheWay = fmt.Sprintf("%s is not a file here, and a file on %s: pg_rewind does not replace it; put a file "+
-			"in its place (where it is a link, the file that it leads to)", filepath.Join(c.Place.Data, name), c.Primary)
+		c.Return.InTheWay = fmt.Sprintf("%s is not a file here, and a file on %s: pg_rewind does not replace it; "+
+			"put a file in its place (where it is a link, the file that it leads to)",
+			filepath.Join(c.Place.Data, name), c.Primary)
 	}
 	var unreadable string
 	err = during(c.show, "looking for files that "+c.Primary+" cannot read", nil, func() (err error) {
@@ -267,8 +273,8 @@ func (c *Case) hindrances(ctx context.Context) error {
 		c.unsure = append(c.unsure, err.Error())
 	}
 	if unreadable != "" {
-		c.Return.NoFiles = fmt.Sprintf("%s: on %s, give that file to the user that runs PostgreSQL, or move it out of the "+
-			"data folder", unreadable, c.Primary)
+		c.Return.NoFiles = fmt.Sprintf("%s: on %s, give that file to the user that runs PostgreSQL, or move it out "+
+			"of the data folder", unreadable, c.Primary)
 	}
 	return ctx.Err()
 }
@@ -298,94 +304,6 @@ func (c *Case) rewound(ctx context.Context) (bytes uint64) {
 	return bytes
 }
 
-// contents reads what a copy of the primary brings.
-func (c *Case) contents(ctx context.Context, source *postgres.Source) error {
-	segment, most, err := source.WALSizes(ctx)
-	if err != nil {
-		return err
-	}
-	local := &c.Return.Local
-	local.Segment, local.WAL = cmp.Or(local.Segment, segment), cmp.Or(local.WAL, most)
-	database, err := postgres.OpenSourceDatabase(ctx, c.Conninfo)
-	var contents postgres.Contents
-	if err == nil {
-		defer database.Close()
-		err = during(c.show, "measuring the databases of "+c.Primary, nil, func() (err error) {
-			contents, err = database.Contents(ctx)
-			return err
-		})
-	}
-	switch class := postgres.ClassOf(err); {
-	case class == postgres.Permission || class == postgres.Configuration:
-		c.Return.Unseen = err.Error()
-		here, err := c.Place.Linked()
-		if len(here) > 0 {
-			local.NoCopy = cmp.Or(local.NoCopy, "the database has tablespaces, and where the primary has them is not known: "+c.Return.Unseen)
-		}
-		return err
-	case err != nil:
-		return err
-	}
-	c.Return.Bytes, c.Return.Unmeasured, c.spaces = contents.Bytes, contents.Unmeasured, contents.Tablespaces
-	return c.tablespaces()
-}
-
-// tablespaces finds out where the primary's tablespaces would be here.
-func (c *Case) tablespaces() (err error) {
-	r := &c.Return
-	if c.Folders, r.NoFolder, err = c.Place.Lacks(c.spaces); err != nil {
-		return err
-	}
-	if r.Taken, err = c.Place.Taken(c.spaces); err != nil {
-		return err
-	}
-	var why string
-	if c.fresh, why, err = c.Place.Fresh(c.spaces); err != nil {
-		return err
-	}
-	r.Local.NoCopy = cmp.Or(r.Local.NoCopy, why)
-	for _, f := range c.fresh {
-		s := Space{Name: f.Name, Folder: f.Folder, Bytes: f.Bytes}
-		if s.FileSystem, s.Free, err = datadir.Disk(f.Folder); err != nil {
-			return err
-		}
-		r.Spaces = append(r.Spaces, s)
-	}
-	return nil
-}
-
-// with returns a list with further words, each of them once.
-func with(list []string, further ...string) []string {
-	list = slices.Clone(list)
-	for _, word := range further {
-		if !slices.Contains(list, word) {
-			list = append(list, word)
-		}
-	}
-	return list
-}
-
-// sameSpaces returns an error if the primary's tablespaces have changed. There may be no folder here for a new one.
-func (c *Case) sameSpaces(ctx context.Context) error {
-	if c.Return.Unseen != "" {
-		return nil
-	}
-	database, err := postgres.OpenSourceDatabase(ctx, c.Conninfo)
-	if err != nil {
-		return err
-	}
-	defer database.Close()
-	now, err := database.Tablespaces(ctx)
-	if err != nil {
-		return err
-	}
-	same := slices.EqualFunc(now, c.spaces, func(a, b postgres.Tablespace) bool { return a.OID == b.OID && a.Location == b.Location })
-	if !same {
-		err = fmt.Errorf("a tablespace was made, dropped or renamed on %s meanwhile: run it again", c.Primary)
-	}
-	return err
-}
-
 // differs compares the last WAL here with the primary's. Timelines are told apart by number and beginning only, and two
 // hosts that are both promoted from the same WAL, neither knowing of the other, choose the same.
 func (c *Case) differs(ctx context.Context) (bool, error) {
@@ -398,7 +316,8 @@ func (c *Case) differs(ctx context.Context) (bool, error) {
 		return false, nil // it has nothing of its newest timeline
 	}
 	mine := make([]byte, from.BytesTo(local.End))
-	f, err := os.Open(filepath.Join(c.Place.Data, "pg_wal", datadir.SegmentName(newest.ID, from.Segment(local.Segment), local.Segment)))
+	name := datadir.SegmentName(newest.ID, from.Segment(local.Segment), local.Segment)
+	f, err := os.Open(filepath.Join(c.Place.Data, "pg_wal", name))
 	if os.IsNotExist(err) {
 		return false, nil // after pg_rewind it may be yet to come
 	}
@@ -450,5 +369,5 @@ func (c *Case) Choose(method string) (Rung, error) {
 			return rung, fmt.Errorf("%s is not possible: %s", method, rung.Why)
 		}
 	}
-	return Rung{}, errors.New("pgrex takes no way back by itself: see the reasons above")
+	return Rung{}, errors.New("pgrex chooses no way back on its own: see the reasons above")
 }

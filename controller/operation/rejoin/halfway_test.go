@@ -166,7 +166,7 @@ func TestRewindKilled(t *testing.T) {
 		space := datadir.Tablespace{Tablespace: postgres.Tablespace{Location: filepath.Join(p.primary.Dir, oddFolder)}, Folder: filepath.Join(p.host.Dir, oddFolder)}
 		p.shell(`rm -r "$0"; pg_basebackup "$@"`, space.Folder, space.Mapping(), "--dbname="+p.primary.Conninfo(), "--pgdata="+p.host.Dir+"/backup", "--checkpoint=fast")
 		p.shell(`find "$1" -mindepth 1 -delete; cp -a "$0/." "$1"`, p.host.Dir+"/backup", place.Data)
-		p.must(datadir.CopyFiles(place.Marker(), place.Data, datadir.NodeLocal)) // its port, too
+		p.must(datadir.CopyFiles(t.Context(), place.Marker(), place.Data, datadir.NodeLocal)) // its port, too
 		if place.Rewinding() != datadir.NotBegun {
 			t.Errorf("the journal says %d", place.Rewinding())
 		}

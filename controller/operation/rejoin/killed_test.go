@@ -383,10 +383,10 @@ func TestRewindHalfWay(t *testing.T) {
 	for i := range job.Steps {
 		if job.Steps[i].ID == broken.ID {
 			job.Steps[i].Action = operation.Program{Text: "pg_rewind", Run: func(context.Context) error {
-				if err := place.Begin(datadir.NodeLocal); err != nil {
+				if err := place.Begin(t.Context(), datadir.NodeLocal); err != nil {
 					return err
 				}
-				if err := datadir.CopyFiles(p.primary.Dir+"/data", place.Data, datadir.NodeLocal); err != nil {
+				if err := datadir.CopyFiles(t.Context(), p.primary.Dir+"/data", place.Data, datadir.NodeLocal); err != nil {
 					return err
 				}
 				return fmt.Errorf("killed")

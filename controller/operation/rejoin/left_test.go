@@ -1,15 +1,18 @@
 package rejoin
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
 	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
+	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
 )
 
@@ -131,6 +134,75 @@ func TestAgentsLockStays(t *testing.T) {
 	}
 }
 
+// standby is a server that streams through a slot, or does not.
+type standby struct {
+	controller.Server
+	streams *bool
+}
+
+// Observe implements the controller's server.
+func (s standby) Observe(context.Context) (model.Instance, error) {
+	i := model.Instance{State: model.ServerUp, Version: 150000, InRecovery: true}
+	if *s.streams {
+		i.Receiver = &model.WALReceiver{Status: "streaming", SlotName: "mine"}
+	}
+	return i, nil
+}
+
+// A rejoin was killed when this host streamed already, or soon after, and before that was recorded. An undo finds out,
+// and does not stop the host, though it was kept stopped before the rejoin. A host that does not stream, or that
+// Pacemaker has been told to stop, is stopped.
+func TestUndoOfHostThatStreams(t *testing.T) {
+	for name, test := range map[string]struct {
+		id            string
+		at            fakes.Point
+		streams, away bool
+		stopped       bool
+	}{
+		"while it is given back": {"let-back", fakes.Between, true, false, false},
+		"once it was given back": {"let-back", fakes.After, true, false, false},
+		"while it waits":         {"streams", fakes.Before, true, false, false},
+		"it does not stream":     {"streams", fakes.Before, false, false, true},
+		"it is to stop":          {"streams", fakes.Before, true, true, true},
+		"it streamed before":     {"clear-clone", fakes.After, true, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fakes.Tools(t, "never")
+			streams, away := false, false
+			observer := fakes.Lone()
+			observer.Clusters = fakes.ClusterOf(func() model.Cluster {
+				cluster, _ := fakes.Lone().Clusters.Read(t.Context())
+				cluster.Clones[0].Roles = fakes.Roles{"pm01": model.RoleUnpromoted}
+				cluster.Clones[0].Parameters = map[string]string{"node_list": "pm01 pm02", "pgdata": t.TempDir()}
+				cluster.Nodes[0].Standby = away
+				return cluster
+			})
+			observer.Connect = func(controller.Target) controller.Server { return standby{streams: &streams} }
+			e, stopped := fakes.Engine(t, observer), false
+			job := func() operation.Job {
+				steps := (&Rejoin{Observer: observer}).letStart(&Case{Place: placed(t), Slot: "mine", Kept: true})
+				fakes.Step(t, steps, "cleanup").Back[0] = operation.Change{Text: "stop it", Make: func() error { stopped = true; return nil }}
+				for i := range steps {
+					steps[i].Back = steps[i].Back[:min(1, len(steps[i].Back))]
+				}
+				return fakes.Job(steps)
+			}
+			fakes.Killed(t, e, job(), test.id, test.at)
+			streams, away = test.streams, test.away
+			j, err := operation.LoadJournal(e.Folder)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := e.Undo(t.Context(), j, job()); err != nil {
+				t.Fatal(err)
+			}
+			if stopped != test.stopped || !operation.Left(e.Folder).None() {
+				t.Errorf("it is stopped: %t; left is %v", stopped, operation.Left(e.Folder))
+			}
+		})
+	}
+}
+
 // What cannot be removed on a host that streams is said, and the host is not stopped again because of it.
 func TestLeftStaysOnHostThatStreams(t *testing.T) {
 	p := placed(t)
@@ -157,7 +229,7 @@ func TestLeftStaysOnHostThatStreams(t *testing.T) {
 		}
 	}
 	err := fakes.Do(t.Context(), t, steps)
-	if err == nil || !strings.Contains(err.Error(), "the data use "+p.Beside()+"/space") || !strings.HasSuffix(err.Error(), "this host streams, and nothing is undone") || stopped {
+	if err == nil || !strings.Contains(err.Error(), "the data use "+p.Beside()+"/space") || !strings.Contains(err.Error(), "this host streams, and nothing is undone; sudo pgrex rejoin") || stopped {
 		t.Errorf("it ends with %v; stopped: %t", err, stopped)
 	}
 }

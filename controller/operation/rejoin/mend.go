@@ -13,7 +13,8 @@ import (
 
 // ErrNoRewind says that pg_rewind is impossible, mostly because this host's own WAL back to the last common checkpoint
 // is gone. The data are unchanged.
-var ErrNoRewind = errors.New("pg_rewind cannot rewind this data directory; nothing was changed; use a full copy (--method copy)")
+var ErrNoRewind = errors.New("pg_rewind cannot rewind this data directory; nothing was changed; use a full copy " +
+	"(--method copy)")
 
 // rewind rewinds the data to where they parted from the primary's. While the journal of pg_rewind is open, nobody may
 // start the server. The agent's own lock ensures that, even if this process dies.
@@ -46,7 +47,7 @@ func (r *Rejoin) rewind(c *Case) []operation.Step {
 			if err != nil {
 				return err
 			}
-			if err := c.Place.Begin(own); err != nil {
+			if err := c.Place.Begin(ctx, own); err != nil {
 				return err
 			}
 			if err := r.run(ctx, t); err != nil {
@@ -134,9 +135,9 @@ func (c *Case) makeLock() operation.Step {
 }
 
 func (c *Case) putBack(id string) operation.Step {
-	return operation.Step{ID: id, Action: operation.Change{
+	return operation.Step{ID: id, Action: operation.Program{
 		Text: "put back this host's own files as they were, with primary_slot_name " + c.Slot,
-		Make: func() error { return c.Place.PutBack(c.Slot) },
+		Run:  func(ctx context.Context) error { return c.Place.PutBack(ctx, c.Slot) },
 	}}
 }
 

@@ -174,7 +174,8 @@ func (r *Rejoin) StillPrimary(c *Case) operation.Step {
 			case now.Primary != c.Primary:
 				return fmt.Errorf("%s is the primary now: run it again", now.Primary)
 			case r.Left == nil && (now.Standby != c.Standby || now.Kept != c.Kept): // undoing this one would undo the other
-				return errors.New("another operation has stopped or started the database here, or its node: run it again")
+				return errors.New("another operation has stopped or started the database here, or its node: run it " +
+					"again")
 			}
 			return nil
 		},
@@ -204,7 +205,8 @@ func (r *Rejoin) removeLeft(c *Case) operation.Step {
 			if err == nil || ctx.Err() == nil {
 				return err
 			}
-			r.Report(fmt.Sprintf("   interrupted: this host streams, but a part of %s is left; to remove it, type: sudo pgrex rejoin",
+			r.Report(fmt.Sprintf("   interrupted: this host streams, but a part of %s is left; to remove it, type: "+
+				"sudo pgrex rejoin",
 				c.Place.Beside()))
 			return nil
 		},
@@ -277,7 +279,8 @@ func (r *Rejoin) quorum(ctx context.Context) error {
 func (r *Rejoin) letStart(c *Case) []operation.Step {
 	steps := append([]operation.Step{Unlock(c.Place)}, r.LetBack(c)...)
 	streams := r.AwaitStreams(c)
-	streams.NoReturn = "this host streams, and nothing is undone"
+	streams.NoReturn = "this host streams, and nothing is undone; sudo pgrex rejoin removes what is left of the " +
+		"operation"
 	return append(steps, streams, r.removeLeft(c))
 }
 
@@ -291,7 +294,8 @@ func (r *Rejoin) LetBack(c *Case) []operation.Step {
 	if c.Standby { // earlier versions of pgrex stopped the database by standby mode
 		steps = append(steps, operation.Step{ID: "unstandby", Action: operation.Command{Command: cib.DeleteStandby(c.Node)}})
 	}
-	return append(steps, operation.Step{ID: "let-back", Action: operation.Command{Command: cib.LetBack(c.Primitive, c.Node)}})
+	back := operation.Command{Command: cib.LetBack(c.Primitive, c.Node)}
+	return append(steps, operation.Step{ID: "let-back", Action: back})
 }
 
 // stopAgain are the actions that keep the database stopped in the same way as before; none if it was not kept stopped.
@@ -320,7 +324,8 @@ func (r *Rejoin) AwaitStreams(c *Case) operation.Step {
 		Text: "wait until this host streams through " + c.Slot, Patience: streamPatience, Condition: func(ctx context.Context) (string, error) {
 			ok, replayed, err := r.streams(ctx, c.Slot)
 			if err == nil && !ok {
-				err = fmt.Errorf("it does not stream yet, and has replayed up to %s; see PostgreSQL's log here", replayed)
+				err = fmt.Errorf("it does not stream yet, and has replayed up to %s; see PostgreSQL's log here",
+					replayed)
 			}
 			switch now := time.Now(); {
 			case shown.IsZero():
@@ -331,7 +336,23 @@ func (r *Rejoin) AwaitStreams(c *Case) operation.Step {
 			}
 			return replayed.String(), err
 		},
+		Found: func(ctx context.Context) (operation.State, error) {
+			if r.back(ctx, c) {
+				return operation.Done, nil
+			}
+			return operation.NotDone, nil
+		},
 	}}
+}
+
+// back reports whether this host streams, and Pacemaker has not been told to stop it.
+func (r *Rejoin) back(ctx context.Context, c *Case) bool {
+	who, err := r.Observer.Cluster(ctx)
+	if err != nil || who.Here.Standby || who.Clone.KeptStopped(who.Here.Name) {
+		return false
+	}
+	ok, _, err := r.streams(ctx, c.Slot)
+	return err == nil && ok
 }
 
 // makeFolders makes the folders of tablespaces that the primary has and this host lacks. Neither PostgreSQL nor

@@ -48,7 +48,8 @@ func (p proof) texts() (lines []string) {
 
 // prove looks for a proof that no other member has newer data than this host.
 func (s *Service) prove(ctx context.Context, h self, local reconcile.LocalData, p *Plan) (found proof) {
-	o := ours{LocalData: local, Doubt: s.doubt(h, local, p), Async: h.Policy.RepMode == "async", Overlooks: overlooks(h.Who, s.votes())}
+	o := ours{LocalData: local, Async: h.Policy.RepMode == "async", Overlooks: overlooks(h.Who, s.votes())}
+	o.Doubt, o.Unsure = s.doubts(h, local, p)
 	for _, m := range s.askOthers(ctx, h, o) {
 		found = append(found, o.judge(m))
 	}
@@ -64,24 +65,65 @@ func (s *Service) votes() string {
 	return why
 }
 
-// doubt is why the data here are not known to be those of the last primary; "" if they are.
-func (s *Service) doubt(h self, local reconcile.LocalData, p *Plan) string {
+// doubts are why the data here are not known to be those of the last primary, and why the data status of another member
+// proves nothing about it; "" if they are, and if it does.
+func (s *Service) doubts(h self, local reconcile.LocalData, p *Plan) (doubt, unsure string) {
 	now := h.Here.Permanent[reconcile.DataStatus(h.Clone)]
-	if p.DataStatus != reconcile.DataLatest || now != p.DataStatus { // before this operation, and still
-		return notLatest
-	}
 	put, err := h.place.PutHere()
-	if err != nil {
-		return err.Error()
+	latest := p.DataStatus == reconcile.DataLatest && now == reconcile.DataLatest // before this operation, and still
+	inStep := p.DataStatus == reconcile.DataSync && (now == reconcile.DataSync || now == reconcile.DataLatest)
+	switch {
+	case !latest && !inStep:
+		return notLatest, notLatest
+	case err != nil:
+		return err.Error(), err.Error()
+	case inStep: // LATEST was set by this operation
+		return notLatest, strayed(local, put, s.Observer.Kept.Standby)
 	}
-	return parted(local, put, s.Observer.Kept.Primary)
+	doubt = parted(local, put, s.Observer.Kept.Primary)
+	return doubt, doubt
+}
+
+// strayed is why the data here are not known to be those that this host had when it was last seen as a standby; "" if
+// they are, or came after them. put is when the data here were put here.
+func strayed(local reconcile.LocalData, put time.Time, was *controller.LastStandby) string {
+	if was == nil {
+		return "pgrex has not kept what this host had as a standby, so the data here may be older ones that were " +
+			"restored"
+	}
+	const not = "the data here are not known to be those that this host had as a standby: "
+	on := slices.IndexFunc(local.Timelines, func(t model.Timeline) bool { return t.ID == was.Timeline })
+	end := local.End
+	if on >= 0 && on+1 < len(local.Timelines) {
+		end = local.Timelines[on+1].Begin
+	}
+	switch {
+	case local.SystemID != was.System:
+		return fmt.Sprintf(not+"their system identifier is %s, and was %s", local.SystemID, was.System)
+	case on < 0:
+		return fmt.Sprintf(not+"they have nothing of timeline %d, on which they were", was.Timeline)
+	case end < was.Replayed:
+		return fmt.Sprintf(not+"on timeline %d they end at %s, and went up to %s", was.Timeline, end, was.Replayed)
+	}
+	return putSince(not, put, was.At, "a standby")
+}
+
+// putSince is why data that were put here at a time may not be those that were seen here as those of a primary or a
+// standby; "" if they are.
+func putSince(not string, put, seen time.Time, as string) string {
+	if put.Before(seen) {
+		return ""
+	}
+	return fmt.Sprintf("%sthey were put here, or restored, at %s, after %s, when it was last seen as %s (a chown, a "+
+		"chmod and some backup tools look the same)", not, put.Format(time.DateTime), seen.Format(time.DateTime), as)
 }
 
 // parted is why the data here are not known to be those that this host had when it was last seen as the primary; "" if
 // they are. Nothing in the CIB shows that a backup was put in their place. put is when the data here were put here.
 func parted(local reconcile.LocalData, put time.Time, was *controller.LastPrimary) string {
 	if was == nil {
-		return "pgrex has not kept what this host had as the primary, so the data here may be older ones that were restored"
+		return "pgrex has not kept what this host had as the primary, so the data here may be older ones that were " +
+			"restored"
 	}
 	const not = "the data here are not known to be those that this host had as the primary: "
 	newest := local.Timelines[len(local.Timelines)-1].ID
@@ -92,12 +134,8 @@ func parted(local reconcile.LocalData, put time.Time, was *controller.LastPrimar
 		return fmt.Sprintf(not+"they are on timeline %d, and were on %d", newest, was.Timeline)
 	case local.End < was.Flushed:
 		return fmt.Sprintf(not+"they end at %s, and went up to %s", local.End, was.Flushed)
-	case !put.Before(was.At):
-		return fmt.Sprintf(not+"they were put here, or restored, at %s, after %s, when it was last seen as the primary (a chown, "+
-			"a chmod and some backup tools look the same)",
-			put.Format(time.DateTime), was.At.Format(time.DateTime))
 	}
-	return ""
+	return putSince(not, put, was.At, "the primary")
 }
 
 // askOthers asks the servers of all other members at the same time. It also asks members that Pacemaker shows as

@@ -52,16 +52,18 @@ func (h here) leaves(failover bool, standbys []string) []string {
 	case failover:
 		next := h.Successors()
 		if len(next) == 0 {
-			return []string{"warning: nobody may take over: no standby is in step with this primary; nobody serves until you type pgrex start here"}
+			return []string{"warning: no standby is in step with this primary, so none may take over: the database is " +
+				"down until you type sudo pgrex start here"}
 		}
 		return []string{"warning: this is a failover: " + strings.Join(next, " or ") +
-			" takes over, and this host may need pgrex rejoin to come back"}
+			" takes over, and this host may need sudo pgrex rejoin to come back"}
 	case h.isPrimary():
-		return []string{"warning: this host is the last: nobody serves then; it has the newest data, so start it first again"}
+		return []string{"warning: this is the last host that runs: the database is down then; this host has the " +
+			"newest data, so start it first"}
 	case len(primary) == 0 && len(standbys) == 0:
 		return []string{"warning: this host is the last that runs"}
 	case len(primary) > 0 && len(standbys) == 0:
-		return []string{"warning: " + primary[0] + " has no other standby: nobody could take over from it then"}
+		return []string{"warning: " + primary[0] + " has no other standby: no host could take over from it then"}
 	}
 	return nil
 }

@@ -30,6 +30,8 @@ type world struct {
 	runs   bool
 	// was is what pgrex has kept of the server as the primary.
 	was *controller.LastPrimary
+	// had is what pgrex has kept of it as a standby.
+	had *controller.LastStandby
 	// waits has Pacemaker do nothing, and holds has it start the database, and not promote it.
 	waits, holds bool
 }
@@ -53,6 +55,7 @@ func newServed(t *testing.T) *world {
 	w.was = &controller.LastPrimary{
 		At: time.Now(), System: w.server.SQL("SELECT system_identifier FROM pg_control_system()"), Timeline: 1, Flushed: flushed,
 	}
+	w.had = &controller.LastStandby{At: w.was.At, System: w.was.System, Timeline: w.was.Timeline, Replayed: w.was.Flushed}
 	w.Run(cib.SetParameter("pgsql", "pgdata", w.Data))
 	w.Run(cib.SetParameter("pgsql", "pgctl", filepath.Join(fakes.Programs(t, w.server), "pg_ctl")))
 	w.Primary()
@@ -137,7 +140,7 @@ func (down) Observe(context.Context) (model.Instance, error) {
 // service is one of a new process.
 func (w *world) service(left *operation.Journal) *Service {
 	o := &controller.Observer{Node: "pm01", Clusters: w, Connect: func(controller.Target) controller.Server { return down{} }}
-	o.Kept.Primary = w.was
+	o.Kept.Primary, o.Kept.Standby = w.was, w.had
 	if w.server != nil {
 		o.Override = controller.Target{SocketDir: w.server.Dir, Port: w.server.Port}
 		o.Connect = func(t controller.Target) controller.Server {
@@ -270,7 +273,7 @@ func TestStopKilled(t *testing.T) {
 	s := w.service(nil)
 	job, err := stops(t, false)(s)
 	w.must(err)
-	if text := strings.Join(job.Says, "\n"); !strings.Contains(text, "this host is the last: nobody serves then") {
+	if text := strings.Join(job.Says, "\n"); !strings.Contains(text, "this is the last host that runs: the database is down then") {
 		t.Errorf("it says %q", text)
 	}
 	w.must(w.engine(s).Do(t.Context(), job))
@@ -535,7 +538,7 @@ func TestFailover(t *testing.T) {
 	w := newWorld(t)
 	w.Primary()
 	begin, before := w.kept(), w.now()
-	if _, err := stops(t, false)(w.service(nil)); err == nil || !strings.Contains(err.Error(), "pm02 would see it fail") {
+	if _, err := stops(t, false)(w.service(nil)); err == nil || !strings.Contains(err.Error(), "its standbys run (pm02)") {
 		t.Errorf("without force: %v", err)
 	}
 	for at, says := range map[fakes.Point]string{
@@ -608,10 +611,10 @@ func TestNotFirst(t *testing.T) {
 		"locked":          {"LATEST", "DISCONNECT", "", true, "", "no-primary unlock cleanup clear-primitive clear-clone let-back promoted writes"},
 		"not proven":      {"LATEST", "STREAMING|SYNC", "", true, "is there: this host was a primary", "no-primary unlock cleanup clear-primitive clear-clone let-back promoted writes"},
 		"another's":       {"DISCONNECT", "LATEST", "", false, "pm02 has the newest data", "no-primary data-status cleanup clear-primitive clear-clone let-back promoted writes"},
-		"two":             {"LATEST", "LATEST", "", false, "more than one host's data are said to be the newest", "no-primary cleanup clear-primitive clear-clone let-back promoted writes"},
+		"two":             {"LATEST", "LATEST", "", false, "more than one host has the data status LATEST", "no-primary cleanup clear-primitive clear-clone let-back promoted writes"},
 		"in step":         {"STREAMING|SYNC", "DISCONNECT", "", false, "", "no-primary cleanup clear-primitive clear-clone let-back promoted writes"},
 		"pm02 is further": {"LATEST", "DISCONNECT", "00000000FF000000", false, "pm02 runs and has data up to 0/FF000000", "no-primary cleanup clear-primitive clear-clone let-back promoted writes"},
-		"nobody's":        {"DISCONNECT", "DISCONNECT", "", true, "no host's data are said to be the newest", "no-primary data-status unlock cleanup clear-primitive clear-clone let-back promoted writes"},
+		"nobody's":        {"DISCONNECT", "DISCONNECT", "", true, "no host has the data status LATEST", "no-primary data-status unlock cleanup clear-primitive clear-clone let-back promoted writes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.part(t, begin)

@@ -159,7 +159,7 @@ func TestRestoredOverTheLastPrimary(t *testing.T) {
 			}
 			o.refused("PGSQL.lock is there", "pm02 is stopped, and since ", test.why, "nothing but an answer shows what pm02 has")
 			o.must(os.Remove(o.lock())) // it may have been on the disk that was lost
-			o.refused("must not be the first to start: ", test.why)
+			o.refused("must not start first: ", test.why)
 		})
 	}
 	o.part(t, begin)
@@ -169,6 +169,80 @@ func TestRestoredOverTheLastPrimary(t *testing.T) {
 	o.must(err)
 	if job.Plan.(*Plan).Proven {
 		t.Errorf("the last host to stop needs a proof: %q", job.Says)
+	}
+}
+
+// TestRestoredOverAStandby: no host is LATEST, because a promotion failed half way, or the last primary was taken out of
+// the cluster. pm01 was in step, lost its disk, and a backup was restored there. Its data status is still
+// STREAMING|SYNC. What pgrex has kept shows that the data are others.
+func TestRestoredOverAStandby(t *testing.T) {
+	o := newOutage(t)
+	o.must(os.Remove(o.lock()))
+	o.status("STREAMING|SYNC", "DISCONNECT", "DISCONNECT")
+	o.on("pm02")
+	o.on("pm03")
+	o.Run(cib.KeepAway("msPostgresql", "pgsql", "pm01"))
+	had, begin := *o.had, o.kept()
+	for name, test := range map[string]struct {
+		change func(had *controller.LastStandby)
+		why    string
+	}{
+		"another database": {func(had *controller.LastStandby) { had.System = "7" }, "their system identifier is "},
+		"another timeline": {func(had *controller.LastStandby) { had.Timeline = 2 }, "they have nothing of timeline 2"},
+		"older":            {func(had *controller.LastStandby) { had.Replayed = 0xFF000000 }, "on timeline 1 they end at "},
+		"put there since":  {func(had *controller.LastStandby) { had.At = had.At.Add(-time.Hour) }, "when it was last seen as a standby"},
+		"nothing is known": {nil, "pgrex has not kept what this host had as a standby"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o.part(t, begin)
+			now := had
+			if o.had = &now; test.change == nil {
+				o.had = nil
+			} else {
+				test.change(o.had)
+			}
+			o.refused("no host has the data status LATEST", "pm02 is stopped, and since ", test.why, "nothing but an answer shows what pm02 has")
+		})
+	}
+	o.part(t, begin)
+	o.had = &had
+	s, job, err := o.start() // all others are stopped: the host's own data prove enough
+	o.must(err)
+	if says := strings.Join(job.Says, "\n"); !job.Plan.(*Plan).Proven || !strings.Contains(says, "nobody was promoted since this host was in step") {
+		t.Errorf("it says %q", says)
+	}
+	fakes.Killed(t, o.engine(s), job, "data-status", fakes.Between) // it is LATEST by then
+	s = o.service(o.journal())
+	job, err = starts(t, false)(s)
+	o.must(err)
+	if p := job.Plan.(*Plan); !p.Proven || p.DataStatus != "STREAMING|SYNC" {
+		t.Errorf("planned once more, what was before it is %+v", p)
+	}
+	o.must(o.undo())
+}
+
+// A standby that has been promoted since is on a newer timeline, which has to leave the one before only after what this
+// host had.
+func TestStrayed(t *testing.T) {
+	local := oursHere().LocalData // on timeline 2, which left timeline 1 at began
+	seen := time.Unix(1000, 0)
+	for name, test := range map[string]struct {
+		timeline uint32
+		replayed model.LSN
+		put      time.Time
+		why      string
+	}{
+		"the same":           {2, ended, seen.Add(-time.Second), ""},
+		"promoted since":     {1, began, seen.Add(-time.Second), ""},
+		"left before that":   {1, began + 1, seen.Add(-time.Second), "on timeline 1 they end at 0/100, and went up to 0/101"},
+		"behind":             {2, ended + 1, seen.Add(-time.Second), "on timeline 2 they end at 0/200, and went up to 0/201"},
+		"on none of those":   {3, began, seen.Add(-time.Second), "they have nothing of timeline 3"},
+		"put there just now": {2, ended, seen, "they were put here, or restored, at "},
+	} {
+		got := strayed(local, test.put, &controller.LastStandby{At: seen, System: "7", Timeline: test.timeline, Replayed: test.replayed})
+		if (got == "") != (test.why == "") || !strings.Contains(got, test.why) {
+			t.Errorf("%s: %q, want %q", name, got, test.why)
+		}
 	}
 }
 
@@ -213,13 +287,13 @@ func TestNoPrimaryAnywhere(t *testing.T) {
 		o.must(err)
 		o.standbys["pm03"].Promote()
 		err = o.engine(s).Do(t.Context(), job)
-		if err == nil || !strings.Contains(err.Error(), "that is no longer proven: the server on pm03 is a primary, of which Pacemaker does not know") {
+		if err == nil || !strings.Contains(err.Error(), "that is no longer proven: the server on pm03 is a primary that Pacemaker does not know") {
 			t.Errorf("it ends with %v", err)
 		}
 		o.wantEnd("refused", before, true)
 		o.standbys["pm03"].Stop("fast")
 		o.standbys["pm03"].Follow(o.server) // as the agent starts it
-		o.refused("pm03 is on the newer timeline 2, which began at ", "type pgrex rejoin here")
+		o.refused("pm03 is on the newer timeline 2, which began at ", "type sudo pgrex rejoin here")
 	})
 	o.standbys["pm03"].Stop("fast")
 	t.Run("killed, finished and undone", func(t *testing.T) {

@@ -21,7 +21,11 @@ type ours struct {
 	// this host is LATEST: a host that is promoted makes every other one DISCONNECT before it takes writes
 	// (pgsql_promote), so by this CIB this host was the last primary. And the data are those that it had then.
 	Doubt string
-	Async bool // rep_mode is async: the agent also promotes a standby that was asynchronous
+	// Unsure is why the data status of another member proves nothing about it; "" if it does. Without Doubt, it does. It
+	// also does if no host is LATEST, and the data here are those of which the data status of this host says
+	// STREAMING|SYNC: nobody was promoted since, and this host had all that the last primary acknowledged.
+	Unsure string
+	Async  bool // rep_mode is async: the agent also promotes a standby that was asynchronous
 	// Overlooks is why the CIB here may lack the promotion of a host that is offline; "" if it cannot lack it.
 	Overlooks string
 }
@@ -76,18 +80,20 @@ func missing(format string, args ...any) verdict { return verdict{false, fmt.Spr
 func (o ours) judge(m other) verdict {
 	switch {
 	case m.DataStatus == reconcile.DataLatest:
-		return missing("the data on %s are said to be the newest (%s): start that host first", m.Host, m.DataStatus)
+		return missing("%s has the data status %s: start that host first", m.Host, m.DataStatus)
 	case m.Node.Unclean || m.Node.Pending:
-		return missing("%s is joining or leaving the cluster, or is to be fenced: wait until crm_mon shows it online or offline",
+		return missing("%s is joining or leaving the cluster, or is to be fenced: wait until crm_mon shows it "+
+			"online or offline",
 			m.Host)
 	case m.Next:
-		return missing("%s runs, and by its data status (%s) the agent makes it the primary without anybody's order: wait, "+
-			"and see crm_mon -A if that does not happen", m.Host, cmp.Or(m.DataStatus, "none"))
+		return missing("%s runs, and with its data status (%s) the agent promotes it by itself: wait; if it does "+
+			"not, see crm_mon -A", m.Host, cmp.Or(m.DataStatus, "none"))
 	case m.Said != nil:
 		return o.judgeAnswer(m.Claim, *m.Said)
 	case m.Heard, m.State != "":
-		return missing("the server on %s (to Pacemaker: %s) does not say what it has: %s; let it answer this host, as for "+
-			"pgrex rejoin, or end it with pgrex stop there", m.Host, cmp.Or(m.State, string(model.RoleStopped)), m.Problem)
+		return missing("the server on %s (to Pacemaker: %s) does not say what it has: %s; let it answer this host, "+
+			"as for pgrex rejoin, or end it with sudo pgrex stop there",
+			m.Host, cmp.Or(m.State, string(model.RoleStopped)), m.Problem)
 	}
 	return o.judgeStatus(m)
 }
@@ -103,46 +109,50 @@ func (o ours) judgeAnswer(m reconcile.Claim, a answer) verdict {
 	}
 	switch {
 	case a.SystemID != o.SystemID:
-		return missing("%s has another database: its system identifier is %s, here it is %s; find out which is the right one",
+		return missing("%s has another database: its system identifier is %s, here it is %s; find out which is the "+
+			"right one",
 			name, a.SystemID, o.SystemID)
 	case !a.InRecovery:
-		return missing("the server on %s is a primary, of which Pacemaker does not know: stop it, or let Pacemaker look "+
+		return missing("the server on %s is a primary that Pacemaker does not know: stop it, or let Pacemaker look "+
 			"again (crm_resource --refresh)", name)
 	case shared == len(mine) && shared < len(its):
-		return missing("%s is on the newer timeline %d, which began at %s, and the data here end at %s on timeline %d: let %[1]s "+
-			"be the primary, then type pgrex rejoin here", name, its[len(its)-1].ID, its[shared].Begin, o.End, newest.ID)
+		return missing("%s is on the newer timeline %d, which began at %s, and the data here end at %s on timeline "+
+			"%d: let %[1]s be the primary, then type sudo pgrex rejoin here",
+			name, its[len(its)-1].ID, its[shared].Begin, o.End, newest.ID)
 	case a.Later:
 		return missing("%s knows a timeline after %d, the newest here: another host was promoted; let that one be the "+
-			"primary, then type pgrex rejoin here", name, newest.ID)
+			"primary, then type sudo pgrex rejoin here", name, newest.ID)
 	case shared < len(its):
-		return missing("%s is on timeline %d, which is none of those that led to timeline %d here: find out which data are "+
-			"the right ones", name, its[len(its)-1].ID, newest.ID)
+		return missing("%s is on timeline %d, which is none of those that led to timeline %d here: find out which "+
+			"data are the right ones", name, its[len(its)-1].ID, newest.ID)
 	case shared < len(mine) && a.Replays != "", a.Replays != "" && a.Same:
 		return missing("%s says that it has WAL up to %s on timeline %d, and may still replay: %s; since %s, "+
 			"that proves nothing: wait", name, a.Flushed, a.Timeline, a.Replays, o.Doubt)
 	case shared < len(mine) && a.Flushed > mine[shared].Begin && (o.Doubt != "" || m.DataStatus != disconnected):
 		// This host may have been promoted by hand, or restored to a point in time, while the others went on.
-		return missing("%s has WAL up to %s on timeline %d, which the timelines here left at %s: that may be newer, because %s; "+
-			"let %[1]s be the primary, or find out which data are the right ones", name, a.Flushed, a.Timeline, mine[shared].Begin,
+		return missing("%s has WAL up to %s on timeline %d, which the timelines here left at %s: that may be newer, "+
+			"because %s; let %[1]s be the primary, or find out which data are the right ones",
+			name, a.Flushed, a.Timeline, mine[shared].Begin,
 			cmp.Or(o.Doubt, fmt.Sprintf("its data status is %s, and not %s, as after a promotion here by the agent",
 				cmp.Or(m.DataStatus, "none"), disconnected)))
 	case shared < len(mine) && a.Flushed > mine[shared].Begin:
-		return older("%s answers: it is on the older timeline %d up to %s, which the timelines here left at %s; what it has "+
-			"beyond that was given up then, and it needs pgrex rejoin", name, a.Timeline, a.Flushed, mine[shared].Begin)
+		return older("%s answers: it is on the older timeline %d up to %s, which the timelines here left at %s; "+
+			"what it has beyond that was given up then, and it needs sudo pgrex rejoin",
+			name, a.Timeline, a.Flushed, mine[shared].Begin)
 	case shared < len(mine):
 		return older("%s answers: it is on the older timeline %d up to %s", name, a.Timeline, a.Flushed)
 	case !a.Same && a.Flushed > o.End:
 		return missing("%s has WAL up to %s, which is %s more than here (%s): let %[1]s be the primary", name, a.Flushed,
 			model.FormatBytes(o.End.BytesTo(a.Flushed)), o.End)
 	case a.Gone && o.Doubt != "":
-		return missing("%s has WAL up to %s, and the WAL at that position is no longer here to compare it with; since %s, that "+
-			"proves nothing", name, a.Flushed, o.Doubt)
+		return missing("%s has WAL up to %s, and the WAL at that position is no longer here to compare it with; "+
+			"since %s, that proves nothing", name, a.Flushed, o.Doubt)
 	case a.Gone:
 		return older("%s answers: it has WAL up to %s, %s less than here", name, a.Flushed,
 			model.FormatBytes(a.Flushed.BytesTo(o.End)))
 	case !a.Same:
-		return missing("the last WAL of %s, up to %s, differs from that here, though both are on timeline %d: find out which "+
-			"data are the right ones", name, a.Flushed, newest.ID)
+		return missing("the last WAL of %s, up to %s, differs from that here, though both are on timeline %d: find "+
+			"out which data are the right ones", name, a.Flushed, newest.ID)
 	}
 	commit := ""
 	if a.Commit != "" {
@@ -156,8 +166,10 @@ func (o ours) judgeAnswer(m reconcile.Claim, a answer) verdict {
 // nothing newer if all of this holds:
 //
 //   - The status of this host is LATEST: no other host was promoted since this one was. So all that the member received
-//     since, it received from here, where WAL is flushed before it is sent. And the data here are those that were here
-//     then, and not a backup that was restored since.
+//     since, it received from here, where WAL is flushed before it is sent. Or no host is LATEST, and the status of this
+//     host is STREAMING|SYNC: the last primary acknowledged nothing that is not here, and no host was promoted since, or
+//     it would have made this one DISCONNECT. In both cases, the data here are those that were here then, and not a
+//     backup that was restored since.
 //   - The status is one with which the agent promotes nobody: DISCONNECT, which the primary writes for a host that it no
 //     longer sees, or that of a standby that was not yet in step (POTENTIAL, CATCHUP; ASYNC with rep_mode=sync). A host
 //     that was in step (SYNC, QUORUM; ASYNC with rep_mode=async), or that has no status yet, may be promoted without
@@ -176,11 +188,12 @@ func (o ours) judgeStatus(m other) verdict {
 	}
 	bring := "bring it back, so that its server answers"
 	switch {
-	case o.Doubt != "":
-		return missing("%s %s, and since %s, nothing but an answer shows what %[1]s has: %s", m.Host, where, o.Doubt, bring)
+	case o.Unsure != "":
+		return missing("%s %s, and since %s, nothing but an answer shows what %[1]s has: %s", m.Host, where, o.Unsure,
+			bring)
 	case m.DataStatus == "":
-		return missing("%s %s, and the agent has never written a data status for it: %s; if it is no longer to be a member, "+
-			"take it out of node_list", m.Host, where, bring)
+		return missing("%s %s, and the agent has never written a data status for it: %s; if it is no longer to be a "+
+			"member, take it out of node_list", m.Host, where, bring)
 	case o.mayTakeOver(m.DataStatus):
 		return missing("%s %s, and was in step when it was last seen (%s), so it may have been promoted since: %s",
 			m.Host, where, m.DataStatus, bring)
@@ -191,8 +204,12 @@ func (o ours) judgeStatus(m other) verdict {
 		return missing("%s %s (%s), and may have been promoted since, because %s: %s",
 			m.Host, where, m.DataStatus, o.Overlooks, bring)
 	}
-	return older("%s %s: by its data status, %s, it was not in step, and nobody was promoted since this host was",
-		m.Host, where, m.DataStatus)
+	since := "this host was"
+	if o.Doubt != "" {
+		since = "this host was in step"
+	}
+	return older("%s %s: by its data status, %s, it was not in step, and nobody was promoted since %s",
+		m.Host, where, m.DataStatus, since)
 }
 
 // mayTakeOver reports whether the agent promotes a standby with this data status (have_master_right), or whether
@@ -225,7 +242,8 @@ func overlooks(w reconcile.Who, votes string) string {
 		// What such a partition keeps running goes on, and nobody makes sure that it has ended.
 		return "no-quorum-policy is " + policy + ", and there is no fencing"
 	case 2*online <= all:
-		return fmt.Sprintf("only %d of %d nodes are online, and the others could have had the quorum without them", online, all)
+		return fmt.Sprintf("only %d of %d nodes are online, and the others could have had the quorum without them",
+			online, all)
 	case votes != "":
 		return "fewer nodes could have had the quorum: " + votes
 	}

@@ -53,7 +53,8 @@ func (m other) with(change func(m *other)) other {
 // TestTrap48Judge: what proves that a member has nothing newer than this host, and what the verdict says otherwise.
 func TestTrap48Judge(t *testing.T) {
 	runs := func(m *other) { m.State = "unpromoted" }
-	others := func(o *ours) { o.Doubt = notLatest }
+	others := func(o *ours) { o.Doubt, o.Unsure = notLatest, notLatest }
+	inStep := func(o *ours) { o.Doubt = notLatest }
 	replays := func(a *answer) { a.Replays = "it moves" }
 	alone := func(o *ours) { o.Overlooks = "only 1 of 3 nodes are online" }
 	for name, test := range map[string]struct {
@@ -78,21 +79,21 @@ func TestTrap48Judge(t *testing.T) {
 		"long behind, not the last primary": {m: says(0x180, func(a *answer) { a.Same, a.Gone = false, true }), change: others, why: "no longer here to compare"},
 		"further, in a file not here":       {m: says(0x308, func(a *answer) { a.Same, a.Gone = false, true }), why: "up to 0/308, which is 264 B more"},
 		"a newer timeline":                  {m: says(0x300, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: began}, model.Timeline{ID: 3, Begin: 0x180})), why: "newer timeline 3, which began at 0/180"},
-		"newer, from the end on":            {m: says(0x300, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: began}, model.Timeline{ID: 4, Begin: ended})), why: "type pgrex rejoin here"},
+		"newer, from the end on":            {m: says(0x300, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: began}, model.Timeline{ID: 4, Begin: ended})), why: "type sudo pgrex rejoin here"},
 		"knows a newer timeline":            {m: says(ended, func(a *answer) { a.Later = true }), why: "knows a timeline after 2"},
 		"older, and knows a new":            {m: says(0x80, on(model.Timeline{ID: 1}), func(a *answer) { a.Later = true }), why: "knows a timeline after 2"},
 		"an older timeline":                 {m: says(0x80, on(model.Timeline{ID: 1})), ok: true, why: "older timeline 1 up to 0/80"},
-		"an old primary's":                  {m: says(0x180, on(model.Timeline{ID: 1})), ok: true, why: "was given up then, and it needs pgrex rejoin"},
+		"an old primary's":                  {m: says(0x180, on(model.Timeline{ID: 1})), ok: true, why: "was given up then, and it needs sudo pgrex rejoin"},
 		"another's timeline was left":       {m: says(0x180, on(model.Timeline{ID: 1})), change: others, why: "has WAL up to 0/180 on timeline 1, which the timelines here left at 0/100: that may be newer, because this host was not the last primary"},
 		"not left by the agent":             {m: says(0x180, on(model.Timeline{ID: 1})).with(func(m *other) { m.DataStatus = "STREAMING|POTENTIAL" }), why: "left at 0/100: that may be newer, because its data status is STREAMING|POTENTIAL"},
 		"up to where it was left":           {m: says(began, on(model.Timeline{ID: 1})), change: others, ok: true, why: "older timeline 1 up to 0/100"},
 		"the number taken twice":            {m: says(0x180, on(model.Timeline{ID: 1}, model.Timeline{ID: 2, Begin: 0x90})), why: "is on timeline 2, which is none of those"},
 		"another branch":                    {m: says(0x180, on(model.Timeline{ID: 1}, model.Timeline{ID: 3, Begin: began})), why: "is on timeline 3, which is none of those"},
 		"another database":                  {m: says(0x80, func(a *answer) { a.SystemID = "8" }), why: "another database"},
-		"a primary":                         {m: says(0x80, func(a *answer) { a.InRecovery = false }), why: "is a primary, of which Pacemaker does not know"},
+		"a primary":                         {m: says(0x80, func(a *answer) { a.InRecovery = false }), why: "is a primary that Pacemaker does not know"},
 		"unclean, and answers":              {m: says(0x80).with(func(m *other) { m.Node.Unclean = true }), why: "is to be fenced"},
 		"the newest, and answers":           {m: says(0x80).with(func(m *other) { m.DataStatus = "LATEST" }), why: "start that host first"},
-		"the next primary":                  {m: says(ended).with(func(m *other) { m.DataStatus, m.Next = "STREAMING|SYNC", true }), why: "the agent makes it the primary without anybody's order: wait"},
+		"the next primary":                  {m: says(ended).with(func(m *other) { m.DataStatus, m.Next = "STREAMING|SYNC", true }), why: "the agent promotes it by itself: wait"},
 		// Its server runs, but does not answer.
 		"runs":                 {m: away("DISCONNECT", true).with(runs), why: "(to Pacemaker: unpromoted) does not say what it has: connection refused"},
 		"has failed":           {m: away("DISCONNECT", true).with(func(m *other) { m.State = "failed" }), why: "(to Pacemaker: failed)"},
@@ -104,6 +105,9 @@ func TestTrap48Judge(t *testing.T) {
 		"offline":                        {m: away("DISCONNECT", false), ok: true, why: "is offline: by its data status, DISCONNECT"},
 		"offline, with few others":       {m: away("DISCONNECT", false), change: alone, why: "only 1 of 3 nodes are online"},
 		"stopped, not the last primary":  {m: away("DISCONNECT", true), change: others, why: "this host was not the last primary"},
+		"stopped, and here in step":      {m: away("DISCONNECT", true), change: inStep, ok: true, why: "nobody was promoted since this host was in step"},
+		"both in step":                   {m: away("STREAMING|SYNC", true), change: inStep, why: "may have been promoted since"},
+		"replays, and here in step":      {m: says(0x180, replays), change: inStep, why: "may still replay: it moves"},
 		"unclean":                        {m: away("DISCONNECT", false).with(func(m *other) { m.Node.Unclean = true }), why: "is to be fenced"},
 		"joining":                        {m: away("DISCONNECT", true).with(func(m *other) { m.Node.Pending = true }), why: "is joining"},
 		"in step":                        {m: away("STREAMING|SYNC", false), why: "may have been promoted since: bring it back"},
@@ -115,7 +119,7 @@ func TestTrap48Judge(t *testing.T) {
 		"potential":                      {m: away("STREAMING|POTENTIAL", false), ok: true, why: "STREAMING|POTENTIAL"},
 		"catching up":                    {m: away("CATCHUP|ASYNC", false), change: func(o *ours) { o.Async = true }, ok: true, why: "CATCHUP|ASYNC"},
 		"never seen":                     {m: away("", false), why: "has never written a data status"},
-		"the newest":                     {m: away("LATEST", false), why: "are said to be the newest (LATEST)"},
+		"the newest":                     {m: away("LATEST", false), why: "has the data status LATEST"},
 		"was further":                    {m: away("DISCONNECT", true).with(func(m *other) { m.Location = 0x300 }), why: "went up to 0/300"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -205,22 +209,22 @@ func TestOrders(t *testing.T) {
 		want       map[string]string // what pm01 still lacks for its start, by who is back
 	}{
 		"pm02 was in step": {pm02: "STREAMING|SYNC", pm03: "STREAMING|ASYNC", want: map[string]string{
-			"pm01 pm02":      "pm02 runs, and by its data status (STREAMING|SYNC) the agent makes it the primary",
+			"pm01 pm02":      "pm02 runs, and with its data status (STREAMING|SYNC) the agent promotes it by itself",
 			"pm01 pm03":      "pm02 is offline, and was in step when it was last seen (STREAMING|SYNC), so it may have been promoted since: bring it back",
-			"pm01 pm02 pm03": "the agent makes it the primary",
+			"pm01 pm02 pm03": "the agent promotes it by itself",
 		}},
 		"pm02 went off before": {pm02: "DISCONNECT", pm03: "STREAMING|ASYNC", want: map[string]string{
 			"pm01 pm02": proven, "pm01 pm03": proven, "pm01 pm02 pm03": proven,
 		}},
 		"pm02 went off before, and pm03 is in step": {pm02: "DISCONNECT", pm03: "STREAMING|SYNC", want: map[string]string{
 			"pm01 pm02":      "pm03 is offline, and was in step",
-			"pm01 pm03":      "pm03 runs, and by its data status (STREAMING|SYNC)",
-			"pm01 pm02 pm03": "pm03 runs, and by its data status (STREAMING|SYNC)",
+			"pm01 pm03":      "pm03 runs, and with its data status (STREAMING|SYNC)",
+			"pm01 pm02 pm03": "pm03 runs, and with its data status (STREAMING|SYNC)",
 		}},
 		"both were asynchronous": {async: true, pm02: "STREAMING|ASYNC", pm03: "STREAMING|ASYNC", want: map[string]string{
-			"pm01 pm02":      "pm02 runs, and by its data status (STREAMING|ASYNC)",
+			"pm01 pm02":      "pm02 runs, and with its data status (STREAMING|ASYNC)",
 			"pm01 pm03":      "pm02 is offline, and was in step",
-			"pm01 pm02 pm03": "pm02 runs, and by its data status (STREAMING|ASYNC)",
+			"pm01 pm02 pm03": "pm02 runs, and with its data status (STREAMING|ASYNC)",
 		}},
 		"both had gone off before": {async: true, pm02: "DISCONNECT", pm03: "DISCONNECT", want: map[string]string{
 			"pm01 pm02": proven, "pm01 pm03": proven, "pm01 pm02 pm03": proven,

@@ -47,21 +47,21 @@ func TestTrap48StopOfWhatMayBeThePrimary(t *testing.T) {
 		unsettled fakes.Unsettled
 		refused   string // by which hosts
 	}{
-		"settled":           {fakes.Roles{"pm01": "promoted", "pm02": "unpromoted", "pm03": "stopped"}, nil, "pm02 would see it fail"},
+		"settled":           {fakes.Roles{"pm01": "promoted", "pm02": "unpromoted", "pm03": "stopped"}, nil, "its standbys run (pm02)"},
 		"the last":          {fakes.Roles{"pm01": "promoted", "pm02": "stopped", "pm03": "stopped"}, nil, ""},
-		"failed":            {fakes.Roles{"pm01": "promoted", "pm02": "unpromoted"}, fakes.Unsettled{"pm01": "failed"}, "pm02 would see it fail"},
-		"blocked":           {fakes.Roles{"pm01": "promoted", "pm02": "unpromoted"}, fakes.Unsettled{"pm01": "blocked"}, "pm02 would see it fail"},
-		"demoting":          {fakes.Roles{"pm02": "unpromoted"}, fakes.Unsettled{"pm01": "demoting"}, "pm02 would see it fail"},
-		"promoting":         {fakes.Roles{"pm02": "unpromoted", "pm03": "unpromoted"}, fakes.Unsettled{"pm01": "promoting"}, "pm02, pm03 would see it fail"},
-		"a standby failed":  {fakes.Roles{"pm01": "promoted", "pm02": "unpromoted"}, fakes.Unsettled{"pm02": "failed"}, "pm02 would see it fail"},
-		"a standby starts":  {fakes.Roles{"pm01": "promoted", "pm03": "stopped"}, fakes.Unsettled{"pm02": "starting"}, "pm02 would see it fail"},
+		"failed":            {fakes.Roles{"pm01": "promoted", "pm02": "unpromoted"}, fakes.Unsettled{"pm01": "failed"}, "its standbys run (pm02)"},
+		"blocked":           {fakes.Roles{"pm01": "promoted", "pm02": "unpromoted"}, fakes.Unsettled{"pm01": "blocked"}, "its standbys run (pm02)"},
+		"demoting":          {fakes.Roles{"pm02": "unpromoted"}, fakes.Unsettled{"pm01": "demoting"}, "its standbys run (pm02)"},
+		"promoting":         {fakes.Roles{"pm02": "unpromoted", "pm03": "unpromoted"}, fakes.Unsettled{"pm01": "promoting"}, "its standbys run (pm02, pm03)"},
+		"a standby failed":  {fakes.Roles{"pm01": "promoted", "pm02": "unpromoted"}, fakes.Unsettled{"pm02": "failed"}, "its standbys run (pm02)"},
+		"a standby starts":  {fakes.Roles{"pm01": "promoted", "pm03": "stopped"}, fakes.Unsettled{"pm02": "starting"}, "its standbys run (pm02)"},
 		"a standby, failed": {fakes.Roles{"pm01": "unpromoted", "pm02": "promoted"}, fakes.Unsettled{"pm01": "failed"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := fakes.NewTrio(t)
 			c.Clone.Roles, c.Clone.Unsettled = test.roles, test.unsettled
 			_, err := (&Service{Observer: c.On("pm01", "pm01")}).Stop(t.Context(), false, false)
-			refused := err != nil && strings.Contains(err.Error(), "would see it fail")
+			refused := err != nil && strings.Contains(err.Error(), "so a stop would be a failover")
 			if refused != (test.refused != "") || refused && !strings.Contains(err.Error(), test.refused) {
 				t.Errorf("refused: %v", err)
 			}

@@ -20,9 +20,11 @@ const inProduction = "in production"
 // shutDown ends PostgreSQL here. Undone, PostgreSQL is started as it was before, as the primary: nobody else was
 // promoted.
 func (s *Switchover) shutDown() operation.Step {
-	stop := s.place.Program("pg_ctl", "stop", "--pgdata="+s.place.Data, "--mode=fast", "--wait", "--timeout="+shutdownSeconds)
+	stop := s.place.Program("pg_ctl", "stop", "--pgdata="+s.place.Data, "--mode=fast", "--wait",
+		"--timeout="+shutdownSeconds)
 	// pg_ctl uses the options of its last start, which are in postmaster.opts.
-	start := s.place.Program("pg_ctl", "restart", "--pgdata="+s.place.Data, "--mode=immediate", "--wait", "--timeout=50", "--log="+s.log())
+	start := s.place.Program("pg_ctl", "restart", "--pgdata="+s.place.Data, "--mode=immediate", "--wait",
+		"--timeout=50", "--log="+s.log())
 	return operation.Step{
 		ID: "shutdown",
 		Action: operation.Program{
@@ -51,8 +53,8 @@ func (s *Switchover) shutDown() operation.Step {
 				case "starting": // by an earlier attempt: another start would repeat its recovery
 					return s.started(ctx)
 				default:
-					return fmt.Errorf("PostgreSQL here says in %s that it is %s, but it does not answer as the primary; "+
-						"its log %s may say why", s.place.PIDFile(), status, s.log())
+					return fmt.Errorf("PostgreSQL here says in %s that it is %s, but it does not answer as the "+
+						"primary; its log %s may say why", s.place.PIDFile(), status, s.log())
 				}
 			}},
 			operation.Program{Text: "see that Pacemaker knows PostgreSQL here as the primary", Run: s.knownAsPrimary},
@@ -74,8 +76,8 @@ func (s *Switchover) isShutDown(ctx context.Context) (operation.State, error) {
 		return operation.NotDone, nil
 	}
 	if err := s.seeEnd(ctx); err != nil {
-		return operation.CannotTell, fmt.Errorf("PostgreSQL does not run, and its shutdown was not clean: %w; type sudo pgrex operation undo, "+
-			"which starts it again", err)
+		return operation.CannotTell, fmt.Errorf("PostgreSQL does not run, and its shutdown was not clean: %w; type "+
+			"sudo pgrex operation undo, which starts it again", err)
 	}
 	return operation.Done, nil
 }
@@ -120,7 +122,7 @@ func (s *Switchover) nobodyElse(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookPatience)
 	defer cancel()
 	if said, err := s.askTarget(ctx); err == nil && !said.InRecovery { // it may be down
-		return fmt.Errorf("%s is no standby any more: another primary must not be started here", s.plan.Target)
+		return fmt.Errorf("%s is no longer a standby: a second primary must not be started here", s.plan.Target)
 	}
 	return nil
 }
