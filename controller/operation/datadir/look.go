@@ -22,7 +22,7 @@ func (p Place) Look(ctx context.Context) (local reconcile.LocalData, err error) 
 	gone, err := p.empty()
 	if err == nil && gone == "" {
 		if local, err = p.database(ctx); err == nil {
-			gone, err = p.partGone()
+			gone, err = p.partGone(local.Backup != nil)
 		}
 	}
 	if err != nil {
@@ -54,8 +54,8 @@ func (p Place) empty() (why string, err error) {
 // lostAndFound is a folder that an empty file system may have.
 const lostAndFound = "lost+found"
 
-// partGone names a part of the database that is not in its place; "" if there is none.
-func (p Place) partGone() (why string, err error) {
+// partGone names a part of the database that is not in its place; "" if there is none. A restored backup needs no WAL.
+func (p Place) partGone(restored bool) (why string, err error) {
 	wal, err := p.WALFolder()
 	if err != nil {
 		return "", err
@@ -63,8 +63,14 @@ func (p Place) partGone() (why string, err error) {
 	if wal == "" {
 		wal = filepath.Join(p.Data, "pg_wal")
 	}
-	if existing(wal) != wal {
+	entries, err := os.ReadDir(wal)
+	switch {
+	case os.IsNotExist(err):
 		return fmt.Sprintf("its WAL is gone: %s is not there", wal), nil
+	case err != nil:
+		return "", fmt.Errorf("look at the WAL here: %w", err)
+	case !restored && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return walFile.MatchString(e.Name()) }):
+		return fmt.Sprintf("its WAL is gone: %s has none", wal), nil // a database that ran always has some
 	}
 	spaces, err := p.Linked()
 	for _, oid := range slices.Sorted(maps.Keys(spaces)) {

@@ -51,6 +51,8 @@ func TestCopyOverDamage(t *testing.T) {
 			"postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf",
 		},
 		{"no pg_wal", "rm -r data/pg_wal", "its WAL is gone", ""},
+		{"an empty pg_wal", "rm -r data/pg_wal/*", "its WAL is gone", ""}, // its file system is not mounted
+		{"a pg_wal on a new file system", "rm -r data/pg_wal; mkdir -p data/pg_wal/lost+found", "its WAL is gone", ""},
 		{"pg_wal leads to a folder that is not there", "rm -r data/pg_wal; ln -s ../gone data/pg_wal", "its WAL is gone", ""},
 		{"no postgresql.conf", "rm data/postgresql.conf", "PostgreSQL cannot read its configuration", "postgresql.conf"},
 	} {
