@@ -45,7 +45,7 @@ func (p Place) empty() (why string, err error) {
 		return "there is no data folder " + p.Data, nil
 	case err != nil:
 		return "", fmt.Errorf("look at the data folder: %w", err)
-	case !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !notData(e.Name()) }):
+	case !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !notData(e.Name()) && e.Name() != agentsRecovery }):
 		return "the data folder " + p.Data + " is empty", nil
 	}
 	return "", nil
@@ -53,6 +53,10 @@ func (p Place) empty() (why string, err error) {
 
 // lostAndFound is a folder that an empty file system may have.
 const lostAndFound = "lost+found"
+
+// agentsRecovery is what the agent leaves in an empty data folder, because it takes that for one of PostgreSQL 11
+// (heartbeat/pgsql, RECOVERY_CONF). A database of PostgreSQL 12 or newer has no such file.
+const agentsRecovery = "recovery.conf"
 
 // partGone names a part of the database that is not in its place; "" if there is none. A restored backup needs no WAL.
 func (p Place) partGone(restored bool) (why string, err error) {

@@ -42,6 +42,7 @@ func TestCopyOverDamage(t *testing.T) {
 	}{
 		{"no data folder", "rm -r data", "there is no data folder", "postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf"},
 		{"an empty one", "rm -r data/*", "is empty", "postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf"},
+		{"one in which the agent tried to start", "rm -r data/*; touch data/recovery.conf", "is empty", "postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf"},
 		{"a new file system", "rm -r data/*; mkdir data/lost+found", "is empty", "postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf"},
 		{"no control file", "rm data/global/pg_control", "the control file is damaged", ""},
 		{"a damaged control file", "printf x | dd of=data/global/pg_control bs=1 seek=50 conv=notrunc", "the control file is damaged", ""},

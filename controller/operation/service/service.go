@@ -60,6 +60,7 @@ const (
 // Plan is what the journal keeps: what the operator asked for, and how this host was before.
 type Plan struct {
 	Force      bool   `json:"force"`
+	Follow     bool   `json:"follow"` // the start of a standby
 	Proven     bool   `json:"proven"` // it was proven that no other host has newer data
 	Checkpoint bool   `json:"checkpoint"`
 	Standby    bool   `json:"node_standby"` // Pacemaker's standby mode was on
@@ -167,10 +168,14 @@ func (s *Service) Resume(ctx context.Context, j *operation.Journal) (operation.J
 		return operation.Job{}, err
 	}
 	job := s.job(ctx, j.Operation, h, &p)
-	switch j.Operation {
-	case Stop:
+	switch {
+	case j.Operation == Stop:
 		job.Steps = s.keepAway(h, &p)
-	case Start:
+	case j.Operation == Start && p.Follow:
+		c := s.caseOf(h, &p)
+		c.Slot = h.OwnSlot()
+		job.Steps = append(s.hand(h, &p), s.rejoin().AwaitStreams(c))
+	case j.Operation == Start:
 		job.Steps = slices.Concat(s.claim(h, &p), s.hand(h, &p), s.promoted())
 	}
 	return job, nil
@@ -256,6 +261,7 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 	}
 	p := s.startPlan(h)
 	job := s.job(ctx, Start, h, p)
+	p.Follow = true
 	job.Says = append([]string{fmt.Sprintf("the primary is %s, which this host can follow: %s", c.Primary, rung.Why)}, p.says()...)
 	job.Steps = append([]operation.Step{r.StillPrimary(c), r.StillFits(c)}, c.Follow(rejoin.MethodStart)...)
 	job.Steps = append(job.Steps, c.NameSlot())
