@@ -107,7 +107,7 @@ func (p Place) database(ctx context.Context) (local reconcile.LocalData, err err
 			local.Unreadable = "its data are of no use as they are: " + err.Error()
 		}
 	}
-	if err := p.configured(ctx, &local); err != nil {
+	if err := p.configured(ctx, c, &local); err != nil {
 		return local, err
 	}
 	noRewind := p.noRewind(c)
@@ -134,11 +134,15 @@ func (p Place) noRewind(c Control) string {
 	return ""
 }
 
-// configured reads how much WAL PostgreSQL will keep by its settings. If these cannot be read, it says why.
-func (p Place) configured(ctx context.Context, local *reconcile.LocalData) (err error) {
+// configured reads how much WAL PostgreSQL will keep by its settings. If these cannot be read, or are too low, it says
+// why.
+func (p Place) configured(ctx context.Context, c Control, local *reconcile.LocalData) (err error) {
 	size := "" // in MB
 	if err = p.Configuration(ctx); err == nil {
 		size, err = p.Configured(ctx, "max_wal_size")
+	}
+	if err == nil {
+		local.Unconfigured, err = p.tooLow(ctx, c)
 	}
 	if _, ran := errors.AsType[*ToolError](err); ran && ctx.Err() == nil {
 		local.Unconfigured = "PostgreSQL cannot read its configuration here: " + err.Error()

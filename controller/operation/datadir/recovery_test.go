@@ -22,6 +22,7 @@ func scripted(t *testing.T, cases string) Place {
 	script := "#!/bin/sh\nwhile [ $# -gt 0 ]; do [ \"$1\" = -C ] && name=$2; shift; done\ncase $name in\n" + cases +
 		"\nrecovery_target_timeline) echo latest;;\nesac\n"
 	must(t, os.WriteFile(filepath.Join(p.Bin, "postgres"), []byte(script), 0o700))
+	must(t, os.WriteFile(filepath.Join(p.Bin, "pg_controldata"), []byte("#!/bin/sh\necho 'max_connections setting:              100'\n"), 0o700))
 	must(t, os.WriteFile(p.config(), nil, 0o600)) // without it, no setting can be read
 	return p
 }
@@ -39,6 +40,8 @@ func TestTrap40Follows(t *testing.T) {
 		"a signal":         {files: []string{recoverySignal}, says: []string{"(recovery.signal): type sudo rm "}, not: "ALTER SYSTEM"},
 		"a target":         {cases: "recovery_target_time) echo 2020;;", says: []string{"(recovery_target_time = '2020')", "ALTER SYSTEM RESET"}, not: "sudo rm"},
 		"another timeline": {cases: "recovery_target_timeline) echo current;;", says: []string{"recovery_target_timeline = 'current'"}},
+		"enough":           {cases: "max_connections) echo 100;;"},
+		"too low":          {cases: "max_connections) echo 20;;", says: []string{"(max_connections = 20, but 100 is needed): raise"}},
 		"both":             {cases: "recovery_target) echo immediate;;", files: []string{recoverySignal}, says: []string{"type sudo rm ", "; take those settings out"}},
 	} {
 		p := scripted(t, test.cases)

@@ -116,6 +116,7 @@ func TestNoCopyOverStrangers(t *testing.T) {
 	host := primary.Standby()
 	host.Stop("fast")
 	for _, c := range []struct{ damage, want string }{ // one after the other
+		{"cp data/postgresql.conf kept.conf; echo 'max_connections = 5' >>data/postgresql.conf", "max_connections = 5, but "},
 		{"echo 'rubbish = rubbish =' >>data/postgresql.conf", "mend it; or move the file away"},
 		{"rm -r data/*; touch data/letter", "holds files, but no database"},
 	} {
