@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -85,6 +86,19 @@ func (s *StatusServer) answer(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(status) // the client is gone; there is nobody to tell
 }
 
+// noAnswer is the error if nobody could be asked.
+func noAnswer(path string, err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	if errors.Is(err, fs.ErrPermission) { // it may well run
+		return fmt.Errorf("this user may not ask the pgrex at %s: %w; type it as root, or with the group haclient", path, err)
+	}
+	return fmt.Errorf("no pgrex answers at %s: %w; start it with 'systemctl start pgrex', or name its --socket, or with several "+
+		"databases its --instance", path, err)
+}
+
 // FetchStatus asks the daemon behind a socket.
 func FetchStatus(ctx context.Context, path string) (Status, error) {
 	client := http.Client{
@@ -102,11 +116,7 @@ func FetchStatus(ctx context.Context, path string) (Status, error) {
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op.Err
-		}
-		return Status{}, fmt.Errorf("no pgrex answers at %s: %w; start it with 'systemctl start pgrex', or name its --socket, or with several databases its --instance", path, err)
+		return Status{}, noAnswer(path, err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {

@@ -67,3 +67,18 @@ func TestStatusSocketIsNoSocket(t *testing.T) {
 		t.Errorf("the file was touched: %q, %v", data, err)
 	}
 }
+
+// TestStatusOfStranger: who may not open the socket is not told to start what runs.
+func TestStatusOfStranger(t *testing.T) {
+	closed := t.TempDir()
+	if err := os.Chmod(closed, 0); err != nil {
+		t.Fatal(err)
+	}
+	_, err := FetchStatus(t.Context(), filepath.Join(closed, "s"))
+	if os.Geteuid() == 0 { // root may open everything: the text is that of the error alone
+		err = noAnswer(filepath.Join(closed, "s"), &net.OpError{Op: "dial", Err: os.ErrPermission})
+	}
+	if err == nil || !strings.Contains(err.Error(), "type it as root, or with the group haclient") || strings.Contains(err.Error(), "start it") {
+		t.Errorf("it says %v", err)
+	}
+}

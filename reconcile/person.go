@@ -261,6 +261,7 @@ func (v *view) toBringBack(forecasts []model.Forecast) {
 			v.say(model.CodeStopped, model.Info, member, "the database on %s is stopped, and its node is in "+
 				"standby; on %[1]s, type: sudo pgrex start", member)
 		case v.keptAway(member):
+			v.sayKeptAway(member)
 		case v.givenUp(n):
 			v.say(model.CodeRejoinNeeded, model.Warning, member, "the database on %s has failed, and Pacemaker does "+
 				"not start it again%s; on %[1]s, type: sudo pgrex rejoin",
@@ -275,6 +276,24 @@ func (v *view) keptAway(member string) bool {
 	return strings.EqualFold(v.Clone.Meta["target-role"], "Stopped") || slices.ContainsFunc(v.Clone.Locations, func(l model.Location) bool {
 		return model.SameNode(l.Node, member) && l.Bars()
 	})
+}
+
+// sayKeptAway reports the constraint of somebody else's that keeps the database from a host. Not only people type
+// crm_resource --ban: the agent bans a host whose data went further than the new primary's.
+func (v *view) sayKeptAway(member string) {
+	for _, l := range v.Clone.Locations {
+		switch {
+		case !model.SameNode(l.Node, member) || !l.Bars():
+		case l.ByTool():
+			v.say(model.CodeStopped, model.Info, member, "the constraint %s of crm_resource keeps the database on %s stopped; on %[2]s, type: "+
+				"sudo pgrex rejoin, which removes it", l.ID, member)
+			return
+		default:
+			v.say(model.CodeStopped, model.Info, member, "the constraint %s keeps the database on %s stopped; remove it when the database is "+
+				"to run there", l.ID, member)
+			return
+		}
+	}
 }
 
 // comesBackBy returns the forecast for a host as part of a sentence, "" if there is none.

@@ -112,6 +112,8 @@ func (s *scenario) cluster(words []string) {
 		clone.Locations = append(clone.Locations, l)
 	case "kept-stopped":
 		clone.Locations = append(clone.Locations, model.Location{ID: model.StopConstraint("pgsql", words[1]), Node: words[1], Score: "-INFINITY"})
+	case "kept-away": // by a constraint of that id
+		clone.Locations = append(clone.Locations, model.Location{ID: words[2], Node: words[1], Score: "-INFINITY"})
 	case "without-primary":
 		s.in.WithoutPrimary = float64(s.number(words[1]))
 	case "lock":

@@ -114,3 +114,14 @@ func TestSuspendedWhileStarting(t *testing.T) {
 
 // continueLeader continues one process, and none that it has started.
 func continueLeader(pid int) error { return syscall.Kill(pid, syscall.SIGCONT) }
+
+// TestReaderGone: the reader of a plan may go away, as head does. Nothing was begun then, and nothing is to be undone.
+// SIGKILL is another matter.
+func TestReaderGone(t *testing.T) {
+	for signal, silent := range map[string]bool{"PIPE": true, "KILL": false} {
+		err := childStatus(exec.Command("sh", "-c", "kill -"+signal+" $$").Run())
+		if _, ok := errors.AsType[statusError](err); err == nil || ok != silent {
+			t.Errorf("after SIG%s: %v", signal, err)
+		}
+	}
+}

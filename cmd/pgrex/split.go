@@ -152,6 +152,8 @@ func childStatus(err error) error {
 		return statusError(exit.ExitCode())
 	case ok && slices.Contains(operationInterrupts, os.Signal(exit.Sys().(syscall.WaitStatus).Signal())):
 		return context.Canceled // before it has begun with anything: from then on it does not end so
+	case ok && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGPIPE:
+		return statusError(exitError) // the same: whoever reads its output has read enough (--dry-run | head)
 	}
 	return fmt.Errorf("the part of pgrex that does the work did not end by itself (%w): nothing was undone;"+
 		" type: sudo pgrex operation show", err)

@@ -154,20 +154,24 @@ func (s *Server) notConnected(err error) string {
 	case isStranger:
 		return stranger.Error()
 	case isServers && refused(pgErr):
-		return fmt.Sprintf("%s: run pgrex as the operating system's user %s, and let pg_hba.conf let it in over the socket",
-			serverError{pgErr}, s.config.User)
+		return fmt.Sprintf("%s: %s, and let pg_hba.conf let it in over the socket", serverError{pgErr}, s.runAs())
 	case isServers:
 		return serverError{pgErr}.Error()
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing listens at " + s.socket()
 	case errors.Is(err, os.ErrPermission):
-		return "may not open " + s.socket() + ": run pgrex as the operating system's user " + s.config.User
+		return "may not open " + s.socket() + ": " + s.runAs()
 	case isHanging:
 		return fmt.Sprintf("has not answered at %s since %s: it hangs, or the machine is overloaded", s.socket(), hangs.when())
 	case wasCut(err):
 		return "the connection to " + s.socket() + " was cut"
 	}
 	return oneLine(err.Error())
+}
+
+// runAs is what to do as another user: only as this one does the server let pgrex in.
+func (s *Server) runAs() string {
+	return fmt.Sprintf("run pgrex as the operating system's user %s (runuser -u %[1]s -g haclient -- pgrex)", s.config.User)
 }
 
 // notUp tells the state of a server that gave an error instead of an answer.

@@ -67,7 +67,7 @@ func TestRefused(t *testing.T) {
 	server := pgserver.New(t)
 	stranger := postgres.NewServer(postgres.Config{SocketDir: server.Dir, Port: server.Port, User: "nobody", Database: "postgres"})
 	defer stranger.Close()
-	wantState(t, stranger, model.ServerUnreachable, "run pgrex as the operating system's user nobody")
+	wantState(t, stranger, model.ServerUnreachable, "run pgrex as the operating system's user nobody (runuser -u nobody -g haclient -- pgrex)")
 	lost := postgres.NewServer(postgres.Config{SocketDir: server.Dir, Port: server.Port, User: "postgres", Database: "it's \\ not there"})
 	defer lost.Close()
 	wantState(t, lost, model.ServerUnreachable, `database "it's \ not there" does not exist`)

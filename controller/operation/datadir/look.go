@@ -22,7 +22,7 @@ func (p Place) Look(ctx context.Context) (local reconcile.LocalData, err error) 
 	gone, err := p.empty()
 	if err == nil && gone == "" {
 		if local, err = p.database(ctx); err == nil {
-			gone, err = p.partGone()
+			gone, err = p.partGone(local.Backup != nil)
 		}
 	}
 	if err != nil {
@@ -45,7 +45,7 @@ func (p Place) empty() (why string, err error) {
 		return "there is no data folder " + p.Data, nil
 	case err != nil:
 		return "", fmt.Errorf("look at the data folder: %w", err)
-	case !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !notData(e.Name()) }):
+	case !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !notData(e.Name()) && e.Name() != agentsRecovery }):
 		return "the data folder " + p.Data + " is empty", nil
 	}
 	return "", nil
@@ -54,8 +54,12 @@ func (p Place) empty() (why string, err error) {
 // lostAndFound is a folder that an empty file system may have.
 const lostAndFound = "lost+found"
 
-// partGone names a part of the database that is not in its place; "" if there is none.
-func (p Place) partGone() (why string, err error) {
+// agentsRecovery is what the agent leaves in an empty data folder, because it takes that for one of PostgreSQL 11
+// (heartbeat/pgsql, RECOVERY_CONF). A database of PostgreSQL 12 or newer has no such file.
+const agentsRecovery = "recovery.conf"
+
+// partGone names a part of the database that is not in its place; "" if there is none. A restored backup needs no WAL.
+func (p Place) partGone(restored bool) (why string, err error) {
 	wal, err := p.WALFolder()
 	if err != nil {
 		return "", err
@@ -63,8 +67,14 @@ func (p Place) partGone() (why string, err error) {
 	if wal == "" {
 		wal = filepath.Join(p.Data, "pg_wal")
 	}
-	if existing(wal) != wal {
+	entries, err := os.ReadDir(wal)
+	switch {
+	case os.IsNotExist(err):
 		return fmt.Sprintf("its WAL is gone: %s is not there", wal), nil
+	case err != nil:
+		return "", fmt.Errorf("look at the WAL here: %w", err)
+	case !restored && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return walFile.MatchString(e.Name()) }):
+		return fmt.Sprintf("its WAL is gone: %s has none", wal), nil // a database that ran always has some
 	}
 	spaces, err := p.Linked()
 	for _, oid := range slices.Sorted(maps.Keys(spaces)) {
@@ -97,7 +107,7 @@ func (p Place) database(ctx context.Context) (local reconcile.LocalData, err err
 			local.Unreadable = "its data are of no use as they are: " + err.Error()
 		}
 	}
-	if err := p.configured(ctx, &local); err != nil {
+	if err := p.configured(ctx, c, &local); err != nil {
 		return local, err
 	}
 	noRewind := p.noRewind(c)
@@ -124,11 +134,15 @@ func (p Place) noRewind(c Control) string {
 	return ""
 }
 
-// configured reads how much WAL PostgreSQL will keep by its settings. If these cannot be read, it says why.
-func (p Place) configured(ctx context.Context, local *reconcile.LocalData) (err error) {
+// configured reads how much WAL PostgreSQL will keep by its settings. If these cannot be read, or are too low, it says
+// why.
+func (p Place) configured(ctx context.Context, c Control, local *reconcile.LocalData) (err error) {
 	size := "" // in MB
 	if err = p.Configuration(ctx); err == nil {
 		size, err = p.Configured(ctx, "max_wal_size")
+	}
+	if err == nil {
+		local.Unconfigured, err = p.tooLow(ctx, c)
 	}
 	if _, ran := errors.AsType[*ToolError](err); ran && ctx.Err() == nil {
 		local.Unconfigured = "PostgreSQL cannot read its configuration here: " + err.Error()

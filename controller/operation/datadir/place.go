@@ -40,9 +40,25 @@ func Of(clone model.Clone) (Place, error) {
 	p := placed(clone)
 	info, err := os.Stat(filepath.Join(p.Data, "PG_VERSION"))
 	if err != nil {
-		return p, fmt.Errorf("look at the data folder: %w; run pgrex on the host that has it", err)
+		return p, p.noDatabase(err)
 	}
 	return p, p.mine(info)
+}
+
+// noDatabase explains why the data folder holds no database, after its PG_VERSION could not be read.
+func (p Place) noDatabase(err error) error {
+	if !os.IsNotExist(err) {
+		return fmt.Errorf("look at the data folder: %w", err)
+	}
+	why, err := p.empty()
+	if err == nil && why == "" {
+		why = p.Data + " holds no whole database: PG_VERSION is not there"
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s: see that every file system is mounted here, and that pgdata is right; if the data are gone, "+
+		"type: sudo pgrex rejoin --method copy", why)
 }
 
 // Find is Of for a data folder that may be damaged, empty or missing, because a copy can take its place.

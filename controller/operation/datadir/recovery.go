@@ -1,11 +1,13 @@
 package datadir
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -112,9 +114,16 @@ func (p Place) option(ctx context.Context, s target) (string, error) {
 	return strings.TrimSpace(out), nil
 }
 
-// Follows returns an error if a restore has left something because of which a start here would not be that of a
-// standby: PostgreSQL would stop its recovery at the target, or promote itself. Only pgrex rejoin may remove that.
+// Follows returns an error if a start here would not be that of a standby: by what a restore has left, PostgreSQL would
+// stop its recovery at the target, or promote itself. Only pgrex rejoin may remove that. Or settings are too low.
 func (p Place) Follows(ctx context.Context) error {
+	c, err := p.Control(ctx)
+	if err != nil {
+		return err
+	}
+	if low, err := p.tooLow(ctx, c); low != "" || err != nil {
+		return cmp.Or(err, fmt.Errorf("%s: raise them in the configuration here", low))
+	}
 	found, err := p.Unfollowing(ctx, false)
 	if err != nil || len(found) == 0 {
 		return err
@@ -129,6 +138,38 @@ func (p Place) Follows(ctx context.Context) error {
 	}
 	return fmt.Errorf("a restore has left what ends PostgreSQL's recovery here (%s): %s", strings.Join(found, ", "),
 		strings.Join(do, "; "))
+}
+
+// sizes are the settings that a standby needs at least as high as the data had them last, by their names in the control
+// file; with less its recovery ends at once (PostgreSQL's documentation, "Hot Standby", Administrator's Overview).
+var sizes = []struct{ setting, inControl string }{
+	{"max_connections", "max_connections setting"},
+	{"max_worker_processes", "max_worker_processes setting"},
+	{"max_wal_senders", "max_wal_senders setting"},
+	{"max_prepared_transactions", "max_prepared_xacts setting"},
+	{"max_locks_per_transaction", "max_locks_per_xact setting"},
+}
+
+// tooLow names the settings with which these data cannot be started as a standby; "" if there are none.
+func (p Place) tooLow(ctx context.Context, c Control) (string, error) {
+	var low []string
+	for _, s := range sizes {
+		needed, err := strconv.Atoi(c[s.inControl])
+		if err != nil { // damaged data, or none
+			continue
+		}
+		value, err := p.Configured(ctx, s.setting)
+		if err != nil {
+			return "", err
+		}
+		if has, err := strconv.Atoi(value); err == nil && has < needed {
+			low = append(low, fmt.Sprintf("%s = %d, but %d is needed", s.setting, has, needed))
+		}
+	}
+	if len(low) == 0 {
+		return "", nil
+	}
+	return "PostgreSQL does not start as a standby with lower settings than its data had on the primary (" + strings.Join(low, ", ") + ")", nil
 }
 
 // Recovered returns an error if a stopped server may not have ended the recovery that a restore began. What the restore

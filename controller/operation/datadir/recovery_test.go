@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
+	"github.com/pgrex/pgrex/testenv/pgserver"
 )
 
 // scripted is a place whose postgres is a script. It prints a setting for -C, by the cases of a shell's case.
@@ -22,6 +23,7 @@ func scripted(t *testing.T, cases string) Place {
 	script := "#!/bin/sh\nwhile [ $# -gt 0 ]; do [ \"$1\" = -C ] && name=$2; shift; done\ncase $name in\n" + cases +
 		"\nrecovery_target_timeline) echo latest;;\nesac\n"
 	must(t, os.WriteFile(filepath.Join(p.Bin, "postgres"), []byte(script), 0o700))
+	must(t, os.WriteFile(filepath.Join(p.Bin, "pg_controldata"), []byte("#!/bin/sh\necho 'max_connections setting:              100'\n"), 0o700))
 	must(t, os.WriteFile(p.config(), nil, 0o600)) // without it, no setting can be read
 	return p
 }
@@ -39,6 +41,8 @@ func TestTrap40Follows(t *testing.T) {
 		"a signal":         {files: []string{recoverySignal}, says: []string{"(recovery.signal): type sudo rm "}, not: "ALTER SYSTEM"},
 		"a target":         {cases: "recovery_target_time) echo 2020;;", says: []string{"(recovery_target_time = '2020')", "ALTER SYSTEM RESET"}, not: "sudo rm"},
 		"another timeline": {cases: "recovery_target_timeline) echo current;;", says: []string{"recovery_target_timeline = 'current'"}},
+		"enough":           {cases: "max_connections) echo 100;;"},
+		"too low":          {cases: "max_connections) echo 20;;", says: []string{"(max_connections = 20, but 100 is needed): raise"}},
 		"both":             {cases: "recovery_target) echo immediate;;", files: []string{recoverySignal}, says: []string{"type sudo rm ", "; take those settings out"}},
 	} {
 		p := scripted(t, test.cases)
@@ -186,6 +190,35 @@ func TestLastCommitInTime(t *testing.T) {
 		begin := time.Now()
 		if got := p.LastCommit(t.Context(), local, 0x5000100); got != want || time.Since(begin) > 3*commitPatience {
 			t.Errorf("%q: %q after %s", script, got, time.Since(begin))
+		}
+	}
+}
+
+// Any commit may be the last: most change no catalog, and then nothing follows their time.
+func TestLastCommit(t *testing.T) {
+	server := pgserver.New(t)
+	server.SQL("CREATE TABLE t (i int)")
+	first := lsnOf(t, server.SQL("SELECT pg_current_wal_flush_lsn()"))
+	server.SQL("INSERT INTO t VALUES (1)")
+	last := lsnOf(t, server.SQL("SELECT pg_current_wal_flush_lsn()"))
+	server.Stop("immediate")
+	p := placeOf(t, server)
+	c, err := p.Control(t.Context())
+	must(t, err)
+	local, err := p.WAL(t.Context(), c)
+	must(t, err)
+	created, inserted := p.LastCommit(t.Context(), local, first), p.LastCommit(t.Context(), local, last)
+	if created == "" || inserted <= created {
+		t.Errorf("the table was made at %q, the row at %q", created, inserted)
+	}
+	for text, want := range map[string]string{
+		"desc: COMMIT 2026-11-30 16:23:10.124060 UTC\n":                       "2026-11-30 16:23:10.124060 UTC",
+		"desc: COMMIT 2026-11-30 16:23:10.124060 UTC; inval msgs: catcache 1": "2026-11-30 16:23:10.124060 UTC",
+		"desc: COMMIT_PREPARED 731: 2026-11-30 16:23:10.124060 CET\n":         "2026-11-30 16:23:10.124060 CET",
+		"desc: PREPARE gid x: 2026-11-30 16:23:10.124060 CET\n":               "",
+	} {
+		if got := append(commitRecord.FindStringSubmatch(text), "", "")[1]; got != want {
+			t.Errorf("%q: %q", text, got)
 		}
 	}
 }

@@ -42,6 +42,7 @@ func TestCopyOverDamage(t *testing.T) {
 	}{
 		{"no data folder", "rm -r data", "there is no data folder", "postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf"},
 		{"an empty one", "rm -r data/*", "is empty", "postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf"},
+		{"one in which the agent tried to start", "rm -r data/*; touch data/recovery.conf", "is empty", "postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf"},
 		{"a new file system", "rm -r data/*; mkdir data/lost+found", "is empty", "postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf"},
 		{"no control file", "rm data/global/pg_control", "the control file is damaged", ""},
 		{"a damaged control file", "printf x | dd of=data/global/pg_control bs=1 seek=50 conv=notrunc", "the control file is damaged", ""},
@@ -51,6 +52,8 @@ func TestCopyOverDamage(t *testing.T) {
 			"postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf",
 		},
 		{"no pg_wal", "rm -r data/pg_wal", "its WAL is gone", ""},
+		{"an empty pg_wal", "rm -r data/pg_wal/*", "its WAL is gone", ""}, // its file system is not mounted
+		{"a pg_wal on a new file system", "rm -r data/pg_wal; mkdir -p data/pg_wal/lost+found", "its WAL is gone", ""},
 		{"pg_wal leads to a folder that is not there", "rm -r data/pg_wal; ln -s ../gone data/pg_wal", "its WAL is gone", ""},
 		{"no postgresql.conf", "rm data/postgresql.conf", "PostgreSQL cannot read its configuration", "postgresql.conf"},
 	} {
@@ -113,6 +116,7 @@ func TestNoCopyOverStrangers(t *testing.T) {
 	host := primary.Standby()
 	host.Stop("fast")
 	for _, c := range []struct{ damage, want string }{ // one after the other
+		{"cp data/postgresql.conf kept.conf; echo 'max_connections = 5' >>data/postgresql.conf", "max_connections = 5, but "},
 		{"echo 'rubbish = rubbish =' >>data/postgresql.conf", "mend it; or move the file away"},
 		{"rm -r data/*; touch data/letter", "holds files, but no database"},
 	} {

@@ -14,6 +14,7 @@ import (
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
+	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
 	"github.com/pgrex/pgrex/model"
 )
 
@@ -137,4 +138,36 @@ type silent struct{}
 
 func (silent) Read(context.Context) (model.Cluster, error) {
 	return model.Cluster{}, errors.New("no answer")
+}
+
+// A server that cannot start keeps the agent trying until its start times out, for five minutes in PG-REX, whatever
+// keeps the database away meanwhile. Ended waits for that, shows it, and is not patient with anything else.
+func TestEndedAwaitsStart(t *testing.T) {
+	for _, state := range []struct {
+		unsettled model.Unsettled
+		ends      bool
+	}{{model.UnsettledStarting, true}, {model.UnsettledBlocked, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			begin := time.Now()
+			cluster := fakes.ClusterOf(func() model.Cluster {
+				clone := model.Clone{
+					ID: "ms", Primitive: "pgsql", Agent: "ocf:heartbeat:pgsql",
+					Parameters: map[string]string{"rep_mode": "sync", "node_list": "pm01 pm02"}, Roles: fakes.Roles{"pm01": model.RoleStopped},
+				}
+				if time.Since(begin) < 5*time.Minute {
+					clone.Unsettled = map[string]model.Unsettled{"pm01": state.unsettled}
+				}
+				return model.Cluster{Quorate: true, Nodes: []model.Node{{Name: "pm01", Online: true}}, Clones: []model.Clone{clone}}
+			})
+			var lines []string
+			r := &Rejoin{Observer: &controller.Observer{Node: "pm01", Clusters: cluster}, Report: func(line string) { lines = append(lines, line) }}
+			err := r.Ended(datadir.Place{Data: t.TempDir()}).Do(t.Context())
+			if (err == nil) != state.ends {
+				t.Errorf("%s for 5 minutes: %v", state.unsettled, err)
+			}
+			if shows := len(lines) > 0; shows != state.ends {
+				t.Errorf("%s: it shows %q", state.unsettled, lines)
+			}
+		})
+	}
 }

@@ -19,6 +19,7 @@ import (
 // How long Pacemaker and PostgreSQL may take.
 const (
 	StopPatience   = 2 * time.Minute
+	startPatience  = 15 * time.Minute // for a start that Pacemaker has begun, whatever its timeout is
 	streamPatience = 10 * time.Minute // since PostgreSQL last replayed something
 	quorumPatience = 40 * time.Second // within undoTimeout
 )
@@ -243,18 +244,40 @@ func (c *Case) away() operation.Action {
 	return operation.Command{Command: cib.KeepAway(c.Clone, c.Primitive, c.Node)}
 }
 
-// Ended waits until the database on this host has ended.
+// Ended waits until the database on this host has ended. Pacemaker ends a start under way, too, but not before the
+// agent or the timeout of that action does: with a server that cannot start, the agent goes on trying.
 func (r *Rejoin) Ended(p datadir.Place) operation.Wait {
-	return operation.Await("wait until PostgreSQL here has ended", StopPatience, func(ctx context.Context) error {
-		return Stopped(ctx, r.Observer, p)
-	})
+	var begin, shown time.Time
+	return operation.Wait{
+		Text: "wait until PostgreSQL here has ended", Patience: StopPatience, Condition: func(ctx context.Context) (moved string, err error) {
+			err = Stopped(ctx, r.Observer, p)
+			now := time.Now()
+			if begin.IsZero() {
+				begin, shown = now, now
+			}
+			if errors.Is(err, errStarting) && now.Sub(begin) < startPatience {
+				moved = now.String()
+				if now.Sub(shown) >= showEvery {
+					shown = now
+					r.show("a start by Pacemaker is under way; it ends at the timeout of that action at the latest")
+				}
+			}
+			return moved, err
+		},
+	}
 }
+
+// errStarting: Pacemaker is starting the database on this host.
+var errStarting = errors.New("to Pacemaker it is " + string(model.UnsettledStarting))
 
 // Stopped reports whether Pacemaker knows the database on this host to be stopped, and it is.
 func Stopped(ctx context.Context, observer *controller.Observer, p datadir.Place) error {
 	who, err := observer.Cluster(ctx)
 	if err != nil {
 		return err
+	}
+	if why, _ := who.Clone.UnsettledOn(who.Self); why == model.UnsettledStarting {
+		return errStarting
 	}
 	if who.RoleOf(who.Self) != model.RoleStopped {
 		return fmt.Errorf("to Pacemaker it is %s", who.RoleText(who.Self))

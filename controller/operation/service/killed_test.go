@@ -733,3 +733,24 @@ func TestPause(t *testing.T) {
 	w.must(pause(false, 2))
 	w.must(pause(false, 0))
 }
+
+// A start that was to follow a primary makes nothing of this host the newest, and waits for no promotion: what is shown
+// of it once it was killed says so, too.
+func TestStartThatFollowedLeft(t *testing.T) {
+	w := newWorld(t)
+	shown := func(plan string) (text string) {
+		job, err := w.service(nil).Resume(t.Context(), &operation.Journal{Operation: Start, Plan: []byte(plan)})
+		w.must(err)
+		for _, s := range job.Steps {
+			text += s.Action.String() + "\n"
+		}
+		return text
+	}
+	if text := shown(`{"follow": true}`); strings.Contains(text, "LATEST") || strings.Contains(text, "primary") ||
+		!strings.Contains(text, "wait until this host streams through pgrex_pm01") || !strings.Contains(text, "--cleanup") {
+		t.Errorf("it is to do:\n%s", text)
+	}
+	if text := shown(`{}`); !strings.Contains(text, "LATEST") || !strings.Contains(text, "wait until this host is confirmed as primary") {
+		t.Errorf("of one that was to be the primary:\n%s", text)
+	}
+}

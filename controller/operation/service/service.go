@@ -51,6 +51,7 @@ const (
 // Plan is what the journal keeps: what the operator asked for, and how this host was before.
 type Plan struct {
 	Force      bool   `json:"force"`
+	Follow     bool   `json:"follow"` // the start of a standby
 	Proven     bool   `json:"proven"` // it was proven that no other host has newer data
 	Checkpoint bool   `json:"checkpoint"`
 	Standby    bool   `json:"node_standby"` // Pacemaker's standby mode was on
@@ -110,10 +111,14 @@ func (s *Service) Resume(ctx context.Context, j *operation.Journal) (operation.J
 		return operation.Job{}, err
 	}
 	job := s.job(ctx, j.Operation, h, &p)
-	switch j.Operation {
-	case Stop:
+	switch {
+	case j.Operation == Stop:
 		job.Steps = s.keepAway(h, &p)
-	case Start:
+	case j.Operation == Start && p.Follow:
+		c := s.caseOf(h, &p)
+		c.Slot = h.OwnSlot()
+		job.Steps = append(s.hand(h, &p), s.rejoin().AwaitStreams(c))
+	case j.Operation == Start:
 		job.Steps = slices.Concat(s.claim(h, &p), s.hand(h, &p), s.promoted())
 	}
 	return job, nil

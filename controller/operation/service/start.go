@@ -67,6 +67,7 @@ func (s *Service) follow(ctx context.Context, h self) (operation.Job, error) {
 	}
 	p := s.startPlan(h)
 	job := s.job(ctx, Start, h, p)
+	p.Follow = true
 	job.Says = append([]string{fmt.Sprintf("the primary is %s, which this host can follow: %s", c.Primary, rung.Why)},
 		p.says()...)
 	job.Steps = append([]operation.Step{r.StillPrimary(c), r.StillFits(c)}, c.Follow(rejoin.MethodStart)...)
