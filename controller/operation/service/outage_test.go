@@ -114,7 +114,7 @@ func (o *outage) proven(says ...string) {
 	_, job, err := o.start()
 	o.must(err)
 	text := strings.Join(job.Says, "\n")
-	for _, want := range append(says, "that is proven", ", last commit at 20") {
+	for _, want := range append(says, "it is proven that no other host has newer data, although ", ", last commit at 20") {
 		if !strings.Contains(text, want) {
 			o.t.Errorf("it says %q, and not %q", text, want)
 		}
