@@ -45,7 +45,9 @@ func (p Place) empty() (why string, err error) {
 		return "there is no data folder " + p.Data, nil
 	case err != nil:
 		return "", fmt.Errorf("look at the data folder: %w", err)
-	case !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !notData(e.Name()) && e.Name() != agentsRecovery }):
+	case !slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		return !notData(e.Name()) && e.Name() != agentsRecovery
+	}):
 		return "the data folder " + p.Data + " is empty", nil
 	}
 	return "", nil

@@ -33,8 +33,8 @@ func (p Place) ReadWAL(timeline uint32, from, to model.LSN, size uint64) ([]byte
 	return all, nil
 }
 
-// commitRecord is a commit as pg_waldump prints it (xact_desc_commit). What follows the time, such as invalidations, only
-// some commits have.
+// commitRecord is a commit as pg_waldump prints it (xact_desc_commit). Only some commits have something after the time,
+// such as invalidations.
 var commitRecord = regexp.MustCompile(`desc: COMMIT(?:_PREPARED [0-9]+:)? ([0-9]{4}-[0-9-]+ [0-9:.]+ [^\s;]+)`)
 
 // commitPatience bounds all of LastCommit: it only tells an operator more.

@@ -169,7 +169,8 @@ func (p Place) tooLow(ctx context.Context, c Control) (string, error) {
 	if len(low) == 0 {
 		return "", nil
 	}
-	return "PostgreSQL does not start as a standby with lower settings than its data had on the primary (" + strings.Join(low, ", ") + ")", nil
+	return "PostgreSQL does not start as a standby with lower settings than its data had on the primary (" +
+		strings.Join(low, ", ") + ")", nil
 }
 
 // Recovered returns an error if a stopped server may not have ended the recovery that a restore began. What the restore

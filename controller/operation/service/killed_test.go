@@ -754,3 +754,14 @@ func TestStartThatFollowedLeft(t *testing.T) {
 		t.Errorf("of one that was to be the primary:\n%s", text)
 	}
 }
+
+// A host that is no member of the database is not started, not even by force: it would be another primary.
+func TestStartOfNoMember(t *testing.T) {
+	w := newWorld(t)
+	w.Run(cib.SetParameter("pgsql", "node_list", "pm02 pm03"))
+	for _, force := range []bool{false, true} {
+		if _, err := starts(t, force)(w.service(nil)); err == nil || !strings.Contains(err.Error(), "pm01, is not in the agent's node_list") {
+			t.Errorf("by force %t: %v", force, err)
+		}
+	}
+}

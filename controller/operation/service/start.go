@@ -27,6 +27,9 @@ func (s *Service) Start(ctx context.Context, force bool) (operation.Job, error) 
 	if err != nil {
 		return operation.Job{}, err
 	}
+	if h.OwnSlot() == "" {
+		return operation.Job{}, fmt.Errorf("this host, %s, is not in the agent's node_list", h.Here.Name)
+	}
 	if len(h.primaries()) > 0 {
 		return s.follow(ctx, h)
 	}
