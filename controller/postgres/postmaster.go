@@ -26,9 +26,23 @@ const (
 	stopping   = "stopping"
 )
 
-// Postmaster is a running postmaster. It is held by a descriptor of the process (pidfd_open(2)), which no later process
-// of the same number can be taken for, and by one of its postmaster.pid, which can be read after the file is removed.
-type Postmaster struct {
+// Postmaster is a running postmaster that is held: no later process of the same number can be taken for it.
+type Postmaster interface {
+	// PID is the number of the process.
+	PID() int32
+	// Wait waits until the process has ended. It returns an error if that cannot be said, as after Close.
+	Wait() error
+	// End looks at what is there after the process has ended. It waits for the file system.
+	End() model.PostmasterEnd
+	// Close lets the process go, and ends Wait.
+	Close()
+}
+
+var _ Postmaster = (*postmaster)(nil)
+
+// postmaster holds a process by a descriptor of it (pidfd_open(2)), and by one of its postmaster.pid, which can be read
+// after the file is removed. Neither needs a right.
+type postmaster struct {
 	pid     int32
 	process *os.File
 	pidFile *os.File
@@ -38,13 +52,13 @@ type Postmaster struct {
 // Postmaster holds the postmaster of the data folder. It has to be the one that listens at the socket: the descriptors
 // are opened first, then the socket is asked who listens there (see prove). So the process had that number all the
 // time.
-func (s *Server) Postmaster(ctx context.Context) (*Postmaster, error) {
+func (s *Server) Postmaster(ctx context.Context) (Postmaster, error) {
 	if s.config.DataDir == "" {
 		return nil, errors.New("the data folder is not known")
 	}
 	ctx, cancel := context.WithTimeout(ctx, holdTimeout)
 	defer cancel()
-	p, err := call(ctx, s.space, func() (*Postmaster, error) { return hold(s.config.DataDir) })
+	p, err := call(ctx, s.space, func() (*postmaster, error) { return hold(s.config.DataDir) })
 	if err != nil {
 		return nil, fmt.Errorf("hold the postmaster of %s: %w", s.config.DataDir, err)
 	}
@@ -72,7 +86,7 @@ func (s *Server) listens(ctx context.Context, pid int32) error {
 }
 
 // hold opens the descriptors of the process in postmaster.pid.
-func hold(folder string) (*Postmaster, error) {
+func hold(folder string) (*postmaster, error) {
 	pidFile, err := os.Open(filepath.Join(folder, pidFileName))
 	if err != nil {
 		return nil, err
@@ -88,14 +102,14 @@ func hold(folder string) (*Postmaster, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("pidfd_open of process %d: %w", pid, err), pidFile.Close())
 	}
-	return &Postmaster{pid, os.NewFile(uintptr(fd), fmt.Sprint("pidfd of ", pid)), pidFile, folder}, nil
+	return &postmaster{pid, os.NewFile(uintptr(fd), fmt.Sprint("pidfd of ", pid)), pidFile, folder}, nil
 }
 
-// PID is the number of the process.
-func (p *Postmaster) PID() int32 { return p.pid }
+// PID implements Postmaster.
+func (p *postmaster) PID() int32 { return p.pid }
 
-// Wait waits until the process has ended. It returns an error if that cannot be said, as after Close.
-func (p *Postmaster) Wait() error {
+// Wait implements Postmaster.
+func (p *postmaster) Wait() error {
 	raw, err := p.process.SyscallConn()
 	if err != nil {
 		return err
@@ -113,8 +127,8 @@ func (p *Postmaster) Wait() error {
 	return errors.Join(err, failed)
 }
 
-// End looks at what is there after the process has ended.
-func (p *Postmaster) End() model.PostmasterEnd {
+// End implements Postmaster.
+func (p *postmaster) End() model.PostmasterEnd {
 	end := model.PostmasterEnd{PID: p.pid}
 	told, err := p.told()
 	if err == nil {
@@ -131,7 +145,7 @@ func (p *Postmaster) End() model.PostmasterEnd {
 }
 
 // told reports whether the postmaster had been told to stop.
-func (p *Postmaster) told() (bool, error) {
+func (p *postmaster) told() (bool, error) {
 	text, err := io.ReadAll(io.NewSectionReader(p.pidFile, 0, 1<<13))
 	if err != nil {
 		return false, fmt.Errorf("read %s: %w", p.pidFile.Name(), err)
@@ -145,7 +159,7 @@ func (p *Postmaster) told() (bool, error) {
 
 // replaced reports whether the data folder has another postmaster.pid than that of this process. The one that is open
 // keeps its inode.
-func (p *Postmaster) replaced() (bool, error) {
+func (p *postmaster) replaced() (bool, error) {
 	mine, err := p.pidFile.Stat()
 	if err != nil {
 		return false, err
@@ -160,5 +174,8 @@ func (p *Postmaster) replaced() (bool, error) {
 	return !os.SameFile(mine, now), nil
 }
 
-// Close lets the process go, and ends Wait.
-func (p *Postmaster) Close() { _ = errors.Join(p.process.Close(), p.pidFile.Close()) }
+// Close implements Postmaster. It does not wait for a file system that hangs.
+func (p *postmaster) Close() {
+	_ = p.process.Close()
+	go func() { _ = p.pidFile.Close() }()
+}

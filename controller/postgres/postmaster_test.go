@@ -26,8 +26,10 @@ func TestPostmasterEnds(t *testing.T) {
 		"a backend was killed": {func(s *pgserver.Server) {
 			_, _ = s.Try("COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'") // the connection is lost
 		}, model.PostmasterEnd{State: model.InProduction}},
-		"killed and started again": {func(s *pgserver.Server) { s.Signal(syscall.SIGKILL); s.Start() },
-			model.PostmasterEnd{State: model.InProduction, Replaced: true}},
+		"killed, and another one is there": {func(s *pgserver.Server) {
+			s.Signal(syscall.SIGKILL)
+			replacePIDFile(t, filepath.Join(s.Dir, "data", "postmaster.pid"))
+		}, model.PostmasterEnd{State: model.InProduction, Replaced: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -137,7 +139,22 @@ func TestStrangersPostmaster(t *testing.T) {
 	}
 }
 
-func holdPostmaster(t *testing.T, server *pgserver.Server) *postgres.Postmaster {
+// replacePIDFile does what a new postmaster does: it removes the file of the old one, and makes its own.
+func replacePIDFile(t *testing.T, path string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = os.Remove(path)
+	}
+	if err == nil {
+		err = os.WriteFile(path, text, 0o600)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func holdPostmaster(t *testing.T, server *pgserver.Server) postgres.Postmaster {
 	t.Helper()
 	held, err := adapter(t, server).Postmaster(t.Context())
 	if err != nil {
