@@ -20,14 +20,20 @@ const hintLooks = 3
 type sentinel struct {
 	server  Server              // whose postmaster is held
 	held    postgres.Postmaster // nil: none
-	ended   chan postgres.Postmaster
+	ended   chan postmasterEnded
 	problem string // why none is held
 	given   uint64 // hints, since the daemon's start
 	last    *model.CrashHint
 	running sync.WaitGroup
 }
 
-func newSentinel() *sentinel { return &sentinel{ended: make(chan postgres.Postmaster)} }
+// postmasterEnded tells that a postmaster has ended, or why that cannot be said.
+type postmasterEnded struct {
+	held postgres.Postmaster
+	err  error
+}
+
+func newSentinel() *sentinel { return &sentinel{ended: make(chan postmasterEnded)} }
 
 // letGo holds no postmaster any more.
 func (s *sentinel) letGo() {
@@ -63,11 +69,9 @@ func (c *Controller) watch(ctx context.Context, who reconcile.Who) {
 	s.held, s.problem = held, ""
 	c.Log.V(1).Info("the postmaster is watched", keyPID, held.PID())
 	s.running.Go(func() {
-		if held.Wait() != nil {
-			return // it was let go
-		}
+		ended := postmasterEnded{held, held.Wait()}
 		select {
-		case s.ended <- held:
+		case s.ended <- ended:
 		case <-ctx.Done():
 		}
 	})
@@ -75,14 +79,19 @@ func (c *Controller) watch(ctx context.Context, who reconcile.Who) {
 
 // crashed gives a hint, once, if the postmaster that has ended was the primary's and has crashed. A dry run says that it
 // would.
-func (c *Controller) crashed(ctx context.Context, ended postgres.Postmaster) {
+func (c *Controller) crashed(ctx context.Context, ended postmasterEnded) {
 	s := c.sentinel
-	if ended != s.held {
-		return // it was let go meanwhile
+	if ended.held != s.held {
+		return // it was let go
 	}
 	defer s.letGo()
-	hint := &model.CrashHint{At: time.Now(), PID: ended.PID()}
-	who, verdict := c.judgeEnd(ctx, ended)
+	if ended.err != nil {
+		s.problem = ended.err.Error()
+		c.Log.Error(nil, "the postmaster is not watched", keyProblem, s.problem)
+		return
+	}
+	hint := &model.CrashHint{At: time.Now(), PID: ended.held.PID()}
+	who, verdict := c.judgeEnd(ctx, ended.held)
 	switch {
 	case ctx.Err() != nil:
 		return
@@ -112,6 +121,10 @@ func (c *Controller) judgeEnd(ctx context.Context, ended postgres.Postmaster) (w
 		select {
 		case crash.End = <-ends:
 		case <-looking.Done():
+			select { // it may have come all the same
+			case crash.End = <-ends:
+			default:
+			}
 		}
 		cancel()
 		if crash.Age = time.Since(began); err != nil {
