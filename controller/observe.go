@@ -90,6 +90,9 @@ func (o *Observer) Cluster(ctx context.Context) (reconcile.Who, error) {
 func (o *Observer) Glance(ctx context.Context) (reconcile.Who, error) {
 	in, err := o.read(ctx)
 	if err != nil {
+		if ctx.Err() == nil { // a look that takes too long is no outage of Pacemaker
+			o.name = model.LocalName{}
+		}
 		return reconcile.Who{Input: in}, err
 	}
 	if o.Pacemaker != nil {
