@@ -304,7 +304,7 @@ func (w *world) monitor(h *host) {
 	c.change(h.name, func(n *node) { n.doubt = "" })
 	switch n := c.nodes[h.name]; {
 	case h.server == down:
-		c.change(h.name, func(n *node) { n.role, n.status = model.RoleStopped, "STOP" })
+		c.change(h.name, func(n *node) { n.role, n.status, n.score = model.RoleStopped, "STOP", noScore })
 	case h.server == primary && n.role == model.RolePromoted:
 		if p := w.address; c == w.main && (p == nil || p.server != primary || p.cut) {
 			w.address = h
@@ -344,5 +344,7 @@ func (w *world) startServer(h *host) {
 		return
 	}
 	w.start(h)
-	w.main.change(h.name, func(n *node) { n.role, n.status, n.doubt = model.RoleUnpromoted, "HS:alone", model.UnsettledStarting })
+	w.main.change(h.name, func(n *node) {
+		n.role, n.status, n.doubt, n.score = model.RoleUnpromoted, "HS:alone", model.UnsettledStarting, noScore
+	})
 }
