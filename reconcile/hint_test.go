@@ -105,6 +105,7 @@ func TestHintGuards(t *testing.T) {
 			l.clone.Locations = []model.Location{{ID: "x", Node: "pm01", Score: "-INFINITY", Role: "Master"}}
 		}, "the constraint x"},
 		"starting there":   {func(l look) { l.clone.Unsettled["pm03"] = model.UnsettledStarting }, "on pm03 is starting"},
+		"stopping there":   {func(l look) { l.clone.Unsettled["pm03"] = model.UnsettledStopping }, "on pm03 is stopping"},
 		"on-fail=fence":    {func(l look) { l.clone.Watched.OnFail = []string{"fence"} }, "on-fail of the promoted monitor is fence"},
 		"on-fail=block":    {func(l look) { l.clone.Watched.OnFail = []string{"restart", "block"} }, "is block"},
 		"on-fail by rule":  {func(l look) { l.clone.Watched.ByRule = true }, "a rule sets on-fail"},
