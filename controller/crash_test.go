@@ -95,6 +95,31 @@ func TestCrashHint(t *testing.T) {
 	})
 }
 
+// TestWithoutServer: a host that was demoted after a crash is unpromoted to Pacemaker until its next monitor there, but has
+// no server: it is shown so, foretells nothing, and is not asked.
+func TestWithoutServer(t *testing.T) {
+	for agent, without := range map[string]bool{"STOP": true, "HS:async": false} {
+		w := newWorld()
+		w.cluster.Nodes[1].Transient = map[string]string{"pgsql-status": agent, model.ForecastAttribute("pgsql"): "pm01=stream"}
+		live(t, w, false, func() {
+			w.pass(2 * time.Second)
+			for _, m := range w.status.Members {
+				if m.WithoutServer != (without && m.Host == "pm02") || m.WithoutServer && m.Asked != nil {
+					t.Errorf("%s: %+v", agent, m)
+				}
+			}
+			for _, f := range w.status.Forecast {
+				if want := map[bool]model.Way{true: model.WayUnknown, false: model.WayStream}[without]; f.Candidate == "pm02" && f.Way != want {
+					t.Errorf("%s: %+v", agent, f)
+				}
+			}
+			if len(w.status.Members) != 2 || len(w.status.Forecast) != 2 {
+				t.Errorf("%+v", w.status)
+			}
+		})
+	}
+}
+
 // TestNoCrashHint: each of these ends of a postmaster is told to nobody, and the status says why.
 func TestNoCrashHint(t *testing.T) {
 	for name, c := range map[string]struct {

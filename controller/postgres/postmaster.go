@@ -98,7 +98,10 @@ func hold(folder string) (*postmaster, error) {
 	if err != nil {
 		return nil, errors.Join(err, pidFile.Close())
 	}
-	fd, err := unix.PidfdOpen(int(pid), unix.PIDFD_NONBLOCK)
+	fd, err := unix.PidfdOpen(int(pid), 0) // Linux 5.3
+	if err == nil {
+		err = unix.SetNonblock(fd, true) // so that Go's poller waits for it
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("pidfd_open of process %d: %w", pid, err), pidFile.Close())
 	}
