@@ -78,6 +78,7 @@ func (d *document) clone(id string, primitive resource) model.Clone {
 	return model.Clone{
 		ID: id, Primitive: primitive.id, Agent: agentOf(primitive.sources[0][0]), Managed: !d.maybeUnmanaged(meta),
 		Parameters: parameters.values, Conditional: conditional, Meta: meta.values,
+		Watched: d.watched(primitive.sources[0]),
 	}
 }
 

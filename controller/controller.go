@@ -16,6 +16,7 @@ import (
 const (
 	keyCode     = "code"
 	keyPass     = "pass"
+	keyPID      = "pid"
 	keyProblem  = "problem"
 	keyReason   = "reason"
 	keySince    = "since"
@@ -56,6 +57,7 @@ type Controller struct {
 	started    time.Time
 	conditions conditions
 	members    *members
+	sentinel   *sentinel
 	rates      rates
 	resumed    bool // whether the rates from before the start were considered
 	keeper     keeper
@@ -76,7 +78,7 @@ type Controller struct {
 func New(o Options) *Controller {
 	return &Controller{
 		Options:    o,
-		conditions: conditions{log: o.Log}, members: newMembers(), keeper: keeper{folder: o.StateDir},
+		conditions: conditions{log: o.Log}, members: newMembers(), sentinel: newSentinel(), keeper: keeper{folder: o.StateDir},
 		holdOff: backoff.NewExponentialBackOff(
 			backoff.WithInitialInterval(firstHoldOff),
 			backoff.WithMaxInterval(longestHoldOff),
@@ -92,6 +94,8 @@ func (c *Controller) Run(ctx context.Context) {
 	c.Observer.Ended, c.Observer.Patient = c.Notify.Alive, true
 	defer c.Observer.Close()
 	defer c.members.running.Wait()
+	defer c.sentinel.running.Wait()
+	defer c.sentinel.letGo()
 	defer c.keep(true)
 	defer c.Notify.Stopping()
 	tick := time.NewTicker(c.LookEvery)
@@ -102,6 +106,9 @@ func (c *Controller) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case ended := <-c.sentinel.ended:
+			c.crashed(ctx, ended)
+			c.pass(ctx, true)
 		case <-c.Hints:
 			c.pass(ctx, true)
 		case <-tick.C:
@@ -121,13 +128,13 @@ func (c *Controller) pass(ctx context.Context, read bool) {
 		who, plan := c.plan(c.Observer.Look(ctx))
 		if now := time.Now(); shape(plan) == c.shape && (len(plan.Steps) == 0 || now.Before(c.heldUntil)) {
 			c.conditions.update(plan, now) // their figures are those of this look
-			c.publish(who, plan)
+			c.publish(ctx, who, plan)
 			return
 		}
 		if who.Instance.State == model.ServerUnreachable && ctx.Err() == nil { // the pass ends at a call without an answer
 			c.conditions.update(plan, time.Now())
 			c.shape = shape(plan)
-			c.publish(who, plan)
+			c.publish(ctx, who, plan)
 			return
 		}
 	}
@@ -147,7 +154,7 @@ func (c *Controller) pass(ctx context.Context, read bool) {
 	}
 	c.keep(false)
 	c.members.refresh(ctx, who, c.Observer.Server())
-	c.publish(who, plan)
+	c.publish(ctx, who, plan)
 }
 
 // plan makes a plan of an observation. Where none can be made the plan says why.
@@ -162,7 +169,7 @@ func (c *Controller) plan(who reconcile.Who, err error) (reconcile.Who, model.Pl
 		c.resumed = true
 		c.rates.resume(c.Observer.Kept.Rates, system, now)
 	}
-	who.WALRate = c.rates.measure(who.Input, now)
+	who.WALRate, who.Crash = c.rates.measure(who.Input, now), c.sentinel.last
 	return who, who.Plan()
 }
 
@@ -231,10 +238,12 @@ func (c *Controller) account(r Result, same bool) {
 	}
 }
 
-func (c *Controller) publish(who reconcile.Who, plan model.Plan) {
+// publish ends a pass, and tells of it.
+func (c *Controller) publish(ctx context.Context, who reconcile.Who, plan model.Plan) {
+	c.watch(ctx, who)
 	s := statusOf(who, plan, c.members.all(), c.conditions.held, c.failures, c.DryRun)
 	s.Version, s.Started, s.Looked, s.Read = c.Version, c.started, time.Now(), c.readAt
-	s.StepsDone, s.LastStep = c.stepsDone, c.lastStep
+	s.StepsDone, s.LastStep, s.CrashHint = c.stepsDone, c.lastStep, c.sentinel.status(who)
 	c.Publish(s)
 	c.Notify.Status(s.Summary)
 }

@@ -42,6 +42,8 @@ type world struct {
 	hints       chan struct{}
 	stateDir    string // kept between two lives of the daemon
 	left        *model.LocalOperation
+	postmaster  *fakePostmaster // the one that is held
+	holdErr     error
 }
 
 func newWorld() *world {
@@ -133,6 +135,17 @@ func (w *world) operation() *model.LocalOperation {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.left
+}
+
+// Postmaster holds the fake server's process.
+func (w *world) Postmaster(context.Context) (postgres.Postmaster, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.holdErr != nil {
+		return nil, w.holdErr
+	}
+	w.postmaster = newFakePostmaster(w)
+	return w.postmaster, nil
 }
 
 // Asker gives one that nobody answers.

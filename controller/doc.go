@@ -5,7 +5,7 @@
 // observation. It is the only place with retries, and the only one that logs.
 //
 // It must not decide (reconcile does), know SQL (controller/postgres does) or XML (cib does), or act on an event: only
-// on a difference.
+// on a difference. There is one exception: the end of the local postmaster may be told to Pacemaker at once (crash.go).
 //
 // A pass ends at the first call that has no answer by its deadline: after that it asks nobody and tries no step. The
 // call stays in flight, and later passes do not wait for it. Every call that ends feeds the watchdog.

@@ -17,13 +17,15 @@ type Member struct {
 	Online bool       `json:"online"`
 	Role   model.Role `json:"role"`
 	// Unsettled is why Pacemaker says no role: what it is doing there, or what is wrong; "" where the role is sure.
-	Unsettled  model.Unsettled `json:"unsettled"`
-	Status     string          `json:"status"`      // the agent's <primitive>-status
-	DataStatus string          `json:"data_status"` // the agent's <primitive>-data-status
-	Timeline   uint32          `json:"timeline"`
-	LSN        model.LSN       `json:"lsn"`         // the end of its WAL
-	LagBytes   *uint64         `json:"lag_bytes"`   // from there to the end of the primary's
-	LagSeconds *float64        `json:"lag_seconds"` // pg_stat_replication.replay_lag; known on the primary only
+	Unsettled model.Unsettled `json:"unsettled"`
+	// WithoutServer: it is unpromoted to Pacemaker, but the agent has stopped its server, as after a crash hint.
+	WithoutServer bool      `json:"without_server"`
+	Status        string    `json:"status"`      // the agent's <primitive>-status
+	DataStatus    string    `json:"data_status"` // the agent's <primitive>-data-status
+	Timeline      uint32    `json:"timeline"`
+	LSN           model.LSN `json:"lsn"`         // the end of its WAL
+	LagBytes      *uint64   `json:"lag_bytes"`   // from there to the end of the primary's
+	LagSeconds    *float64  `json:"lag_seconds"` // pg_stat_replication.replay_lag; known on the primary only
 	// Slot is the host's slot on the primary, Slots are those on the host itself that are of members.
 	Slot  *MemberSlot          `json:"slot"`
 	Slots []model.UpstreamSlot `json:"slots"`
@@ -56,8 +58,9 @@ func (h hosts) members() []Member {
 		unsettled, _ := h.Clone.UnsettledOn(host)
 		m := Member{
 			Host: host, Online: node.Online, Role: h.RoleOf(host), Unsettled: unsettled, Slots: []model.UpstreamSlot{},
-			Status:     node.Attribute(h.Clone.Primitive + "-status"),
-			DataStatus: node.Attribute(h.Clone.Primitive + "-data-status"),
+			WithoutServer: h.WithoutServer(host),
+			Status:        node.Attribute(h.Clone.Primitive + "-status"),
+			DataStatus:    node.Attribute(h.Clone.Primitive + "-data-status"),
 		}
 		h.server(&m)
 		h.lag(&m)
@@ -170,7 +173,7 @@ func (h hosts) forecasts() []model.Forecast {
 		}
 		node, role := h.NodeOf(candidate), h.RoleOf(candidate)
 		text := ""
-		if node.Online && (role == model.RolePromoted || role == model.RoleUnpromoted) {
+		if node.Online && (role == model.RolePromoted || role == model.RoleUnpromoted) && !h.WithoutServer(candidate) {
 			text = h.ForecastOf(candidate)
 		}
 		for _, host := range h.Policy.Members {

@@ -55,7 +55,7 @@ func (m *members) refresh(ctx context.Context, who reconcile.Who, server Server)
 	for _, host := range who.Policy.Members {
 		switch address := addressOf(who.Instance.Senders, ring, host); {
 		case who.Is(host):
-		case !who.NodeOf(host).Online || who.RoleOf(host) != model.RoleUnpromoted:
+		case !who.NodeOf(host).Online || who.RoleOf(host) != model.RoleUnpromoted || who.WithoutServer(host):
 			m.set(host, Answer{})
 		case address == "" && ringErr != nil:
 			m.set(host, Answer{Problem: "its address is not known: " + ringErr.Error()})

@@ -85,8 +85,43 @@ func (o *Observer) Cluster(ctx context.Context) (reconcile.Who, error) {
 	return reconcile.ResolveCluster(in)
 }
 
+// Glance reads the CIB only, as Cluster does, and asks for nothing that seldom changes: this host's name is the one that
+// was last answered.
+func (o *Observer) Glance(ctx context.Context) (reconcile.Who, error) {
+	in, err := o.read(ctx)
+	if err != nil {
+		if ctx.Err() == nil { // a look that takes too long is no outage of Pacemaker
+			o.name = model.LocalName{}
+		}
+		return reconcile.Who{Input: in}, err
+	}
+	if o.Pacemaker != nil {
+		in.LocalName = o.name
+		if o.name == (model.LocalName{}) {
+			in.LocalName.Problem = "it has not been asked"
+		}
+	}
+	return reconcile.ResolveCluster(in)
+}
+
 // cluster is an input with what Pacemaker says.
 func (o *Observer) cluster(ctx context.Context) (reconcile.Input, error) {
+	in, err := o.read(ctx)
+	if err != nil {
+		o.name = model.LocalName{}
+		return in, err
+	}
+	if o.Pacemaker != nil {
+		in.LocalName = o.askName(ctx)
+		o.ended()
+		in.Versions = o.askVersions(ctx)
+		o.ended()
+	}
+	return in, nil
+}
+
+// read is an input with what the CIB says.
+func (o *Observer) read(ctx context.Context) (reconcile.Input, error) {
 	in := reconcile.Input{Node: o.Node, Resource: o.Resource, Newest: o.last.Newest, Operation: o.operation()}
 	cluster, err := o.Clusters.Read(ctx)
 	o.ended()
@@ -96,7 +131,6 @@ func (o *Observer) cluster(ctx context.Context) (reconcile.Input, error) {
 	}
 	if err != nil {
 		in.ClusterProblem = err.Error()
-		o.name = model.LocalName{}
 		return in, err
 	}
 	in.Cluster = &cluster
@@ -106,12 +140,6 @@ func (o *Observer) cluster(ctx context.Context) (reconcile.Input, error) {
 		}
 	}
 	o.Kept.Cluster, o.Kept.Newest = cluster.Properties[clusterName], in.Newest
-	if o.Pacemaker != nil {
-		in.LocalName = o.askName(ctx)
-		o.ended()
-		in.Versions = o.askVersions(ctx)
-		o.ended()
-	}
 	return in, nil
 }
 

@@ -35,6 +35,8 @@ type Status struct {
 	Failures   []Failure   `json:"failures"`
 	StepsDone  uint64      `json:"steps_done"` // since the daemon's start
 	LastStep   *StepDone   `json:"last_step"`  // null before the first
+	// CrashHint is about a crash of the local PostgreSQL.
+	CrashHint CrashHintStatus `json:"crash_hint"`
 }
 
 // StepDone is a step that was carried out.

@@ -114,10 +114,23 @@ type Clone struct {
 	Meta map[string]string `json:"meta,omitempty"`
 	// Locations are the location constraints of the clone or its primitive that name a node, or that crm_resource made.
 	Locations []Location `json:"locations,omitempty"`
+	// Watched is how Pacemaker watches the promoted instance. Only a crash hint needs it, for which the CIB is read. So no
+	// snapshot has it.
+	Watched Watched `json:"-"`
 	// Roles by node name, of online nodes only. Of an instance that is named in Unsettled the role proves nothing.
 	Roles map[string]Role `json:"roles"`
 	// Unsettled by node name.
 	Unsettled map[string]Unsettled `json:"unsettled,omitempty"`
+}
+
+// Watched is what a clone's operations, and op_defaults, say about the monitor of the promoted instance.
+type Watched struct {
+	// OnFail are the values that its on-fail may have, lower-cased, in order; none where nothing sets it.
+	OnFail []string
+	// ByRule: a rule may set on-fail, which pgrex does not evaluate.
+	ByRule bool
+	// Unrecorded: record-pending may be off for an operation, so that an action under way does not show in the CIB.
+	Unrecorded bool
 }
 
 // Location is a location constraint (rsc_location).

@@ -40,6 +40,7 @@ const (
 	CodeRebuildRequired   Code = "RebuildRequired"
 	CodeRejoinNeeded      Code = "RejoinNeeded"
 	CodeStopped           Code = "Stopped"
+	CodeCrashHint         Code = "CrashHint"
 	CodeSlotBusy          Code = "SlotBusy"
 	CodeOrphan            Code = "Orphan"
 	CodeForeignSlot       Code = "ForeignSlot"
@@ -75,4 +76,5 @@ const (
 	CodeOwnerInHaclient   Code = "OwnerInHaclient"
 	CodeConfigDiffers     Code = "ConfigDiffers"
 	CodeRecoveryTarget    Code = "RecoveryTarget"
+	CodeCrashHintNow      Code = "CrashHintNow"
 )

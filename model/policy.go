@@ -18,6 +18,7 @@ type Policy struct {
 	WALBudget    WALBudget
 	XMinAge      uint32 // pgrex-xmin-age: how many transactions an absent standby may hold vacuum back; 0: for ever
 	Paused       bool   // pgrex-paused: look, say, do nothing
+	CrashHint    bool   // pgrex-crash-hint: tell Pacemaker at once when the primary's postmaster has crashed
 	// AgentSlots is true when the names are the agent's: its replication_slot_name is the prefix.
 	AgentSlots bool
 	// Members are the hosts of the agent's node_list, lower-cased, without repetition, in order.
@@ -35,6 +36,7 @@ const (
 	MetaXMinAge      = "pgrex-xmin-age"
 	MetaOrphans      = "pgrex-orphans"
 	MetaPaused       = "pgrex-paused"
+	MetaCrashHint    = "pgrex-crash-hint"
 	MetaPrefix       = "pgrex-" // of all of them
 )
 
@@ -94,13 +96,15 @@ func PolicyOf(c Clone) (p Policy, problems []string) {
 		}
 		p.XMinAge = uint32(age)
 	}
-	if v, ok := c.Meta[MetaPaused]; ok {
-		b, known := ParseBool(v)
-		if !known {
-			bad(MetaPaused, v, "true, false")
+	onOff := func(name string) bool {
+		v, ok := c.Meta[name]
+		on, known := ParseBool(v)
+		if ok && !known {
+			bad(name, v, "true, false")
 		}
-		p.Paused = b
+		return on
 	}
+	p.Paused, p.CrashHint = onOff(MetaPaused), onOff(MetaCrashHint)
 	p.AgentSlots = agentPrefix != "" && agentPrefix == p.SlotPrefix
 	return p, append(problems, unknownMeta(c.Meta)...)
 }
@@ -113,8 +117,10 @@ func IsSlotPrefix(prefix string) bool {
 // policyNames are the meta attributes that decide something in this version, namesToCome those of a later one: they are
 // known a version before they do anything, so that hosts with this version go on beside newer ones.
 var (
-	policyNames = []string{MetaSlotPrefix, MetaSlotNaming, MetaStandbySlots, MetaWALBudget, MetaXMinAge, MetaOrphans, MetaPaused}
-	namesToCome = []string{"pgrex-crash-hint", "pgrex-auto-rejoin"}
+	policyNames = []string{
+		MetaSlotPrefix, MetaSlotNaming, MetaStandbySlots, MetaWALBudget, MetaXMinAge, MetaOrphans, MetaPaused, MetaCrashHint,
+	}
+	namesToCome = []string{"pgrex-auto-rejoin"}
 )
 
 // IsPolicy reports whether a meta attribute is one of pgrex's own that this version has to understand.

@@ -92,7 +92,7 @@ func dataStatusText(status string) string {
 // have_master_right), in order of name.
 func (w Who) Successors() (hosts []string) {
 	for _, claim := range w.Claims() {
-		if w.RoleOf(claim.Host) == model.RoleUnpromoted &&
+		if w.RoleOf(claim.Host) == model.RoleUnpromoted && !w.WithoutServer(claim.Host) &&
 			(claim.DataStatus == DataSync || claim.DataStatus == dataAsync && w.Policy.RepMode == modeAsync) {
 			hosts = append(hosts, claim.Host)
 		}

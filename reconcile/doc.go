@@ -1,6 +1,8 @@
 // Package reconcile decides: Plan takes everything that was observed and gives the steps that make one host's slots
 // and primary_slot_name right, and the findings worth saying.
 //
+// Hint decides whether Pacemaker is told at once that this host's primary has crashed.
+//
 // It must stay pure: no I/O, no clock, no log, no iteration over maps, so that the same input gives the same bytes
 // and a snapshot gives on any machine the plan it gave on its host. It imports model and the standard library only.
 //

@@ -44,7 +44,7 @@ func Diagnose(w Who, settings Settings, owner Owner) []model.Finding {
 	plan := w.Plan()
 	d := doctor{w, settings, owner, plan.Steps, plan.Findings}
 	for _, check := range []func(){d.rewind, d.capacity, d.senders, d.budget, d.kept, d.crash, d.alterSystem, d.awaited, d.versions,
-		d.haclient, d.config, d.targets} {
+		d.haclient, d.config, d.targets, d.crashHint} {
 		check()
 	}
 	return d.findings
@@ -230,4 +230,35 @@ func (d *doctor) config() {
 		d.say(model.CodeConfigDiffers, model.Warning, "config_file",
 			"PostgreSQL runs with %s, and the agent starts it with %s: set the agent's parameter config to the file with this host's settings", now, next)
 	}
+}
+
+// crashHint reports whether a crash of the primary here would be told to Pacemaker at once. Where that is not switched on,
+// it recommends to do so, once the pgrex on every host knows the setting: one that does not would do nothing any more.
+func (d *doctor) crashHint() {
+	wanted := d.Who
+	wanted.Policy.CrashHint = true
+	now := "now it would be"
+	switch v := wanted.HintNow(); {
+	case d.Primary != "" && !d.Is(d.Primary):
+		now = fmt.Sprintf("on %s, pgrex doctor says whether it would be now", d.Primary)
+	case !v.OK:
+		now = "now it would not be: " + v.Why
+	}
+	switch {
+	case d.Policy.CrashHint:
+		d.say(model.CodeCrashHintNow, model.Info, model.MetaCrashHint, "a crash of the primary's PostgreSQL is told to Pacemaker at once; %s", now)
+	case d.everyoneKnows():
+		d.say(model.CodeCrashHintNow, model.Info, model.MetaCrashHint,
+			"Pacemaker sees a crash of the primary's PostgreSQL at its next monitor only; pgrex can tell it at once; type: "+
+				"crm_resource --resource %s --meta --set-parameter %s --parameter-value true; %s", d.Clone.ID, model.MetaCrashHint, now)
+	}
+}
+
+// everyoneKnows reports whether the pgrex on every other host is known to accept pgrex-crash-hint: all those do that
+// publish their forecast under its present name.
+func (d *doctor) everyoneKnows() bool {
+	return d.Cluster != nil && len(d.Others) > 0 && !slices.ContainsFunc(d.Others, func(member string) bool {
+		n := d.NodeOf(member)
+		return n.Transient[model.ForecastAttribute(d.Clone.Primitive)] == "" || n.Attribute(model.FormerForecastAttribute) != ""
+	})
 }

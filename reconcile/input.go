@@ -36,6 +36,8 @@ type Input struct {
 	// Operation is what this host's state folder says of an operation that was begun here. It is nil if there is none,
 	// or if nobody has looked.
 	Operation *model.LocalOperation `json:"operation,omitempty"`
+	// Crash is the end of this host's postmaster that the daemon has noticed last; nil if there was none.
+	Crash *model.CrashHint `json:"crash,omitempty"`
 	// WALRate is how fast WAL comes here, as the daemon has measured it; zero when it is unknown, as for a single plan.
 	WALRate model.WALRate `json:"wal_rate,omitzero"`
 }

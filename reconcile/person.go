@@ -84,7 +84,7 @@ func (w Who) MayTakeOver(member string) bool {
 	status := n.Permanent[DataStatus(w.Clone)]
 	inStep := status == "" || status == DataSync || status == DataLatest || status == dataAsync && w.Policy.RepMode == modeAsync
 	_, barred := w.barred(member)
-	return n.Online && !n.Standby && w.RoleOf(member) == model.RoleUnpromoted && inStep && !barred
+	return n.Online && !n.Standby && w.RoleOf(member) == model.RoleUnpromoted && !w.WithoutServer(member) && inStep && !barred
 }
 
 // barred is the constraint that keeps a host from being promoted, if there is one.
@@ -97,7 +97,12 @@ func (w Who) barred(member string) (id string, is bool) {
 	return "", false
 }
 
-func (w Who) scoreOf(n model.Node) string { return n.Attribute("master-" + w.Clone.Primitive) }
+func (w Who) scoreOf(n model.Node) string { return n.Attribute(PromotionScore(w.Clone)) }
+
+func (w Who) scoreText(n model.Node) string { return cmp.Or(w.scoreOf(n), "none") }
+
+// PromotionScore is the name of the transient node attribute with a host's promotion score (crm_attribute --promotion).
+func PromotionScore(clone model.Clone) string { return "master-" + clone.Primitive }
 
 // stateOf returns a text with what is known of a member that is not the primary.
 func (w Who) stateOf(c Claim) string {
@@ -112,7 +117,7 @@ func (w Who) stateOf(c Claim) string {
 	if n.Online {
 		words = append(words, "database "+w.RoleText(c.Host))
 	}
-	words = append(words, "data "+dataStatusText(c.DataStatus), "score "+cmp.Or(w.scoreOf(n), "none"))
+	words = append(words, "data "+dataStatusText(c.DataStatus), "score "+w.scoreText(n))
 	if c.Location.IsValid() {
 		words = append(words, "up to "+c.Location.String())
 	}
@@ -132,11 +137,10 @@ func (w Who) stateOf(c Claim) string {
 
 // endOfOutage returns a text with what a person has to do to end an outage.
 func (w Who) endOfOutage() string {
-	if role := w.Clone.Meta["target-role"]; strings.EqualFold(role, "Stopped") ||
-		strings.EqualFold(role, "Unpromoted") || strings.EqualFold(role, "Slave") {
+	if w.toEnd() {
 		return fmt.Sprintf("target-role of %s is %s; when the database is to run, type: crm_resource --resource "+
 			"%[1]s --meta --delete-parameter target-role",
-			w.Clone.ID, role)
+			w.Clone.ID, w.Clone.Meta["target-role"])
 	}
 	if by := w.maintainedBy(); by != "" {
 		return "the cluster is in maintenance because of " + by + ", which has to end first"
@@ -171,7 +175,7 @@ func (w Who) nextNewest() string {
 	var furthest model.LSN
 	for _, c := range w.Claims() {
 		switch {
-		case w.RoleOf(c.Host) != model.RoleUnpromoted || c.Location < furthest:
+		case w.RoleOf(c.Host) != model.RoleUnpromoted || w.WithoutServer(c.Host) || c.Location < furthest:
 		case c.Location > furthest:
 			furthest, hosts = c.Location, []string{c.Host}
 		default:

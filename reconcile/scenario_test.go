@@ -221,7 +221,7 @@ func (s *scenario) instanceOn(n model.Node, word string, marks []string) {
 }
 
 // instance reads: "host NAME", "in-recovery", "down WHY", "version N", "system ID", "redo LSN TIMELINE", "at LSN",
-// "received LSN", "no-rewind WHY", "slots N", "idle-timeout SECONDS", "synchronized SLOT...", "sync-slots",
+// "crash PID given|failed WHY" (what became of the crash hint), "received LSN", "no-rewind WHY", "slots N", "idle-timeout SECONDS", "synchronized SLOT...", "sync-slots",
 // "application_name
 // NAME", what "wal" reads, "primary_slot_name NAME", "receiver SLOT", "sender HOST PID", "slot NAME LSN|- MARK...".
 func (s *scenario) instance(words []string) {
@@ -233,6 +233,11 @@ func (s *scenario) instance(words []string) {
 		i.InRecovery = true
 	case "down", "unreachable":
 		i.State, i.Problem = model.ServerState(words[0]), strings.Join(words[1:], " ")
+	case "crash":
+		s.in.Crash = &model.CrashHint{
+			At: time.Date(2026, 11, 30, 3, 20, 11, 0, time.UTC), PID: int32(s.number(words[1])),
+			Given: words[2] == "given", Failed: words[2] == "failed", Why: strings.Join(words[3:], " "),
+		}
 	case "version":
 		i.Version = int(s.number(words[1]))
 	case "system":

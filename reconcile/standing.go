@@ -11,12 +11,14 @@ import (
 // DataLatest is the data status that only a primary has, and keeps when it ends.
 const DataLatest = "LATEST"
 
-// The agent's attributes (change_pgsql_status, change_data_status), the status that only a primary has, and how the data
+// The agent's attributes (change_pgsql_status, change_data_status), the status that only a primary has, that of a server
+// that the agent has stopped, and how the data
 // status begins that a standby has while it is attached to the primary (pg_stat_replication's state).
 const (
 	statusSuffix     = "-status"
 	dataStatusSuffix = "-data-status"
 	statusPrimary    = "PRI"
+	statusStopped    = "STOP"
 	dataStreaming    = "STREAMING"
 	dataCatchup      = "CATCHUP"
 )

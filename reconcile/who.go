@@ -7,6 +7,9 @@ func (w Who) RoleText(host string) string {
 	if why, unsettled := w.Clone.UnsettledOn(host); unsettled {
 		return string(why)
 	}
+	if w.WithoutServer(host) {
+		return "unpromoted, but without a server"
+	}
 	if role := w.RoleOf(host); role != "" {
 		return string(role)
 	}

@@ -21,6 +21,7 @@ func printStatus(out *printer.Printer, s controller.Status, wide bool) error {
 	printForecast(out, s)
 	out.Line("")
 	out.Line("PostgreSQL here is %s%s", orDash(string(s.Server.State)), where(s))
+	printCrashHint(out, s.CrashHint)
 	printConditions(out, s)
 	if wide {
 		out.Line("")
@@ -66,6 +67,8 @@ func roleOf(m controller.Member) (role string, colour printer.Colour) {
 		return string(m.Unsettled), printer.Yellow
 	case m.Role == model.RolePromoted:
 		return "primary", printer.Bold
+	case m.WithoutServer:
+		return "no server", printer.Yellow
 	case m.Role == model.RoleUnpromoted:
 		return "standby", printer.Plain
 	}
@@ -202,6 +205,28 @@ func printConditions(out *printer.Printer, s controller.Status) {
 					c.Severity, c.Code, c.Since.Local().Format(time.DateTime), c.Text)
 			}
 		}
+	}
+}
+
+// printCrashHint writes whether a crash here would be told to Pacemaker, where that is wanted, and the last end of a
+// postmaster.
+func printCrashHint(out *printer.Printer, c controller.CrashHintStatus) {
+	switch {
+	case !c.Enabled:
+	case c.Would:
+		out.Wrapped(printer.Plain, "a crash of PostgreSQL here would be told to Pacemaker at once")
+	default:
+		out.Wrapped(printer.Plain, "a crash of PostgreSQL here would not be told to Pacemaker: %s", c.Why)
+	}
+	if c.Enabled && c.Problem != "" {
+		out.Wrapped(printer.Yellow, "PostgreSQL here is not watched: %s", c.Problem)
+	}
+	switch last := c.Last; {
+	case last == nil:
+	case last.Given:
+		out.Wrapped(printer.Yellow, "PostgreSQL here crashed %s ago, and Pacemaker was told at once; %d such hints since the start", ago(last.At), c.Given)
+	default:
+		out.Wrapped(printer.Dim, "PostgreSQL here ended %s ago, without a crash hint: %s", ago(last.At), last.Why)
 	}
 }
 

@@ -94,13 +94,21 @@ func peerOf(conn net.Conn) (*unix.Ucred, error) {
 	return peer, errors.Join(err, asked)
 }
 
+// pidFileName is the file in the data folder that a running server has.
+const pidFileName = "postmaster.pid"
+
 // postmasterPID is line 1 of postmaster.pid. It is negative while a single-user server has the data.
 func postmasterPID(folder string) (int32, error) {
-	f, err := os.Open(filepath.Join(folder, "postmaster.pid"))
+	f, err := os.Open(filepath.Join(folder, pidFileName))
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = f.Close() }() // only read
+	return pidIn(f)
+}
+
+// pidIn reads line 1.
+func pidIn(f *os.File) (int32, error) {
 	line, err := bufio.NewReader(f).ReadString('\n')
 	if err != nil {
 		return 0, fmt.Errorf("read the first line of %s: %w", f.Name(), err)

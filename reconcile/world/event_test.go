@@ -56,7 +56,7 @@ var simple = []kind{
 	{"monitor", 8, func(w *world, h *host, _ uint32) { w.monitor(h) }},
 	{"agent", 14, func(w *world, _ *host, arg uint32) { w.agents(int(arg%4) + 1) }},
 	{"start", 6, func(w *world, h *host, _ uint32) { w.startServer(h) }},
-	{"crash", 2, func(w *world, h *host, _ uint32) { w.stop(h, false) }},
+	{"crash", 2, func(w *world, h *host, arg uint32) { w.crash(h, arg%4 > 0) }},
 	{"stop", 2, func(w *world, h *host, _ uint32) { w.switchover(h) }},
 	{"power off", 2, func(w *world, h *host, _ uint32) { w.powerOff(h) }},
 	{"power on", 5, func(w *world, h *host, _ uint32) {

@@ -24,7 +24,11 @@ type node struct {
 	doubt           model.Unsettled // what Pacemaker is doing to the instance, or has seen wrong with it; "" when it is settled
 	status, data    string          // the agent's attributes <primitive>-status and <primitive>-data-status
 	forecast        string          // pgrex's own
+	score           string          // the promotion score
 }
+
+// noScore is the promotion score of a host that is not to be promoted.
+const noScore = "-INFINITY"
 
 // change alters one node's state in a partition.
 func (c *cib) change(name string, f func(*node)) {
@@ -89,7 +93,9 @@ func (w *world) cluster(c *cib, quorate bool) *model.Cluster {
 		n.say(h.name, &clone)
 		cluster.Nodes = append(cluster.Nodes, model.Node{
 			Name: h.name, Online: n.online, Unclean: n.unclean,
-			Transient: map[string]string{resource + "-status": n.status, model.ForecastAttribute(resource): n.forecast},
+			Transient: map[string]string{
+				resource + "-status": n.status, model.ForecastAttribute(resource): n.forecast, "master-" + resource: n.score,
+			},
 			Permanent: map[string]string{resource + "-data-status": n.data},
 		})
 	}
@@ -140,7 +146,7 @@ func (w *world) reachablePrimary(h *host) *host {
 // leave is what the others see when a host is gone without a word: unclean until it is fenced.
 func (w *world) leave(h *host) {
 	w.main.change(h.name, func(n *node) {
-		n.online, n.unclean, n.status, n.forecast, n.doubt = false, w.fencing && n.role != model.RoleStopped, "", "", ""
+		n.online, n.unclean, n.status, n.forecast, n.doubt, n.score = false, w.fencing && n.role != model.RoleStopped, "", "", "", ""
 		if !n.unclean {
 			n.role = model.RoleStopped
 		}
@@ -298,17 +304,17 @@ func (w *world) monitor(h *host) {
 	c.change(h.name, func(n *node) { n.doubt = "" })
 	switch n := c.nodes[h.name]; {
 	case h.server == down:
-		c.change(h.name, func(n *node) { n.role, n.status = model.RoleStopped, "STOP" })
+		c.change(h.name, func(n *node) { n.role, n.status, n.score = model.RoleStopped, "STOP", noScore })
 	case h.server == primary && n.role == model.RolePromoted:
 		if p := w.address; c == w.main && (p == nil || p.server != primary || p.cut) {
 			w.address = h
 		}
-		c.change(h.name, func(n *node) { n.status, n.data = "PRI", "LATEST" })
+		c.change(h.name, func(n *node) { n.status, n.data, n.score = "PRI", "LATEST", "1000" })
 		for _, o := range w.others(h) {
 			if o.upstream == h {
-				c.change(o.name, func(n *node) { n.status, n.data = "HS:async", "STREAMING|ASYNC" })
+				c.change(o.name, func(n *node) { n.status, n.data, n.score = "HS:async", "STREAMING|ASYNC", "100" })
 			} else if !o.cut || c == w.main {
-				c.change(o.name, func(n *node) { n.data = "DISCONNECT" })
+				c.change(o.name, func(n *node) { n.data, n.score = "DISCONNECT", noScore })
 			}
 		}
 	case h.server == primary: // of a promotion that was not finished, or after a heal
@@ -338,5 +344,7 @@ func (w *world) startServer(h *host) {
 		return
 	}
 	w.start(h)
-	w.main.change(h.name, func(n *node) { n.role, n.status, n.doubt = model.RoleUnpromoted, "HS:alone", model.UnsettledStarting })
+	w.main.change(h.name, func(n *node) {
+		n.role, n.status, n.doubt, n.score = model.RoleUnpromoted, "HS:alone", model.UnsettledStarting, noScore
+	})
 }

@@ -56,7 +56,7 @@ type settings struct {
 
 // counts tell what a run has exercised.
 type counts struct {
-	events, plans, steps, changed, interruptions, promotions, switchovers, rewinds, copies, cuts, lost, misled, races, disturbances, further int
+	events, plans, steps, changed, interruptions, promotions, switchovers, rewinds, copies, cuts, lost, misled, races, disturbances, further, hints, unhinted int
 
 	kinds map[string]int // steps by kind
 	why   map[string]int // copies that were needed, by reason
@@ -80,6 +80,8 @@ func (c *counts) add(o counts) {
 	c.races += o.races
 	c.disturbances += o.disturbances
 	c.further += o.further
+	c.hints += o.hints
+	c.unhinted += o.unhinted
 	for k, n := range o.kinds {
 		c.kinds[k] += n
 	}
@@ -109,7 +111,7 @@ func newWorld(s settings) *world {
 	w := &world{
 		settings: s, timelines: 1, names: map[string]string{}, apart: map[string]*cib{}, holds: map[[2]string]*hold{},
 		main:       &cib{nodes: map[string]node{}},
-		parameters: map[string]string{"rep_mode": "async"}, meta: map[string]string{},
+		parameters: map[string]string{"rep_mode": "async"}, meta: map[string]string{model.MetaCrashHint: "true"},
 		count: counts{kinds: map[string]int{}, why: map[string]int{}, forecasts: map[string]int{}},
 	}
 	if s.agentSlots {
@@ -268,10 +270,12 @@ func (c counts) judge(t *testing.T) {
 	t.Logf("%d events in the middle of a plan: %d steps refused, %d plans not finished; %d copies, of which needed: %s",
 		c.races, c.changed, c.interruptions, c.copies, show(c.why))
 	t.Logf("%d times an instance was unsettled; %d slots were made further on than planned, by a restartpoint under way", c.disturbances, c.further)
+	t.Logf("%d crash hints; %d ends of a server without one", c.hints, c.unhinted)
 	t.Logf("forecasts: %s", show(c.forecasts))
 	for what, c := range map[string]struct{ met, in int }{
 		"promotions": {c.promotions, 1}, "switchovers": {c.switchovers, 5}, "rewinds": {c.rewinds, 5}, "cuts": {c.cuts, 2},
 		"steps refused": {c.changed, 20}, "plans not finished": {c.interruptions, 20}, "lost slots": {c.lost, 5}, "unsettled instances": {c.disturbances, 1},
+		"crash hints": {c.hints, 20}, "ends of a server without a crash hint": {c.unhinted, 5},
 		"slots made further on than planned, by a restartpoint under way": {c.further, 20},
 	} {
 		if c.met*c.in < *schedules {

@@ -1,0 +1,221 @@
+package reconcile
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pgrex/pgrex/model"
+)
+
+// This file decides about the crash hint: whether Pacemaker is told at once that this host's primary has crashed, before
+// its next monitor sees that. Whatever is not sure is a reason not to: then the monitor will see it.
+
+// HintFresh is how old a look may be that justifies a hint.
+const HintFresh = time.Second
+
+// Verdict is whether something may be done, and why not.
+type Verdict struct {
+	OK  bool
+	Why string // "" if OK
+}
+
+// Crash is what was found where this host's postmaster has ended.
+type Crash struct {
+	End model.PostmasterEnd
+	Age time.Duration // of the look at the end and at the cluster
+}
+
+// Hint decides whether the end of this host's postmaster is a crash of the primary, and whether Pacemaker, once it is
+// told, will promote another host.
+func (w Who) Hint(c Crash) Verdict {
+	end := c.End
+	switch {
+	case end.Problem != "":
+		return no("how the postmaster ended is not known: %s", end.Problem)
+	case end.Told:
+		return no("the postmaster was told to stop")
+	case end.Replaced:
+		return no("another postmaster has the data folder")
+	case end.State != model.InProduction:
+		return no("the control file says %q, not %q", end.State, model.InProduction)
+	case c.Age > HintFresh:
+		return no("the look took %s, and what was seen may have changed", c.Age.Round(time.Millisecond))
+	}
+	return w.HintNow()
+}
+
+// HintNow decides whether a crash of this host's PostgreSQL would be told to Pacemaker, as far as the cluster is
+// concerned.
+func (w Who) HintNow() Verdict {
+	if w.Cluster == nil {
+		return no("the cluster is not known: %s", w.ClusterProblem)
+	}
+	for _, guard := range []func() Verdict{w.hintWanted, w.hintHeeded, w.crashedPrimary, w.hintLeft, w.heirs} {
+		if v := guard(); !v.OK {
+			return v
+		}
+	}
+	return Verdict{OK: true}
+}
+
+func no(format string, args ...any) Verdict { return Verdict{Why: fmt.Sprintf(format, args...)} }
+
+// hintWanted: pgrex is to do this, and this look says who is who.
+func (w Who) hintWanted() Verdict {
+	switch {
+	case !w.Policy.CrashHint:
+		return no("%s is not true", model.MetaCrashHint)
+	case w.Policy.Paused:
+		return no("%s is true", model.MetaPaused)
+	case !w.fit:
+		return no("this host's name, or the policy, is not known for sure: see the other findings")
+	case w.Cluster.Version.ConfigurationOlder(w.Newest):
+		return no("the CIB is older than one already seen")
+	}
+	return Verdict{OK: true}
+}
+
+// hintHeeded: Pacemaker reacts to failures of the database here, and nobody else works on it.
+func (w Who) hintHeeded() Verdict {
+	_, token, _ := w.Cluster.Token(w.Clone.Primitive)
+	switch {
+	case !w.Cluster.Quorate:
+		return no("this partition has no quorum")
+	case w.Cluster.DC == "":
+		return no("the cluster has no DC")
+	case w.Cluster.Maintenance || w.Here.Maintenance:
+		return no("the cluster or this node is in maintenance")
+	case !w.Clone.Managed:
+		return no("%s is unmanaged", w.Clone.ID)
+	case token:
+		return no("an operation holds the database")
+	case w.Operation != nil && w.Operation.Operation != "":
+		return no("the operation %s was begun here", w.Operation.Operation)
+	}
+	return Verdict{OK: true}
+}
+
+// underWayActions are the reasons why an instance is unsettled that end by themselves.
+var underWayActions = []model.Unsettled{
+	model.UnsettledStarting, model.UnsettledPromoting, model.UnsettledDemoting, model.UnsettledStopping, model.UnsettledMigrating,
+	model.UnsettledPending,
+}
+
+// crashedPrimary: this host is the primary by every sign, and is to stay it. No action on the database is under way.
+func (w Who) crashedPrimary() Verdict {
+	switch {
+	case w.claims != nil:
+		return no("no primary is confirmed: %s", w.claims.Text)
+	case !w.Is(w.Primary):
+		return no("this host is not the primary")
+	case w.Here.Standby:
+		return no("this node is in standby")
+	case w.toEnd():
+		return no("target-role is %s", w.Clone.Meta["target-role"])
+	}
+	if id, barred := w.barred(w.Self); barred {
+		return no("the constraint %s keeps this host from being promoted", id)
+	}
+	for _, member := range w.Policy.Members {
+		if why, unsettled := w.Clone.UnsettledOn(member); unsettled && slices.Contains(underWayActions, why) {
+			return no("to Pacemaker the database on %s is %s", member, why)
+		}
+	}
+	return Verdict{OK: true}
+}
+
+// hintLeft: a failure of the promoted instance leads to a demotion, and is not to do something else, which is the
+// operator's choice; and actions under way show.
+func (w Who) hintLeft() Verdict {
+	switch watched := w.Clone.Watched; {
+	case watched.ByRule:
+		return no("a rule sets on-fail of the promoted monitor, which pgrex does not evaluate")
+	case watched.Unrecorded:
+		return no("record-pending is off, so that actions under way do not show")
+	default:
+		for _, value := range watched.OnFail {
+			if value != "restart" && value != "demote" {
+				return no("on-fail of the promoted monitor is %s", value)
+			}
+		}
+	}
+	return Verdict{OK: true}
+}
+
+// heirs: Pacemaker can promote another host at once.
+func (w Who) heirs() Verdict {
+	var states []string
+	for _, member := range w.Others {
+		why := w.noHeir(member)
+		if why == "" {
+			return Verdict{OK: true}
+		}
+		states = append(states, member+": "+why)
+	}
+	return no("no other host may be promoted now (%s)", orNone(states))
+}
+
+// noHeir returns why Pacemaker cannot promote another member at once; "" if it can.
+func (w Who) noHeir(member string) string {
+	n := w.NodeOf(member)
+	_, barred := w.barred(member)
+	switch {
+	case !n.Online || n.Pending:
+		return "offline"
+	case n.Unclean:
+		return "unclean"
+	case n.Standby:
+		return "in standby"
+	case n.Maintenance:
+		return "in maintenance"
+	case w.RoleOf(member) != model.RoleUnpromoted || w.WithoutServer(member):
+		return w.RoleText(member)
+	case barred:
+		return "kept from it by a constraint"
+	case w.givenUp(n):
+		return "has failed there"
+	case !positive(w.scoreOf(n)):
+		return "promotion score " + w.scoreText(n)
+	}
+	return ""
+}
+
+// positive reports whether a promotion score lets Pacemaker promote a host.
+func positive(score string) bool {
+	text := strings.TrimPrefix(score, "+")
+	n, err := strconv.Atoi(text)
+	return strings.EqualFold(text, "INFINITY") || err == nil && n > 0
+}
+
+// toEnd reports whether target-role keeps the database from being promoted.
+func (w Who) toEnd() bool {
+	role := w.Clone.Meta["target-role"]
+	return strings.EqualFold(role, "Stopped") || strings.EqualFold(role, "Unpromoted") || strings.EqualFold(role, "Slave")
+}
+
+// WithoutServer reports whether a host's database is unpromoted to Pacemaker, though the agent has stopped its server. So
+// it is after a demotion that no stop follows, as after a crash hint, until Pacemaker's next monitor there.
+func (w Who) WithoutServer(host string) bool {
+	return w.RoleOf(host) == model.RoleUnpromoted && w.NodeOf(host).Attribute(w.Clone.Primitive+statusSuffix) == statusStopped
+}
+
+// crashHint reports that a crash was told to Pacemaker, until PostgreSQL runs here again.
+func (v *view) crashHint() {
+	c := v.Crash
+	if c == nil || v.Instance.State == model.ServerUp {
+		return
+	}
+	crashed := fmt.Sprintf("PostgreSQL here (process %d) has crashed at %s", c.PID, c.At.UTC().Format(time.RFC3339))
+	switch {
+	case c.Given:
+		v.say(model.CodeCrashHint, model.Warning, v.Self,
+			"%s; Pacemaker was told at once: the promotion score of this host is -INFINITY; until its next monitor here Pacemaker shows "+
+				"the database as unpromoted", crashed)
+	case c.Failed:
+		v.say(model.CodeCrashHint, model.Warning, v.Self, "%s; Pacemaker could not be told, and its next monitor has to see it: %s",
+			crashed, c.Why)
+	}
+}
