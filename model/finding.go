@@ -39,6 +39,9 @@ const (
 	CodeHoldNotProtective Code = "HoldNotProtective"
 	CodeRebuildRequired   Code = "RebuildRequired"
 	CodeRejoinNeeded      Code = "RejoinNeeded"
+	CodeAutoRejoinOff     Code = "AutoRejoinOff"
+	CodeAutoRejoinFailed  Code = "AutoRejoinFailed"
+	CodeFlapping          Code = "Flapping"
 	CodeStopped           Code = "Stopped"
 	CodeSlotBusy          Code = "SlotBusy"
 	CodeOrphan            Code = "Orphan"
@@ -75,4 +78,5 @@ const (
 	CodeOwnerInHaclient   Code = "OwnerInHaclient"
 	CodeConfigDiffers     Code = "ConfigDiffers"
 	CodeRecoveryTarget    Code = "RecoveryTarget"
+	CodeAutoRejoin        Code = "AutoRejoin"
 )

@@ -16,8 +16,9 @@ type Policy struct {
 	StandbySlots bool // pgrex-standby-slots=keep: standbys hold slots, too
 	DropOrphans  bool // pgrex-orphans=drop
 	WALBudget    WALBudget
-	XMinAge      uint32 // pgrex-xmin-age: how many transactions an absent standby may hold vacuum back; 0: for ever
-	Paused       bool   // pgrex-paused: look, say, do nothing
+	XMinAge      uint32  // pgrex-xmin-age: how many transactions an absent standby may hold vacuum back; 0: for ever
+	Paused       bool    // pgrex-paused: look, say, do nothing
+	AutoRejoin   Dearest // pgrex-auto-rejoin: the dearest way back that may be taken without a person
 	// AgentSlots is true when the names are the agent's: its replication_slot_name is the prefix.
 	AgentSlots bool
 	// Members are the hosts of the agent's node_list, lower-cased, without repetition, in order.
@@ -35,6 +36,7 @@ const (
 	MetaXMinAge      = "pgrex-xmin-age"
 	MetaOrphans      = "pgrex-orphans"
 	MetaPaused       = "pgrex-paused"
+	MetaAutoRejoin   = "pgrex-auto-rejoin"
 	MetaPrefix       = "pgrex-" // of all of them
 )
 
@@ -81,6 +83,10 @@ func PolicyOf(c Clone) (p Policy, problems []string) {
 	p.PairNaming = choice(MetaSlotNaming, "host", "pair") == "pair"
 	p.StandbySlots = choice(MetaStandbySlots, "keep", "none") == "keep"
 	p.DropOrphans = choice(MetaOrphans, "report", "drop") == "drop"
+	p.AutoRejoin = DearestNone
+	if v := choice(MetaAutoRejoin, dearest...); slices.Contains(dearest, v) {
+		p.AutoRejoin = Dearest(v)
+	}
 	if v, ok := c.Meta[MetaWALBudget]; ok {
 		var known bool
 		if p.WALBudget, known = parseWALBudget(v); !known {
@@ -113,8 +119,8 @@ func IsSlotPrefix(prefix string) bool {
 // policyNames are the meta attributes that decide something in this version, namesToCome those of a later one: they are
 // known a version before they do anything, so that hosts with this version go on beside newer ones.
 var (
-	policyNames = []string{MetaSlotPrefix, MetaSlotNaming, MetaStandbySlots, MetaWALBudget, MetaXMinAge, MetaOrphans, MetaPaused}
-	namesToCome = []string{"pgrex-crash-hint", "pgrex-auto-rejoin"}
+	policyNames = []string{MetaSlotPrefix, MetaSlotNaming, MetaStandbySlots, MetaWALBudget, MetaXMinAge, MetaOrphans, MetaPaused, MetaAutoRejoin}
+	namesToCome = []string{"pgrex-crash-hint"}
 )
 
 // IsPolicy reports whether a meta attribute is one of pgrex's own that this version has to understand.

@@ -119,6 +119,7 @@ func (v *view) plan(standing model.Standing) model.Plan {
 	}
 	p.Forecast = v.forecast(standing)
 	v.toBringBack(p.Forecast)
+	v.autoRejoin()
 	if !v.Policy.Paused {
 		takesBack, publishes := v.publish(standing, p.Forecast)
 		p.Steps = slices.Concat(v.publishLeft(), takesBack, steps, publishes)
