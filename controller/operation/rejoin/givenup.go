@@ -73,3 +73,27 @@ func (r *Rejoin) keepWAL(c *Case) []operation.Step {
 		}}},
 	}}
 }
+
+// Unnamed is why nobody can say what only this host has; "" if it is named, or there is nothing.
+func (r Return) Unnamed() string {
+	switch {
+	case r.Begun != "":
+		return "" // it was named before that began
+	case r.Differs:
+		return "the WAL here differs from the primary's on the same timeline"
+	case r.Local.Unreadable != "":
+		return r.Local.Unreadable
+	case r.Parted() == 0:
+		return "the data here share no timeline with the primary's"
+	}
+	return ""
+}
+
+// ReturnedBy is what is remembered of a job that has ended well.
+func ReturnedBy(job operation.Job, primary, who string) model.Returned {
+	returned := model.Returned{At: time.Now().UTC(), By: who, Primary: primary}
+	if p, ok := job.Plan.(*Plan); ok {
+		returned.Way, returned.GivenUp = string(p.Way), p.GivenUp
+	}
+	return returned
+}
