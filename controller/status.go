@@ -29,12 +29,22 @@ type Status struct {
 	Server   ServerStatus     `json:"server"`
 	Slots    []SlotStatus     `json:"slots"` // the local physical ones
 	WAL      WALStatus        `json:"wal"`
+	// AutoRejoin is how this host comes back without a person; null if the cluster is not known.
+	AutoRejoin *AutoRejoinStatus `json:"auto_rejoin"`
 	// Conditions are the findings that hold; Planned the steps not done yet; Failures those that failed last.
 	Conditions []Condition `json:"conditions"`
 	Planned    []string    `json:"planned"`
 	Failures   []Failure   `json:"failures"`
 	StepsDone  uint64      `json:"steps_done"` // since the daemon's start
 	LastStep   *StepDone   `json:"last_step"`  // null before the first
+}
+
+// AutoRejoinStatus is how a host comes back without a person, and what it remembers of that.
+type AutoRejoinStatus struct {
+	Dearest model.Dearest `json:"dearest"` // the dearest way that may be taken (pgrex-auto-rejoin)
+	Act     reconcile.Act `json:"act"`     // what is to be done now; "" for nothing
+	Why     string        `json:"why"`     // it is to be done, or this host is left alone
+	model.AutoRejoin
 }
 
 // StepDone is a step that was carried out.
@@ -111,7 +121,7 @@ func statusOf(who reconcile.Who, plan model.Plan, answers map[string]Answer, hel
 		s.Planned = append(s.Planned, step.Kind()+" "+step.Text())
 	}
 	s.addCluster(who, plan, answers)
-	s.WAL = walStatus(who.Input)
+	s.WAL, s.AutoRejoin = walStatus(who.Input), autoRejoinStatus(who)
 	s.Healthy = plan.Standing != model.InTransition && len(failures) == 0 && len(s.Planned) == 0
 	for _, c := range held {
 		if c.Severity != model.Info {
@@ -193,6 +203,18 @@ func walStatus(in reconcile.Input) WALStatus {
 		}
 	}
 	return w
+}
+
+func autoRejoinStatus(who reconcile.Who) *AutoRejoinStatus {
+	if who.Cluster == nil || who.Clone.ID == "" {
+		return nil
+	}
+	c := who.Comeback(time.Now())
+	s := &AutoRejoinStatus{Dearest: c.Dearest, Act: c.Act, Why: c.Why}
+	if who.AutoRejoin != nil {
+		s.AutoRejoin = *who.AutoRejoin
+	}
+	return s
 }
 
 // summarize is one honest line: what the host is, and the worst of what holds.
