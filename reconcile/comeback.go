@@ -139,9 +139,6 @@ func (w Who) busy() string {
 		return "an operation is under way here: " + w.Operation.Operation
 	}
 	own := w.isOwnLeft()
-	if w.Operation.Left() && !own {
-		return w.ownLeft().String() + " is unfinished"
-	}
 	if _, there, err := w.Cluster.Token(w.Clone.Primitive); there && err != nil {
 		return "an operation holds the database, and its token is not understood"
 	}

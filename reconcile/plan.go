@@ -119,11 +119,11 @@ func (v *view) plan(standing model.Standing) model.Plan {
 	}
 	p.Forecast = v.forecast(standing)
 	v.toBringBack(p.Forecast)
-	v.autoRejoin()
 	if !v.Policy.Paused {
 		takesBack, publishes := v.publish(standing, p.Forecast)
 		p.Steps = slices.Concat(v.publishLeft(), takesBack, steps, publishes)
 	}
+	v.autoRejoin()
 	p.Findings = v.findings
 	if v.waiting || len(p.Steps) > 0 {
 		p.RecheckAfter = recheckSoon
