@@ -43,9 +43,17 @@ type AutoRejoin struct {
 	Tick, Idle, Wait time.Duration
 
 	said    string      // what was logged last
+	left    leftAlone   // after a close look; zero if the last one led to a try
 	running func() bool // reports whether a server runs here; nil before that is known
 	// tries is what act does; nil but in tests.
 	tries func(ctx context.Context, c reconcile.Comeback) (*model.Returned, error)
+}
+
+// leftAlone is why a close look found no way back that is allowed, and on what that depends.
+type leftAlone struct {
+	why     string
+	dearest model.Dearest
+	primary string
 }
 
 // errLook says that this host, or the primary, could not be looked at closely. It is no try: nothing was changed, and
@@ -108,13 +116,20 @@ func (a *AutoRejoin) look(ctx context.Context) (next time.Time) {
 	a.watchServer(who)
 	now := time.Now()
 	comeback := who.Comeback(now)
-	if comeback.Act == reconcile.ActNothing {
+	if !comeback.Again.IsZero() && a.left.dearest != "" && (a.left.dearest != comeback.Dearest || a.left.primary != who.Primary) {
+		comeback = who.Comeback(comeback.Again) // what it was left alone for has changed
+	}
+	switch {
+	case !comeback.Again.IsZero(): // why was logged before
+		a.Notify.Status("left alone: " + comeback.Why)
+		return now.Add(a.Idle)
+	case comeback.Act == reconcile.ActNothing:
 		a.settled(who)
 		a.say("left alone", comeback.Why)
 		return now.Add(a.Idle)
 	}
 	a.say("to do: "+string(comeback.Act), comeback.Why)
-	a.act(ctx, comeback)
+	a.act(ctx, comeback, who.Primary)
 	return time.Now()
 }
 
@@ -147,7 +162,7 @@ func (a *AutoRejoin) remember(r model.AutoRejoin) {
 
 // act tries to bring this host back. That it tries is on disk before it begins: a host that dies of the try does not
 // try for ever.
-func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback) {
+func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, primary string) {
 	before, err := operation.Remembered(a.Engine.Folder)
 	if err != nil {
 		a.Log.Error(nil, "left alone", keyProblem, err.Error())
@@ -165,9 +180,9 @@ func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback) {
 		a.remember(before.Succeeded(*returned))
 		a.Log.Info("back", keyWay, returned.Way, keyGivenUp, returned.GivenUp)
 	case errors.Is(err, errRefused):
-		a.leave(before, err, refusedFor)
+		a.leave(before, leftAlone{err.Error(), c.Dearest, primary}, refusedFor)
 	case errors.Is(err, errLook), errors.Is(err, operation.ErrOther): // which ends by itself
-		a.leave(before, err, a.Wait/looksAgain)
+		a.leave(before, leftAlone{why: err.Error()}, a.Wait/looksAgain)
 	case ctx.Err() != nil: // systemd stops this process: that is nobody's fault, and the next one goes on
 		before.Problem = err.Error()
 		a.remember(before)
@@ -179,10 +194,13 @@ func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback) {
 }
 
 // leave leaves this host alone for a while. That was no try.
-func (a *AutoRejoin) leave(before model.AutoRejoin, why error, wait time.Duration) {
-	before.Problem, before.Next = why.Error(), time.Now().Add(wait)
+func (a *AutoRejoin) leave(before model.AutoRejoin, l leftAlone, wait time.Duration) {
+	before.Problem, before.Next = l.why, time.Now().Add(wait)
 	a.remember(before)
-	a.Log.Info("left alone", keyWhy, why.Error())
+	if l.why != a.left.why {
+		a.Log.Info("left alone", keyWhy, l.why)
+	}
+	a.left = l
 }
 
 // try does one act. Meanwhile the watchdog is fed: each wait of an operation has a deadline of its own, but a copy may

@@ -138,6 +138,22 @@ func TestNoTry(t *testing.T) {
 	}
 }
 
+// A host that was left alone is looked at again at once if more is allowed.
+func TestMoreIsAllowed(t *testing.T) {
+	a, _, tries := newAlone(t, func(int) error { return refused("it needs a rewind") })
+	for range 3 {
+		a.look(t.Context())
+	}
+	if *tries != 1 {
+		t.Fatalf("it has looked closely %d times", *tries)
+	}
+	a.left.dearest = model.DearestStart // as if less had been allowed then
+	a.look(t.Context())
+	if *tries != 2 {
+		t.Errorf("it has looked closely %d times", *tries)
+	}
+}
+
 // A process that is killed in a try has tried.
 func TestKilledInATry(t *testing.T) {
 	a, _, _ := newAlone(t, func(int) error { panic("killed") })
