@@ -32,7 +32,7 @@ func TestWithoutAPerson(t *testing.T) {
 			old := s.primary()
 			s.part(old, 1)
 			returned := s.backAlone(old, "rewind")
-			s.neverCopiedByFolder(old, returned)
+			s.givenUpIsKept(old, returned)
 		})
 		s.chapter("power is cut in the middle", func(s *story) { s.cutInTheMiddle(s.primary()) })
 		s.chapter("three tries fail", func(s *story) { s.threeTries(s.primary()) })
@@ -82,6 +82,7 @@ func (s *story) backAlone(host, way string) model.Returned {
 	s.t.Logf("%s streams again %s later: %+v", host, took, last)
 	if last.GivenUp != nil {
 		s.t.Logf("given up: %+v", *last.GivenUp)
+		s.showsGivenUp(host, *last.GivenUp)
 	}
 	if way != "" && last.Way != way || last.By != model.AutoRejoinWho {
 		s.t.Errorf("it came back by %s, as %s", last.Way, last.By)
@@ -91,14 +92,23 @@ func (s *story) backAlone(host, way string) model.Returned {
 	return last
 }
 
-// neverCopiedByFolder: what was given up is kept, and can be read.
-func (s *story) neverCopiedByFolder(host string, r model.Returned) {
+// showsGivenUp: the status has what was given up.
+func (s *story) showsGivenUp(host string, g model.GivenUp) {
+	s.t.Helper()
+	s.await(patience, "the status has what was given up", func() (bool, string) {
+		out, _ := s.command(host, "status")
+		return strings.Contains(strings.Join(strings.Fields(out), " "), "of WAL from "+g.From.String()+" to "+g.To.String()), out
+	})
+}
+
+// givenUpIsKept: what was given up is kept, and can be read.
+func (s *story) givenUpIsKept(host string, r model.Returned) {
 	s.t.Helper()
 	if r.GivenUp == nil {
 		s.t.Fatal("it does not say what was given up")
 	}
 	out := s.asOwner(host, "$(grep pg_waldump "+r.GivenUp.Folder+"/how-to-read.txt) 2>/dev/null || true")
-	if !strings.Contains(out, "Message") && !strings.Contains(out, "LogicalMessage") {
+	if !strings.Contains(out, "LogicalMessage") { // as part has written them
 		s.t.Errorf("the WAL that is kept does not have what was written: %.500s", out)
 	}
 }
@@ -177,8 +187,7 @@ func (s *story) cutInTheMiddle(old string) {
 // the count.
 func (s *story) threeTries(old string) {
 	s.allowAlone("rewind")
-	s.asOwner(old, "true")
-	s.onRoot(old, "mv "+s.at.Bin+"/pg_rewind "+s.at.Bin+"/pg_rewind.away; printf '#!/bin/sh\\necho broken >&2\\nexit 1\\n' >"+s.at.Bin+
+	s.onRoot(old, "mv "+s.at.Bin+"/pg_rewind "+s.at.Bin+"/pg_rewind.away; printf '#!/bin/sh\\necho pg_rewind: broken >&2\\nexit 1\\n' >"+s.at.Bin+
 		"/pg_rewind; chmod 755 "+s.at.Bin+"/pg_rewind")
 	s.part(old, 1)
 	s.awaitCondition(old, model.CodeAutoRejoinFailed)
