@@ -188,6 +188,9 @@ func (o *Observer) askVersions(ctx context.Context) model.Versions {
 func (o *Observer) look(ctx context.Context, in reconcile.Input, ask func(context.Context, *reconcile.Who)) (reconcile.Who, error) {
 	in.Lock, in.WithoutPrimary = "", 0
 	who, err := reconcile.ResolveCluster(in)
+	if err == nil && who.Policy.AutoRejoin == model.DearestNone && in.AutoRejoin.Nothing() { // or older versions could not read the snapshot
+		in.AutoRejoin, who.AutoRejoin = nil, nil
+	}
 	if err == nil && who.Primary == "" {
 		in.Lock, in.WithoutPrimary = o.lockOf(who.Clone), o.withoutPrimary()
 		who, err = reconcile.ResolveCluster(in)

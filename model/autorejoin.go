@@ -73,6 +73,11 @@ type GivenUp struct {
 	Short string `json:"short,omitempty"`
 }
 
+// Nothing reports whether there is nothing to say: this host has never come back, and no service runs.
+func (a *AutoRejoin) Nothing() bool {
+	return a == nil || a.Tries == 0 && a.Problem == "" && len(a.Returns) == 0 && a.Last == nil && !a.Running
+}
+
 // Failed reports whether the tries are used up.
 func (a AutoRejoin) Failed() bool { return a.Tries >= MaxTries }
 

@@ -235,6 +235,9 @@ func (a *AutoRejoin) start(ctx context.Context) (*model.Returned, error) {
 	if err != nil {
 		return nil, err
 	}
+	if left != nil && left.Operation != service.Start { // the host that it was to follow is gone
+		return nil, refused("%s is unfinished, and there is no primary: type sudo pgrex operation show", left.What())
+	}
 	goesOn := func(j *operation.Journal) bool { return left != nil && j.Token == left.Token }
 	if err := a.Engine.Ready(ctx, goesOn); err != nil {
 		return nil, err

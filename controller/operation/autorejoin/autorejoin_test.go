@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -151,6 +153,23 @@ func TestMoreIsAllowed(t *testing.T) {
 	a.look(t.Context())
 	if *tries != 2 {
 		t.Errorf("it has looked closely %d times", *tries)
+	}
+}
+
+// A journal is gone on with by its own operation only: a start is no end of a rejoin, and a rejoin none of a start.
+func TestOtherJournal(t *testing.T) {
+	for name, act := range map[string]func(a *AutoRejoin) (*model.Returned, error){
+		"rejoin": func(a *AutoRejoin) (*model.Returned, error) { return a.start(t.Context()) },
+		"start":  func(a *AutoRejoin) (*model.Returned, error) { return a.rejoin(t.Context(), model.DearestCopy) },
+	} {
+		a, _, _ := newAlone(t, nil)
+		text := fmt.Sprintf(`{"pgrex_operation": 1, "operation": %q, "who": "pgrex-rejoin", "node": "pm01", "primitive": "pgsql", "plan": {}}`, name)
+		if err := os.WriteFile(filepath.Join(a.Engine.Folder, "operation.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := act(a); !errors.Is(err, errRefused) || !strings.Contains(err.Error(), "is unfinished") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
