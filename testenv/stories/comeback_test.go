@@ -36,6 +36,7 @@ func TestWithoutAPerson(t *testing.T) {
 		})
 		s.chapter("power is cut in the middle", func(s *story) { s.cutInTheMiddle(s.primary()) })
 		s.chapter("three tries fail", func(s *story) { s.threeTries(s.primary()) })
+		s.chapter("no host is the primary", func(s *story) { s.firstAlone(s.primary()) })
 		s.chapter("three returns within an hour", func(s *story) { s.flaps(s.others(s.primary())[0]) })
 	})
 }
@@ -203,6 +204,29 @@ func (s *story) threeTries(old string) {
 	if a := s.remembered(old); a.Tries != 0 || a.Problem != "" || a.Last == nil || a.Last.By == model.AutoRejoinWho {
 		s.t.Errorf("after a rejoin by hand it remembers %+v", a)
 	}
+}
+
+// firstAlone: nobody may take over, and the last primary starts again, since it is proven that it has the newest data.
+func (s *story) firstAlone(primary string) {
+	s.awaitSuccessor(s.others(primary)...)
+	synchronous, other := s.standbysOf(primary)
+	s.sql(other, "ALTER SYSTEM SET primary_conninfo = 'host=nowhere.invalid'")
+	s.sql(other, "SELECT pg_reload_conf()")
+	s.awaitDataStatus(primary, other, "DISCONNECT")
+	s.must(s.lab.Off(s.ctx, synchronous))
+	s.awaitDataStatus(primary, synchronous, "DISCONNECT")
+	s.sql(primary, "CREATE TABLE only_here (n int)")
+	s.must(s.lab.Crash(s.ctx, primary))
+	s.await(2*patience, primary+" starts first without a person", func() (bool, string) {
+		a := s.remembered(primary)
+		return a.Last != nil && a.Last.Way == "first", fmt.Sprintf("it remembers %+v", a)
+	})
+	s.awaitPrimary(primary)
+	s.sql(primary, "SELECT FROM only_here")
+	s.sql(other, "ALTER SYSTEM RESET primary_conninfo")
+	s.sql(other, "SELECT pg_reload_conf()")
+	s.must(s.lab.On(s.ctx, synchronous))
+	s.awaitRight(2*patience, primary)
 }
 
 // flaps: a host that fails again and again comes back three times.
