@@ -17,6 +17,9 @@ import (
 // stuckPipe is how long after a command has ended, or was killed, somebody else may keep its output open.
 const stuckPipe = 500 * time.Millisecond
 
+// shellPatience is how long a shell may take to kill.
+const shellPatience = 5 * time.Second
+
 // errOutputTooLong: the command printed more than it was allowed to.
 var errOutputTooLong = errors.New("too much output")
 
@@ -174,7 +177,9 @@ func (c call) feed(cmd *exec.Cmd) (closeIt func(), err error) {
 func killGroup(cmd *exec.Cmd) error {
 	err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	if as := cmd.SysProcAttr.Credential; errors.Is(err, syscall.EPERM) && as != nil {
-		shell := exec.Command("/bin/sh", "-c", fmt.Sprintf("kill -KILL -%d", cmd.Process.Pid))
+		ctx, cancel := context.WithTimeout(context.Background(), shellPatience)
+		defer cancel()
+		shell := exec.CommandContext(ctx, "/bin/sh", "-c", fmt.Sprintf("kill -KILL -%d", cmd.Process.Pid))
 		shell.SysProcAttr = &syscall.SysProcAttr{Credential: as}
 		return shell.Run()
 	}

@@ -142,11 +142,12 @@ func (w Who) busy() string {
 	if _, there, err := w.Cluster.Token(w.Clone.Primitive); there && err != nil {
 		return "an operation holds the database, and its token is not understood"
 	}
-	if t := w.token; t != nil && !(own && w.Is(t.Host)) {
+	mine := func(host string) bool { return own && w.Is(host) }
+	if t := w.token; t != nil && !mine(t.Host) {
 		return begunBy(*t).String() + " is under way or unfinished"
 	}
 	for _, n := range w.Cluster.Nodes {
-		if what := w.leftOn(n); what != "" && !(own && w.Is(n.Name)) {
+		if what := w.leftOn(n); what != "" && !mine(n.Name) {
 			return fmt.Sprintf("the %s that was begun on %s is unfinished", what, n.Name)
 		}
 	}

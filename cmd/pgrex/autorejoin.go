@@ -121,7 +121,7 @@ func toolsAsCluster() (end func(), err error) {
 	cib.UseRemote(conn)
 	return func() {
 		_ = conn.Close()
-		<-served
+		_ = <-served // this process ends
 	}, nil
 }
 

@@ -212,9 +212,9 @@ func (s *story) firstAlone(primary string) {
 	synchronous, other := s.standbysOf(primary)
 	s.sql(other, "ALTER SYSTEM SET primary_conninfo = 'host=nowhere.invalid'")
 	s.sql(other, "SELECT pg_reload_conf()")
-	s.awaitDataStatus(primary, other, "DISCONNECT")
+	s.awaitDisconnected(primary, other)
 	s.must(s.lab.Off(s.ctx, synchronous))
-	s.awaitDataStatus(primary, synchronous, "DISCONNECT")
+	s.awaitDisconnected(primary, synchronous)
 	s.sql(primary, "CREATE TABLE only_here (n int)")
 	s.must(s.lab.Crash(s.ctx, primary))
 	s.await(2*patience, primary+" starts first without a person", func() (bool, string) {
