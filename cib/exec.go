@@ -17,6 +17,9 @@ import (
 // stuckPipe is how long after a command has ended, or was killed, somebody else may keep its output open.
 const stuckPipe = 500 * time.Millisecond
 
+// shellPatience is how long a shell may take to kill.
+const shellPatience = 5 * time.Second
+
 // errOutputTooLong: the command printed more than it was allowed to.
 var errOutputTooLong = errors.New("too much output")
 
@@ -113,9 +116,29 @@ func (c call) here(ctx context.Context, environ []string, as *syscall.Credential
 // process's user, or as.
 func scratch(as *syscall.Credential) (folder string, err error) {
 	if folder, err = os.MkdirTemp("", "pgrex-"); err == nil && as != nil {
-		err = os.Chown(folder, int(as.Uid), int(as.Gid))
+		err = hand(as, folderForGroup, func(uid, gid int) error { return os.Chown(folder, uid, gid) },
+			func(mode os.FileMode) error { return os.Chmod(folder, mode) })
 	}
 	return folder, err
+}
+
+// The modes with which a program's group may use what is not the program's user's.
+const (
+	folderForGroup = 0o770
+	fileForGroup   = 0o660
+)
+
+// hand gives a file or folder of this process's to a program's user. Under pgrex-rejoin.service, root may not: it has
+// no CAP_CHOWN. But it has the program's group there, so that the group may have it.
+func hand(as *syscall.Credential, mode os.FileMode, chown func(uid, gid int) error, chmod func(mode os.FileMode) error) error {
+	err := chown(int(as.Uid), int(as.Gid))
+	if !errors.Is(err, syscall.EPERM) {
+		return err
+	}
+	if err := chown(-1, int(as.Gid)); err != nil {
+		return err
+	}
+	return chmod(mode)
 }
 
 // feed gives a program its standard input. The program opens its input by name, which only the pipe's owner may do. So
@@ -133,7 +156,7 @@ func (c call) feed(cmd *exec.Cmd) (closeIt func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := read.Chown(int(as.Uid), int(as.Gid)); err != nil {
+	if err := hand(as, fileForGroup, read.Chown, read.Chmod); err != nil {
 		return nil, errors.Join(err, read.Close(), write.Close())
 	}
 	cmd.Stdin = read
@@ -149,8 +172,17 @@ func (c call) feed(cmd *exec.Cmd) (closeIt func(), err error) {
 	}, nil
 }
 
+// killGroup kills a program and what it has started. Under pgrex-rejoin.service, root may not kill another user's
+// processes: it has no CAP_KILL. Then a shell of that user's does it.
 func killGroup(cmd *exec.Cmd) error {
 	err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	if as := cmd.SysProcAttr.Credential; errors.Is(err, syscall.EPERM) && as != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), shellPatience)
+		defer cancel()
+		shell := exec.CommandContext(ctx, "/bin/sh", "-c", fmt.Sprintf("kill -KILL -%d", cmd.Process.Pid))
+		shell.SysProcAttr = &syscall.SysProcAttr{Credential: as}
+		return shell.Run()
+	}
 	if errors.Is(err, syscall.ESRCH) {
 		return os.ErrProcessDone
 	}

@@ -276,3 +276,38 @@ func TestNothingElseIsRun(t *testing.T) {
 		}
 	}
 }
+
+// TestRemoteBounded: the same where root has no capabilities but those of pgrex-rejoin.service, and the group of the
+// tools.
+func TestRemoteBounded(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root has capabilities to lose")
+	}
+	run := func(tests string, more ...string) (string, error) {
+		bounded := append([]string{"--regid=65534", "--clear-groups"}, more...)
+		cmd := exec.CommandContext(t.Context(), "setpriv", append(bounded, os.Args[0], "-test.v", "-test.run="+tests)...)
+		cmd.Dir = "/"
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	const bound = "--bounding-set=-all,+setuid,+setgid"
+	if out, err := run("^(TestRemote|TestRemoteKills|TestRemoteSimulates)$", bound); err != nil || !strings.Contains(out, "--- PASS: TestRemoteSimulates") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if out, err := run("^TestRemote$", "--bounding-set=-all"); err == nil { // the test can fail
+		t.Errorf("without any capability it ends well: %s", out)
+	}
+}
+
+// TestRemoteSimulates: the scheduler's simulator may write into a folder of its own, which is gone afterwards.
+func TestRemoteSimulates(t *testing.T) {
+	s := serveTools(t, map[string]string{simulator: `cat "$CIB_file" >"$CIB_shadow_dir/x" && cat "$CIB_shadow_dir/x" && echo "$CIB_shadow_dir"`})
+	r, err := s.remote.run(t.Context(), call{path: simulator, stdin: []byte("<cib/>\n"), limit: 1000})
+	text, folder, _ := strings.Cut(strings.TrimSpace(string(r.stdout)), "\n")
+	if err != nil || text != "<cib/>" {
+		t.Fatalf("%q, %v, %s", r.stdout, err, r.stderr)
+	}
+	if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s is still there: %v", folder, err)
+	}
+}

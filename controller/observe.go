@@ -30,6 +30,9 @@ type Observer struct {
 	// Operation, if not nil, is called in each look. It returns what the state folder says of an operation that was
 	// begun on this host, or nil if that is unknown. It must not wait.
 	Operation func() *model.LocalOperation
+	// AutoRejoin, if not nil, is called in each look. It returns what this host remembers of its ways back without a
+	// person, or nil if that is unknown. It must not wait.
+	AutoRejoin func() *model.AutoRejoin
 	// Ended, if not nil, is called whenever a call has ended, with or without an answer.
 	Ended func()
 
@@ -71,7 +74,7 @@ func (o *Observer) Look(ctx context.Context) (reconcile.Who, error) {
 		return o.last, nil
 	}
 	in := o.last.Input
-	in.Operation = since(in.Operation, o.operation())
+	in.Operation, in.AutoRejoin = since(in.Operation, o.operation()), o.autoRejoin()
 	return o.look(ctx, in, func(context.Context, *reconcile.Who) {})
 }
 
@@ -122,7 +125,9 @@ func (o *Observer) cluster(ctx context.Context) (reconcile.Input, error) {
 
 // read is an input with what the CIB says.
 func (o *Observer) read(ctx context.Context) (reconcile.Input, error) {
-	in := reconcile.Input{Node: o.Node, Resource: o.Resource, Newest: o.last.Newest, Operation: o.operation()}
+	in := reconcile.Input{
+		Node: o.Node, Resource: o.Resource, Newest: o.last.Newest, Operation: o.operation(), AutoRejoin: o.autoRejoin(),
+	}
 	cluster, err := o.Clusters.Read(ctx)
 	o.ended()
 	in.Operation = since(in.Operation, o.operation())
@@ -148,6 +153,13 @@ func (o *Observer) operation() *model.LocalOperation {
 		return nil
 	}
 	return o.Operation()
+}
+
+func (o *Observer) autoRejoin() *model.AutoRejoin {
+	if o.AutoRejoin == nil {
+		return nil
+	}
+	return o.AutoRejoin()
 }
 
 // since returns what the state folder says now. before is what it said before the CIB was read. An operation that has
@@ -206,7 +218,10 @@ func (o *Observer) askVersions(ctx context.Context) model.Versions {
 func (o *Observer) look(ctx context.Context, in reconcile.Input, ask func(context.Context, *reconcile.Who)) (reconcile.Who, error) {
 	in.Lock, in.WithoutPrimary = "", 0
 	who, err := reconcile.ResolveCluster(in)
-	if err == nil && who.Primary == "" { // the lock matters only then
+	if err == nil && who.Policy.AutoRejoin == model.DearestNone && in.AutoRejoin.Nothing() { // or older versions could not read the snapshot
+		in.AutoRejoin, who.AutoRejoin = nil, nil
+	}
+	if err == nil && who.Primary == "" {
 		in.Lock, in.WithoutPrimary = o.lockOf(who.Clone), o.withoutPrimary()
 		who, err = reconcile.ResolveCluster(in)
 	} else {
@@ -217,6 +232,9 @@ func (o *Observer) look(ctx context.Context, in reconcile.Input, ask func(contex
 	}
 	if who.Instance, err = o.instance(ctx, who.Clone); err != nil {
 		return who, err
+	}
+	if who.Instance.State == model.ServerDown && who.Primary != "" { // an old primary's, which keeps it from starting
+		who.Lock = o.lockOf(who.Clone)
 	}
 	who = who.WithServer()
 	o.Kept.Standbys = standbysOf(who, o.Kept.Standbys)

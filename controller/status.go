@@ -29,6 +29,8 @@ type Status struct {
 	Server   ServerStatus     `json:"server"`
 	Slots    []SlotStatus     `json:"slots"` // the local physical ones
 	WAL      WALStatus        `json:"wal"`
+	// AutoRejoin is how this host comes back without a person; null if the cluster is not known.
+	AutoRejoin *AutoRejoinStatus `json:"auto_rejoin"`
 	// Conditions are the findings that hold; Planned the steps not done yet; Failures those that failed last.
 	Conditions []Condition `json:"conditions"`
 	Planned    []string    `json:"planned"`
@@ -37,6 +39,14 @@ type Status struct {
 	LastStep   *StepDone   `json:"last_step"`  // null before the first
 	// CrashHint is about a crash of the local PostgreSQL.
 	CrashHint CrashHintStatus `json:"crash_hint"`
+}
+
+// AutoRejoinStatus is how a host comes back without a person, and what it remembers of that.
+type AutoRejoinStatus struct {
+	Dearest model.Dearest `json:"dearest"` // the dearest way that may be taken (pgrex-auto-rejoin)
+	Act     reconcile.Act `json:"act"`     // what is to be done now; "" for nothing
+	Why     string        `json:"why"`     // it is to be done, or this host is left alone
+	model.AutoRejoin
 }
 
 // StepDone is a step that was carried out.
@@ -113,7 +123,7 @@ func statusOf(who reconcile.Who, plan model.Plan, answers map[string]Answer, hel
 		s.Planned = append(s.Planned, step.Kind()+" "+step.Text())
 	}
 	s.addCluster(who, plan, answers)
-	s.WAL = walStatus(who.Input)
+	s.WAL, s.AutoRejoin = walStatus(who.Input), autoRejoinStatus(who)
 	s.Healthy = plan.Standing != model.InTransition && len(failures) == 0 && len(s.Planned) == 0
 	for _, c := range held {
 		if c.Severity != model.Info {
@@ -195,6 +205,18 @@ func walStatus(in reconcile.Input) WALStatus {
 		}
 	}
 	return w
+}
+
+func autoRejoinStatus(who reconcile.Who) *AutoRejoinStatus {
+	if who.Cluster == nil || who.Clone.ID == "" {
+		return nil
+	}
+	c := who.Comeback(time.Now())
+	s := &AutoRejoinStatus{Dearest: c.Dearest, Act: c.Act, Why: c.Why}
+	if who.AutoRejoin != nil {
+		s.AutoRejoin = *who.AutoRejoin
+	}
+	return s
 }
 
 // summarize is one honest line: what the host is, and the worst of what holds.

@@ -39,6 +39,9 @@ const (
 	CodeHoldNotProtective Code = "HoldNotProtective"
 	CodeRebuildRequired   Code = "RebuildRequired"
 	CodeRejoinNeeded      Code = "RejoinNeeded"
+	CodeAutoRejoinOff     Code = "AutoRejoinOff"
+	CodeAutoRejoinFailed  Code = "AutoRejoinFailed"
+	CodeFlapping          Code = "Flapping"
 	CodeStopped           Code = "Stopped"
 	CodeCrashHint         Code = "CrashHint"
 	CodeSlotBusy          Code = "SlotBusy"
@@ -77,4 +80,5 @@ const (
 	CodeConfigDiffers     Code = "ConfigDiffers"
 	CodeRecoveryTarget    Code = "RecoveryTarget"
 	CodeCrashHintNow      Code = "CrashHintNow"
+	CodeAutoRejoin        Code = "AutoRejoin"
 )

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -109,7 +110,8 @@ func TestSameHostTwiceEnds(t *testing.T) {
 }
 
 func TestPolicy(t *testing.T) {
-	base := model.Policy{SlotPrefix: "pgrex", StandbySlots: true, WALBudget: model.WALBudget{Percent: 50}, Members: []string{"a", "b"}, RepMode: "sync"}
+	base := model.Policy{SlotPrefix: "pgrex", StandbySlots: true, WALBudget: model.WALBudget{Percent: 50}, Members: []string{"a", "b"}, RepMode: "sync",
+		AutoRejoin: model.DearestNone}
 	with := func(change func(*model.Policy)) model.Policy {
 		p := base
 		change(&p)
@@ -125,6 +127,8 @@ func TestPolicy(t *testing.T) {
 		"agent's":        {nil, map[string]string{"replication_slot_name": "rex"}, with(func(p *model.Policy) { p.SlotPrefix, p.AgentSlots = "rex", true }), 0},
 		"besides":        {map[string]string{"pgrex-slot-prefix": "x"}, map[string]string{"replication_slot_name": "rex"}, with(func(p *model.Policy) { p.SlotPrefix = "x" }), 0},
 		"all else":       {map[string]string{"pgrex-slot-naming": "pair", "pgrex-standby-slots": "none", "pgrex-orphans": "drop", "pgrex-paused": "Yes"}, nil, with(func(p *model.Policy) { p.PairNaming, p.StandbySlots, p.DropOrphans, p.Paused = true, false, true, true }), 0},
+		"auto-rejoin":    {map[string]string{"pgrex-auto-rejoin": "rewind"}, nil, with(func(p *model.Policy) { p.AutoRejoin = model.DearestRewind }), 0},
+		"no such way":    {map[string]string{"pgrex-auto-rejoin": "Copy"}, nil, base, 1},
 		"bad prefix":     {map[string]string{"pgrex-slot-prefix": "Rex"}, nil, with(func(p *model.Policy) { p.SlotPrefix = "Rex" }), 1},
 		"empty prefix":   {map[string]string{"pgrex-slot-prefix": ""}, nil, with(func(p *model.Policy) { p.SlotPrefix = "" }), 1},
 		"bad paused":     {map[string]string{"pgrex-paused": "maybe"}, nil, base, 1},
@@ -191,5 +195,59 @@ func TestFormatSeconds(t *testing.T) {
 		if got := model.FormatSeconds(seconds); got != want {
 			t.Errorf("%v seconds are %q, not %q", seconds, got, want)
 		}
+	}
+}
+
+// A way back is allowed up to the dearest one, and what is no way never is.
+func TestDearestAllows(t *testing.T) {
+	ways := []string{"start", "rewind", "copy"}
+	for i, dearest := range []model.Dearest{model.DearestNone, model.DearestStart, model.DearestRewind, model.DearestCopy} {
+		for j, way := range ways {
+			if got := dearest.Allows(way); got != (j < i) {
+				t.Errorf("%s allows %s: %t", dearest, way, got)
+			}
+		}
+	}
+	for _, dearest := range []model.Dearest{"", "all", model.DearestCopy} {
+		for _, way := range []string{"", "none", "restored"} {
+			if dearest.Allows(way) {
+				t.Errorf("%q allows %q", dearest, way)
+			}
+		}
+	}
+}
+
+// Tries wait longer and longer, and end. Returns within an hour end, too, and stay ended. A success clears the tries
+// only.
+func TestAutoRejoinBounds(t *testing.T) {
+	now := time.Date(2026, 11, 30, 3, 0, 0, 0, time.UTC)
+	var a model.AutoRejoin
+	for i, wait := range []time.Duration{time.Minute, 5 * time.Minute, 25 * time.Minute} {
+		if a.Failed() {
+			t.Errorf("failed before try %d", i+1)
+		}
+		if a = a.Tried(now, time.Minute); a.Next != now.Add(wait) {
+			t.Errorf("after try %d the next one is at %s", i+1, a.Next)
+		}
+	}
+	if !a.Failed() {
+		t.Error("three tries are not enough")
+	}
+	for i, after := range []time.Duration{0, 30 * time.Minute, time.Hour} {
+		if a.Flaps() {
+			t.Errorf("it flaps before return %d", i+1)
+		}
+		if a = a.Succeeded(model.Returned{At: now.Add(after)}); a.Tries != 0 || a.Failed() {
+			t.Error("a success does not clear the tries")
+		}
+	}
+	if !a.Flaps() {
+		t.Error("three returns within an hour are not too many")
+	}
+	if a.Tried(now.Add(100*time.Hour), time.Minute).Flaps() == false {
+		t.Error("it ends by itself")
+	}
+	if a = a.Succeeded(model.Returned{At: now.Add(2 * time.Hour)}); a.Flaps() || len(a.Returns) != model.MaxReturns {
+		t.Errorf("returns at %v are too many", a.Returns)
 	}
 }

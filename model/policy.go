@@ -16,9 +16,10 @@ type Policy struct {
 	StandbySlots bool // pgrex-standby-slots=keep: standbys hold slots, too
 	DropOrphans  bool // pgrex-orphans=drop
 	WALBudget    WALBudget
-	XMinAge      uint32 // pgrex-xmin-age: how many transactions an absent standby may hold vacuum back; 0: for ever
-	Paused       bool   // pgrex-paused: look, say, do nothing
-	CrashHint    bool   // pgrex-crash-hint: tell Pacemaker at once when the primary's postmaster has crashed
+	XMinAge      uint32  // pgrex-xmin-age: how many transactions an absent standby may hold vacuum back; 0: for ever
+	Paused       bool    // pgrex-paused: look, say, do nothing
+	CrashHint    bool    // pgrex-crash-hint: tell Pacemaker at once when the primary's postmaster has crashed
+	AutoRejoin   Dearest // pgrex-auto-rejoin: the dearest way back that may be taken without a person
 	// AgentSlots is true when the names are the agent's: its replication_slot_name is the prefix.
 	AgentSlots bool
 	// Members are the hosts of the agent's node_list, lower-cased, without repetition, in order.
@@ -37,6 +38,7 @@ const (
 	MetaOrphans      = "pgrex-orphans"
 	MetaPaused       = "pgrex-paused"
 	MetaCrashHint    = "pgrex-crash-hint"
+	MetaAutoRejoin   = "pgrex-auto-rejoin"
 	MetaPrefix       = "pgrex-" // of all of them
 )
 
@@ -83,6 +85,10 @@ func PolicyOf(c Clone) (p Policy, problems []string) {
 	p.PairNaming = choice(MetaSlotNaming, "host", "pair") == "pair"
 	p.StandbySlots = choice(MetaStandbySlots, "keep", "none") == "keep"
 	p.DropOrphans = choice(MetaOrphans, "report", "drop") == "drop"
+	p.AutoRejoin = DearestNone
+	if v := choice(MetaAutoRejoin, dearest...); slices.Contains(dearest, v) {
+		p.AutoRejoin = Dearest(v)
+	}
 	if v, ok := c.Meta[MetaWALBudget]; ok {
 		var known bool
 		if p.WALBudget, known = parseWALBudget(v); !known {
@@ -114,18 +120,15 @@ func IsSlotPrefix(prefix string) bool {
 	return slotPrefixPattern.MatchString(prefix) && len(prefix) <= maxSlotPrefix
 }
 
-// policyNames are the meta attributes that decide something in this version, namesToCome those of a later one: they are
-// known a version before they do anything, so that hosts with this version go on beside newer ones.
-var (
-	policyNames = []string{
-		MetaSlotPrefix, MetaSlotNaming, MetaStandbySlots, MetaWALBudget, MetaXMinAge, MetaOrphans, MetaPaused, MetaCrashHint,
-	}
-	namesToCome = []string{"pgrex-auto-rejoin"}
-)
+// policyNames are the meta attributes that make the policy.
+var policyNames = []string{
+	MetaSlotPrefix, MetaSlotNaming, MetaStandbySlots, MetaWALBudget, MetaXMinAge, MetaOrphans, MetaPaused, MetaCrashHint,
+	MetaAutoRejoin,
+}
 
-// IsPolicy reports whether a meta attribute is one of pgrex's own that this version has to understand.
+// IsPolicy reports whether a meta attribute is one of pgrex's own.
 func IsPolicy(name string) bool {
-	return strings.HasPrefix(name, MetaPrefix) && !slices.Contains(namesToCome, name)
+	return strings.HasPrefix(name, MetaPrefix)
 }
 
 // unknownMeta finds names under our prefix that mean nothing: most likely a typing error in a safety setting.

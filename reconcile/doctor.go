@@ -44,7 +44,7 @@ func Diagnose(w Who, settings Settings, owner Owner) []model.Finding {
 	plan := w.Plan()
 	d := doctor{w, settings, owner, plan.Steps, plan.Findings}
 	for _, check := range []func(){d.rewind, d.capacity, d.senders, d.budget, d.kept, d.crash, d.alterSystem, d.awaited, d.versions,
-		d.haclient, d.config, d.targets, d.crashHint} {
+		d.haclient, d.config, d.targets, d.crashHint, d.comeback} {
 		check()
 	}
 	return d.findings
@@ -154,6 +154,18 @@ func (d *doctor) awaited() {
 				"synchronized_standby_slots names it: logical replication waits while %s is away", m)
 		}
 	}
+}
+
+// comeback: what this host does without a person, now and if it fails.
+func (d *doctor) comeback() {
+	dearest := d.Policy.AutoRejoin
+	if dearest == model.DearestNone || d.AutoRejoin == nil {
+		return
+	}
+	r := d.remembered()
+	d.say(model.CodeAutoRejoin, model.Info, model.MetaAutoRejoin,
+		"this host comes back without a person, by %s at most; now it is left alone: %s; %d tries have failed, %d returns are remembered",
+		dearest, d.Comeback(r.Next).Why, r.Tries, len(r.Returns))
 }
 
 // targets: the agent always starts PostgreSQL as a standby (pgsql_replication_start), and a standby obeys the recovery

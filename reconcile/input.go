@@ -22,7 +22,7 @@ type Input struct {
 	Cluster        *model.Cluster `json:"cluster"`
 	ClusterProblem string         `json:"cluster_problem,omitempty"`
 	// Lock is the path of the agent's PGSQL.lock, if that exists on this host: a primary ran here, and did not stop as
-	// the last host. Otherwise it is "".
+	// the last host. Otherwise it is "". It is looked for if there is no primary, or no server here.
 	Lock string `json:"lock,omitempty"`
 	// WithoutPrimary is for how many seconds nobody has been the primary, at least 1 where the daemon has measured it;
 	// 0 in a single look.
@@ -38,6 +38,8 @@ type Input struct {
 	Operation *model.LocalOperation `json:"operation,omitempty"`
 	// Crash is the end of this host's postmaster that the daemon has noticed last; nil if there was none.
 	Crash *model.CrashHint `json:"crash,omitempty"`
+	// AutoRejoin is what this host remembers of its ways back without a person. It is nil if nobody has looked.
+	AutoRejoin *model.AutoRejoin `json:"auto_rejoin,omitempty"`
 	// WALRate is how fast WAL comes here, as the daemon has measured it; zero when it is unknown, as for a single plan.
 	WALRate model.WALRate `json:"wal_rate,omitzero"`
 }

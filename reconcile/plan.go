@@ -124,6 +124,7 @@ func (v *view) plan(standing model.Standing) model.Plan {
 		takesBack, publishes := v.publish(standing, p.Forecast)
 		p.Steps = slices.Concat(v.publishLeft(), takesBack, steps, publishes)
 	}
+	v.autoRejoin()
 	p.Findings = v.findings
 	if v.waiting || len(p.Steps) > 0 {
 		p.RecheckAfter = recheckSoon

@@ -20,12 +20,13 @@ func (s *settings) observer() *controller.Observer {
 	pacemaker := &cib.Client{}
 	kept, _ := controller.LoadState(s.StateDir) // the daemon reports errors; a user who may not read it goes on without it
 	return &controller.Observer{
-		Kept:      kept,
-		Operation: func() *model.LocalOperation { return operation.Left(s.StateDir) },
-		Node:      s.Node,
-		Resource:  s.Resource,
-		Override:  controller.Target{DataDir: s.PGData, SocketDir: s.PGSocketDir, Port: s.PGPort, User: s.PGUser, Database: s.PGDatabase},
-		Clusters:  pacemaker, Pacemaker: pacemaker, Attributes: pacemaker,
+		Kept:       kept,
+		Operation:  func() *model.LocalOperation { return operation.Left(s.StateDir) },
+		AutoRejoin: func() *model.AutoRejoin { return operation.AutoRejoin(s.StateDir) },
+		Node:       s.Node,
+		Resource:   s.Resource,
+		Override:   controller.Target{DataDir: s.PGData, SocketDir: s.PGSocketDir, Port: s.PGPort, User: s.PGUser, Database: s.PGDatabase},
+		Clusters:   pacemaker, Pacemaker: pacemaker, Attributes: pacemaker,
 		Connect: func(t controller.Target) controller.Server {
 			return postgres.NewServer(postgres.Config{DataDir: t.DataDir, SocketDir: t.SocketDir, Port: t.Port, User: t.User, Database: t.Database})
 		},

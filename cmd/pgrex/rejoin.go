@@ -16,6 +16,7 @@ import (
 	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/rejoin"
+	"github.com/pgrex/pgrex/model"
 )
 
 // methods are what --method takes.
@@ -76,7 +77,7 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 		return err
 	}
 	r := &rejoin.Rejoin{
-		Observer: o, MaxRate: maxRate, Report: engine.Report, Method: method,
+		Observer: o, MaxRate: maxRate, Report: engine.Report, Method: method, StateDir: s.StateDir,
 		Archive: method != string(rejoin.MethodStart) && method != string(rejoin.MethodCopy),
 	}
 	if out.Terminal() {
@@ -91,7 +92,7 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 		return err
 	}
 	if found.Streams {
-		return rejoined(cmd, engine, r, found, ask)
+		return errors.Join(rejoined(cmd, engine, r, found, ask), s.forgetTries(ask, nil))
 	}
 	method = r.StillAsked(found, method)
 	printLadder(engine.Report, found.Ladder)
@@ -108,8 +109,12 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 		if err != nil {
 			return err
 		}
-		job.Says = says
-		return ask.perform(cmd, engine, job, s.Node+" is back")
+		job.Says = append(says, job.Says...)
+		if err := ask.perform(cmd, engine, job, s.Node+" is back"); err != nil {
+			return err
+		}
+		returned := rejoin.ReturnedBy(job, found.Primary, engine.Who)
+		return s.forgetTries(ask, &returned)
 	}
 	err = by(rung.Method)
 	if copied, e := found.Choose(string(rejoin.MethodCopy)); errors.Is(err, rejoin.ErrNoRewind) && method == "auto" && e == nil {
@@ -120,6 +125,19 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 		return err
 	}
 	return fmt.Errorf("%w; mend that, then type: sudo pgrex rejoin", err)
+}
+
+// forgetTries clears what this host remembers of its ways back without a person: a person has brought it back now, or
+// has seen that it is back. returned is how; nil if there was nothing to do.
+func (s *settings) forgetTries(ask *asking, returned *model.Returned) error {
+	before, err := operation.Remembered(s.StateDir)
+	if ask.dryRun || err == nil && returned == nil && before.Tries == 0 && before.Problem == "" && len(before.Returns) == 0 {
+		return nil
+	}
+	if returned == nil { // an unreadable file is replaced, too
+		returned = before.Last
+	}
+	return operation.Remember(s.StateDir, model.AutoRejoin{Last: returned})
 }
 
 // rejoined is what is left to do on a host that streams.

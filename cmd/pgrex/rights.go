@@ -26,6 +26,7 @@ const (
 	startsTools    starting = iota // Pacemaker's tools only
 	startsPrograms                 // PostgreSQL's programs, too, and what the server's configuration has them run
 	startsServer                   // and, to undo a step, a server that stays
+	startsInUnit                   // as startsPrograms, in a unit that is this program's own
 )
 
 // operates makes the command of an operation. Each part of the operation gets only the rights that it needs. A command
@@ -88,10 +89,13 @@ func (s *settings) dataOwner(ctx context.Context) (dataOwner, error) {
 	}
 	o := dataOwner{folder: cmp.Or(s.PGData, who.Clone.DataFolder()), agents: cmp.Or(who.Clone.Parameters["pgdba"], "postgres")}
 	info, err := os.Stat(o.folder)
+	// A root without capabilities may not look into a folder of somebody else's. Then the agent's user it is: the part
+	// that gets that user's rights refuses a data folder that is not its own.
+	hidden := os.Geteuid() == 0 && errors.Is(err, fs.ErrPermission)
 	switch {
 	case err == nil:
 		o.uid = info.Sys().(*syscall.Stat_t).Uid
-	case errors.Is(err, fs.ErrNotExist) && o.folder == who.Clone.DataFolder(): // rejoin makes it again
+	case (hidden || errors.Is(err, fs.ErrNotExist)) && o.folder == who.Clone.DataFolder(): // rejoin makes it again
 		if o.uid, err = userNumber(o.agents); err != nil {
 			return o, fmt.Errorf("%s is not there, and whose it would be is not known: %w", o.folder, err)
 		}

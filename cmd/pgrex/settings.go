@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	yaml "go.yaml.in/yaml/v3"
+
+	"github.com/pgrex/pgrex/controller/operation/rejoin"
 )
 
 const (
@@ -134,7 +136,8 @@ func (s *settings) forInstance(configGiven bool) error {
 	if name == "" {
 		return nil
 	}
-	if taken := []string{"pgrex", socketName, "state.json", "operation.json", "operation.lock"}; !instanceName.MatchString(name) || slices.Contains(taken, name) {
+	if taken := []string{"pgrex", socketName, "state.json", "operation.json", "operation.lock",
+		"auto-rejoin.json", "auto-rejoin.lock", rejoin.GivenUpFolder}; !instanceName.MatchString(name) || slices.Contains(taken, name) {
 		return fmt.Errorf("instance %q: it is the id of the database's primitive, of letters, digits, '_', '.' and '-', and none of %v", name, taken)
 	}
 	if !configGiven {

@@ -8,6 +8,7 @@ import (
 	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
 )
 
 // printStatus writes a status for people.
@@ -22,6 +23,7 @@ func printStatus(out *printer.Printer, s controller.Status, wide bool) error {
 	out.Line("")
 	out.Line("PostgreSQL here is %s%s", orDash(string(s.Server.State)), where(s))
 	printCrashHint(out, s.CrashHint)
+	printAutoRejoin(out, s.AutoRejoin, wide)
 	printConditions(out, s)
 	if wide {
 		out.Line("")
@@ -173,6 +175,28 @@ func printHere(out *printer.Printer, s controller.Status) {
 			out.Line("If %s were promoted, or stays the primary:", f.Candidate)
 		}
 		out.Wrapped(printer.Plain, "%s: %s, because %s", f.Host, f.Way, f.Why)
+	}
+}
+
+// printAutoRejoin writes how this host comes back without a person, if it may, and how it came back last.
+func printAutoRejoin(out *printer.Printer, a *controller.AutoRejoinStatus, wide bool) {
+	if a == nil || a.Dearest == model.DearestNone && (!wide || a.Last == nil) {
+		return
+	}
+	does := "this host is left alone"
+	if a.Act != reconcile.ActNothing {
+		does = "to do: " + string(a.Act)
+	}
+	out.Wrapped(printer.Plain, "without a person (up to %s): %s, because %s; %d failed tries, %d returns kept", a.Dearest, does, a.Why,
+		a.Tries, len(a.Returns))
+	l := a.Last
+	if l == nil {
+		return
+	}
+	out.Wrapped(printer.Plain, "came back last at %s by %s, to %s (%s)", l.At.Local().Format(time.DateTime), orDash(l.Way), l.Primary, l.By)
+	if g := l.GivenUp; g != nil {
+		out.Wrapped(printer.Plain, "given up then: %s of WAL from %s to %s, timeline %d, last commit at %s; it is kept in %s",
+			model.FormatBytes(g.Bytes), g.From, g.To, g.Timeline, orDash(g.Commit), g.Folder)
 	}
 }
 

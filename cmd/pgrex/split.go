@@ -43,8 +43,10 @@ const firstExtra = 3
 // same exit status.
 func (o dataOwner) split(cmd *cobra.Command, starts starting, stateDir string) error {
 	ctx := cmd.Context()
-	if err := o.makeStateFolder(stateDir); err != nil {
-		return err
+	if starts != startsInUnit { // where root may not give a folder away
+		if err := o.makeStateFolder(stateDir); err != nil {
+			return err
+		}
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, operationInterrupts...)
@@ -119,7 +121,10 @@ func (o dataOwner) makeStateFolder(folder string) error {
 
 // letBegin lets the child begin, in a scope of its own. The child must not start a server in the cgroup of a session.
 func letBegin(ctx context.Context, child net.Conn, command string, pid int, starts starting) error {
-	err := moveToScope(ctx, command, pid)
+	var err error
+	if starts != startsInUnit { // which is as good as a scope
+		err = moveToScope(ctx, command, pid)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()

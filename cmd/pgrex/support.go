@@ -36,9 +36,9 @@ func supportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "support",
 		Short: "Collect diagnostics of this host into one archive",
-		Long: `Writes one archive: versions, a snapshot, the status, what doctor says, the last lines of the daemon's journal, its unit
-with every drop-in and its state, pgrex.yaml, and the system's release. Whatever looks like a secret is replaced by ***. The
-archive has names and addresses of hosts, and the cluster's configuration: look through it before you hand it on. The command
+		Long: `Writes one archive: versions, a snapshot, the status, what doctor says, the last lines of the journals of the
+daemon and of pgrex-rejoin.service, the daemon's unit with every drop-in and its state, pgrex.yaml, and the system's
+release. Whatever looks like a secret is replaced by ***. The archive has names and addresses of hosts, and the cluster's configuration: look through it before you hand it on. The command
 changes nothing.
 
 Run it as root, which may read the journal; the commands that ask PostgreSQL and Pacemaker are run as the unit's user. Any other
@@ -145,6 +145,9 @@ func parts(pgrex []string, given map[string]string, settingsFile string) []part 
 		{file: "journal.txt", tail: true, redact: redact,
 			command: []string{"journalctl", "--no-pager", "--quiet", "--output=short-iso-precise", "--lines=5000",
 				"--unit=" + unit}},
+		{file: "rejoin-journal.txt", tail: true, empty: true, redact: redact,
+			command: []string{"journalctl", "--no-pager", "--quiet", "--output=short-iso-precise", "--lines=5000",
+				"--unit=" + strings.Replace(unit, unitName, unitName+"-rejoin", 1)}},
 		{file: "unit.txt", redact: redactUnit, command: []string{"systemctl", "--no-pager", "cat", unit}},
 		// Not 'systemctl status': that shows the command lines of processes.
 		{file: "unit-state.txt", redact: redact,

@@ -46,6 +46,15 @@ type Engine struct {
 	Who      string // who starts the operation, for the journal
 }
 
+// ErrOther says that an operation of another host holds the database.
+var ErrOther = errors.New("another host's operation comes first")
+
+// otherError is an error that is ErrOther, too.
+type otherError struct{ error }
+
+// Is implements what errors.Is asks for.
+func (otherError) Is(target error) bool { return target == ErrOther }
+
 // ErrNothingLeft says that an operation that was left needs neither `finish` nor `undo`. Its journal is removed.
 var ErrNothingLeft = errors.New("nothing is left to do")
 
@@ -188,7 +197,7 @@ func (e *Engine) free(ctx context.Context, mine string) error {
 		return fmt.Errorf("this pgrex does not understand the token of an operation in the CIB: %w; "+
 			"look at it with cibadmin --query --scope crm_config", err)
 	case is && t.Value != mine:
-		return fmt.Errorf("%s is under way, or unfinished: on %s, type: sudo pgrex operation show", t.What(), t.Host)
+		return otherError{fmt.Errorf("%s is under way, or unfinished: on %s, type: sudo pgrex operation show", t.What(), t.Host)}
 	}
 	return nil
 }

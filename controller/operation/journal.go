@@ -96,10 +96,18 @@ func (j *Journal) save(folder string) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(folder, journalName)
+	if err := replace(folder, journalName, data); err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	return nil
+}
+
+// replace replaces a file of the state folder. The new one is on disk when replace returns.
+func replace(folder, name string, data []byte) error {
+	path := filepath.Join(folder, name)
 	f, err := openOwn(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY)
 	if err != nil {
-		return fmt.Errorf("write the journal: %w", err)
+		return err
 	}
 	_, err = f.Write(data)
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
@@ -108,10 +116,7 @@ func (j *Journal) save(folder string) error {
 	if err == nil {
 		err = syncFolder(folder)
 	}
-	if err != nil {
-		return fmt.Errorf("write the journal: %w", err)
-	}
-	return nil
+	return err
 }
 
 // removeJournal ends an operation.
@@ -204,7 +209,12 @@ func hold(folder string) (*os.File, error) {
 	if err := os.Mkdir(folder, folderMode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("make the state folder: %w", err)
 	}
-	f, err := openOwn(filepath.Join(folder, lockName), os.O_CREATE|os.O_RDWR)
+	return lock(folder, lockName)
+}
+
+// lock takes a lock in the state folder. The error is ErrUnderWay if another process has it.
+func lock(folder, name string) (*os.File, error) {
+	f, err := openOwn(filepath.Join(folder, name), os.O_CREATE|os.O_RDWR)
 	if err != nil {
 		return nil, fmt.Errorf("open the lock in the state folder: %w", err)
 	}
@@ -223,8 +233,11 @@ func hold(folder string) (*os.File, error) {
 }
 
 // isHeld reports whether a process works on an operation on this host.
-func isHeld(folder string) bool {
-	f, err := openOwn(filepath.Join(folder, lockName), os.O_RDONLY)
+func isHeld(folder string) bool { return isLocked(folder, lockName) }
+
+// isLocked reports whether a process has a lock in the state folder.
+func isLocked(folder, name string) bool {
+	f, err := openOwn(filepath.Join(folder, name), os.O_RDONLY)
 	if err != nil {
 		return false
 	}

@@ -64,6 +64,9 @@ func TestTwoHostsAtOnce(t *testing.T) {
 		if begun.Load() != 1 || second.err != nil {
 			t.Fatalf("%d have begun; %+v, %+v", begun.Load(), first, second)
 		}
+		if !errors.Is(first.err, operation.ErrOther) { // pgrex auto-rejoin counts no try then
+			t.Errorf("the refusal is not that of another host's operation: %v", first.err)
+		}
 		want := "switchover is under way, or unfinished: on " + second.host + ", type: sudo pgrex operation show"
 		if first.err == nil || !strings.Contains(first.err.Error(), want) {
 			t.Fatalf("%s says %v", first.host, first.err)

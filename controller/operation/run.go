@@ -46,8 +46,8 @@ func (r *run) acquire(ctx context.Context) (perhaps bool, err error) {
 	}
 	err = cib.CreateToken(r.job.Primitive, r.job.Token).Run(context.WithoutCancel(ctx))
 	if errors.Is(err, cib.ErrExists) {
-		return false, cmp.Or(r.free(ctx, ""), fmt.Errorf("another operation was under way, and has just ended: "+
-			"nothing was changed; run it again: %w", err))
+		return false, cmp.Or(r.free(ctx, ""), error(otherError{fmt.Errorf("another operation was under way, and has just ended: "+
+			"nothing was changed; run it again: %w", err)}))
 	}
 	return err != nil, err
 }

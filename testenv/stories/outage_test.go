@@ -23,9 +23,9 @@ func TestOutage(t *testing.T) {
 			// The other standby runs, but does not come into step when the first one goes offline.
 			s.sql(other, "ALTER SYSTEM SET primary_conninfo = 'host=nowhere.invalid'")
 			s.sql(other, "SELECT pg_reload_conf()")
-			s.awaitDataStatus(primary, other, "DISCONNECT")
+			s.awaitDisconnected(primary, other)
 			s.must(s.lab.Off(s.ctx, synchronous))
-			s.awaitDataStatus(primary, synchronous, "DISCONNECT")
+			s.awaitDisconnected(primary, synchronous)
 			s.sql(primary, "CREATE TABLE only_here (n int)")
 			s.must(s.lab.Crash(s.ctx, primary))
 			for _, host := range []string{primary, other} {
@@ -92,9 +92,10 @@ func (s *story) standbysOf(primary string) (synchronous, other string) {
 	return synchronous, other
 }
 
-// awaitDataStatus waits until the agent has written a data status for a member, as a host sees it.
-func (s *story) awaitDataStatus(host, member, want string) {
+// awaitDisconnected waits until the agent has written DISCONNECT for a member, as a host sees it.
+func (s *story) awaitDisconnected(host, member string) {
 	s.t.Helper()
+	const want = "DISCONNECT"
 	s.await(patience, fmt.Sprintf("the data status of %s is %s", member, want), func() (bool, string) {
 		status, err := s.status(host)
 		for _, m := range status.Members {

@@ -271,6 +271,16 @@ func (s *story) rejoinByCopy(primary, host string) {
 // diverge cuts the primary off, where it writes on, up to some further checkpoint where that is much, and is fenced.
 func (s *story) diverge(old string, megabytes int) {
 	s.t.Helper()
+	s.part(old, megabytes)
+	s.await(patience, old+" is a member again", func() (bool, string) {
+		out, status := s.asRoot(old, "rejoin", "--dry-run")
+		return status == 2, out
+	})
+}
+
+// part has the data of a primary part from those of the next one. Then it boots that host again.
+func (s *story) part(old string, megabytes int) {
+	s.t.Helper()
 	if megabytes > segment>>20 {
 		// The standbys' slots are to hold no segment with a checkpoint that they have seen.
 		s.sql(old, "CHECKPOINT")
@@ -293,10 +303,6 @@ func (s *story) diverge(old string, megabytes int) {
 	s.awaitPrimary(s.primary())
 	s.must(s.lab.Heal(s.ctx, old))
 	s.must(s.lab.On(s.ctx, old))
-	s.await(patience, old+" is a member again", func() (bool, string) {
-		out, status := s.asRoot(old, "rejoin", "--dry-run")
-		return status == 2, out
-	})
 }
 
 // halfRewound: what a killed pg_rewind leaves is never started, and is replaced by a copy, with the host's own files.

@@ -151,7 +151,7 @@ func (s *story) stopAll(primary string, standbys []string) {
 	for _, host := range standbys {
 		s.awaitUnpromoted(host) // one was started just now: a stop refuses while Pacemaker's view of the host changes
 		s.says(host, 0, "is stopped", "stop", "--yes")
-		s.awaitDataStatus(primary, host, "DISCONNECT") // the agent's next monitor writes it
+		s.awaitDisconnected(primary, host) // the agent's next monitor writes it
 	}
 	s.sql(primary, "CREATE TABLE last AS SELECT 1 AS written")
 	s.says(primary, 2, "this is the last host that runs: the database is down then", "stop", "--dry-run")

@@ -43,13 +43,19 @@ const commitPatience = 5 * time.Second
 // LastCommit is the time of the last commit before a position, as pg_waldump shows it; "" if that is not known, for
 // example if the last segments have no commit, or if pg_waldump takes longer than commitPatience.
 func (p Place) LastCommit(ctx context.Context, local reconcile.LocalData, before model.LSN) (when string) {
+	return p.LastCommitSince(ctx, local, 0, before)
+}
+
+// LastCommitSince is LastCommit for the WAL from a position on.
+func (p Place) LastCommitSince(ctx context.Context, local reconcile.LocalData, from, before model.LSN) (when string) {
 	const segments = 8 // how many to search
 	ctx, cancel := context.WithTimeout(ctx, commitPatience)
 	defer cancel()
 	newest := local.Timelines[len(local.Timelines)-1]
+	from = max(from, newest.Begin)
 	last := (before - min(before, 1)).Segment(local.Segment)
 	for n := last; n+segments > last && when == ""; n-- {
-		begin := max(newest.Begin, model.LSN(n*local.Segment))
+		begin := max(from, model.LSN(n*local.Segment))
 		name := SegmentName(newest.ID, n, local.Segment)
 		// pg_waldump ends with an error at the end of the WAL. That is no failure here.
 		end := min(before, model.LSN((n+1)*local.Segment))
@@ -61,7 +67,7 @@ func (p Place) LastCommit(ctx context.Context, local reconcile.LocalData, before
 		if all := commitRecord.FindAllStringSubmatch(out, -1); len(all) > 0 {
 			when = all[len(all)-1][1]
 		}
-		if n == 0 || begin == newest.Begin {
+		if n == 0 || begin == from {
 			break
 		}
 	}

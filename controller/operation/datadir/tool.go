@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -47,7 +48,10 @@ func (t Tool) Called() string { return cmp.Or(t.Name, filepath.Base(t.Path)) }
 // output. Its error quotes standard error.
 func (t Tool) Run(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, t.Path, t.Args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "PGAPPNAME=pgrex")
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool { // who has it speaks for pgrex's unit
+		return strings.HasPrefix(variable, "NOTIFY_SOCKET=")
+	})
+	cmd.Env = append(cmd.Env, "LC_ALL=C", "PGAPPNAME=pgrex")
 	closeFile, err := t.Access.Give(cmd)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", t.Called(), err)

@@ -39,6 +39,7 @@ type Case struct {
 	locked    bool                  // the agent's lock was there
 	astray    []string              // what a restore has left and what keeps PostgreSQL from following the primary
 	unsure    []string              // why it is not known whether the primary can read all of its files
+	givenUp   *model.GivenUp        // the WAL that only this host has; in the plan
 	swapped   *bool                 // the swap was begun: the old data may be where the copy was; in the plan
 	spaces    []postgres.Tablespace // the primary's tablespaces
 	fresh     []datadir.Tablespace  // the same, as a copy has them

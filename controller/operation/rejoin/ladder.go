@@ -99,14 +99,19 @@ func (r Return) NeedsRewind() bool { return r.notRewindable() == "" }
 
 // Parted tells where the host's WAL and the primary's part: the end of what they share.
 func (r Return) Parted() model.LSN {
-	var shared model.LSN
+	_, parted := r.shared()
+	return parted
+}
+
+// shared returns the last timeline that both have, and the end of what they share; zero if they share nothing.
+func (r Return) shared() (timeline uint32, shared model.LSN) {
 	for i, mine := range r.Local.Timelines {
 		if i >= len(r.Timelines) || r.Timelines[i] != mine {
 			break
 		}
-		shared = min(end(r.Local.Timelines, i, r.Local.End), end(r.Timelines, i, r.Primary.Flushed))
+		timeline, shared = mine.ID, min(end(r.Local.Timelines, i, r.Local.End), end(r.Timelines, i, r.Primary.Flushed))
 	}
-	return shared
+	return timeline, shared
 }
 
 func end(timelines []model.Timeline, i int, last model.LSN) model.LSN {

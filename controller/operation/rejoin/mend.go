@@ -19,7 +19,7 @@ var ErrNoRewind = errors.New("pg_rewind cannot rewind this data directory; nothi
 // rewind rewinds the data to where they parted from the primary's. While the journal of pg_rewind is open, nobody may
 // start the server. The agent's own lock ensures that, even if this process dies.
 func (r *Rejoin) rewind(c *Case) []operation.Step {
-	return []operation.Step{
+	steps := []operation.Step{
 		c.makeLock(),
 		{ID: "recover", Action: operation.Program{
 			Text: "run crash recovery of " + c.Place.Data + " if it was not shut down", Run: c.Place.Recover,
@@ -38,6 +38,8 @@ func (r *Rejoin) rewind(c *Case) []operation.Step {
 			}
 			return err
 		}}},
+	}
+	return append(append(steps, r.keepWAL(c)...), []operation.Step{
 		{ID: "rewind", Action: operation.Program{Text: "pg_rewind from " + c.Primary, Run: func(ctx context.Context) error {
 			own, err := c.Place.Own(ctx, postgres.Files(c.Conninfo)...)
 			if err != nil {
@@ -56,7 +58,7 @@ func (r *Rejoin) rewind(c *Case) []operation.Step {
 			return c.Place.Through()
 		}}},
 		c.putBack("files"),
-	}
+	}...)
 }
 
 // checkpoint has the primary's control file show its timeline, by which pg_rewind goes.

@@ -32,6 +32,7 @@ type Rejoin struct {
 	Archive  bool                 // try the WAL archive for WAL that the primary no longer has
 	Method   string               // that was asked for; "" for auto
 	Report   operation.Reporter
+	StateDir string             // what only this host has is kept in it before a rewind or copy; "" to keep nothing
 	Redraw   operation.Reporter // draws a line over the one that it drew before; nil where there is no terminal
 }
 
@@ -53,6 +54,8 @@ type Plan struct {
 	// its own tablespaces.
 	Folders []string `json:"folders,omitempty"`
 	Fresh   []string `json:"fresh,omitempty"`
+	// GivenUp is the WAL that only this host had; nil if there was none.
+	GivenUp *model.GivenUp `json:"given_up,omitempty"`
 	// Swapped is what taking the swap back has found: the old data may be where the copy was.
 	Swapped bool `json:"swapped,omitempty"`
 }
@@ -70,8 +73,15 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) (op
 	}
 	if before != nil {
 		c.Standby, c.Kept, c.locked, p.Swapped = before.Standby, before.Kept, before.Locked, before.Swapped
-		p.Folders, p.Fresh = before.Folders, before.Fresh
+		p.Folders, p.Fresh, p.GivenUp = before.Folders, before.Fresh, before.GivenUp
 	}
+	if p.GivenUp == nil && (way == MethodRewind || way == MethodCopy) {
+		p.GivenUp = r.givenUp(ctx, c, job.Token.Begun)
+	}
+	if p.GivenUp != nil {
+		job.Says = []string{givenUpText(*p.GivenUp)}
+	}
+	c.givenUp = p.GivenUp
 	if way == MethodCopy {
 		for _, s := range c.fresh {
 			p.Fresh = with(p.Fresh, s.Folder)
@@ -126,7 +136,7 @@ func (r *Rejoin) Resume(ctx context.Context, j *operation.Journal) (operation.Jo
 		return operation.Job{}, err
 	}
 	c.Place.Count = new(atomic.Int64)
-	c.Folders, c.Place.FreshFolders = p.Folders, p.Fresh
+	c.Folders, c.Place.FreshFolders, c.givenUp = p.Folders, p.Fresh, p.GivenUp
 	job := operation.NewJob(Name, who, operation.On(c.Place.Identity(ctx)))
 	job.Plan, job.Steps = &p, r.Steps(c, p.Way)
 	return job, nil
@@ -159,7 +169,7 @@ func (r *Rejoin) Steps(c *Case, way Method) []operation.Step {
 		}
 		steps = append(steps, r.rewind(c)...)
 	case MethodCopy:
-		steps = append(steps, r.copy(c)...)
+		steps = append(append(steps, r.keepWAL(c)...), r.copy(c)...)
 	}
 	return append(steps, r.letStart(c)...)
 }

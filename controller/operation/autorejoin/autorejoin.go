@@ -1,0 +1,349 @@
+package autorejoin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/datadir"
+	"github.com/pgrex/pgrex/controller/operation/rejoin"
+	"github.com/pgrex/pgrex/controller/operation/service"
+	"github.com/pgrex/pgrex/model"
+	"github.com/pgrex/pgrex/reconcile"
+)
+
+// Keys of structured log lines.
+const (
+	keyAct     = "act"
+	keyGivenUp = "givenUp"
+	keyProblem = "problem"
+	keyTries   = "tries"
+	keyWay     = "way"
+	keyWhy     = "why"
+)
+
+// refusedFor is how long a host is left alone after a close look has found no way that is allowed: such a look measures
+// the link and reads WAL.
+const refusedFor = 5 * time.Minute
+
+// AutoRejoin brings this host back without a person.
+type AutoRejoin struct {
+	Observer *controller.Observer // of this host
+	Engine   *operation.Engine
+	Notify   controller.Notifier
+	Log      logr.Logger
+	// Tick is how often the local server is looked for, and the cluster while something is to be done. Idle is how often
+	// the cluster is looked at, at least. Wait is how long the first failed try has to be ago.
+	Tick, Idle, Wait time.Duration
+
+	said    string      // what was logged last
+	left    leftAlone   // after a close look; zero if the last one led to a try
+	running func() bool // reports whether a server runs here; nil before that is known
+	// tries is what act does; nil but in tests.
+	tries func(ctx context.Context, c reconcile.Comeback) (*model.Returned, error)
+}
+
+// leftAlone is why a close look found no way back that is allowed, and on what that depends.
+type leftAlone struct {
+	why     string
+	dearest model.Dearest
+	primary string
+}
+
+// errLook says that this host, or the primary, could not be looked at closely. It is no try: nothing was changed, and
+// soon after a failover the primary's address may not answer yet.
+var errLook = errors.New("not looked at")
+
+// looksAgain is how many times sooner a host is looked at again than it is tried again.
+const looksAgain = 12
+
+// errRefused says that there is no way back that may be taken without a person. It is no try.
+var errRefused = errors.New("left alone")
+
+func refused(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{errRefused}, args...)...)
+}
+
+// Run looks and acts until ctx ends.
+func (a *AutoRejoin) Run(ctx context.Context) {
+	a.Observer.Ended, a.Observer.Patient = a.Notify.Alive, true
+	defer a.Observer.Close()
+	defer a.Notify.Stopping()
+	tick := time.NewTicker(a.Tick)
+	defer tick.Stop()
+	next := a.look(ctx)
+	a.Notify.Ready()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		a.Notify.Alive()
+		if !time.Now().Before(next) || !a.serverRuns() {
+			next = a.look(ctx)
+		}
+	}
+}
+
+// serverRuns reports whether a server runs here, without asking it. If that is not known, it does.
+func (a *AutoRejoin) serverRuns() bool { return a.running == nil || a.running() }
+
+// watchServer notes where the server is that is looked for.
+func (a *AutoRejoin) watchServer(who reconcile.Who) {
+	a.running = nil
+	if place, err := datadir.Of(who.Clone); err == nil && who.Policy.AutoRejoin != model.DearestNone {
+		a.running = place.Runs
+	}
+}
+
+// look looks once, and does what is to be done. It returns when to look again though the server runs.
+func (a *AutoRejoin) look(ctx context.Context) (next time.Time) {
+	who, err := a.Observer.Full(ctx)
+	if ctx.Err() != nil {
+		return time.Time{}
+	}
+	if err != nil {
+		a.say("left alone", err.Error())
+		return time.Now().Add(a.Idle)
+	}
+	a.watchServer(who)
+	now := time.Now()
+	comeback := who.Comeback(now)
+	if !comeback.Again.IsZero() && a.left.dearest != "" && (a.left.dearest != comeback.Dearest || a.left.primary != who.Primary) {
+		comeback = who.Comeback(comeback.Again) // what it was left alone for has changed
+	}
+	switch {
+	case !comeback.Again.IsZero(): // why was logged before
+		a.Notify.Status("left alone: " + comeback.Why)
+		return now.Add(a.Idle)
+	case comeback.Act == reconcile.ActNothing:
+		a.settled(who)
+		a.say("left alone", comeback.Why)
+		return now.Add(a.Idle)
+	}
+	a.say("to do: "+string(comeback.Act), comeback.Why)
+	a.act(ctx, comeback, who.Primary)
+	return time.Now()
+}
+
+// say logs what is done, or why nothing is, whenever that changes.
+func (a *AutoRejoin) say(what, why string) {
+	line := what + ": " + why
+	if line != a.said {
+		a.said = line
+		a.Log.Info(what, keyWhy, why)
+	}
+	a.Notify.Status(line)
+}
+
+// settled forgets failed tries once the host is back without them.
+func (a *AutoRejoin) settled(who reconcile.Who) {
+	remembered, err := operation.Remembered(a.Engine.Folder)
+	back := who.Standing == model.Primary || who.Standing == model.Standby && who.Instance.Receiver.Streaming()
+	if err != nil || !back || remembered.Tries == 0 && remembered.Problem == "" {
+		return
+	}
+	remembered.Tries, remembered.Next, remembered.Problem = 0, time.Time{}, ""
+	a.remember(remembered)
+}
+
+func (a *AutoRejoin) remember(r model.AutoRejoin) {
+	if err := operation.Remember(a.Engine.Folder, r); err != nil {
+		a.Log.Error(nil, "not remembered", keyProblem, err.Error())
+	}
+}
+
+// act tries to bring this host back. That it tries is on disk before it begins: a host that dies of the try does not
+// try for ever.
+func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, primary string) {
+	before, err := operation.Remembered(a.Engine.Folder)
+	if err != nil {
+		a.Log.Error(nil, "left alone", keyProblem, err.Error())
+		return
+	}
+	tried := before.Tried(time.Now(), a.Wait)
+	tried.Problem = "it did not come to its end"
+	if err := operation.Remember(a.Engine.Folder, tried); err != nil { // then nothing would limit the tries
+		a.Log.Error(nil, "left alone", keyProblem, err.Error())
+		return
+	}
+	returned, err := a.try(ctx, c)
+	switch {
+	case err == nil:
+		a.remember(before.Succeeded(*returned))
+		a.Log.Info("back", keyWay, returned.Way, keyGivenUp, returned.GivenUp)
+	case errors.Is(err, errRefused):
+		a.leave(before, leftAlone{err.Error(), c.Dearest, primary}, refusedFor)
+	case errors.Is(err, errLook), errors.Is(err, operation.ErrOther): // which ends by itself
+		a.leave(before, leftAlone{why: err.Error()}, a.Wait/looksAgain)
+	case ctx.Err() != nil: // systemd stops this process: that is nobody's fault, and the next one goes on
+		before.Problem = err.Error()
+		a.remember(before)
+	default:
+		tried.Problem = err.Error()
+		a.remember(tried)
+		a.Log.Error(nil, "try failed", keyAct, c.Act, keyTries, tried.Tries, keyProblem, err.Error())
+	}
+}
+
+// leave leaves this host alone for a while. That was no try.
+func (a *AutoRejoin) leave(before model.AutoRejoin, l leftAlone, wait time.Duration) {
+	before.Problem, before.Next = l.why, time.Now().Add(wait)
+	a.remember(before)
+	if l.why != a.left.why {
+		a.Log.Info("left alone", keyWhy, l.why)
+	}
+	a.left = l
+}
+
+// try does one act. Meanwhile the watchdog is fed: each wait of an operation has a deadline of its own, but a copy may
+// take hours.
+func (a *AutoRejoin) try(ctx context.Context, c reconcile.Comeback) (*model.Returned, error) {
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() {
+		tick := time.NewTicker(a.Tick)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ended:
+				return
+			case <-tick.C:
+				a.Notify.Alive()
+			}
+		}
+	}()
+	if a.tries != nil {
+		return a.tries(ctx, c)
+	}
+	if c.Act == reconcile.ActStart {
+		return a.start(ctx)
+	}
+	return a.rejoin(ctx, c.Dearest)
+}
+
+// start makes this host the primary, as pgrex start does without --force.
+func (a *AutoRejoin) start(ctx context.Context) (*model.Returned, error) {
+	left, err := operation.LoadJournal(a.Engine.Folder)
+	if err != nil {
+		return nil, err
+	}
+	if left != nil && left.Operation != service.Start { // the host that it was to follow is gone
+		return nil, refused("%s is unfinished, and there is no primary: type sudo pgrex operation show", left.What())
+	}
+	goesOn := func(j *operation.Journal) bool { return left != nil && j.Token == left.Token }
+	if err := a.Engine.Ready(ctx, goesOn); err != nil {
+		return nil, err
+	}
+	s := &service.Service{Observer: a.Observer, Left: left, Report: a.Engine.Report}
+	job, err := s.Start(ctx, false)
+	if err != nil {
+		return nil, refused("%w", err)
+	}
+	for _, line := range job.Says {
+		a.Engine.Report(line)
+	}
+	job.Continues = goesOn
+	if len(job.Steps) == 0 {
+		err = a.Engine.EndLeft(ctx, goesOn)
+	} else {
+		err = a.Engine.Do(ctx, job)
+	}
+	return &model.Returned{At: time.Now().UTC(), By: a.Engine.Who, Way: "first", Primary: a.Observer.Node}, err
+}
+
+// rejoin follows the primary, as pgrex rejoin does, by no dearer way than is allowed.
+func (a *AutoRejoin) rejoin(ctx context.Context, dearest model.Dearest) (*model.Returned, error) {
+	left, err := operation.LoadJournal(a.Engine.Folder)
+	if err != nil {
+		return nil, err
+	}
+	if left != nil && left.Operation == service.Start { // another host has become the primary since
+		return nil, refused("%s is unfinished, and there is a primary now: type sudo pgrex operation show", left.What())
+	}
+	if err := a.Engine.Ready(ctx, rejoin.Continues); err != nil {
+		return nil, err
+	}
+	r := &rejoin.Rejoin{
+		Observer: a.Observer, Left: left, Archive: true, Report: a.Engine.Report, StateDir: a.Engine.Folder,
+	}
+	found, err := r.Look(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errLook, err)
+	}
+	way, err := chooseWay(found, dearest)
+	if err != nil {
+		return nil, err
+	}
+	returned, err := a.by(ctx, r, found, way)
+	if errors.Is(err, rejoin.ErrNoRewind) && dearest.Allows(string(model.DearestCopy)) {
+		a.Engine.Report(err.Error())
+		if _, no := found.Choose(string(rejoin.MethodCopy)); no == nil {
+			return a.by(ctx, r, found, rejoin.MethodCopy)
+		}
+	}
+	return returned, err
+}
+
+// by takes one way back.
+func (a *AutoRejoin) by(ctx context.Context, r *rejoin.Rejoin, found *rejoin.Case, way rejoin.Method) (*model.Returned, error) {
+	var says []string
+	var err error
+	if !found.Streams {
+		if says, err = found.Says(ctx, way); err != nil {
+			return nil, err
+		}
+	}
+	job, err := r.Job(ctx, found, way, "auto")
+	if err != nil {
+		return nil, err
+	}
+	for _, line := range append(says, job.Says...) {
+		a.Engine.Report(line)
+	}
+	if err := a.Engine.Do(ctx, job); err != nil {
+		return nil, err
+	}
+	returned := rejoin.ReturnedBy(job, found.Primary, a.Engine.Who)
+	return &returned, nil
+}
+
+// chooseWay picks the cheapest way back, if it is allowed. Nobody gives up without a person what nobody can name.
+func chooseWay(found *rejoin.Case, dearest model.Dearest) (rejoin.Method, error) {
+	if found.Streams {
+		return "", nil // what was left is removed
+	}
+	rung, err := found.Choose("auto")
+	if err != nil {
+		return "", refused("no way back is possible without a person: %s", reasons(found.Ladder))
+	}
+	as := rung.Method
+	if as == rejoin.MethodArchive { // the data as they are
+		as = rejoin.MethodStart
+	}
+	switch unknown := found.Return.Unnamed(); {
+	case rung.Method == rejoin.MethodRestored:
+		return "", refused("the data here were restored from a backup: type sudo pgrex rejoin")
+	case !dearest.Allows(string(as)):
+		return "", refused("the cheapest way back is %s, and %s is %s: type sudo pgrex rejoin", rung.Method, model.MetaAutoRejoin, dearest)
+	case rung.Method == rejoin.MethodCopy && unknown != "":
+		return "", refused("%s, so that nobody can say what a copy gives up: type sudo pgrex rejoin", unknown)
+	}
+	return rung.Method, nil
+}
+
+// reasons are why each way is impossible.
+func reasons(ladder []rejoin.Rung) string {
+	var texts []string
+	for _, rung := range ladder {
+		texts = append(texts, string(rung.Method)+": "+rung.Why)
+	}
+	return strings.Join(texts, "; ")
+}

@@ -1,0 +1,99 @@
+package rejoin
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/datadir"
+	"github.com/pgrex/pgrex/model"
+)
+
+// GivenUpFolder is the folder in the state folder in which the WAL is kept that only this host had.
+const GivenUpFolder = "given-up"
+
+// givenUp returns the WAL that only this host has, which a rewind or a copy gives up; nil if there is none, or nobody
+// can tell. Acknowledged commits may be in it: with asynchronous standbys, or with synchronous ones that were away.
+func (r *Rejoin) givenUp(ctx context.Context, c *Case, begun time.Time) *model.GivenUp {
+	timeline, parted := c.Return.shared()
+	local := c.Return.Local
+	if r.StateDir == "" || c.Return.Begun != "" || parted == 0 || parted >= local.End || local.Backup != nil {
+		return nil
+	}
+	name := fmt.Sprintf("%s-%d-%s", begun.UTC().Format("20060102T150405Z"), timeline, strings.ReplaceAll(parted.String(), "/", "_"))
+	return &model.GivenUp{
+		Timeline: timeline, From: parted, To: local.End, Bytes: parted.BytesTo(local.End),
+		Commit: c.Place.LastCommitSince(ctx, local, parted, local.End),
+		Folder: filepath.Join(r.StateDir, GivenUpFolder, name),
+	}
+}
+
+// givenUpText says what is given up.
+func givenUpText(g model.GivenUp) string {
+	return fmt.Sprintf("given up: the WAL that only this host has, %s, from %s to %s on timeline %d, last commit in it at %s; it is kept in %s",
+		model.FormatBytes(g.Bytes), g.From, g.To, g.Timeline, cmp.Or(g.Commit, "an unknown time, or none"), g.Folder)
+}
+
+// keepWAL keeps what is given up aside, before anything here is changed.
+func (r *Rejoin) keepWAL(c *Case) []operation.Step {
+	g := c.givenUp
+	if g == nil {
+		return nil
+	}
+	return []operation.Step{{
+		ID: "keep-wal", Action: operation.Program{
+			Text: "keep the WAL that only this host has in " + g.Folder,
+			Run: func(ctx context.Context) (err error) {
+				err = during(r.show, "keeping WAL in "+g.Folder, nil, func() error {
+					g.Short, err = c.Place.KeepWAL(ctx, *g, c.Return.Local, datadir.MaxKeptWAL)
+					return err
+				})
+				if err == nil && g.Short != "" {
+					r.Report("   warning: not all of it is kept: " + g.Short)
+				}
+				return err
+			},
+			Found: func(context.Context) (operation.State, error) {
+				if _, err := os.Stat(g.Folder); err != nil {
+					return operation.NotDone, nil //nolint:nilerr // then it is done again
+				}
+				return operation.Done, nil
+			},
+		},
+		Back: []operation.Action{operation.Change{Text: "remove " + g.Folder + ": the data are as they were", Make: func() error {
+			if c.Place.Rewinding() != datadir.NotBegun || c.Place.HalfSwapped() || c.swapped != nil && *c.swapped {
+				return nil
+			}
+			return os.RemoveAll(g.Folder)
+		}}},
+	}}
+}
+
+// Unnamed is why nobody can say what only this host has; "" if it is named, or there is nothing.
+func (r Return) Unnamed() string {
+	switch {
+	case r.Begun != "":
+		return "" // it was named before that began
+	case r.Differs:
+		return "the WAL here differs from the primary's on the same timeline"
+	case r.Local.Unreadable != "":
+		return r.Local.Unreadable
+	case r.Parted() == 0:
+		return "the data here share no timeline with the primary's"
+	}
+	return ""
+}
+
+// ReturnedBy is what is remembered of a job that has ended well.
+func ReturnedBy(job operation.Job, primary, who string) model.Returned {
+	returned := model.Returned{At: time.Now().UTC(), By: who, Primary: primary}
+	if p, ok := job.Plan.(*Plan); ok {
+		returned.Way, returned.GivenUp = string(p.Way), p.GivenUp
+	}
+	return returned
+}
