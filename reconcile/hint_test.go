@@ -76,6 +76,7 @@ func TestHintGuards(t *testing.T) {
 		"no cluster":             {func(l look) { l.Cluster, l.ClusterProblem = nil, "Pacemaker is down" }, "Pacemaker is down"},
 		"not wanted":             {func(l look) { delete(l.clone.Meta, model.MetaCrashHint) }, "pgrex-crash-hint is not true"},
 		"switched off":           {func(l look) { l.clone.Meta[model.MetaCrashHint] = "no" }, "pgrex-crash-hint is not true"},
+		"no boolean":             {func(l look) { l.clone.Meta[model.MetaCrashHint] = "maybe" }, "pgrex-crash-hint is not true"},
 		"paused":                 {func(l look) { l.clone.Meta[model.MetaPaused] = "true" }, "pgrex-paused"},
 		"a misspelt policy":      {func(l look) { l.clone.Meta["pgrex-crash-hints"] = "true" }, "not known for sure"},
 		"by a rule":              {func(l look) { l.clone.Conditional = []string{model.MetaCrashHint} }, "not known for sure"},
@@ -157,6 +158,50 @@ func TestHintAllTheSame(t *testing.T) {
 			change(&in, &in.Cluster.Clones[0])
 			if v := hintFor(t, in, crash); !v.OK {
 				t.Errorf("%+v", v)
+			}
+		})
+	}
+}
+
+// TestDiagnoseCrashHint: where it is off, it is recommended once every other host's pgrex knows it. Where it is on, doctor
+// says whether a hint would be given now.
+func TestDiagnoseCrashHint(t *testing.T) {
+	forecast := model.ForecastAttribute("pgsql")
+	for name, c := range map[string]struct {
+		change func(in *reconcile.Input)
+		want   []string // parts of what is said; nil for nothing
+	}{
+		"on":              {func(*reconcile.Input) {}, []string{"at once; now it would be"}},
+		"on, but no heir": {func(in *reconcile.Input) { in.Cluster.Nodes[1].Transient["master-pgsql"] = "0" }, []string{"now it would not be: no other host"}},
+		"on, elsewhere":   {func(in *reconcile.Input) { in.Node, in.LocalName.Name = "pm02", "pm02" }, []string{"on pm01, pgrex doctor says"}},
+		"off":             {func(in *reconcile.Input) { delete(in.Cluster.Clones[0].Meta, model.MetaCrashHint) }, []string{"--set-parameter pgrex-crash-hint --parameter-value true", "now it would be"}},
+		"off, one is silent": {func(in *reconcile.Input) {
+			delete(in.Cluster.Clones[0].Meta, model.MetaCrashHint)
+			delete(in.Cluster.Nodes[2].Transient, forecast)
+		}, nil},
+		"off, one is older": {func(in *reconcile.Input) {
+			delete(in.Cluster.Clones[0].Meta, model.MetaCrashHint)
+			in.Cluster.Nodes[2].Transient[model.FormerForecastAttribute] = "pm01=rewind"
+		}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in, _ := crashing()
+			for _, n := range in.Cluster.Nodes[1:] {
+				n.Transient[forecast] = "pm01=rewind"
+			}
+			c.change(&in)
+			who, err := reconcile.Resolve(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said := slices.DeleteFunc(reconcile.Diagnose(who, reconcile.Settings{}, reconcile.Owner{}), func(f model.Finding) bool { return f.Code != model.CodeCrashHintNow })
+			if len(said) != min(len(c.want), 1) {
+				t.Fatalf("%v", said)
+			}
+			for _, want := range c.want {
+				if said[0].Severity != model.Info || !strings.Contains(said[0].Text, want) {
+					t.Errorf("%v, not %q", said, want)
+				}
 			}
 		})
 	}
