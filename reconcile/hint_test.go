@@ -270,8 +270,8 @@ func drawCrash(t *rapid.T, in *reconcile.Input) reconcile.Crash {
 			clone.Unsettled[n.Name] = rapid.SampledFrom([]model.Unsettled{model.UnsettledDemoting, model.UnsettledFailed, model.UnsettledStopping}).Draw(t, "why")
 		}
 	}
-	if !rarely(t, "no DC") {
-		c.DC = in.Node
+	if rarely(t, "no DC") {
+		c.DC = ""
 	}
 	if rarely(t, "in maintenance, too") {
 		c.Maintenance = true

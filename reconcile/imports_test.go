@@ -34,15 +34,17 @@ var mayImport = map[string][]string{
 	"controller":           {"model", "cib", "reconcile", "controller/postgres"},
 	"controller/postgres":  {"model"},
 	"controller/operation": {"model", "cib", "reconcile", "controller", "controller/postgres"},
-	// The rooms. A data folder knows of no operation, and only rejoin's way back is another operation's, too.
+	// The rooms. A data folder knows of no operation, and only rejoin's way back is another operation's, too; autorejoin
+	// begins the others without a person.
 	rooms + "datadir":        {"model", "cib", "reconcile", "controller/postgres"},
 	rooms + "rejoin":         append(inRoom, rooms+"datadir"),
 	rooms + "switchover":     append(inRoom, rooms+"datadir", rooms+"rejoin"),
 	rooms + "handover":       append(inRoom, rooms+"datadir"),
 	rooms + "service":        append(inRoom, rooms+"datadir", rooms+"rejoin"),
 	rooms + "prune":          append(inRoom, rooms+"datadir"),
+	rooms + "autorejoin":     append(inRoom, rooms+"datadir", rooms+"rejoin", rooms+"service"),
 	rooms + "internal/fakes": append(inRoom, "controller/operation", "testenv/pgserver"), // imported by tests only
-	"cmd/pgrex": append(inRoom, rooms+"rejoin", rooms+"switchover", rooms+"handover", rooms+"service", rooms+"prune",
+	"cmd/pgrex": append(inRoom, rooms+"rejoin", rooms+"switchover", rooms+"handover", rooms+"service", rooms+"prune", rooms+"autorejoin",
 		"cmd/manual", "cmd/printer"),
 	"cmd/rexlab":       {"testenv", "cmd/manual", "cmd/printer"},
 	"cmd/manual":       {},

@@ -742,7 +742,7 @@ func TestStartThatFollowedLeft(t *testing.T) {
 		job, err := w.service(nil).Resume(t.Context(), &operation.Journal{Operation: Start, Plan: []byte(plan)})
 		w.must(err)
 		for _, s := range job.Steps {
-			text += s.Action.String() + "\n"
+			text += s.String() + "\n"
 		}
 		return text
 	}
