@@ -121,7 +121,7 @@ func toolsAsCluster() (end func(), err error) {
 	cib.UseRemote(conn)
 	return func() {
 		_ = conn.Close()
-		_ = <-served // this process ends
+		<-served // this process ends
 	}, nil
 }
 
