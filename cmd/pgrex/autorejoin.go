@@ -113,15 +113,16 @@ func toolsAsCluster() (end func(), err error) {
 	if err = errors.Join(err, theirs.Close()); err != nil {
 		return nil, errors.Join(err, ours.Close())
 	}
-	served := make(chan error, 1)
+	served := make(chan struct{})
 	go func() {
-		served <- cib.Serve(ours, syscall.Credential{Uid: numbers[0], Gid: numbers[1]},
-			cib.Environment(os.Environ(), account.Username, account.HomeDir), func() {})
+		defer close(served)
+		_ = cib.Serve(ours, syscall.Credential{Uid: numbers[0], Gid: numbers[1]},
+			cib.Environment(os.Environ(), account.Username, account.HomeDir), func() {}) // both ends are this process's
 	}()
 	cib.UseRemote(conn)
 	return func() {
 		_ = conn.Close()
-		<-served // this process ends
+		<-served
 	}, nil
 }
 
