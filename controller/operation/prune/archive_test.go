@@ -157,7 +157,7 @@ func TestNotThisArchive(t *testing.T) {
 	write(t, filepath.Join(folder, names[0]), []byte("packed"))
 	for _, warned := range []bool{true, false} {
 		w, err := (&Archive{NoBackups: true}).choose(t.Context(), folder, from(0x9000000))
-		if said := strings.Contains(strings.Join(w.Says, "\n"), "whose WAL they are cannot be seen"); err != nil || said != warned {
+		if said := strings.Contains(strings.Join(w.Says, "\n"), "pgrex cannot tell which database these files belong to"); err != nil || said != warned {
 			t.Errorf("it says %q, %v", w.Says, err)
 		}
 		write(t, filepath.Join(folder, names[1]), segmentOf(system))

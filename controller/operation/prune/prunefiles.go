@@ -172,9 +172,8 @@ func (g surplus) says(folder string) []string {
 		lines = append(lines, fmt.Sprintf("  and %d more, the oldest first", g.files-shown))
 	}
 	if !g.proven {
-		lines = append(lines, "warning: whose WAL they are cannot be seen, because they are compressed or no WAL: "+
-			"make sure that "+folder+
-			" is this database's archive")
+		lines = append(lines, "warning: pgrex cannot tell which database these files belong to (they are compressed, or "+
+			"not WAL): make sure that "+folder+" is this database's archive")
 	}
 	return lines
 }

@@ -229,7 +229,7 @@ func TestLeftStaysOnHostThatStreams(t *testing.T) {
 		}
 	}
 	err := fakes.Do(t.Context(), t, steps)
-	if err == nil || !strings.Contains(err.Error(), "the data use "+p.Beside()+"/space") || !strings.Contains(err.Error(), "this host streams, and nothing is undone; sudo pgrex rejoin") || stopped {
+	if err == nil || !strings.Contains(err.Error(), "the data use "+p.Beside()+"/space") || !strings.Contains(err.Error(), "this host streams, so nothing is undone; to remove what the operation has left, type: sudo pgrex rejoin") || stopped {
 		t.Errorf("it ends with %v; stopped: %t", err, stopped)
 	}
 }

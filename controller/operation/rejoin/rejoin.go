@@ -269,7 +269,7 @@ func (r *Rejoin) Ended(p datadir.Place) operation.Wait {
 				moved = now.String()
 				if now.Sub(shown) >= showEvery {
 					shown = now
-					r.show("a start by Pacemaker is under way; it ends at the timeout of that action at the latest")
+					r.show("Pacemaker is still starting the database; this ends when the start action times out, if not before")
 				}
 			}
 			return moved, err
@@ -312,8 +312,8 @@ func (r *Rejoin) quorum(ctx context.Context) error {
 func (r *Rejoin) letStart(c *Case) []operation.Step {
 	steps := append([]operation.Step{Unlock(c.Place)}, r.LetBack(c)...)
 	streams := r.AwaitStreams(c)
-	streams.NoReturn = "this host streams, and nothing is undone; sudo pgrex rejoin removes what is left of the " +
-		"operation"
+	streams.NoReturn = "this host streams, so nothing is undone; to remove what the operation has left, type: sudo " +
+		"pgrex rejoin"
 	return append(steps, streams, r.removeLeft(c))
 }
 
