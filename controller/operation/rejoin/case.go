@@ -152,8 +152,12 @@ func (r *Rejoin) streams(ctx context.Context, slot string) (bool, model.LSN, err
 	if err != nil {
 		return false, 0, err
 	}
-	i := in.Instance
-	return i.State == model.ServerUp && i.InRecovery && i.Receiver.Streaming() && i.Receiver.SlotName == slot, i.Current, nil
+	return throughOwn(in.Instance, slot), in.Instance.Current, nil
+}
+
+// throughOwn reports whether a server receives WAL through a slot.
+func throughOwn(i model.Instance, slot string) bool {
+	return i.State == model.ServerUp && i.InRecovery && i.Receiver.Streaming() && i.Receiver.SlotName == slot
 }
 
 // inspect reads this host's data, and which operation on them was begun and not finished.

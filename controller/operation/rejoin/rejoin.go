@@ -370,22 +370,29 @@ func (r *Rejoin) AwaitStreams(c *Case) operation.Step {
 			return replayed.String(), err
 		},
 		Found: func(ctx context.Context) (operation.State, error) {
-			if r.back(ctx, c) {
-				return operation.Done, nil
-			}
-			return operation.NotDone, nil
+			return r.back(ctx, c)
 		},
 	}}
 }
 
-// back reports whether this host streams, and Pacemaker has not been told to stop it.
-func (r *Rejoin) back(ctx context.Context, c *Case) bool {
+// back is Done if this host streams, and Pacemaker has not been told to stop it. Where Pacemaker shows it unpromoted, and
+// its server cannot be asked, it may stream: nobody may stop it then.
+func (r *Rejoin) back(ctx context.Context, c *Case) (operation.State, error) {
 	who, err := r.Observer.Cluster(ctx)
 	if err != nil || who.Here.Standby || who.Clone.KeptStopped(who.Here.Name) {
-		return false
+		return operation.NotDone, nil
 	}
-	ok, _, err := r.streams(ctx, c.Slot)
-	return err == nil && ok
+	in, err := r.Observer.Full(ctx)
+	if i := in.Instance; err == nil && i.State == model.ServerUnreachable {
+		err = errors.New(i.Problem)
+	}
+	switch {
+	case err != nil && who.RoleOf(who.Self) == model.RoleUnpromoted:
+		return operation.CannotTell, fmt.Errorf("PostgreSQL here does not say whether it streams: %w", err)
+	case err == nil && throughOwn(in.Instance, c.Slot):
+		return operation.Done, nil
+	}
+	return operation.NotDone, nil
 }
 
 // makeFolders makes the folders of tablespaces that the primary has and this host lacks. Neither PostgreSQL nor
