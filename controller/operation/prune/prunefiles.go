@@ -240,6 +240,9 @@ func (a *Archive) step(w operation.Work, folder string, p Pruning, gone surplus)
 		if err != nil {
 			return fmt.Errorf("%d of %d are done, run it again for the others: %w", done, gone.files, err)
 		}
+		if done < gone.files && a.Report != nil {
+			a.Report(fmt.Sprintf("   %d of %d files: the others have changed meanwhile, or are gone", done, gone.files))
+		}
 		return datadir.SyncFolder(folder)
 	}}}
 	return w, nil
