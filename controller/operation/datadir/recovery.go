@@ -122,7 +122,8 @@ func (p Place) Follows(ctx context.Context) error {
 		return err
 	}
 	if low, err := p.tooLow(ctx, c); low != "" || err != nil {
-		return cmp.Or(err, fmt.Errorf("%s; to lower them, first start PostgreSQL once as a primary with the new values", low))
+		return cmp.Or(err, fmt.Errorf("%s; to lower them, first start PostgreSQL once as a primary with the new "+
+			"values", low))
 	}
 	found, err := p.Unfollowing(ctx, false)
 	if err != nil || len(found) == 0 {

@@ -375,11 +375,14 @@ func (r *Rejoin) AwaitStreams(c *Case) operation.Step {
 	}}
 }
 
-// back is Done if this host streams, and Pacemaker has not been told to stop it. Where Pacemaker shows it unpromoted, and
-// its server cannot be asked, it may stream: nobody may stop it then.
+// back is Done if this host streams, and Pacemaker has not been told to stop it. Where Pacemaker cannot be asked, or shows
+// it unpromoted and its server cannot be asked, it may stream: nobody may stop it then.
 func (r *Rejoin) back(ctx context.Context, c *Case) (operation.State, error) {
 	who, err := r.Observer.Cluster(ctx)
-	if err != nil || who.Here.Standby || who.Clone.KeptStopped(who.Here.Name) {
+	if err != nil {
+		return operation.CannotTell, err
+	}
+	if who.Here.Standby || who.Clone.KeptStopped(who.Here.Name) {
 		return operation.NotDone, nil
 	}
 	in, err := r.Observer.Full(ctx)
