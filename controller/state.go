@@ -69,10 +69,11 @@ type LastStandby struct {
 	Replayed model.LSN `json:"replayed"`
 }
 
-// lastStandby returns what this host has, if it is a standby. Otherwise it returns what is known from before.
+// lastStandby returns what this host has, if it is a standby that streams. Otherwise it returns what is known from before:
+// without a walreceiver, the timeline is that of the control file, and may be an older one than that of the data.
 func lastStandby(who reconcile.Who, before *LastStandby) *LastStandby {
 	i := who.Instance
-	if who.Standing != model.Standby || i.State != model.ServerUp || !i.InRecovery {
+	if who.Standing != model.Standby || i.State != model.ServerUp || !i.InRecovery || !i.Receiver.Streaming() {
 		return before
 	}
 	return &LastStandby{time.Now(), i.SystemID, i.Timeline, i.Current}
@@ -155,7 +156,7 @@ func (s State) newest(c model.Cluster) model.Version {
 
 // keeper saves the state: at once if the CIB is newer, a standby's address has changed, or this host has become the
 // primary or a standby; and now and then. So what it says of this host's data is never older than what the CIB says of
-// them.
+// them. Of a standby, Replayed and At may be up to keepEvery old.
 type keeper struct {
 	folder  string // "" to keep nothing
 	written State

@@ -162,6 +162,10 @@ func TestLastPrimaryIsRemembered(t *testing.T) {
 func TestLastStandbyIsRemembered(t *testing.T) {
 	standby := reconcile.Who{Standing: model.Standby}
 	standby.Instance = model.Instance{State: model.ServerUp, InRecovery: true, SystemID: "7", Timeline: 3, Current: 0x7000000, Received: 0x7000100}
+	if got := lastStandby(standby, nil); got != nil {
+		t.Errorf("a standby that does not stream has %+v", got)
+	}
+	standby.Instance.Receiver = &model.WALReceiver{Status: "streaming"}
 	got := lastStandby(standby, nil)
 	if got == nil || got.System != "7" || got.Timeline != 3 || got.Replayed != 0x7000000 || got.At.IsZero() {
 		t.Fatalf("a standby has %+v", got)

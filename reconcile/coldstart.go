@@ -78,7 +78,7 @@ func NotFirst(host string, end model.LSN, claims []Claim) string {
 	case !slices.ContainsFunc(claims, func(c Claim) bool { return c.DataStatus != "" }):
 		return "" // the first start ever
 	}
-	return fmt.Sprintf("no host has the data status LATEST (%s): find out which has the newest data", all)
+	return fmt.Sprintf("no host has the data status LATEST (%s)", all)
 }
 
 func dataStatusText(status string) string {

@@ -21,6 +21,9 @@ type LocalData struct {
 	// Unreadable is why the data are of no use, "" if Timelines and End are known. Unconfigured is why PostgreSQL cannot
 	// read its settings here; "" if it can.
 	Unreadable, Unconfigured string
+	// TooLow is why PostgreSQL cannot start as a standby with its settings here and these data; "" if it can. Data that
+	// come from the primary replace what these data need.
+	TooLow string
 	// NoRewind is why pg_rewind cannot work here, "" if it can; NoCopy the same for a copy.
 	NoRewind, NoCopy string
 	// Backup is set for data that were restored from a backup and have not yet replayed all WAL of the backup;

@@ -160,9 +160,8 @@ func (w Who) endOfOutage() string {
 		start = fmt.Sprintf("on %s, type: sudo pgrex stop, then sudo pgrex start", host)
 	}
 	if n.Online {
-		return fmt.Sprintf("%s has the newest data; %s, which asks the other hosts whether that is so, and says "+
-			"what it misses",
-			host, start)
+		return fmt.Sprintf("%s has the newest data; %s, which checks this with the other hosts and says what proof "+
+			"is missing", host, start)
 	}
 	return fmt.Sprintf("%s has the newest data and is offline; bring it back, and on %[1]s, type: sudo pgrex start; "+
 		"if it never comes back, the data that only it has is lost: on %s, type: sudo pgrex stop, then sudo pgrex "+

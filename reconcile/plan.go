@@ -193,7 +193,7 @@ func (v *view) nothingForbids(standing model.Standing) bool {
 	const held = "no slot is dropped, reset or advanced"
 	switch {
 	case c.DC == "":
-		v.say(model.CodeNoQuorum, model.Warning, v.Self, "the cluster has no DC yet, and what is known of a quorum is from before: %s", held)
+		v.say(model.CodeNoQuorum, model.Warning, v.Self, "the cluster has no DC yet, so its quorum is not known: %s", held)
 	case !c.Quorate:
 		v.say(model.CodeNoQuorum, model.Warning, v.Self, "this partition has no quorum: %s", held)
 	}

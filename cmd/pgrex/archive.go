@@ -60,6 +60,7 @@ Exit status: 0 done or nothing to do, 1 failed or refused, 2 dry run with someth
 			a.Status = func(ctx context.Context) (controller.Status, error) { return controller.FetchStatus(ctx, s.Socket) }
 			a.GivenUp = strings.FieldsFunc(model.FoldNode(giveUp), func(r rune) bool { return r == ',' })
 			engine := s.engine(cmd, a.Observer)
+			a.Report = engine.Report
 			if err := engine.Ready(cmd.Context(), nil); err != nil {
 				return err
 			}

@@ -659,7 +659,7 @@ func TestOldCIB(t *testing.T) {
 	w := newWorld(t)
 	fakes.Killed(t, w.engine("pm01"), w.job("pm01"), "make", fakes.Between)
 	before := w.kept()
-	const notOnline = "is not online in the cluster"
+	const notOnline = "has not joined the cluster"
 	for _, c := range []struct {
 		says   string
 		change func(c *model.Cluster)

@@ -105,7 +105,7 @@ func IsPrimary(ctx context.Context, observer *controller.Observer, host string) 
 func isMember(who reconcile.Who) error {
 	switch {
 	case !who.Here.Online, who.Here.Pending:
-		return fmt.Errorf("this host, %s, is not online in the cluster: start Pacemaker here, or wait until crm_mon shows it online", who.Node)
+		return fmt.Errorf("this host, %s, has not joined the cluster: start Pacemaker here, or wait until crm_mon shows it online and not pending", who.Node)
 	case who.Cluster.DC == "":
 		return errors.New("the cluster has no DC yet: wait until crm_mon shows one")
 	case !who.Cluster.Quorate:

@@ -11,7 +11,8 @@ import (
 	"github.com/pgrex/pgrex/cib"
 )
 
-// undoTimeout bounds each action that undoes a step. It begins after the context of the operation has ended.
+// undoTimeout bounds each action that undoes a step, but for a Wait with more patience. It begins after the context of the
+// operation has ended.
 const undoTimeout = 60 * time.Second
 
 // errCannotTell: a process that is gone had begun the step, and the check cannot tell whether the step was done.
@@ -208,7 +209,7 @@ func (r *run) back(ctx context.Context) error {
 		}
 		_ = r.save() // a full disk stops no undoing
 		for _, a := range s.Back {
-			if err := within(ctx, undoTimeout, a.Do); err != nil {
+			if err := undo(ctx, a); err != nil {
 				err = fmt.Errorf("this step could not be undone, and the steps before it stay done: %s: %s: %w; "+
 					"mend that, then type: %s",
 					s.Action, a, err, undoCommand)
@@ -225,6 +226,15 @@ func (r *run) back(ctx context.Context) error {
 
 // undoCommand undoes an operation that was left.
 const undoCommand = "sudo pgrex operation undo"
+
+// undo does an action that undoes a step. A Wait with more patience than undoTimeout ends by itself: what it waits for,
+// such as a start that Pacemaker has under way, may take longer.
+func undo(ctx context.Context, a Action) error {
+	if w, ok := a.(Wait); ok && w.Patience > undoTimeout {
+		return w.Do(ctx)
+	}
+	return within(ctx, undoTimeout, a.Do)
+}
 
 func within(ctx context.Context, timeout time.Duration, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)

@@ -56,6 +56,35 @@ func TestBackInOrder(t *testing.T) {
 	}
 }
 
+// An undo waits as long as its wait has patience, also while something moves: a start by Pacemaker may take longer than
+// anything else that is undone. What has less patience is bounded as every other action.
+func TestUndoIsPatient(t *testing.T) {
+	fakes.Tools(t, "never")
+	for _, test := range []struct{ patience, takes, want time.Duration }{
+		{2 * time.Minute, 5 * time.Minute, 5 * time.Minute}, {40 * time.Second, 5 * time.Minute, time.Minute},
+	} {
+		e := fakes.Engine(t, fakes.Lone())
+		var took time.Duration
+		synctest.Test(t, func(t *testing.T) {
+			var begin time.Time
+			wait := operation.Wait{Text: "wait", Patience: test.patience, Condition: func(context.Context) (string, error) {
+				if begin.IsZero() {
+					begin = time.Now()
+				}
+				if took = time.Since(begin); took < test.takes {
+					return took.String(), errBroken
+				}
+				return "", nil
+			}}
+			var did []string
+			err := e.Do(t.Context(), fakes.Job([]operation.Step{{ID: "a", Action: says(&did, "a", errors.New("failed")), Back: []operation.Action{wait}}}))
+			if errors.Is(err, errBroken) == (test.takes == test.want) || took.Round(time.Second) != test.want {
+				t.Errorf("with a patience of %s: it waits for %s, %v", test.patience, took, err)
+			}
+		})
+	}
+}
+
 // What lies before a point of no return is undone as long as that is not reached, and then no more. The error says how
 // the cluster is left.
 func TestDoNoReturn(t *testing.T) {

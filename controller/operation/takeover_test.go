@@ -57,8 +57,8 @@ func TestTrap48TakeOverOfWhatMayGoOn(t *testing.T) {
 		"no quorum, and no node": {func(c *model.Cluster) { c.Quorate, c.Nodes = false, c.Nodes[1:] },
 			"this partition has no quorum"},
 		"just booted": {func(c *model.Cluster) { c.DC, c.Nodes[1].Online, c.Nodes[2].Online = "", false, false },
-			"pm02, is not online in the cluster"},
-		"joining": {func(c *model.Cluster) { c.Nodes[1].Pending = true }, "pm02, is not online in the cluster"},
+			"pm02, has not joined the cluster"},
+		"joining": {func(c *model.Cluster) { c.Nodes[1].Pending = true }, "pm02, has not joined the cluster"},
 		"no DC":   {func(c *model.Cluster) { c.DC = "" }, "no DC yet"},
 	} {
 		for _, phase := range []model.Phase{model.PhaseBegun, model.PhaseMaintenance, model.PhaseGiven} {

@@ -136,15 +136,15 @@ func (p Place) noRewind(c Control) string {
 	return ""
 }
 
-// configured reads how much WAL PostgreSQL will keep by its settings. If these cannot be read, or are too low, it says
-// why.
+// configured reads how much WAL PostgreSQL will keep by its settings, and whether these are too low. If they cannot be
+// read, it says why.
 func (p Place) configured(ctx context.Context, c Control, local *reconcile.LocalData) (err error) {
 	size := "" // in MB
 	if err = p.Configuration(ctx); err == nil {
 		size, err = p.Configured(ctx, "max_wal_size")
 	}
 	if err == nil {
-		local.Unconfigured, err = p.tooLow(ctx, c)
+		local.TooLow, err = p.tooLow(ctx, c)
 	}
 	if _, ran := errors.AsType[*ToolError](err); ran && ctx.Err() == nil {
 		local.Unconfigured = "PostgreSQL cannot read its configuration here: " + err.Error()

@@ -122,7 +122,8 @@ func (p Place) Follows(ctx context.Context) error {
 		return err
 	}
 	if low, err := p.tooLow(ctx, c); low != "" || err != nil {
-		return cmp.Or(err, fmt.Errorf("%s: raise them in the configuration here", low))
+		return cmp.Or(err, fmt.Errorf("%s; to lower them, first start PostgreSQL once as a primary with the new "+
+			"values", low))
 	}
 	found, err := p.Unfollowing(ctx, false)
 	if err != nil || len(found) == 0 {
@@ -150,27 +151,59 @@ var sizes = []struct{ setting, inControl string }{
 	{"max_locks_per_transaction", "max_locks_per_xact setting"},
 }
 
-// tooLow names the settings with which these data cannot be started as a standby; "" if there are none.
+// tooLow explains why these data cannot be started as a standby with the settings here; "" if they can.
 func (p Place) tooLow(ctx context.Context, c Control) (string, error) {
+	needed := map[string]string{}
+	for _, s := range sizes {
+		needed[s.setting] = c[s.inControl] // "" if the data are damaged, or none
+	}
+	low, err := p.lower(ctx, needed)
+	if low == "" || err != nil {
+		return "", err
+	}
+	return "PostgreSQL cannot start as a standby, because these settings are lower than those recorded in its data (" +
+		low + "): raise them in the configuration here", nil
+}
+
+// TooLow explains why PostgreSQL here could not follow a primary for long; "" if it could. A standby with lower
+// settings pauses its replay, or ends, at the WAL record that has those of the primary. Data that come from the primary
+// are not even started with less. shows returns a setting of the primary.
+func (p Place) TooLow(ctx context.Context, shows func(ctx context.Context, name string) (string, error)) (why string, err error) {
+	needed := map[string]string{}
+	for _, s := range sizes {
+		if needed[s.setting], err = shows(ctx, s.setting); err != nil {
+			return "", err
+		}
+	}
+	low, err := p.lower(ctx, needed)
+	if low == "" || err != nil {
+		return "", err
+	}
+	return "PostgreSQL here could not follow the primary, because these settings are lower than the primary's (" + low +
+		"): raise them in the configuration here", nil
+}
+
+// lower names the settings here that are lower than needed; "" if there are none. Once pg_rewind has begun, a part of
+// this host's settings is in the journal, and the files in the data folder may be the primary's. Then nothing is known.
+func (p Place) lower(ctx context.Context, needed map[string]string) (string, error) {
+	if p.Rewinding() != NotBegun {
+		return "", nil
+	}
 	var low []string
 	for _, s := range sizes {
-		needed, err := strconv.Atoi(c[s.inControl])
-		if err != nil { // damaged data, or none
+		needs, err := strconv.Atoi(needed[s.setting])
+		if err != nil {
 			continue
 		}
 		value, err := p.Configured(ctx, s.setting)
 		if err != nil {
 			return "", err
 		}
-		if has, err := strconv.Atoi(value); err == nil && has < needed {
-			low = append(low, fmt.Sprintf("%s = %d, but %d is needed", s.setting, has, needed))
+		if has, err := strconv.Atoi(value); err == nil && has < needs {
+			low = append(low, fmt.Sprintf("%s = %d, but %d is needed", s.setting, has, needs))
 		}
 	}
-	if len(low) == 0 {
-		return "", nil
-	}
-	return "PostgreSQL does not start as a standby with lower settings than its data had on the primary (" +
-		strings.Join(low, ", ") + ")", nil
+	return strings.Join(low, ", "), nil
 }
 
 // Recovered returns an error if a stopped server may not have ended the recovery that a restore began. What the restore

@@ -1,6 +1,7 @@
 package datadir
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +43,7 @@ func TestTrap40Follows(t *testing.T) {
 		"a target":         {cases: "recovery_target_time) echo 2020;;", says: []string{"(recovery_target_time = '2020')", "ALTER SYSTEM RESET"}, not: "sudo rm"},
 		"another timeline": {cases: "recovery_target_timeline) echo current;;", says: []string{"recovery_target_timeline = 'current'"}},
 		"enough":           {cases: "max_connections) echo 100;;"},
-		"too low":          {cases: "max_connections) echo 20;;", says: []string{"(max_connections = 20, but 100 is needed): raise"}},
+		"too low":          {cases: "max_connections) echo 20;;", says: []string{"(max_connections = 20, but 100 is needed): raise", "to lower them, first start PostgreSQL once as a primary"}},
 		"both":             {cases: "recovery_target) echo immediate;;", files: []string{recoverySignal}, says: []string{"type sudo rm ", "; take those settings out"}},
 	} {
 		p := scripted(t, test.cases)
@@ -59,6 +60,32 @@ func TestTrap40Follows(t *testing.T) {
 				t.Errorf("%s: it says %v", name, err)
 			}
 		}
+	}
+}
+
+// Settings that are too low for the data here keep these from being started, and can be read nevertheless: data that come
+// from the primary need what the primary has. In half rewound data, the files may be the primary's, and nothing is known.
+func TestTooLow(t *testing.T) {
+	t.Parallel()
+	p := scripted(t, "max_connections) echo 20;;\nmax_wal_size) echo 64;;\ndata_directory) pwd;;\nmax_*) echo 10;;")
+	shows := func(connections string) func(context.Context, string) (string, error) {
+		return func(_ context.Context, name string) (string, error) {
+			return map[string]string{"max_connections": connections}[name], nil
+		}
+	}
+	var local reconcile.LocalData
+	must(t, p.configured(t.Context(), Control{"max_connections setting": "100"}, &local))
+	if local.Unconfigured != "" || local.WAL != 64<<20 || !strings.Contains(local.TooLow, "lower than those recorded in its data (max_connections = 20, but 100 is needed)") {
+		t.Errorf("too low for its data: %+v", local)
+	}
+	for needed, want := range map[string]string{"20": "", "21": "lower than the primary's (max_connections = 20, but 21 is needed)"} {
+		if got, err := p.TooLow(t.Context(), shows(needed)); err != nil || (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("the primary has %s: %q, %v", needed, got, err)
+		}
+	}
+	must(t, unix.Mkfifo(filepath.Join(p.Data, markPrefix+"aa"), 0o600))
+	if got, err := p.TooLow(t.Context(), shows("21")); err != nil || got != "" || p.Rewinding() == NotBegun {
+		t.Errorf("half rewound: %q, %v", got, err)
 	}
 }
 

@@ -157,7 +157,7 @@ func TestNotThisArchive(t *testing.T) {
 	write(t, filepath.Join(folder, names[0]), []byte("packed"))
 	for _, warned := range []bool{true, false} {
 		w, err := (&Archive{NoBackups: true}).choose(t.Context(), folder, from(0x9000000))
-		if said := strings.Contains(strings.Join(w.Says, "\n"), "whose WAL they are cannot be seen"); err != nil || said != warned {
+		if said := strings.Contains(strings.Join(w.Says, "\n"), "pgrex cannot tell which database these files belong to"); err != nil || said != warned {
 			t.Errorf("it says %q, %v", w.Says, err)
 		}
 		write(t, filepath.Join(folder, names[1]), segmentOf(system))
@@ -277,10 +277,12 @@ func TestPruneInterrupted(t *testing.T) {
 	}
 }
 
-// A file that somebody else has removed since the question does no harm.
+// A file that somebody else has removed since the question does no harm. That fewer files went is said.
 func TestPruneGoneMeanwhile(t *testing.T) {
 	folder := archive(t, "000000010000000000000001", "000000010000000000000002")
-	w, err := (&Archive{NoBackups: true}).choose(t.Context(), folder, from(0x9000000))
+	var said []string
+	a := &Archive{NoBackups: true, Report: func(line string) { said = append(said, line) }}
+	w, err := a.choose(t.Context(), folder, from(0x9000000))
 	if err == nil {
 		err = os.Remove(filepath.Join(folder, "000000010000000000000001"))
 	}
@@ -289,6 +291,9 @@ func TestPruneGoneMeanwhile(t *testing.T) {
 	}
 	if err != nil || len(filesIn(t, folder)) > 0 {
 		t.Errorf("%v, left is %v", err, filesIn(t, folder))
+	}
+	if len(said) != 1 || !strings.Contains(said[0], "1 of 2 files: the others have changed meanwhile, or are gone") {
+		t.Errorf("it says %q", said)
 	}
 }
 

@@ -28,6 +28,7 @@ type Archive struct {
 	GivenUp       []string             // members, lower-cased, whose needs do not count
 	// Status asks the daemon of this host for its status.
 	Status func(ctx context.Context) (controller.Status, error)
+	Report operation.Reporter // is told if fewer files went than were shown; may be nil
 }
 
 // freshness is how old the daemon's status may be. By default, the daemon looks every ten seconds.

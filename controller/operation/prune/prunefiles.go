@@ -172,9 +172,8 @@ func (g surplus) says(folder string) []string {
 		lines = append(lines, fmt.Sprintf("  and %d more, the oldest first", g.files-shown))
 	}
 	if !g.proven {
-		lines = append(lines, "warning: whose WAL they are cannot be seen, because they are compressed or no WAL: "+
-			"make sure that "+folder+
-			" is this database's archive")
+		lines = append(lines, "warning: pgrex cannot tell which database these files belong to (they are compressed, or "+
+			"not WAL): make sure that "+folder+" is this database's archive")
 	}
 	return lines
 }
@@ -240,6 +239,9 @@ func (a *Archive) step(w operation.Work, folder string, p Pruning, gone surplus)
 		done, err := removeOldest(ctx, folder, p, gone.seen, remove)
 		if err != nil {
 			return fmt.Errorf("%d of %d are done, run it again for the others: %w", done, gone.files, err)
+		}
+		if done < gone.files && a.Report != nil {
+			a.Report(fmt.Sprintf("   %d of %d files: the others have changed meanwhile, or are gone", done, gone.files))
 		}
 		return datadir.SyncFolder(folder)
 	}}}

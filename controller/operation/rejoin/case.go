@@ -152,8 +152,12 @@ func (r *Rejoin) streams(ctx context.Context, slot string) (bool, model.LSN, err
 	if err != nil {
 		return false, 0, err
 	}
-	i := in.Instance
-	return i.State == model.ServerUp && i.InRecovery && i.Receiver.Streaming() && i.Receiver.SlotName == slot, i.Current, nil
+	return throughOwn(in.Instance, slot), in.Instance.Current, nil
+}
+
+// throughOwn reports whether a server receives WAL through a slot.
+func throughOwn(i model.Instance, slot string) bool {
+	return i.State == model.ServerUp && i.InRecovery && i.Receiver.Streaming() && i.Receiver.SlotName == slot
 }
 
 // inspect reads this host's data, and which operation on them was begun and not finished.
@@ -194,6 +198,11 @@ func (c *Case) compare(ctx context.Context) error {
 	}
 	if slot, _ := c.Return.Primary.Slot(c.Slot); slot.Logical {
 		return fmt.Errorf("%s on the primary %s: %w", c.Slot, c.Primary, postgres.ErrSquatted)
+	}
+	if c.Return.Local.Unconfigured == "" && c.Return.Begun == "" { // or else the settings here are not known
+		if c.Return.TooLow, err = c.Place.TooLow(ctx, source.Setting); err != nil {
+			return err
+		}
 	}
 	if err := c.contents(ctx, source); err != nil {
 		return err

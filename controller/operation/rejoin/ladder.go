@@ -59,6 +59,9 @@ type Return struct {
 	NoFiles, InTheWay string
 	// Astray is why PostgreSQL here would follow the WAL archive instead of the primary; "" if it does not.
 	Astray string
+	// TooLow is why PostgreSQL here could not follow the primary by its settings; "" if it could, or if these are not
+	// known.
+	TooLow string
 	// NoBackupEnd is why nobody knows where the backup ended; "" if that is known, or need not be.
 	NoBackupEnd string
 	// Begun is the method of an earlier attempt that changed the data and was not finished.
@@ -177,7 +180,9 @@ func (r Return) unfit() string {
 
 // unstartable is why PostgreSQL cannot follow the primary with the data as they are, whatever WAL there is; "" if it
 // can.
-func (r Return) unstartable() string { return cmp.Or(r.unfit(), r.Astray) }
+func (r Return) unstartable() string {
+	return cmp.Or(r.unfit(), r.Astray, r.TooLow, r.Local.TooLow)
+}
 
 // restoredOnly is why "restored" and "copy" are the only ways back: the data were restored from a backup. It is "" if
 // they were not.
@@ -315,7 +320,7 @@ func (r Return) notRewindable() string {
 		return fmt.Sprintf("its blocks may hold changes up to %s, of an earlier pg_rewind, and its WAL ends at %s: pg_rewind would not find them",
 			r.Local.Changed, r.Local.End)
 	}
-	return cmp.Or(r.Local.NoRewind, r.NoFiles, r.InTheWay)
+	return cmp.Or(r.Local.NoRewind, r.NoFiles, r.InTheWay, r.TooLow)
 }
 
 // sameNumber: two hosts that did not know of each other were promoted, and chose the same number.
@@ -339,8 +344,8 @@ func (r Return) copied() Rung {
 	switch {
 	case r.Begun == MethodCopy:
 		return Rung{Method: MethodCopy, Possible: true, Why: "it is whole, and its files are being put in their place"}
-	case local.NoCopy != "" || r.NoFiles != "":
-		rung.Why = cmp.Or(local.NoCopy, r.NoFiles)
+	case cmp.Or(local.NoCopy, r.NoFiles, r.TooLow) != "":
+		rung.Why = cmp.Or(local.NoCopy, r.NoFiles, r.TooLow)
 	case local.Free < needs:
 		rung.Why = fmt.Sprintf("%s are free, but the copy beside the old data needs about %s: make room, or copy by hand",
 			size(local.Free), size(needs))

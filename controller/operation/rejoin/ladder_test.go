@@ -67,6 +67,10 @@ func TestLadder(t *testing.T) {
 			r.Local = reconcile.LocalData{Unreadable: "it is damaged", Free: 2 << 30}
 		}, "copy", "it is not known what is here and nowhere else"},
 		"no settings":             {func(r *Return) { r.Local.Unconfigured = "there is no postgresql.conf" }, "copy", "there is no postgresql.conf"},
+		"too low for its data":    {func(r *Return) { r.Local.TooLow = "lower than recorded" }, "copy", "lower than recorded"},
+		"too low, and parted":     {func(r *Return) { r.Local.TooLow, r.Local.End = "lower than recorded", 0x6000000 }, "rewind copy", ""},
+		"too low for the primary": {func(r *Return) { r.TooLow = "lower than the primary's" }, "", "lower than the primary's"},
+		"and parted from it":      {func(r *Return) { r.TooLow, r.Local.End = "lower than the primary's", 0x6000000 }, "", "lower than the primary's"},
 		"no folder":               {func(r *Return) { r.NoFolder = "make /spaces/one" }, "copy", "make /spaces/one"},
 		"no folder for a rewind":  {func(r *Return) { r.NoFolder, r.Local.End = "make /spaces/one", 0x6000000 }, "copy", "make /spaces/one"},
 		"a folder in use":         {func(r *Return) { r.Taken = "/spaces/one has files" }, "start copy", ""},

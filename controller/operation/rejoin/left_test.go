@@ -203,6 +203,33 @@ func TestUndoOfHostThatStreams(t *testing.T) {
 	}
 }
 
+// closed is a server that lets nobody in.
+type closed struct{ controller.Server }
+
+// Observe implements the controller's server.
+func (closed) Observe(context.Context) (model.Instance, error) {
+	return model.Instance{State: model.ServerUnreachable, Problem: "too many clients"}, nil
+}
+
+// Where a host cannot be asked whether it streams, and Pacemaker shows it unpromoted, it may stream: an undo says so, and
+// does not stop it. Where Pacemaker shows it stopped, it does not stream.
+func TestUndoOfHostThatMayStream(t *testing.T) {
+	for role, want := range map[model.Role]operation.State{model.RoleUnpromoted: operation.CannotTell, model.RoleStopped: operation.NotDone} {
+		observer := fakes.Lone()
+		observer.Clusters = fakes.ClusterOf(func() model.Cluster {
+			cluster, _ := fakes.Lone().Clusters.Read(t.Context())
+			cluster.Clones[0].Roles = fakes.Roles{"pm01": role}
+			cluster.Clones[0].Parameters = map[string]string{"node_list": "pm01 pm02", "pgdata": t.TempDir()}
+			return cluster
+		})
+		observer.Connect = func(controller.Target) controller.Server { return closed{} }
+		got, err := (&Rejoin{Observer: observer}).AwaitStreams(&Case{Slot: "mine"}).Check(t.Context())
+		if got != want || (err != nil) != (want == operation.CannotTell) || err != nil && !strings.Contains(err.Error(), "too many clients") {
+			t.Errorf("to Pacemaker %s: %v, %v", role, got, err)
+		}
+	}
+}
+
 // What cannot be removed on a host that streams is said, and the host is not stopped again because of it.
 func TestLeftStaysOnHostThatStreams(t *testing.T) {
 	p := placed(t)
@@ -229,7 +256,7 @@ func TestLeftStaysOnHostThatStreams(t *testing.T) {
 		}
 	}
 	err := fakes.Do(t.Context(), t, steps)
-	if err == nil || !strings.Contains(err.Error(), "the data use "+p.Beside()+"/space") || !strings.Contains(err.Error(), "this host streams, and nothing is undone; sudo pgrex rejoin") || stopped {
+	if err == nil || !strings.Contains(err.Error(), "the data use "+p.Beside()+"/space") || !strings.Contains(err.Error(), "this host streams, so nothing is undone; to remove what the operation has left, type: sudo pgrex rejoin") || stopped {
 		t.Errorf("it ends with %v; stopped: %t", err, stopped)
 	}
 }

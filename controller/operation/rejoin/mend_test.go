@@ -321,3 +321,26 @@ func TestMend(t *testing.T) {
 	}
 	followsThrough(t, primary, host)
 }
+
+// Settings that are lower than the primary's are seen before anything is changed: no way back would lead anywhere.
+func TestTooLowForThePrimary(t *testing.T) {
+	if asOwner(t) {
+		return
+	}
+	primary := pgserver.New(t)
+	host := primary.Standby()
+	host.Stop("fast")
+	if c := caseOf(t, host, primary); c.Return.TooLow != "" {
+		t.Errorf("with the primary's settings: %s", c.Return.TooLow)
+	}
+	host.Configured("max_locks_per_transaction = 10")
+	c := caseOf(t, host, primary)
+	if !strings.Contains(c.Return.TooLow, "lower than the primary's (max_locks_per_transaction = 10, but ") {
+		t.Errorf("with lower settings: %q", c.Return.TooLow)
+	}
+	for _, rung := range Ladder(c.Return) {
+		if rung.Possible {
+			t.Errorf("%s is possible", rung.Method)
+		}
+	}
+}

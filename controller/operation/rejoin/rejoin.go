@@ -269,7 +269,7 @@ func (r *Rejoin) Ended(p datadir.Place) operation.Wait {
 				moved = now.String()
 				if now.Sub(shown) >= showEvery {
 					shown = now
-					r.show("a start by Pacemaker is under way; it ends at the timeout of that action at the latest")
+					r.show("Pacemaker is still starting the database; this ends when the start action times out, if not before")
 				}
 			}
 			return moved, err
@@ -312,8 +312,8 @@ func (r *Rejoin) quorum(ctx context.Context) error {
 func (r *Rejoin) letStart(c *Case) []operation.Step {
 	steps := append([]operation.Step{Unlock(c.Place)}, r.LetBack(c)...)
 	streams := r.AwaitStreams(c)
-	streams.NoReturn = "this host streams, and nothing is undone; sudo pgrex rejoin removes what is left of the " +
-		"operation"
+	streams.NoReturn = "this host streams, so nothing is undone; to remove what the operation has left, type: sudo " +
+		"pgrex rejoin"
 	return append(steps, streams, r.removeLeft(c))
 }
 
@@ -370,22 +370,32 @@ func (r *Rejoin) AwaitStreams(c *Case) operation.Step {
 			return replayed.String(), err
 		},
 		Found: func(ctx context.Context) (operation.State, error) {
-			if r.back(ctx, c) {
-				return operation.Done, nil
-			}
-			return operation.NotDone, nil
+			return r.back(ctx, c)
 		},
 	}}
 }
 
-// back reports whether this host streams, and Pacemaker has not been told to stop it.
-func (r *Rejoin) back(ctx context.Context, c *Case) bool {
+// back is Done if this host streams, and Pacemaker has not been told to stop it. Where Pacemaker cannot be asked, or shows
+// it unpromoted and its server cannot be asked, it may stream: nobody may stop it then.
+func (r *Rejoin) back(ctx context.Context, c *Case) (operation.State, error) {
 	who, err := r.Observer.Cluster(ctx)
-	if err != nil || who.Here.Standby || who.Clone.KeptStopped(who.Here.Name) {
-		return false
+	if err != nil {
+		return operation.CannotTell, err
 	}
-	ok, _, err := r.streams(ctx, c.Slot)
-	return err == nil && ok
+	if who.Here.Standby || who.Clone.KeptStopped(who.Here.Name) {
+		return operation.NotDone, nil
+	}
+	in, err := r.Observer.Full(ctx)
+	if i := in.Instance; err == nil && i.State == model.ServerUnreachable {
+		err = errors.New(i.Problem)
+	}
+	switch {
+	case err != nil && who.RoleOf(who.Self) == model.RoleUnpromoted:
+		return operation.CannotTell, fmt.Errorf("PostgreSQL here does not say whether it streams: %w", err)
+	case err == nil && throughOwn(in.Instance, c.Slot):
+		return operation.Done, nil
+	}
+	return operation.NotDone, nil
 }
 
 // makeFolders makes the folders of tablespaces that the primary has and this host lacks. Neither PostgreSQL nor

@@ -88,8 +88,8 @@ func (s *Service) doubts(h self, local reconcile.LocalData, p *Plan) (doubt, uns
 // they are, or came after them. put is when the data here were put here.
 func strayed(local reconcile.LocalData, put time.Time, was *controller.LastStandby) string {
 	if was == nil {
-		return "pgrex has not kept what this host had as a standby, so the data here may be older ones that were " +
-			"restored"
+		return "pgrex has not kept what this host had as a standby (it is kept since this version was first run as a " +
+			"standby), so the data here may be older ones that were restored"
 	}
 	const not = "the data here are not known to be those that this host had as a standby: "
 	on := slices.IndexFunc(local.Timelines, func(t model.Timeline) bool { return t.ID == was.Timeline })

@@ -191,7 +191,7 @@ func TestRestoredOverAStandby(t *testing.T) {
 		"another timeline": {func(had *controller.LastStandby) { had.Timeline = 2 }, "they have nothing of timeline 2"},
 		"older":            {func(had *controller.LastStandby) { had.Replayed = 0xFF000000 }, "on timeline 1 they end at "},
 		"put there since":  {func(had *controller.LastStandby) { had.At = had.At.Add(-time.Hour) }, "when it was last seen as a standby"},
-		"nothing is known": {nil, "pgrex has not kept what this host had as a standby"},
+		"nothing is known": {nil, "pgrex has not kept what this host had as a standby (it is kept since this version was first run as a standby)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o.part(t, begin)

@@ -89,7 +89,7 @@ func (o ours) judge(m other) verdict {
 		return missing("%s runs, and with its data status (%s) the agent promotes it by itself: wait; if it does "+
 			"not, see crm_mon -A", m.Host, cmp.Or(m.DataStatus, "none"))
 	case m.Said != nil:
-		return o.judgeAnswer(m.Claim, *m.Said)
+		return o.judgeAnswer(m, *m.Said)
 	case m.Heard, m.State != "":
 		return missing("the server on %s (to Pacemaker: %s) does not say what it has: %s; let it answer this host, "+
 			"as for pgrex rejoin, or end it with sudo pgrex stop there",
@@ -98,8 +98,9 @@ func (o ours) judge(m other) verdict {
 	return o.judgeStatus(m)
 }
 
-// judgeAnswer compares a server's timelines and the end of its WAL with those here.
-func (o ours) judgeAnswer(m reconcile.Claim, a answer) verdict {
+// judgeAnswer compares a server's timelines and the end of its WAL with those here. Where that proves nothing, the data
+// status may, as for a member whose server does not run.
+func (o ours) judgeAnswer(m other, a answer) verdict {
 	name := m.Host
 	mine, its := o.Timelines, a.Timelines
 	newest := mine[len(mine)-1]
@@ -125,9 +126,6 @@ func (o ours) judgeAnswer(m reconcile.Claim, a answer) verdict {
 	case shared < len(its):
 		return missing("%s is on timeline %d, which is none of those that led to timeline %d here: find out which "+
 			"data are the right ones", name, its[len(its)-1].ID, newest.ID)
-	case shared < len(mine) && a.Replays != "", a.Replays != "" && a.Same:
-		return missing("%s says that it has WAL up to %s on timeline %d, and may still replay: %s; since %s, "+
-			"that proves nothing: wait", name, a.Flushed, a.Timeline, a.Replays, o.Doubt)
 	case shared < len(mine) && a.Flushed > mine[shared].Begin && (o.Doubt != "" || m.DataStatus != disconnected):
 		// This host may have been promoted by hand, or restored to a point in time, while the others went on.
 		return missing("%s has WAL up to %s on timeline %d, which the timelines here left at %s: that may be newer, "+
@@ -135,6 +133,9 @@ func (o ours) judgeAnswer(m reconcile.Claim, a answer) verdict {
 			name, a.Flushed, a.Timeline, mine[shared].Begin,
 			cmp.Or(o.Doubt, fmt.Sprintf("its data status is %s, and not %s, as after a promotion here by the agent",
 				cmp.Or(m.DataStatus, "none"), disconnected)))
+	case shared < len(mine) && a.Replays != "", a.Replays != "" && a.Same:
+		return o.statusOr(m, missing("%s says that it has WAL up to %s on timeline %d, and may still replay: %s; since "+
+			"%s, that proves nothing: wait", name, a.Flushed, a.Timeline, a.Replays, o.Doubt))
 	case shared < len(mine) && a.Flushed > mine[shared].Begin:
 		return older("%s answers: it is on the older timeline %d up to %s, which the timelines here left at %s; "+
 			"what it has beyond that was given up then, and it needs sudo pgrex rejoin",
@@ -145,8 +146,8 @@ func (o ours) judgeAnswer(m reconcile.Claim, a answer) verdict {
 		return missing("%s has WAL up to %s, which is %s more than here (%s): let %[1]s be the primary", name, a.Flushed,
 			model.FormatBytes(o.End.BytesTo(a.Flushed)), o.End)
 	case a.Gone && o.Doubt != "":
-		return missing("%s has WAL up to %s, and the WAL at that position is no longer here to compare it with; "+
-			"since %s, that proves nothing", name, a.Flushed, o.Doubt)
+		return o.statusOr(m, missing("%s has WAL up to %s, and the WAL at that position is no longer here to compare it "+
+			"with; since %s, that proves nothing", name, a.Flushed, o.Doubt))
 	case a.Gone:
 		return older("%s answers: it has WAL up to %s, %s less than here", name, a.Flushed,
 			model.FormatBytes(a.Flushed.BytesTo(o.End)))
@@ -162,8 +163,17 @@ func (o ours) judgeAnswer(m reconcile.Claim, a answer) verdict {
 		model.FormatBytes(a.Flushed.BytesTo(o.End)), commit)
 }
 
-// judgeStatus decides by the data status of a member whose server does not run. That status proves that the member has
-// nothing newer if all of this holds:
+// statusOr decides by the data status of a member whose answer proves nothing. If that does not prove it either, the
+// verdict is what the answer lacks.
+func (o ours) statusOr(m other, lacks verdict) verdict {
+	if v := o.judgeStatus(m); v.OK {
+		return v
+	}
+	return lacks
+}
+
+// judgeStatus decides by the data status of a member whose server does not run, or whose answer proves nothing. That
+// status proves that the member has nothing newer if all of this holds:
 //
 //   - The status of this host is LATEST: no other host was promoted since this one was. So all that the member received
 //     since, it received from here, where WAL is flushed before it is sent. Or no host is LATEST, and the status of this
@@ -183,17 +193,19 @@ func (o ours) judgeAnswer(m reconcile.Claim, a answer) verdict {
 // was not promoted.
 func (o ours) judgeStatus(m other) verdict {
 	where := "is stopped"
-	if !m.Node.Online {
+	switch {
+	case m.Said != nil:
+		where = "runs"
+	case !m.Node.Online:
 		where = "is offline"
 	}
-	bring := "bring it back, so that its server answers"
+	bring := "bring it back, so that its server answers, or take it out of node_list if it never comes back"
 	switch {
 	case o.Unsure != "":
 		return missing("%s %s, and since %s, nothing but an answer shows what %[1]s has: %s", m.Host, where, o.Unsure,
 			bring)
 	case m.DataStatus == "":
-		return missing("%s %s, and the agent has never written a data status for it: %s; if it is no longer to be a "+
-			"member, take it out of node_list", m.Host, where, bring)
+		return missing("%s %s, and the agent has never written a data status for it: %s", m.Host, where, bring)
 	case o.mayTakeOver(m.DataStatus):
 		return missing("%s %s, and was in step when it was last seen (%s), so it may have been promoted since: %s",
 			m.Host, where, m.DataStatus, bring)

@@ -56,6 +56,7 @@ func TestTrap48Judge(t *testing.T) {
 	others := func(o *ours) { o.Doubt, o.Unsure = notLatest, notLatest }
 	inStep := func(o *ours) { o.Doubt = notLatest }
 	replays := func(a *answer) { a.Replays = "it moves" }
+	gone := func(a *answer) { a.Same, a.Gone = false, true }
 	alone := func(o *ours) { o.Overlooks = "only 1 of 3 nodes are online" }
 	for name, test := range map[string]struct {
 		m      other
@@ -107,10 +108,16 @@ func TestTrap48Judge(t *testing.T) {
 		"stopped, not the last primary":  {m: away("DISCONNECT", true), change: others, why: "this host was not the last primary"},
 		"stopped, and here in step":      {m: away("DISCONNECT", true), change: inStep, ok: true, why: "nobody was promoted since this host was in step"},
 		"both in step":                   {m: away("STREAMING|SYNC", true), change: inStep, why: "may have been promoted since"},
-		"replays, and here in step":      {m: says(0x180, replays), change: inStep, why: "may still replay: it moves"},
+		"replays, and here in step":      {m: says(0x180, replays), change: inStep, ok: true, why: "runs: by its data status, DISCONNECT"},
+		"an older one, and here in step": {m: says(0x80, on(model.Timeline{ID: 1}), replays), change: inStep, ok: true, why: "runs: by its data status"},
+		"beyond where it was left":       {m: says(0x180, on(model.Timeline{ID: 1}), replays), change: inStep, why: "that may be newer"},
+		"gone, and here in step":         {m: says(0x180, gone), change: inStep, ok: true, why: "runs: by its data status"},
+		"both in step, and it replays":   {m: says(0x180, replays).with(func(m *other) { m.DataStatus = "STREAMING|SYNC" }), change: inStep, why: "may still replay: it moves"},
+		"both in step, and gone":         {m: says(0x180, gone).with(func(m *other) { m.DataStatus = "STREAMING|SYNC" }), change: inStep, why: "no longer here to compare"},
+		"replays, and was never seen":    {m: says(0x180, replays).with(func(m *other) { m.DataStatus = "" }), change: inStep, why: "may still replay: it moves"},
 		"unclean":                        {m: away("DISCONNECT", false).with(func(m *other) { m.Node.Unclean = true }), why: "is to be fenced"},
 		"joining":                        {m: away("DISCONNECT", true).with(func(m *other) { m.Node.Pending = true }), why: "is joining"},
-		"in step":                        {m: away("STREAMING|SYNC", false), why: "may have been promoted since: bring it back"},
+		"in step":                        {m: away("STREAMING|SYNC", false), why: "may have been promoted since: bring it back, so that its server answers, or take it out of node_list if it never comes back"},
 		"in step, and stopped":           {m: away("STREAMING|SYNC", true), why: "may have been promoted since"},
 		"in a quorum":                    {m: away("STREAMING|QUORUM", false), why: "may have been promoted since"},
 		"in step when it was shut down":  {m: away("STOPPING|SYNC", false), why: "may have been promoted since"},
