@@ -123,7 +123,7 @@ func TestThreeReturns(t *testing.T) {
 func TestNoTry(t *testing.T) {
 	for name, outcome := range map[string]error{
 		"refused": refused("it needs a copy"), "not looked at": fmt.Errorf("%w: no answer", errLook),
-		"another's": fmt.Errorf("token: %w", operation.ErrOther),
+		"a person spoke": fmt.Errorf("look: %w: paused", operation.ErrNotAllowed), "another's": fmt.Errorf("token: %w", operation.ErrOther),
 	} {
 		a, _, tries := newAlone(t, func(int) error { return outcome })
 		a.look(t.Context())
