@@ -64,6 +64,13 @@ func (d *document) maintenance() bool {
 		slices.ContainsFunc(d.properties.conditional[maintenanceOption], isTrue)
 }
 
+// stopsAll reports whether stop-all-resources is on, or whether a rule may switch it on.
+func (d *document) stopsAll() bool {
+	return isTrue(d.properties.values[stopAllOption]) || slices.ContainsFunc(d.properties.conditional[stopAllOption], isTrue)
+}
+
+const stopAllOption = "stop-all-resources"
+
 // cluster joins what is written with what crm_mon says of it.
 func (d *document) cluster(r report) (model.Cluster, error) {
 	c := model.Cluster{
@@ -71,6 +78,7 @@ func (d *document) cluster(r report) (model.Cluster, error) {
 		Quorate:       isTrue(attr(d.root, "have-quorum")),
 		DC:            r.dc,
 		Maintenance:   r.maintenance || d.maintenance(),
+		StopAll:       d.stopsAll(),
 		Properties:    d.properties.values,
 		MaintenanceAt: d.optionAt(maintenanceOption),
 		Nodes:         d.nodes(r),
@@ -138,16 +146,31 @@ func (d *document) histories() map[string]map[string]bool {
 	return all
 }
 
-// locations are the location constraints that are known without their rules, by the resource that they name.
+// locations are the location constraints, without their rules, by the resource that they name. Those whose rules only
+// prefer nodes are left out.
 func (d *document) locations() map[string][]model.Location {
 	all := map[string][]model.Location{}
 	for e := range children(child(d.configuration, "constraints"), "rsc_location") {
 		l := model.Location{ID: attr(e, "id"), Node: attr(e, "node"), Score: attr(e, "score"), Role: attr(e, "role")}
-		if l.Node != "" || l.ByTool() {
+		if l.Node != "" || l.ByTool() || mayBar(e) {
 			all[attr(e, "rsc")] = append(all[attr(e, "rsc")], l)
 		}
 	}
 	return all
+}
+
+// mayBar reports whether a rule of a location constraint may keep the resource away from a node: its score is below
+// zero, or not known, as where a node attribute has it.
+func mayBar(location *etree.Element) bool {
+	for rule := range children(location, "rule") {
+		score := attr(rule, "score")
+		n, err := strconv.Atoi(strings.TrimPrefix(score, "+"))
+		prefers := strings.EqualFold(strings.TrimPrefix(score, "+"), "INFINITY") || err == nil && n >= 0
+		if !prefers {
+			return true
+		}
+	}
+	return false
 }
 
 // instanceOf is the primitive that an instance's id belongs to: "pgsql:1" is one of pgsql (clone_strip).

@@ -167,6 +167,35 @@ func TestRulesThatMayUnmanage(t *testing.T) {
 	}
 }
 
+// A constraint with a rule is known if it may keep the database away. So is stop-all-resources.
+func TestRulesThatMayKeepAway(t *testing.T) {
+	for _, c := range []struct {
+		location string
+		ids      string
+	}{
+		{`<rsc_location id="cli-ban-ms-on-pm01" rsc="ms"><rule id="r" score="-INFINITY"/></rsc_location>`, "cli-ban-ms-on-pm01"},
+		{`<rsc_location id="l" rsc="ms"><rule id="r" score="-INFINITY"/></rsc_location>`, "l"},
+		{`<rsc_location id="l" rsc="pg"><rule id="r" score="5"/><rule id="s" score="-5"/></rsc_location>`, "l"},
+		{`<rsc_location id="l" rsc="ms"><rule id="r" score-attribute="x"/></rsc_location>`, "l"},
+		{`<rsc_location id="l" rsc="ms"><rule id="r" score="+INFINITY"/><rule id="s" score="100"/></rsc_location>`, ""},
+		{`<rsc_location id="l" rsc="other"><rule id="r" score="-INFINITY"/></rsc_location>`, ""},
+	} {
+		got, err := written([]byte(cibStart + `<crm_config><cluster_property_set id="a"><nvpair id="p" name="stop-all-resources" value="on"/></cluster_property_set>` +
+			`</crm_config><resources><master id="ms"><primitive id="pg"/></master></resources><constraints>` + c.location +
+			`</constraints></configuration></cib>`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids := ""
+		for _, l := range got.Clones[0].Locations {
+			ids += l.ID
+		}
+		if ids != c.ids || !got.StopAll {
+			t.Errorf("%s: %q, stop-all-resources %t", c.location, ids, got.StopAll)
+		}
+	}
+}
+
 func TestValidate(t *testing.T) {
 	good := func() model.Cluster {
 		return model.Cluster{

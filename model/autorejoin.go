@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -42,6 +43,8 @@ type AutoRejoin struct {
 	// Tries is how many tries have failed in a row, or were begun and never ended. The next one waits until Next.
 	Tries int       `json:"tries"`
 	Next  time.Time `json:"next,omitzero"`
+	// Wait is the first of the waits, from which the others grow; 0 for the usual one.
+	Wait time.Duration `json:"wait,omitempty"`
 	// Problem is why the last try failed, or why this host was left alone after a close look; "" after a success.
 	Problem string `json:"problem,omitempty"`
 	// Returns are the times of the last successful tries, at most MaxReturns, the oldest first.
@@ -91,6 +94,7 @@ func (a AutoRejoin) Flaps() bool {
 // has to be ago before the second one.
 func (a AutoRejoin) Tried(now time.Time, wait time.Duration) AutoRejoin {
 	a.Tries++
+	a.Wait = wait
 	for range a.Tries - 1 {
 		wait *= waitGrows
 	}
@@ -98,8 +102,21 @@ func (a AutoRejoin) Tried(now time.Time, wait time.Duration) AutoRejoin {
 	return a
 }
 
+// Due reports whether the next try may begin. A Next that is further ahead than any wait was set by a clock that has been
+// put right since.
+func (a AutoRejoin) Due(now time.Time) bool {
+	wait := cmp.Or(a.Wait, usualWait)
+	for range MaxTries - 1 {
+		wait *= waitGrows
+	}
+	return !now.Before(a.Next) || a.Next.Sub(now) > wait
+}
+
 // waitGrows is how many times longer each wait is than the one before.
 const waitGrows = 5
+
+// usualWait is the first wait unless another one was asked for.
+const usualWait = time.Minute
 
 // Succeeded is what is remembered of a try that has ended well.
 func (a AutoRejoin) Succeeded(r Returned) AutoRejoin {

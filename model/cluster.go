@@ -13,6 +13,8 @@ type Cluster struct {
 	Quorate     bool    `json:"quorate"` // have-quorum of the partition that answered; see HasQuorum
 	DC          string  `json:"dc"`      // the designated controller's node name; "" while there is none
 	Maintenance bool    `json:"maintenance"`
+	// StopAll: stop-all-resources is true, or a rule may make it so.
+	StopAll bool `json:"stop_all_resources,omitempty"`
 	// Properties are the cluster options (crm_config), the highest-scored set winning.
 	Properties map[string]string `json:"properties,omitempty"`
 	// MaintenanceAt is where crm_config sets maintenance-mode without a rule; the zero value means nowhere. Only an
@@ -112,7 +114,7 @@ type Clone struct {
 	Conditional []string `json:"conditional,omitempty"`
 	// Meta are the effective meta attributes: the primitive's over the group's over the clone's over rsc_defaults.
 	Meta map[string]string `json:"meta,omitempty"`
-	// Locations are the location constraints of the clone or its primitive that name a node, or that crm_resource made.
+	// Locations are the location constraints of the clone or its primitive.
 	Locations []Location `json:"locations,omitempty"`
 	// Watched is how Pacemaker watches the promoted instance. Only a crash hint needs it, for which the CIB is read. So no
 	// snapshot has it.
@@ -137,7 +139,7 @@ type Watched struct {
 type Location struct {
 	ID    string `json:"id"`
 	Node  string `json:"node,omitempty"`  // "" where a rule tells
-	Score string `json:"score,omitempty"` // "" where a rule tells
+	Score string `json:"score,omitempty"` // "" where a rule tells; a rule may still keep the resource away
 	Role  string `json:"role,omitempty"`  // that it is about, as Pacemaker spells it; "" for any
 }
 
@@ -145,6 +147,15 @@ type Location struct {
 func (l Location) ByTool() bool {
 	return strings.HasPrefix(l.ID, "cli-ban-") || strings.HasPrefix(l.ID, "cli-prefer-")
 }
+
+// TimedBanOf reports whether it is a ban of a node that crm_resource --ban --lifetime made. Its node is in a rule, and only
+// its id names it (cli_resource_ban). Whether its time is over is not known.
+func (l Location) TimedBanOf(node string) bool {
+	return l.Node == "" && strings.HasPrefix(l.ID, "cli-ban-") && strings.HasSuffix(FoldNode(l.ID), "-on-"+FoldNode(node))
+}
+
+// ByRule reports whether a rule of somebody's says on which nodes it counts, which pgrex does not evaluate.
+func (l Location) ByRule() bool { return l.Node == "" && !l.ByTool() }
 
 // KeptStopped reports whether pgrex keeps the database on a node stopped, by its own location constraint
 // (StopConstraint).

@@ -35,7 +35,7 @@ type Comeback struct {
 // speaks for it.
 func (w Who) Comeback(now time.Time) Comeback {
 	c := Comeback{Dearest: w.Policy.AutoRejoin}
-	for _, guard := range []func() string{w.notAllowed, w.notFit, w.bounded, w.keptAwayHere, w.busy, w.restless} {
+	for _, guard := range []func() string{w.notAllowed, w.notFit, w.bounded, w.keptAway, w.busy, w.restless} {
 		if c.Why = guard(); c.Why != "" {
 			return c
 		}
@@ -45,7 +45,7 @@ func (w Who) Comeback(now time.Time) Comeback {
 		c.Why = why
 		return c
 	}
-	if r := w.remembered(); now.Before(r.Next) {
+	if r := w.remembered(); !r.Due(now) {
 		c.Again = r.Next
 		c.Why = fmt.Sprintf("the next try is at %s: %s", r.Next.UTC().Format(time.RFC3339), r.Problem)
 		return c
@@ -103,25 +103,52 @@ func (w Who) bounded() string {
 	return ""
 }
 
-// keptAwayHere is how a person keeps the database from this host, or Pacemaker from acting on it; "" if nobody does.
-func (w Who) keptAwayHere() string {
+// StillAllowed is why an operation that was begun here without a person, by a way, must not go on; "" if it may: a person
+// may have spoken meanwhile.
+func (w Who) StillAllowed(way string) string {
+	switch why := w.notAllowed(); {
+	case why != "":
+		return why
+	case !w.fit:
+		return w.notFit()
+	case !w.Policy.AutoRejoin.Allows(way):
+		return fmt.Sprintf("%s is %s now, which does not allow %s", model.MetaAutoRejoin, w.Policy.AutoRejoin, way)
+	}
+	return w.keptAwayHere(true)
+}
+
+func (w Who) keptAway() string { return w.keptAwayHere(w.isOwnLeft()) }
+
+// keptAwayHere is how a person keeps the database from this host, or Pacemaker from acting on it; "" if nobody does. own:
+// what pgrex itself keeps stopped is that of an operation that was begun here without a person.
+func (w Who) keptAwayHere(own bool) string {
 	switch role := w.Clone.Meta["target-role"]; {
 	case w.Cluster.Maintenance || w.Here.Maintenance:
 		return "the cluster or this node is in maintenance"
+	case w.Cluster.StopAll:
+		return "stop-all-resources is true, or a rule may set it"
 	case !w.Clone.Managed:
 		return "the database is unmanaged"
 	case w.Here.Standby:
 		return "this node is in standby mode"
 	case role != "" && !strings.EqualFold(role, "Started") && !strings.EqualFold(role, "Promoted") && !strings.EqualFold(role, "Master"):
 		return "target-role is " + role
-	case w.isOwnLeft():
-		return "" // the constraint is its own
-	case w.Clone.KeptStopped(w.Here.Name):
+	case w.Clone.KeptStopped(w.Here.Name) && !own:
 		return "pgrex keeps the database here stopped, as after pgrex stop"
 	}
+	return w.keptAwayBy(own)
+}
+
+// keptAwayBy is how a location constraint keeps the database from this host, or may; "" if none does. With own, pgrex's
+// does not count.
+func (w Who) keptAwayBy(own bool) string {
 	for _, l := range w.Clone.Locations {
-		if model.SameNode(l.Node, w.Here.Name) && l.BarsPromotion() {
+		switch {
+		case own && l.ID == model.StopConstraint(w.Clone.Primitive, w.Here.Name):
+		case l.BarsPromotion() && model.SameNode(l.Node, w.Here.Name), l.TimedBanOf(w.Here.Name):
 			return "the constraint " + l.ID + " keeps the database, or its promotion, from this node"
+		case l.ByRule():
+			return "the constraint " + l.ID + " may keep the database from this node: it has a rule, which pgrex does not evaluate"
 		}
 	}
 	return ""
@@ -174,6 +201,8 @@ func (w Who) restless() string {
 // comesBack is what brings this host back now that Pacemaker is at rest, or why nothing has to, or may.
 func (w Who) comesBack() (Act, string) {
 	switch {
+	case w.isOwnLeft() && w.isBack():
+		return Act(w.Operation.Operation), "this host is back, and the operation that brought it back has not ended"
 	case w.Is(w.Primary):
 		return ActNothing, "this host is the primary"
 	case w.Primary == "" && (w.claims == nil || w.claims.Code != model.CodeOutage):
@@ -181,10 +210,12 @@ func (w Who) comesBack() (Act, string) {
 	case w.Instance.State != model.ServerDown:
 		return ActNothing, "PostgreSQL here is " + string(w.Instance.State)
 	}
-	if !w.isOwnLeft() {
-		if why := w.comesByItself(); why != "" {
-			return ActNothing, why
-		}
+	stays := w.comesByItself
+	if w.isOwnLeft() { // it keeps the database stopped, or has removed what kept it from starting
+		stays = w.unknownFailure
+	}
+	if why := stays(); why != "" {
+		return ActNothing, why
 	}
 	if w.Primary != "" {
 		return ActRejoin, fmt.Sprintf("the database here does not come back by itself, and %s is the primary", w.Primary)
@@ -199,6 +230,16 @@ func (w Who) comesBack() (Act, string) {
 		return ActNothing, "no host is the primary, and " + newest[0] + " is said to have the newest data"
 	}
 	return ActStart, "no host is the primary, and Pacemaker promotes none"
+}
+
+// isBack reports whether the operation that was left here has brought this host back: then only its end is missing. A
+// start may have followed a primary.
+func (w Who) isBack() bool {
+	if w.Operation.Operation == string(ActStart) && w.Is(w.Primary) {
+		return true
+	}
+	return w.Primary != "" && !w.Is(w.Primary) && w.Instance.State == model.ServerUp && w.Instance.InRecovery &&
+		w.Instance.Receiver.Streaming() && w.Instance.Receiver.SlotName == w.OwnSlot()
 }
 
 // comesByItself is why Pacemaker may still start the database here, or why it does not for a reason that only a person
@@ -220,14 +261,15 @@ func (w Who) comesByItself() string {
 }
 
 // unknownFailure names a failure of the database here whose reason is not known; "" if there is none. Known are a
-// failed monitor, by which Pacemaker sees that the server has ended, and a failed start with the agent's lock there.
+// failed monitor, by which Pacemaker sees that the server has ended, and a failed start with the agent's lock there. An
+// operation of this host's own may have removed that lock.
 func (w Who) unknownFailure() string {
 	for _, name := range slices.Sorted(maps.Keys(w.Here.Transient)) {
 		value := w.Here.Transient[name]
 		_, action, _ := strings.Cut(name, "#")
 		switch action, _, _ = strings.Cut(action, "_"); {
 		case !isFailCount(name, w.Clone.Primitive) || value == "0" || action == "monitor":
-		case action == "start" && w.Lock != "":
+		case action == "start" && (w.Lock != "" || w.isOwnLeft()):
 		case action == "start":
 			return "a start has failed here, and the agent's PGSQL.lock is not the reason: see PostgreSQL's log"
 		default:

@@ -96,8 +96,11 @@ func TestComebackGuards(t *testing.T) {
 		"the constraint kept": clone(func(c *model.Clone) {
 			c.Locations = []model.Location{{ID: "kept", Node: "pm01", Score: "-INFINITY", Role: "Promoted"}}
 		}),
-		"under way here": func(in *reconcile.Input) { in.Operation = &model.LocalOperation{Operation: "stop", Running: true} },
-		"is unfinished":  func(in *reconcile.Input) { in.Operation = &model.LocalOperation{Operation: "rejoin", Who: "admin"} },
+		"the constraint cli-ban-ms-on-pm01": clone(func(c *model.Clone) { c.Locations = []model.Location{{ID: "cli-ban-ms-on-pm01"}} }),
+		"the constraint ruled":              clone(func(c *model.Clone) { c.Locations = []model.Location{{ID: "ruled"}} }),
+		"stop-all-resources is true":        func(in *reconcile.Input) { in.Cluster.StopAll = true },
+		"under way here":                    func(in *reconcile.Input) { in.Operation = &model.LocalOperation{Operation: "stop", Running: true} },
+		"is unfinished":                     func(in *reconcile.Input) { in.Operation = &model.LocalOperation{Operation: "rejoin", Who: "admin"} },
 		"the stop that was begun": func(in *reconcile.Input) {
 			in.Operation = &model.LocalOperation{Operation: "stop", Who: model.AutoRejoinWho}
 		},
@@ -145,6 +148,78 @@ func TestComebackGuards(t *testing.T) {
 	}
 }
 
+// A person's word, and a failure that nobody knows, also hold back an operation of this host's own that was left.
+func TestComebackOwnLeft(t *testing.T) {
+	bans := func(l model.Location) func(in *reconcile.Input) {
+		return func(in *reconcile.Input) {
+			in.Cluster.Clones[0].Locations = append(in.Cluster.Clones[0].Locations, l)
+		}
+	}
+	for _, test := range []struct {
+		why    string
+		change func(in *reconcile.Input)
+	}{
+		{"", func(*reconcile.Input) {}},
+		{"", func(in *reconcile.Input) { in.Lock = "" }}, // it has removed the lock
+		{"the constraint ban", bans(model.Location{ID: "ban", Node: "pm01", Score: "-INFINITY"})},
+		{"the constraint cli-ban-ms-on-PM01", bans(model.Location{ID: "cli-ban-ms-on-PM01"})},
+		{"the constraint ruled", bans(model.Location{ID: "ruled"})},
+		{"stop-all-resources", func(in *reconcile.Input) { in.Cluster.StopAll = true }},
+		{"(fail-count-pgsql#stop_0=1)", func(in *reconcile.Input) { failedThere(in, "stop_0", "1") }},
+		{"(fail-count-pgsql#notify_0=1)", func(in *reconcile.Input) { failedThere(in, "notify_0", "1") }},
+		{"(fail-count-pgsql#promote_0=INFINITY)", func(in *reconcile.Input) { failedThere(in, "promote_0", "INFINITY") }},
+	} {
+		for alone, act := range map[bool]reconcile.Act{false: reconcile.ActRejoin, true: reconcile.ActStart} {
+			in := ownLeft(crashed(t, alone), act)
+			test.change(&in)
+			if test.why != "" {
+				act = reconcile.ActNothing
+			}
+			if c := comeback(t, in); c.Act != act || !strings.Contains(c.Why, test.why) {
+				t.Errorf("%q, alone %t: %q: %s", test.why, alone, c.Act, c.Why)
+			}
+		}
+	}
+}
+
+// ownLeft is a cluster in which an operation that was begun here without a person was left.
+func ownLeft(in reconcile.Input, act reconcile.Act) reconcile.Input {
+	in.Operation = &model.LocalOperation{Operation: string(act), Who: model.AutoRejoinWho}
+	in.Cluster.Clones[0].Locations = []model.Location{{ID: model.StopConstraint("pgsql", "pm01"), Node: "pm01", Score: "-INFINITY"}}
+	in.Cluster.Properties = map[string]string{model.TokenName("pgsql"): string(act) +
+		" host=pm01 phase=begun begun=2026-11-30T03:00:00Z value=" + strings.Repeat("1", 32)}
+	return in
+}
+
+// An operation of this host's own that was left is ended though this host is back. Its token holds up the others.
+func TestComebackEndsOwnLeft(t *testing.T) {
+	scenario := func(roles, instance string) reconcile.Input {
+		return parseScenario(t, txtar.Parse([]byte("-- cluster --\nmeta pgrex-auto-rejoin=rewind\n"+roles+"-- instance --\nhost pm01\n"+instance)))
+	}
+	const standby, primary = "pm01 unpromoted HS:sync STREAMING|SYNC\npm02 promoted PRI LATEST\n", "pm01 promoted PRI LATEST\npm02 unpromoted HS:sync STREAMING|SYNC\n"
+	const streams = "in-recovery\nreceiver pgrex_pm01\n"
+	for name, test := range map[string]struct {
+		in    reconcile.Input
+		begun reconcile.Act
+		want  reconcile.Act
+	}{
+		"a rejoin that streams":          {scenario(standby, streams), reconcile.ActRejoin, reconcile.ActRejoin},
+		"a start that followed":          {scenario(standby, streams), reconcile.ActStart, reconcile.ActStart},
+		"a start as the primary":         {scenario(primary, ""), reconcile.ActStart, reconcile.ActStart},
+		"a rejoin that became a primary": {scenario(primary, ""), reconcile.ActRejoin, reconcile.ActNothing},
+		"it does not stream yet":         {scenario(standby, "in-recovery\n"), reconcile.ActRejoin, reconcile.ActNothing},
+		"nothing was left":               {scenario(standby, streams), "", reconcile.ActNothing},
+	} {
+		if test.begun != "" {
+			test.in = ownLeft(test.in, test.begun)
+			test.in.Cluster.Clones[0].Locations = nil
+		}
+		if c := comeback(t, test.in); c.Act != test.want {
+			t.Errorf("%s: %q: %s", name, c.Act, c.Why)
+		}
+	}
+}
+
 // What may also be so when a host comes back without a person.
 func TestComebackAllowed(t *testing.T) {
 	for name, change := range map[string]func(in *reconcile.Input){
@@ -166,7 +241,13 @@ func TestComebackAllowed(t *testing.T) {
 		"another is kept": func(in *reconcile.Input) {
 			in.Cluster.Clones[0].Locations = []model.Location{{ID: "p", Node: "pm03", Score: "-INFINITY"}}
 		},
-		"wanted":             func(in *reconcile.Input) { in.Cluster.Clones[0].Meta["target-role"] = "started" },
+		"wanted": func(in *reconcile.Input) { in.Cluster.Clones[0].Meta["target-role"] = "started" },
+		"another is banned for a while": func(in *reconcile.Input) {
+			in.Cluster.Clones[0].Locations = []model.Location{{ID: "cli-ban-ms-on-pm03"}, {ID: "cli-prefer-ms"}}
+		},
+		"the clock was years ahead": func(in *reconcile.Input) {
+			in.AutoRejoin.Tries, in.AutoRejoin.Next = 1, comebackTime.Add(26*time.Minute)
+		},
 		"two tries":          func(in *reconcile.Input) { in.AutoRejoin.Tries, in.AutoRejoin.Next = 2, comebackTime },
 		"nothing remembered": func(in *reconcile.Input) { in.AutoRejoin = nil },
 		"returns long ago": func(in *reconcile.Input) {

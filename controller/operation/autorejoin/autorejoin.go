@@ -181,7 +181,8 @@ func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, primary stri
 		a.Log.Info("back", keyWay, returned.Way, keyGivenUp, returned.GivenUp)
 	case errors.Is(err, errRefused):
 		a.leave(before, leftAlone{err.Error(), c.Dearest, primary}, refusedFor)
-	case errors.Is(err, errLook), errors.Is(err, operation.ErrOther): // which ends by itself
+	case errors.Is(err, errLook), errors.Is(err, operation.ErrOther), // which ends by itself
+		errors.Is(err, operation.ErrNotAllowed): // the next look says why
 		a.leave(before, leftAlone{why: err.Error()}, a.Wait/looksAgain)
 	case ctx.Err() != nil: // systemd stops this process: that is nobody's fault, and the next one goes on
 		before.Problem = err.Error()
@@ -250,13 +251,17 @@ func (a *AutoRejoin) start(ctx context.Context) (*model.Returned, error) {
 	for _, line := range job.Says {
 		a.Engine.Report(line)
 	}
-	job.Continues = goesOn
+	job.Continues, job.Steps = goesOn, operation.Alone(a.Observer, job.Steps, string(model.DearestStart))
 	if len(job.Steps) == 0 {
 		err = a.Engine.EndLeft(ctx, goesOn)
 	} else {
 		err = a.Engine.Do(ctx, job)
 	}
-	return &model.Returned{At: time.Now().UTC(), By: a.Engine.Who, Way: "first", Primary: a.Observer.Node}, err
+	if err != nil {
+		return nil, err
+	}
+	returned := s.Returned(ctx, job, a.Engine.Who)
+	return &returned, nil
 }
 
 // rejoin follows the primary, as pgrex rejoin does, by no dearer way than is allowed.
@@ -305,6 +310,7 @@ func (a *AutoRejoin) by(ctx context.Context, r *rejoin.Rejoin, found *rejoin.Cas
 	if err != nil {
 		return nil, err
 	}
+	job.Steps = operation.Alone(a.Observer, job.Steps, allowedAs(way))
 	for _, line := range append(says, job.Says...) {
 		a.Engine.Report(line)
 	}
@@ -324,19 +330,23 @@ func chooseWay(found *rejoin.Case, dearest model.Dearest) (rejoin.Method, error)
 	if err != nil {
 		return "", refused("no way back is possible without a person: %s", reasons(found.Ladder))
 	}
-	as := rung.Method
-	if as == rejoin.MethodArchive { // the data as they are
-		as = rejoin.MethodStart
-	}
 	switch unknown := found.Return.Unnamed(); {
 	case rung.Method == rejoin.MethodRestored:
 		return "", refused("the data here were restored from a backup: type sudo pgrex rejoin")
-	case !dearest.Allows(string(as)):
+	case !dearest.Allows(allowedAs(rung.Method)):
 		return "", refused("the cheapest way back is %s, and %s is %s: type sudo pgrex rejoin", rung.Method, model.MetaAutoRejoin, dearest)
 	case rung.Method == rejoin.MethodCopy && unknown != "":
 		return "", refused("%s, so that nobody can say what a copy gives up: type sudo pgrex rejoin", unknown)
 	}
 	return rung.Method, nil
+}
+
+// allowedAs is the value of pgrex-auto-rejoin that allows a way; "" stands for what removes what was left.
+func allowedAs(way rejoin.Method) string {
+	if way == rejoin.MethodArchive || way == "" { // the data as they are
+		way = rejoin.MethodStart
+	}
+	return string(way)
 }
 
 // reasons are why each way is impossible.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/internal/fakes"
 	"github.com/pgrex/pgrex/controller/operation/rejoin"
 	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
@@ -123,7 +124,7 @@ func TestThreeReturns(t *testing.T) {
 func TestNoTry(t *testing.T) {
 	for name, outcome := range map[string]error{
 		"refused": refused("it needs a copy"), "not looked at": fmt.Errorf("%w: no answer", errLook),
-		"another's": fmt.Errorf("token: %w", operation.ErrOther),
+		"a person spoke": fmt.Errorf("look: %w: paused", operation.ErrNotAllowed), "another's": fmt.Errorf("token: %w", operation.ErrOther),
 	} {
 		a, _, tries := newAlone(t, func(int) error { return outcome })
 		a.look(t.Context())
@@ -169,6 +170,39 @@ func TestOtherJournal(t *testing.T) {
 		}
 		if _, err := act(a); !errors.Is(err, errRefused) || !strings.Contains(err.Error(), "is unfinished") {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// streams is a server that streams from the primary.
+type streams struct{ server }
+
+func (streams) Observe(context.Context) (model.Instance, error) {
+	return model.Instance{
+		State: model.ServerUp, Version: 150000, InRecovery: true, Receiver: &model.WALReceiver{Status: "streaming", SlotName: "pgrex_pm01"},
+	}, nil
+}
+
+func (streams) ObserveUpstream(context.Context, []string) (model.Upstream, error) {
+	return model.Upstream{}, errors.New("it is not asked")
+}
+
+// What a person has typed since the look that led to a try ends the try before its first step.
+func TestAPersonSpeaksMeanwhile(t *testing.T) {
+	for paused, want := range map[string]error{"false": nil, "true": operation.ErrNotAllowed} {
+		fakes.Tools(t, "never")
+		a, _, _ := newAlone(t, nil)
+		c := a.Observer.Clusters.(*crashed)
+		c.clone.Parameters["replication_slot_name"] = "pgrex"
+		c.clone.Roles["pm01"] = model.RoleUnpromoted
+		c.clone.Meta[model.MetaPaused] = paused
+		a.Observer.Connect = func(controller.Target) controller.Server { return streams{} }
+		if err := os.WriteFile(filepath.Join(a.Engine.Folder, "PG_VERSION"), []byte("15\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a.Engine.Report = func(line string) { t.Log(line) }
+		if _, err := a.rejoin(t.Context(), model.DearestCopy); !errors.Is(err, want) {
+			t.Errorf("paused %s: %v", paused, err)
 		}
 	}
 }

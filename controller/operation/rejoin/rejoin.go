@@ -320,15 +320,15 @@ func (r *Rejoin) letStart(c *Case) []operation.Step {
 // LetBack gives the database back to Pacemaker. Undone, it stops the database again if that was kept stopped before.
 func (r *Rejoin) LetBack(c *Case) []operation.Step {
 	steps := []operation.Step{
-		{ID: "cleanup", Action: operation.Command{Command: cib.Cleanup(c.Primitive, c.Node)}, Back: r.stopAgain(c)},
-		{ID: "clear-primitive", Action: operation.Command{Command: cib.ClearBan(c.Primitive, c.Node)}},
-		{ID: "clear-clone", Action: operation.Command{Command: cib.ClearBan(c.Clone, c.Node)}},
+		{ID: operation.StepCleanup, Action: operation.Command{Command: cib.Cleanup(c.Primitive, c.Node)}, Back: r.stopAgain(c)},
+		{ID: operation.StepClearPrimitive, Action: operation.Command{Command: cib.ClearBan(c.Primitive, c.Node)}},
+		{ID: operation.StepClearClone, Action: operation.Command{Command: cib.ClearBan(c.Clone, c.Node)}},
 	}
 	if c.Standby { // earlier versions of pgrex stopped the database by standby mode
 		steps = append(steps, operation.Step{ID: "unstandby", Action: operation.Command{Command: cib.DeleteStandby(c.Node)}})
 	}
 	back := operation.Command{Command: cib.LetBack(c.Primitive, c.Node)}
-	return append(steps, operation.Step{ID: "let-back", Action: back})
+	return append(steps, operation.Step{ID: operation.StepLetBack, Action: back})
 }
 
 // stopAgain are the actions that keep the database stopped in the same way as before; none if it was not kept stopped.

@@ -147,6 +147,22 @@ func (s *Service) first(ctx context.Context, h self, force bool) (operation.Job,
 	return job, nil
 }
 
+// Returned is what is remembered of a start that has ended well.
+func (s *Service) Returned(ctx context.Context, job operation.Job, by string) model.Returned {
+	p, planned := job.Plan.(*Plan)
+	if !planned {
+		p = s.before(Start)
+	}
+	returned := model.Returned{At: time.Now().UTC(), By: by, Way: "first", Primary: s.Observer.Node}
+	if p != nil && p.Follow {
+		returned.Way, returned.Primary = string(rejoin.MethodStart), ""
+		if who, err := s.Observer.Cluster(ctx); err == nil {
+			returned.Primary = who.Primary
+		}
+	}
+	return returned
+}
+
 // startPlan is a plan that says whether the database was kept stopped before this operation, and how.
 func (s *Service) startPlan(h self) *Plan {
 	if before := s.before(Start); before != nil {
