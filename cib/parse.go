@@ -159,18 +159,32 @@ func (d *document) locations() map[string][]model.Location {
 	return all
 }
 
-// mayBar reports whether a rule of a location constraint may keep the resource away from a node: its score is below
-// zero, or not known, as where a node attribute has it.
+// mayBar reports whether a rule of a location constraint may be somebody's order to keep the resource away from a node: its
+// score is below zero, or not known, as where a node attribute has it. A rule about node attributes alone, such as that of
+// a ping, is none: Pacemaker follows what it measures.
 func mayBar(location *etree.Element) bool {
 	for rule := range children(location, "rule") {
 		score := attr(rule, "score")
 		n, err := strconv.Atoi(strings.TrimPrefix(score, "+"))
 		prefers := strings.EqualFold(strings.TrimPrefix(score, "+"), "INFINITY") || err == nil && n >= 0
-		if !prefers {
+		if !prefers && !onlyMeasures(rule) {
 			return true
 		}
 	}
 	return false
+}
+
+// onlyMeasures reports whether a rule is about node attributes alone, and not about a node's name (#uname), the time, or
+// a rule elsewhere.
+func onlyMeasures(rule *etree.Element) bool {
+	for _, part := range rule.ChildElements() {
+		switch {
+		case part.Tag == "rule" && onlyMeasures(part):
+		case part.Tag != "expression" || strings.HasPrefix(attr(part, "attribute"), "#"):
+			return false
+		}
+	}
+	return len(rule.ChildElements()) > 0
 }
 
 // instanceOf is the primitive that an instance's id belongs to: "pgsql:1" is one of pgsql (clone_strip).

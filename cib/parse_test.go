@@ -177,6 +177,10 @@ func TestRulesThatMayKeepAway(t *testing.T) {
 		{`<rsc_location id="l" rsc="ms"><rule id="r" score="-INFINITY"/></rsc_location>`, "l"},
 		{`<rsc_location id="l" rsc="pg"><rule id="r" score="5"/><rule id="s" score="-5"/></rsc_location>`, "l"},
 		{`<rsc_location id="l" rsc="ms"><rule id="r" score-attribute="x"/></rsc_location>`, "l"},
+		{`<rsc_location id="l" rsc="ms"><rule id="r" score="-INFINITY"><expression attribute="#uname" operation="eq" value="pm01"/></rule></rsc_location>`, "l"},
+		{`<rsc_location id="l" rsc="ms"><rule id="r" score="-INFINITY"><expression attribute="ping" operation="lt" value="1"/><date_expression/></rule></rsc_location>`, "l"},
+		{`<rsc_location id="l" rsc="ms"><rule id="r" score="-INFINITY" boolean-op="or"><expression attribute="default_ping_set" operation="not_defined"/>` +
+			`<rule><expression attribute="default_ping_set" operation="lt" value="100"/></rule></rule></rsc_location>`, ""},
 		{`<rsc_location id="l" rsc="ms"><rule id="r" score="+INFINITY"/><rule id="s" score="100"/></rsc_location>`, ""},
 		{`<rsc_location id="l" rsc="other"><rule id="r" score="-INFINITY"/></rsc_location>`, ""},
 	} {

@@ -154,7 +154,8 @@ func (l Location) TimedBanOf(node string) bool {
 	return l.Node == "" && strings.HasPrefix(l.ID, "cli-ban-") && strings.HasSuffix(FoldNode(l.ID), "-on-"+FoldNode(node))
 }
 
-// ByRule reports whether a rule of somebody's says on which nodes it counts, which pgrex does not evaluate.
+// ByRule reports whether a rule about a node's name or the time says on which nodes it counts, which pgrex does not
+// evaluate.
 func (l Location) ByRule() bool { return l.Node == "" && !l.ByTool() }
 
 // KeptStopped reports whether pgrex keeps the database on a node stopped, by its own location constraint
