@@ -222,18 +222,32 @@ func (w Who) WithoutServer(host string) bool {
 		!strings.HasPrefix(n.Attribute(DataStatus(w.Clone)), dataStreaming) && !(w.Is(host) && w.Instance.State == model.ServerUp)
 }
 
-// crashHint reports that a crash was told to Pacemaker, until PostgreSQL runs here again.
+// crashHint reports that a crash was told to Pacemaker, until PostgreSQL runs here again and may be promoted; and that a
+// crash could not be seen.
 func (v *view) crashHint() {
+	up := v.Instance.State == model.ServerUp
+	if v.Policy.CrashHint && up && v.Unwatched != "" {
+		v.say(model.CodeCrashUnwatched, model.Warning, v.Self, "%s is true, but PostgreSQL here is not watched, and Pacemaker would "+
+			"not be told of a crash at once: %s", model.MetaCrashHint, v.Unwatched)
+	}
 	c := v.Crash
-	if c == nil || v.Instance.State == model.ServerUp {
+	if c == nil {
 		return
 	}
 	crashed := fmt.Sprintf("PostgreSQL here (process %d) crashed at %s", c.PID, c.At.UTC().Format(time.RFC3339))
 	switch {
+	case up:
+		if (c.Given || c.Unanswered) && v.RoleOf(v.Self) == model.RolePromoted && !positive(v.scoreOf(v.Here)) {
+			v.say(model.CodeCrashHint, model.Warning, v.Self,
+				"%s, and Pacemaker was told; PostgreSQL is promoted here again, but the promotion score of this host is still %s; "+
+					"type: crm_resource --refresh --resource %s --node %s", crashed, v.scoreText(v.Here), v.Clone.ID, v.Self)
+		}
 	case c.Given:
 		v.say(model.CodeCrashHint, model.Warning, v.Self,
 			"%s; Pacemaker was told at once: the promotion score of this host is -INFINITY; until its next monitor here Pacemaker shows "+
 				"the database as unpromoted", crashed)
+	case c.Unanswered:
+		v.say(model.CodeCrashHint, model.Warning, v.Self, "%s; %s", crashed, c.Why)
 	case c.Failed:
 		v.say(model.CodeCrashHint, model.Warning, v.Self, "%s; Pacemaker could not be told, and its next monitor has to see it: %s",
 			crashed, c.Why)
