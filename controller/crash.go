@@ -66,7 +66,7 @@ func (c *Controller) watch(ctx context.Context, who reconcile.Who) {
 	held, err := server.Postmaster(ctx, who.Clone.DataFolder())
 	c.Observer.ended()
 	if err != nil {
-		if problem := err.Error(); problem != s.problem {
+		if problem := err.Error(); problem != s.problem && who.Instance.State == model.ServerUp { // or it may not be ready yet
 			s.problem = problem
 			c.Log.Error(nil, "the postmaster is not watched", keyProblem, problem)
 		}

@@ -181,7 +181,7 @@ func TestDiagnoseCrashHint(t *testing.T) {
 		change func(in *reconcile.Input)
 		want   []string // parts of what is said; nil for nothing
 	}{
-		"on":              {func(*reconcile.Input) {}, []string{"at once; now it would be"}},
+		"on":              {func(*reconcile.Input) {}, []string{"at once; now it would be, if pgrex.service runs here and watches PostgreSQL"}},
 		"on, but no heir": {func(in *reconcile.Input) { in.Cluster.Nodes[1].Transient["master-pgsql"] = "0" }, []string{"now it would not be: no other host"}},
 		"on, elsewhere":   {func(in *reconcile.Input) { in.Node, in.LocalName.Name = "pm02", "pm02" }, []string{"on pm01, pgrex doctor says"}},
 		"off":             {func(in *reconcile.Input) { delete(in.Cluster.Clones[0].Meta, model.MetaCrashHint) }, []string{"--set-parameter pgrex-crash-hint --parameter-value true", "now it would be"}},
