@@ -173,6 +173,33 @@ func TestHintAllTheSame(t *testing.T) {
 	}
 }
 
+// TestWithoutServer: the agent's status is left over where the standby streams, or this host's server is up.
+func TestWithoutServer(t *testing.T) {
+	for name, c := range map[string]struct {
+		node, data string
+		state      model.ServerState
+		want       bool
+	}{
+		"demoted":          {"pm01", "DISCONNECT", model.ServerUp, true},
+		"it streams":       {"pm01", "STREAMING|ASYNC", model.ServerUp, false},
+		"here":             {"pm02", "DISCONNECT", model.ServerDown, true},
+		"here, and is up":  {"pm02", "DISCONNECT", model.ServerUp, false},
+		"not looked at":    {"pm02", "DISCONNECT", "", true},
+		"unknown data yet": {"pm01", "", model.ServerUp, true},
+	} {
+		in, _ := crashing()
+		in.Node, in.LocalName.Name, in.Instance.State = c.node, c.node, c.state
+		in.Cluster.Nodes[1].Transient["pgsql-status"], in.Cluster.Nodes[1].Permanent["pgsql-data-status"] = "STOP", c.data
+		who, err := reconcile.ResolveCluster(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := who.WithoutServer("pm02"); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 // TestDiagnoseCrashHint: where it is off, it is recommended once every other host's pgrex knows it. Where it is on, doctor
 // says whether a hint would be given now.
 func TestDiagnoseCrashHint(t *testing.T) {
