@@ -219,7 +219,7 @@ func (w Who) toEnd() bool {
 func (w Who) WithoutServer(host string) bool {
 	n := w.NodeOf(host)
 	return w.RoleOf(host) == model.RoleUnpromoted && n.Attribute(w.Clone.Primitive+statusSuffix) == statusStopped &&
-		!strings.HasPrefix(n.Attribute(DataStatus(w.Clone)), dataStreaming) && !(w.Is(host) && w.Instance.State == model.ServerUp)
+		!strings.HasPrefix(n.Attribute(DataStatus(w.Clone)), dataStreaming) && (!w.Is(host) || w.Instance.State != model.ServerUp)
 }
 
 // crashHint reports that a crash was told to Pacemaker, until PostgreSQL runs here again and may be promoted; and that a
