@@ -13,6 +13,7 @@ import (
 const (
 	onFailOption        = "on-fail"
 	recordPendingOption = "record-pending"
+	enabledOption       = "enabled"
 )
 
 // watched reads the operations of a primitive, and of its template. An operation of the primitive may replace one of the
@@ -20,38 +21,42 @@ const (
 func (d *document) watched(sources []*etree.Element) model.Watched {
 	var w model.Watched
 	defaults := child(d.configuration, "op_defaults")
-	monitored := false
+	promoted := false
 	for _, source := range sources {
 		for operations := range children(source, "operations") {
 			for op := range children(d.follow(operations), "op") {
-				if isPromotedMonitor(op) {
-					monitored = true
+				if attr(op, "name") == "monitor" {
 					d.addOnFail(&w, op, defaults)
+					promoted = d.addPromoted(&w, op, defaults) || promoted
 				}
 				d.addRecording(&w, op, defaults)
 			}
 		}
 	}
-	if !monitored {
-		d.addOnFail(&w, nil, defaults)
-	}
+	w.Unmonitored = w.Unmonitored || !promoted
 	d.addRecording(&w, nil, defaults)
 	slices.Sort(w.OnFail)
 	w.OnFail = slices.Compact(w.OnFail)
 	return w
 }
 
-func isPromotedMonitor(op *etree.Element) bool {
-	role := strings.ToLower(attr(op, "role"))
-	return attr(op, "name") == "monitor" && (role == "promoted" || role == "master")
-}
-
+// addOnFail counts a monitor, of whatever role: after a crash hint not the promoted instance fails, but the demoted one.
 func (d *document) addOnFail(w *model.Watched, op, defaults *etree.Element) {
 	value, byRule := d.option(op, defaults, onFailOption)
 	if value != "" {
 		w.OnFail = append(w.OnFail, strings.ToLower(value))
 	}
 	w.ByRule = w.ByRule || byRule
+}
+
+// addPromoted reports whether a monitor is the promoted instance's, and counts that it may be disabled.
+func (d *document) addPromoted(w *model.Watched, op, defaults *etree.Element) bool {
+	if role := strings.ToLower(attr(op, "role")); role != "promoted" && role != "master" {
+		return false
+	}
+	value, byRule := d.option(op, defaults, enabledOption)
+	w.Unmonitored = w.Unmonitored || byRule || value != "" && !isTrue(value)
+	return true
 }
 
 func (d *document) addRecording(w *model.Watched, op, defaults *etree.Element) {

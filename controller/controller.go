@@ -107,8 +107,9 @@ func (c *Controller) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case ended := <-c.sentinel.ended:
-			c.crashed(ctx, ended)
-			c.pass(ctx, true)
+			if c.crashed(ctx, ended) { // a wait that fails is no reason to hold, and wait, again at once
+				c.pass(ctx, true)
+			}
 		case <-c.Hints:
 			c.pass(ctx, true)
 		case <-tick.C:
@@ -169,7 +170,7 @@ func (c *Controller) plan(who reconcile.Who, err error) (reconcile.Who, model.Pl
 		c.resumed = true
 		c.rates.resume(c.Observer.Kept.Rates, system, now)
 	}
-	who.WALRate, who.Crash = c.rates.measure(who.Input, now), c.sentinel.last
+	who.WALRate, who.Crash, who.Unwatched = c.rates.measure(who.Input, now), c.sentinel.last, c.sentinel.problem
 	return who, who.Plan()
 }
 
@@ -243,7 +244,7 @@ func (c *Controller) publish(ctx context.Context, who reconcile.Who, plan model.
 	c.watch(ctx, who)
 	s := statusOf(who, plan, c.members.all(), c.conditions.held, c.failures, c.DryRun)
 	s.Version, s.Started, s.Looked, s.Read = c.Version, c.started, time.Now(), c.readAt
-	s.StepsDone, s.LastStep, s.CrashHint = c.stepsDone, c.lastStep, c.sentinel.status(who)
+	s.StepsDone, s.LastStep, s.CrashHint = c.stepsDone, c.lastStep, c.sentinel.status(who, c.DryRun)
 	c.Publish(s)
 	c.Notify.Status(s.Summary)
 }

@@ -44,6 +44,7 @@ type world struct {
 	left        *model.LocalOperation
 	postmaster  *fakePostmaster // the one that is held
 	holdErr     error
+	waitErr     error // of the next one that is held
 }
 
 func newWorld() *world {
@@ -138,13 +139,14 @@ func (w *world) operation() *model.LocalOperation {
 }
 
 // Postmaster holds the fake server's process.
-func (w *world) Postmaster(context.Context) (postgres.Postmaster, error) {
+func (w *world) Postmaster(context.Context, string) (postgres.Postmaster, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.holdErr != nil {
 		return nil, w.holdErr
 	}
 	w.postmaster = newFakePostmaster(w)
+	w.postmaster.wait = w.waitErr
 	return w.postmaster, nil
 }
 

@@ -2,9 +2,11 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
+	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/controller/postgres"
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
@@ -13,8 +15,12 @@ import (
 // hintScore is the promotion score of a host whose primary has crashed.
 const hintScore = "-INFINITY"
 
-// hintLooks is how often the cluster is looked at after the end of a postmaster, if a look takes too long.
-const hintLooks = 3
+// hintLooks is how often the cluster and the data folder are looked at after the end of a postmaster, if a look takes too
+// long or fails, and hintPause is the time between two of them: a control file may be read while it is written.
+const (
+	hintLooks = 3
+	hintPause = 100 * time.Millisecond
+)
 
 // sentinel holds the local postmaster while the policy wants a crash hint, and keeps what became of the last one's end.
 type sentinel struct {
@@ -27,7 +33,7 @@ type sentinel struct {
 	running sync.WaitGroup
 }
 
-// postmasterEnded tells that a postmaster has ended, or why that cannot be said.
+// postmasterEnded reports that a postmaster has ended, or why pgrex cannot tell.
 type postmasterEnded struct {
 	held postgres.Postmaster
 	err  error
@@ -54,13 +60,13 @@ func (c *Controller) watch(ctx context.Context, who reconcile.Who) {
 		s.letGo()
 		s.server, s.problem = server, ""
 	}
-	if !who.Policy.CrashHint || s.held != nil || server == nil || who.Instance.State != model.ServerUp {
+	if !who.Policy.CrashHint || s.held != nil || server == nil || !mayRun(who.Instance) {
 		return
 	}
-	held, err := server.Postmaster(ctx)
+	held, err := server.Postmaster(ctx, who.Clone.DataFolder())
 	c.Observer.ended()
 	if err != nil {
-		if problem := err.Error(); problem != s.problem {
+		if problem := err.Error(); problem != s.problem && who.Instance.State == model.ServerUp { // or it may not be ready yet
 			s.problem = problem
 			c.Log.Error(nil, "the postmaster is not watched", keyProblem, problem)
 		}
@@ -77,40 +83,52 @@ func (c *Controller) watch(ctx context.Context, who reconcile.Who) {
 	})
 }
 
+// mayRun reports whether there may be a postmaster: one that does not answer, or starts, can be held, too.
+func mayRun(instance model.Instance) bool {
+	return instance.State != "" && instance.State != model.ServerDown
+}
+
 // crashed gives a hint, once, if the postmaster that has ended was the primary's and has crashed. A dry run says that it
-// would.
-func (c *Controller) crashed(ctx context.Context, ended postmasterEnded) {
+// would. It reports whether a postmaster is known to have ended, so that it is worth looking what is there now.
+func (c *Controller) crashed(ctx context.Context, ended postmasterEnded) bool {
 	s := c.sentinel
 	if ended.held != s.held {
-		return // it was let go
+		return false // it was let go
 	}
 	defer s.letGo()
 	if ended.err != nil {
 		s.problem = ended.err.Error()
 		c.Log.Error(nil, "the postmaster is not watched", keyProblem, s.problem)
-		return
+		return false
 	}
 	hint := &model.CrashHint{At: time.Now(), PID: ended.held.PID()}
 	who, verdict := c.judgeEnd(ctx, ended.held)
 	switch {
 	case ctx.Err() != nil:
-		return
+		return false
 	case !verdict.OK:
 		hint.Why = verdict.Why
 		c.Log.Info("the postmaster has ended: no crash hint", keyPID, hint.PID, keyReason, verdict.Why)
 	case c.DryRun:
-		hint.Why = "this is a dry run"
+		hint.Why = dryRun
 		c.Log.Info("would do", keyStep, "crash hint", keyPID, hint.PID)
 	default:
 		c.giveHint(ctx, who, hint)
 	}
 	s.last = hint
+	return true
 }
 
 // judgeEnd looks at the end of a postmaster and at the cluster, at the same time, and decides. A look that takes too long
-// is done again.
+// or fails is done again.
 func (c *Controller) judgeEnd(ctx context.Context, ended postgres.Postmaster) (who reconcile.Who, v reconcile.Verdict) {
-	for range hintLooks {
+	for look := range hintLooks {
+		if look > 0 {
+			select {
+			case <-time.After(hintPause):
+			case <-ctx.Done():
+			}
+		}
 		began := time.Now()
 		looking, cancel := context.WithTimeout(ctx, reconcile.HintFresh)
 		ends := make(chan model.PostmasterEnd, 1)
@@ -132,7 +150,7 @@ func (c *Controller) judgeEnd(ctx context.Context, ended postgres.Postmaster) (w
 		} else {
 			v = who.Hint(crash)
 		}
-		if v.OK || err == nil && crash.Age <= reconcile.HintFresh {
+		if v.OK || err == nil && crash.Age <= reconcile.HintFresh && crash.End.Problem == "" {
 			break
 		}
 	}
@@ -146,6 +164,9 @@ func (c *Controller) giveHint(ctx context.Context, who reconcile.Who, hint *mode
 	c.Observer.ended()
 	if err != nil {
 		hint.Failed, hint.Why = true, err.Error()
+		if errors.Is(err, cib.ErrTimeout) {
+			hint.Failed, hint.Unanswered, hint.Why = false, true, "Pacemaker has not answered; it may still take the hint"
+		}
 		c.Log.Error(nil, "crash hint not given", keyPID, hint.PID, keyProblem, hint.Why)
 		return
 	}
@@ -167,7 +188,10 @@ type CrashHintStatus struct {
 	Last *model.CrashHint `json:"last"`
 }
 
-func (s *sentinel) status(who reconcile.Who) CrashHintStatus {
+// dryRun is why a daemon that only says what it would do tells nobody.
+const dryRun = "this is a dry run"
+
+func (s *sentinel) status(who reconcile.Who, dry bool) CrashHintStatus {
 	now := who.HintNow()
 	status := CrashHintStatus{
 		Enabled: who.Cluster != nil && who.Policy.CrashHint, Would: now.OK, Why: now.Why, Given: s.given, Last: s.last, Problem: s.problem,
@@ -177,6 +201,9 @@ func (s *sentinel) status(who reconcile.Who) CrashHintStatus {
 		status.Postmaster = s.held.PID()
 	case now.OK:
 		status.Would, status.Why = false, "no postmaster is watched"
+	}
+	if status.Would && dry {
+		status.Would, status.Why = false, dryRun
 	}
 	return status
 }

@@ -2,12 +2,15 @@ package controller
 
 import (
 	"errors"
+	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/pgrex/pgrex/cib"
 	"github.com/pgrex/pgrex/model"
 )
 
@@ -21,6 +24,8 @@ type fakePostmaster struct {
 	end   model.PostmasterEnd
 	looks int
 	slow  time.Duration // how long a look at its end takes
+	torn  bool          // the first look finds a control file that is being written
+	wait  error         // what Wait returns at once
 }
 
 func newFakePostmaster(w *world) *fakePostmaster {
@@ -30,6 +35,9 @@ func newFakePostmaster(w *world) *fakePostmaster {
 func (p *fakePostmaster) PID() int32 { return p.pid }
 func (p *fakePostmaster) Close()     { p.once.Do(func() { close(p.let) }) }
 func (p *fakePostmaster) Wait() error {
+	if p.wait != nil {
+		return p.wait
+	}
 	select {
 	case <-p.ended:
 		return nil
@@ -43,6 +51,9 @@ func (p *fakePostmaster) End() model.PostmasterEnd {
 	slow := p.slow
 	p.looks++
 	end := p.end
+	if p.torn && p.looks == 1 {
+		end.Problem = "its checksum is wrong"
+	}
 	p.w.mu.Unlock()
 	time.Sleep(slow)
 	return end
@@ -87,8 +98,16 @@ func TestCrashHint(t *testing.T) {
 		if w.said(`"condition began" "code"="CrashHint"`) != 1 {
 			t.Errorf("no condition:\n%s", strings.Join(w.log, "\n"))
 		}
-		w.instance = newWorld().instance // it is back
-		w.pass(2 * time.Second)
+		w.instance = newWorld().instance // it is back, and promoted again, but its score is not
+		w.pass(15 * time.Second)
+		if w.said(`"condition ended" "code"="CrashHint"`) != 0 || !slices.ContainsFunc(w.status.Conditions, func(c Condition) bool {
+			return c.Code == model.CodeCrashHint && strings.Contains(c.Text, "type: crm_resource --refresh --resource ms --node pm01")
+		}) {
+			t.Errorf("while the score is -INFINITY: %v", w.status.Conditions)
+		}
+		w.cluster.Nodes[0].Transient = maps.Clone(w.cluster.Nodes[0].Transient)
+		w.cluster.Nodes[0].Transient["master-pgsql"] = "1000"
+		w.pass(15 * time.Second)
 		if s := w.status.CrashHint; s.Postmaster != 4711 || s.Given != 1 || w.said(`"condition ended" "code"="CrashHint"`) != 1 {
 			t.Errorf("once PostgreSQL is back: %+v\n%s", s, strings.Join(w.log, "\n"))
 		}
@@ -175,11 +194,75 @@ func TestCrashHintLooksAgain(t *testing.T) {
 	})
 }
 
+// TestCrashHintLooksAgainAfterAnError: neither a control file that is read while it is written, nor a CIB that cannot be read
+// for a moment, is a reason not to look again.
+func TestCrashHintLooksAgainAfterAnError(t *testing.T) {
+	for name, spoil := range map[string]func(w *world){
+		"a torn control file": func(w *world) { w.postmaster.torn = true },
+		"a CIB that cannot be read": func(w *world) {
+			w.clusterErr = errors.New("Pacemaker is busy")
+			time.AfterFunc(150*time.Millisecond, func() { w.locked(func() { w.clusterErr = nil }) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := hinted()
+			live(t, w, false, func() {
+				w.pass(2 * time.Second)
+				spoil(w)
+				w.crash()
+				w.pass(time.Second)
+				if w.tried(hintLine) != 1 {
+					t.Errorf("did %q, says %+v", w.applied, w.status.CrashHint.Last)
+				}
+			})
+		})
+	}
+}
+
+// TestGlanceKeepsTheName: a CIB that cannot be read for a moment does not make this host's name doubtful.
+func TestGlanceKeepsTheName(t *testing.T) {
+	w := hinted()
+	o := &Observer{Node: "pm01", Clusters: w, name: model.LocalName{Name: "pm01"}}
+	w.clusterErr = errors.New("Pacemaker is busy")
+	if _, err := o.Glance(t.Context()); err == nil || o.name.Name != "pm01" {
+		t.Errorf("%v, %+v", err, o.name)
+	}
+}
+
+// TestWaitFails: a wait for the postmaster that fails is tried again at the next look, not at once.
+func TestWaitFails(t *testing.T) {
+	w := hinted()
+	w.waitErr = errors.New("no poll")
+	live(t, w, false, func() {
+		w.pass(10 * time.Second)
+		if n := w.said("no poll"); n < 2 || n > 12 {
+			t.Errorf("%d waits failed", n)
+		}
+	})
+}
+
+// TestHeldInEveryStateButDown: a server that does not answer is watched, too.
+func TestHeldInEveryStateButDown(t *testing.T) {
+	for state, held := range map[model.ServerState]bool{model.ServerStarting: true, model.ServerUnreachable: true, model.ServerDown: false} {
+		w := hinted()
+		w.instance = model.Instance{State: state, Problem: "it does not answer"}
+		live(t, w, false, func() {
+			w.pass(2 * time.Second)
+			if (w.postmaster != nil) != held {
+				t.Errorf("%s: held: %t", state, !held)
+			}
+		})
+	}
+}
+
 // TestCrashHintDryRun: a dry run says that it would, and does nothing.
 func TestCrashHintDryRun(t *testing.T) {
 	w := hinted()
 	live(t, w, true, func() {
 		w.pass(2 * time.Second)
+		if s := w.status.CrashHint; s.Would || s.Why != "this is a dry run" {
+			t.Errorf("before: %+v", s)
+		}
 		w.crash()
 		w.pass(time.Minute)
 		s := w.status.CrashHint
@@ -204,6 +287,21 @@ func TestCrashHintFails(t *testing.T) {
 	})
 }
 
+// TestCrashHintUnanswered: Pacemaker may still take a hint that it has not answered.
+func TestCrashHintUnanswered(t *testing.T) {
+	w := hinted()
+	live(t, w, false, func() {
+		w.pass(2 * time.Second)
+		w.fail["master-pgsql"] = fmt.Errorf("attrd_updater: %w", cib.ErrTimeout)
+		w.crash()
+		w.pass(time.Minute)
+		s := w.status.CrashHint
+		if s.Last == nil || s.Last.Failed || !s.Last.Unanswered || w.said("Pacemaker has not answered; it may still take the hint") == 0 {
+			t.Errorf("says %+v\n%s", s.Last, strings.Join(w.log, "\n"))
+		}
+	})
+}
+
 // TestCrashHintOff: nothing is held where nobody wants a hint, nor any more once it is switched off; and a postmaster that
 // cannot be held is said, once.
 func TestCrashHintOff(t *testing.T) {
@@ -216,7 +314,7 @@ func TestCrashHintOff(t *testing.T) {
 		w.holdErr = errors.New("no pidfd_open")
 		w.cluster.Clones[0].Meta = map[string]string{model.MetaCrashHint: "true"}
 		w.pass(30 * time.Second)
-		if s := w.status.CrashHint; s.Would || s.Problem != "no pidfd_open" || w.said("the postmaster is not watched") != 1 {
+		if s := w.status.CrashHint; s.Would || s.Problem != "no pidfd_open" || w.said("the postmaster is not watched") != 1 || w.said(`"condition began" "code"="CrashUnwatched"`) != 1 {
 			t.Errorf("%+v\n%s", s, strings.Join(w.log, "\n"))
 		}
 		w.holdErr = nil

@@ -89,13 +89,10 @@ func (o *Observer) Cluster(ctx context.Context) (reconcile.Who, error) {
 }
 
 // Glance reads the CIB only, as Cluster does, and asks for nothing that seldom changes: this host's name is the one that
-// was last answered.
+// was last answered. Not even an error here makes it doubtful: the next full look asks anew after one.
 func (o *Observer) Glance(ctx context.Context) (reconcile.Who, error) {
 	in, err := o.read(ctx)
 	if err != nil {
-		if ctx.Err() == nil { // a look that takes too long is no outage of Pacemaker
-			o.name = model.LocalName{}
-		}
 		return reconcile.Who{Input: in}, err
 	}
 	if o.Pacemaker != nil {

@@ -36,8 +36,8 @@ type Server interface {
 	Observe(ctx context.Context) (model.Instance, error)
 	// ObserveUpstream asks the server that the local standby replicates from about slots.
 	ObserveUpstream(ctx context.Context, slots []string) (model.Upstream, error)
-	// Postmaster holds the server's process.
-	Postmaster(ctx context.Context) (postgres.Postmaster, error)
+	// Postmaster holds the server's process, if its data folder is the one of the clone.
+	Postmaster(ctx context.Context, clones string) (postgres.Postmaster, error)
 	// Asker gives what asks the other members' servers, in the background.
 	Asker() (postgres.Asker, error)
 	Executor

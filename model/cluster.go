@@ -125,12 +125,14 @@ type Clone struct {
 	Unsettled map[string]Unsettled `json:"unsettled,omitempty"`
 }
 
-// Watched is what a clone's operations, and op_defaults, say about the monitor of the promoted instance.
+// Watched is what a clone's operations, and op_defaults, say about its monitors.
 type Watched struct {
-	// OnFail are the values that its on-fail may have, lower-cased, in order; none where nothing sets it.
+	// OnFail are the values that on-fail of a monitor may have, lower-cased, in order; none where nothing sets it.
 	OnFail []string
 	// ByRule: a rule may set on-fail, which pgrex does not evaluate.
 	ByRule bool
+	// Unmonitored: the promoted instance has no monitor, or one that may be disabled.
+	Unmonitored bool
 	// Unrecorded: record-pending may be off for an operation, so that an action under way does not show in the CIB.
 	Unrecorded bool
 }

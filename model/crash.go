@@ -29,4 +29,6 @@ type CrashHint struct {
 	Why   string    `json:"why"`   // why it was not; "" where it was
 	// Failed: Pacemaker was to be told, and that did not succeed.
 	Failed bool `json:"failed"`
+	// Unanswered: Pacemaker was to be told, and has not answered in time; it may still take the hint.
+	Unanswered bool `json:"unanswered,omitempty"`
 }

@@ -44,6 +44,7 @@ const (
 	CodeFlapping          Code = "Flapping"
 	CodeStopped           Code = "Stopped"
 	CodeCrashHint         Code = "CrashHint"
+	CodeCrashUnwatched    Code = "CrashUnwatched"
 	CodeSlotBusy          Code = "SlotBusy"
 	CodeOrphan            Code = "Orphan"
 	CodeForeignSlot       Code = "ForeignSlot"

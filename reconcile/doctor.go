@@ -249,7 +249,7 @@ func (d *doctor) config() {
 func (d *doctor) crashHint() {
 	wanted := d.Who
 	wanted.Policy.CrashHint = true
-	now := "now it would be"
+	now := "now it would be, if pgrex.service runs here and watches PostgreSQL"
 	switch v := wanted.HintNow(); {
 	case d.Primary != "" && !d.Is(d.Primary):
 		now = fmt.Sprintf("on %s, pgrex doctor says whether it would be now", d.Primary)

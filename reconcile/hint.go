@@ -127,18 +127,21 @@ func (w Who) crashedPrimary() Verdict {
 	return Verdict{OK: true}
 }
 
-// hintLeft: a failure of the promoted instance leads to a demotion, and is not to do something else, which is the
-// operator's choice; and actions under way show.
+// hintLeft: a failure leads to a demotion or a restart, and is not to do something else, which is the operator's choice.
+// That is so for every monitor: after a hint not the promoted instance fails, but the demoted one. And the promoted
+// instance is monitored, and actions under way show.
 func (w Who) hintLeft() Verdict {
 	switch watched := w.Clone.Watched; {
 	case watched.ByRule:
-		return no("a rule sets on-fail of the promoted monitor, which pgrex does not evaluate")
+		return no("a rule sets on-fail of a monitor, which pgrex does not evaluate")
 	case watched.Unrecorded:
 		return no("record-pending is off, so that actions under way do not show")
+	case watched.Unmonitored:
+		return no("the promoted instance has no monitor, or one that may be disabled")
 	default:
 		for _, value := range watched.OnFail {
 			if value != "restart" && value != "demote" {
-				return no("on-fail of the promoted monitor is %s", value)
+				return no("on-fail of a monitor is %s", value)
 			}
 		}
 	}
@@ -161,7 +164,7 @@ func (w Who) heirs() Verdict {
 // noHeir returns why Pacemaker cannot promote another member at once; "" if it can.
 func (w Who) noHeir(member string) string {
 	n := w.NodeOf(member)
-	_, barred := w.barred(member)
+	barred := w.heirBarred(member)
 	switch {
 	case !n.Online || n.Pending:
 		return "offline"
@@ -183,6 +186,20 @@ func (w Who) noHeir(member string) string {
 	return ""
 }
 
+// heirBarred reports whether a constraint keeps a host from being promoted, or may do so: where it has a lifetime, as
+// crm_resource --ban --lifetime makes one, a rule has the node and the score. pgrex does not evaluate it; the name tells
+// the node.
+func (w Who) heirBarred(member string) bool {
+	if _, barred := w.barred(member); barred {
+		return true
+	}
+	return slices.ContainsFunc(w.Clone.Locations, func(l model.Location) bool {
+		suffix := "-on-" + strings.ToLower(member)
+		banned := strings.HasPrefix(l.ID, "cli-ban-") && strings.HasSuffix(strings.ToLower(l.ID), suffix)
+		return l.Node == "" && (banned || strings.EqualFold(l.Role, "Promoted") || strings.EqualFold(l.Role, "Master"))
+	})
+}
+
 // positive reports whether a promotion score lets Pacemaker promote a host.
 func positive(score string) bool {
 	text := strings.TrimPrefix(score, "+")
@@ -196,24 +213,41 @@ func (w Who) toEnd() bool {
 	return strings.EqualFold(role, "Stopped") || strings.EqualFold(role, "Unpromoted") || strings.EqualFold(role, "Slave")
 }
 
-// WithoutServer reports whether a host's database is unpromoted to Pacemaker, though the agent has stopped its server. So
-// it is after a demotion that no stop follows, as after a crash hint, until Pacemaker's next monitor there.
+// WithoutServer reports whether a host's database is unpromoted to Pacemaker, though the agent has stopped its server.
+// This is the state after a demotion without a stop, for example after a crash hint, until Pacemaker's next monitor
+// there. The agent's status alone proves nothing: it may be left over from before a start.
 func (w Who) WithoutServer(host string) bool {
-	return w.RoleOf(host) == model.RoleUnpromoted && w.NodeOf(host).Attribute(w.Clone.Primitive+statusSuffix) == statusStopped
+	n := w.NodeOf(host)
+	return w.RoleOf(host) == model.RoleUnpromoted && n.Attribute(w.Clone.Primitive+statusSuffix) == statusStopped &&
+		!strings.HasPrefix(n.Attribute(DataStatus(w.Clone)), dataStreaming) && (!w.Is(host) || w.Instance.State != model.ServerUp)
 }
 
-// crashHint reports that a crash was told to Pacemaker, until PostgreSQL runs here again.
+// crashHint reports that a crash was told to Pacemaker, until PostgreSQL runs here again and may be promoted; and that a
+// crash could not be seen.
 func (v *view) crashHint() {
+	up := v.Instance.State == model.ServerUp
+	if v.Policy.CrashHint && up && v.Unwatched != "" {
+		v.say(model.CodeCrashUnwatched, model.Warning, v.Self, "%s is true, but PostgreSQL here is not watched, and Pacemaker would "+
+			"not be told of a crash at once: %s", model.MetaCrashHint, v.Unwatched)
+	}
 	c := v.Crash
-	if c == nil || v.Instance.State == model.ServerUp {
+	if c == nil {
 		return
 	}
-	crashed := fmt.Sprintf("PostgreSQL here (process %d) has crashed at %s", c.PID, c.At.UTC().Format(time.RFC3339))
+	crashed := fmt.Sprintf("PostgreSQL here (process %d) crashed at %s", c.PID, c.At.UTC().Format(time.RFC3339))
 	switch {
+	case up:
+		if (c.Given || c.Unanswered) && v.RoleOf(v.Self) == model.RolePromoted && !positive(v.scoreOf(v.Here)) {
+			v.say(model.CodeCrashHint, model.Warning, v.Self,
+				"%s, and Pacemaker was told; PostgreSQL is promoted here again, but the promotion score of this host is still %s; "+
+					"type: crm_resource --refresh --resource %s --node %s", crashed, v.scoreText(v.Here), v.Clone.ID, v.Self)
+		}
 	case c.Given:
 		v.say(model.CodeCrashHint, model.Warning, v.Self,
 			"%s; Pacemaker was told at once: the promotion score of this host is -INFINITY; until its next monitor here Pacemaker shows "+
 				"the database as unpromoted", crashed)
+	case c.Unanswered:
+		v.say(model.CodeCrashHint, model.Warning, v.Self, "%s; %s", crashed, c.Why)
 	case c.Failed:
 		v.say(model.CodeCrashHint, model.Warning, v.Self, "%s; Pacemaker could not be told, and its next monitor has to see it: %s",
 			crashed, c.Why)

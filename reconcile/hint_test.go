@@ -105,27 +105,32 @@ func TestHintGuards(t *testing.T) {
 		"kept from it": {func(l look) {
 			l.clone.Locations = []model.Location{{ID: "x", Node: "pm01", Score: "-INFINITY", Role: "Master"}}
 		}, "the constraint x"},
-		"starting there":   {func(l look) { l.clone.Unsettled["pm03"] = model.UnsettledStarting }, "on pm03 is starting"},
-		"stopping there":   {func(l look) { l.clone.Unsettled["pm03"] = model.UnsettledStopping }, "on pm03 is stopping"},
-		"on-fail=fence":    {func(l look) { l.clone.Watched.OnFail = []string{"fence"} }, "on-fail of the promoted monitor is fence"},
-		"on-fail=block":    {func(l look) { l.clone.Watched.OnFail = []string{"restart", "block"} }, "is block"},
-		"on-fail by rule":  {func(l look) { l.clone.Watched.ByRule = true }, "a rule sets on-fail"},
-		"not recorded":     {func(l look) { l.clone.Watched.Unrecorded = true }, "record-pending"},
-		"heir offline":     {func(l look) { l.next.Online = false }, "pm02: offline, pm03"},
-		"heir joining":     {func(l look) { l.next.Pending = true }, "pm02: offline"},
-		"heir unclean":     {func(l look) { l.next.Unclean = true }, "pm02: unclean"},
-		"heir in standby":  {func(l look) { l.next.Standby = true }, "pm02: in standby"},
-		"heir maintained":  {func(l look) { l.next.Maintenance = true }, "pm02: in maintenance"},
-		"heir stopped":     {func(l look) { l.clone.Roles["pm02"] = model.RoleStopped }, "pm02: stopped"},
-		"heir failed":      {func(l look) { l.clone.Unsettled["pm02"] = model.UnsettledFailed }, "pm02: failed"},
-		"heir demoted":     {func(l look) { l.next.Transient["pgsql-status"] = "STOP" }, "pm02: unpromoted, but without a server"},
-		"heir barred":      {func(l look) { l.clone.Locations = []model.Location{{ID: "x", Node: "PM02", Score: "-INFINITY"}} }, "pm02: kept from it"},
-		"heir gave up":     {func(l look) { l.next.Transient["fail-count-pgsql#promote_0"] = "INFINITY" }, "pm02: has failed"},
-		"no score":         {func(l look) { delete(l.next.Transient, "master-pgsql") }, "pm02: promotion score none"},
-		"score 0":          {func(l look) { l.next.Transient["master-pgsql"] = "0" }, "pm02: promotion score 0"},
-		"a negative score": {func(l look) { l.next.Transient["master-pgsql"] = "-INFINITY" }, "pm02: promotion score -INFINITY"},
-		"no number":        {func(l look) { l.next.Transient["master-pgsql"] = "much" }, "pm02: promotion score much"},
-		"heir no member":   {func(l look) { l.clone.Parameters["node_list"] = "pm01 pm03" }, "no other host may be promoted now (pm03"},
+		"starting there":  {func(l look) { l.clone.Unsettled["pm03"] = model.UnsettledStarting }, "on pm03 is starting"},
+		"stopping there":  {func(l look) { l.clone.Unsettled["pm03"] = model.UnsettledStopping }, "on pm03 is stopping"},
+		"on-fail=fence":   {func(l look) { l.clone.Watched.OnFail = []string{"fence"} }, "on-fail of a monitor is fence"},
+		"on-fail=block":   {func(l look) { l.clone.Watched.OnFail = []string{"restart", "block"} }, "is block"},
+		"on-fail by rule": {func(l look) { l.clone.Watched.ByRule = true }, "a rule sets on-fail"},
+		"not monitored":   {func(l look) { l.clone.Watched.Unmonitored = true }, "has no monitor"},
+		"not recorded":    {func(l look) { l.clone.Watched.Unrecorded = true }, "record-pending"},
+		"heir offline":    {func(l look) { l.next.Online = false }, "pm02: offline, pm03"},
+		"heir joining":    {func(l look) { l.next.Pending = true }, "pm02: offline"},
+		"heir unclean":    {func(l look) { l.next.Unclean = true }, "pm02: unclean"},
+		"heir in standby": {func(l look) { l.next.Standby = true }, "pm02: in standby"},
+		"heir maintained": {func(l look) { l.next.Maintenance = true }, "pm02: in maintenance"},
+		"heir stopped":    {func(l look) { l.clone.Roles["pm02"] = model.RoleStopped }, "pm02: stopped"},
+		"heir failed":     {func(l look) { l.clone.Unsettled["pm02"] = model.UnsettledFailed }, "pm02: failed"},
+		"heir demoted": {func(l look) {
+			l.next.Transient["pgsql-status"], l.next.Permanent["pgsql-data-status"] = "STOP", "DISCONNECT"
+		}, "pm02: unpromoted, but without a server"},
+		"heir banned for a while": {func(l look) { l.clone.Locations = []model.Location{{ID: "cli-ban-msPostgresql-on-PM02"}} }, "pm02: kept from it"},
+		"a rule for promotion":    {func(l look) { l.clone.Locations = []model.Location{{ID: "x", Role: "Promoted"}} }, "pm02: kept from it"},
+		"heir barred":             {func(l look) { l.clone.Locations = []model.Location{{ID: "x", Node: "PM02", Score: "-INFINITY"}} }, "pm02: kept from it"},
+		"heir gave up":            {func(l look) { l.next.Transient["fail-count-pgsql#promote_0"] = "INFINITY" }, "pm02: has failed"},
+		"no score":                {func(l look) { delete(l.next.Transient, "master-pgsql") }, "pm02: promotion score none"},
+		"score 0":                 {func(l look) { l.next.Transient["master-pgsql"] = "0" }, "pm02: promotion score 0"},
+		"a negative score":        {func(l look) { l.next.Transient["master-pgsql"] = "-INFINITY" }, "pm02: promotion score -INFINITY"},
+		"no number":               {func(l look) { l.next.Transient["master-pgsql"] = "much" }, "pm02: promotion score much"},
+		"heir no member":          {func(l look) { l.clone.Parameters["node_list"] = "pm01 pm03" }, "no other host may be promoted now (pm03"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in, crash := crashing()
@@ -146,6 +151,11 @@ func TestHintAllTheSame(t *testing.T) {
 		"a third host is barred": func(_ *reconcile.Input, clone *model.Clone) {
 			clone.Locations = []model.Location{{ID: "x", Node: "pm03", Score: "-INFINITY"}}
 		},
+		"a third host is banned for a while": func(_ *reconcile.Input, clone *model.Clone) {
+			clone.Locations = []model.Location{{ID: "cli-ban-msPostgresql-on-pm03"}}
+		},
+		"a rule for every role":  func(_ *reconcile.Input, clone *model.Clone) { clone.Locations = []model.Location{{ID: "x"}} },
+		"a status left over":     func(in *reconcile.Input, _ *model.Clone) { in.Cluster.Nodes[1].Transient["pgsql-status"] = "STOP" },
 		"an infinite score":      func(in *reconcile.Input, _ *model.Clone) { in.Cluster.Nodes[1].Transient["master-pgsql"] = "INFINITY" },
 		"no operation here":      func(in *reconcile.Input, _ *model.Clone) { in.Operation = &model.LocalOperation{} },
 		"another database's":     func(in *reconcile.Input, _ *model.Clone) { in.Cluster.Properties[model.TokenName("other")] = "x" },
@@ -163,6 +173,33 @@ func TestHintAllTheSame(t *testing.T) {
 	}
 }
 
+// TestWithoutServer: the agent's status is left over where the standby streams, or this host's server is up.
+func TestWithoutServer(t *testing.T) {
+	for name, c := range map[string]struct {
+		node, data string
+		state      model.ServerState
+		want       bool
+	}{
+		"demoted":          {"pm01", "DISCONNECT", model.ServerUp, true},
+		"it streams":       {"pm01", "STREAMING|ASYNC", model.ServerUp, false},
+		"here":             {"pm02", "DISCONNECT", model.ServerDown, true},
+		"here, and is up":  {"pm02", "DISCONNECT", model.ServerUp, false},
+		"not looked at":    {"pm02", "DISCONNECT", "", true},
+		"unknown data yet": {"pm01", "", model.ServerUp, true},
+	} {
+		in, _ := crashing()
+		in.Node, in.LocalName.Name, in.Instance.State = c.node, c.node, c.state
+		in.Cluster.Nodes[1].Transient["pgsql-status"], in.Cluster.Nodes[1].Permanent["pgsql-data-status"] = "STOP", c.data
+		who, err := reconcile.ResolveCluster(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := who.WithoutServer("pm02"); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 // TestDiagnoseCrashHint: where it is off, it is recommended once every other host's pgrex knows it. Where it is on, doctor
 // says whether a hint would be given now.
 func TestDiagnoseCrashHint(t *testing.T) {
@@ -171,7 +208,7 @@ func TestDiagnoseCrashHint(t *testing.T) {
 		change func(in *reconcile.Input)
 		want   []string // parts of what is said; nil for nothing
 	}{
-		"on":              {func(*reconcile.Input) {}, []string{"at once; now it would be"}},
+		"on":              {func(*reconcile.Input) {}, []string{"at once; now it would be, if pgrex.service runs here and watches PostgreSQL"}},
 		"on, but no heir": {func(in *reconcile.Input) { in.Cluster.Nodes[1].Transient["master-pgsql"] = "0" }, []string{"now it would not be: no other host"}},
 		"on, elsewhere":   {func(in *reconcile.Input) { in.Node, in.LocalName.Name = "pm02", "pm02" }, []string{"on pm01, pgrex doctor says"}},
 		"off":             {func(in *reconcile.Input) { delete(in.Cluster.Clones[0].Meta, model.MetaCrashHint) }, []string{"--set-parameter pgrex-crash-hint --parameter-value true", "now it would be"}},
@@ -233,7 +270,7 @@ func TestI11(t *testing.T) {
 	}
 	for _, guard := range []string{
 		"state", "told", "replaced", "unknown", "old", "off", "paused", "quorum", "DC", "maintenance", "unmanaged", "operation", "role",
-		"action", "on-fail", "unrecorded", "heir", "stale",
+		"action", "on-fail", "unrecorded", "unmonitored", "heir", "stale",
 	} {
 		if refused[guard] == 0 {
 			t.Errorf("the guard %q was never the first that was missing", guard)
@@ -283,6 +320,7 @@ func drawCrash(t *rapid.T, in *reconcile.Input) reconcile.Crash {
 		clone.Watched.OnFail = []string{rapid.SampledFrom([]string{"restart", "demote", "fence", "block", "standby", "stop", "ignore"}).Draw(t, "on-fail is")}
 	}
 	clone.Watched.ByRule, clone.Watched.Unrecorded = rarely(t, "on-fail by a rule"), rarely(t, "unrecorded")
+	clone.Watched.Unmonitored = rarely(t, "unmonitored")
 	crash := reconcile.Crash{End: model.PostmasterEnd{State: model.InProduction}, Age: time.Duration(rapid.IntRange(0, 999).Draw(t, "ms")) * time.Millisecond}
 	switch rapid.IntRange(0, 14).Draw(t, "end") {
 	case 10:
@@ -336,6 +374,7 @@ func missingGuard(in reconcile.Input, crash reconcile.Crash) string {
 		{"action", action},
 		{"on-fail", clone.Watched.ByRule || slices.ContainsFunc(clone.Watched.OnFail, func(v string) bool { return v != "restart" && v != "demote" })},
 		{"unrecorded", clone.Watched.Unrecorded},
+		{"unmonitored", clone.Watched.Unmonitored},
 		{"heir", !slices.ContainsFunc(c.Nodes, func(n model.Node) bool { return isHeir(in.Node, n, clone) })},
 	} {
 		if guard.missing {
@@ -350,6 +389,6 @@ func isHeir(self string, n model.Node, clone model.Clone) bool {
 	member := slices.Contains(strings.Fields(strings.ToLower(clone.Parameters["node_list"])), strings.ToLower(n.Name))
 	score := n.Transient["master-pgsql"]
 	return n.Name != self && member && n.Online && !n.Unclean && !n.Pending && !n.Standby && !n.Maintenance &&
-		clone.Roles[n.Name] == model.RoleUnpromoted && clone.Unsettled[n.Name] == "" && n.Transient["pgsql-status"] != "STOP" &&
+		clone.Roles[n.Name] == model.RoleUnpromoted && clone.Unsettled[n.Name] == "" && (n.Transient["pgsql-status"] != "STOP" || strings.HasPrefix(n.Permanent["pgsql-data-status"], "STREAMING")) &&
 		slices.Contains([]string{"100", "1000", "INFINITY"}, score)
 }

@@ -38,6 +38,8 @@ type Input struct {
 	Operation *model.LocalOperation `json:"operation,omitempty"`
 	// Crash is the end of this host's postmaster that the daemon has noticed last; nil if there was none.
 	Crash *model.CrashHint `json:"crash,omitempty"`
+	// Unwatched is why the daemon cannot hold this host's postmaster, if it should; "" if it can.
+	Unwatched string `json:"unwatched,omitempty"`
 	// AutoRejoin is what this host remembers of its ways back without a person. It is nil if nobody has looked.
 	AutoRejoin *model.AutoRejoin `json:"auto_rejoin,omitempty"`
 	// WALRate is how fast WAL comes here, as the daemon has measured it; zero when it is unknown, as for a single plan.

@@ -248,8 +248,12 @@ func printCrashHint(out *printer.Printer, c controller.CrashHintStatus) {
 	switch last := c.Last; {
 	case last == nil:
 	case last.Given:
-		out.Wrapped(printer.Yellow, "PostgreSQL here crashed %s ago, and Pacemaker was told at once; %d such hints since the start", ago(last.At), c.Given)
-	default:
+		out.Wrapped(printer.Yellow, "PostgreSQL here crashed %s ago; Pacemaker was told at once (crash hints since pgrex started: %d)", ago(last.At), c.Given)
+	case last.Failed:
+		out.Wrapped(printer.Yellow, "PostgreSQL here crashed %s ago; Pacemaker could not be told: %s", ago(last.At), last.Why)
+	case last.Unanswered:
+		out.Wrapped(printer.Yellow, "PostgreSQL here crashed %s ago; %s", ago(last.At), last.Why)
+	case c.Enabled:
 		out.Wrapped(printer.Dim, "PostgreSQL here ended %s ago, without a crash hint: %s", ago(last.At), last.Why)
 	}
 }

@@ -51,22 +51,54 @@ type postmaster struct {
 
 // Postmaster holds the postmaster of the data folder. It has to be the one that listens at the socket: the descriptors
 // are opened first, then the socket is asked who listens there (see prove). So the process had that number all the
-// time.
-func (s *Server) Postmaster(ctx context.Context) (Postmaster, error) {
+// time. And the data folder has to be the clone's: another server's end is not the cluster's.
+func (s *Server) Postmaster(ctx context.Context, clones string) (Postmaster, error) {
 	if s.config.DataDir == "" {
 		return nil, errors.New("the data folder is not known")
 	}
 	ctx, cancel := context.WithTimeout(ctx, holdTimeout)
 	defer cancel()
-	p, err := call(ctx, s.space, func() (*postmaster, error) { return hold(s.config.DataDir) })
+	p, err := call(ctx, s.space, func() (*postmaster, error) { return s.holdProven(ctx, clones) })
 	if err != nil {
 		return nil, fmt.Errorf("hold the postmaster of %s: %w", s.config.DataDir, err)
 	}
+	return p, nil
+}
+
+// holdProven holds the postmaster once all is proven. After the deadline it lets it go, since nobody takes it any more.
+func (s *Server) holdProven(ctx context.Context, clones string) (*postmaster, error) {
+	if err := sameFolder(s.config.DataDir, clones); err != nil {
+		return nil, err
+	}
+	p, err := hold(s.config.DataDir)
+	if err != nil {
+		return nil, err
+	}
 	if err := s.listens(ctx, p.pid); err != nil {
 		p.Close()
-		return nil, fmt.Errorf("prove that process %d is the postmaster of %s: %w", p.pid, s.config.DataDir, err)
+		return nil, fmt.Errorf("prove that process %d is the postmaster: %w", p.pid, err)
+	}
+	if err := ctx.Err(); err != nil {
+		p.Close()
+		return nil, err
 	}
 	return p, nil
+}
+
+// sameFolder returns an error if the data folder that pgrex follows is not the clone's.
+func sameFolder(followed, clones string) error {
+	a, err := os.Stat(followed)
+	if err != nil {
+		return err
+	}
+	b, err := os.Stat(clones)
+	if err != nil {
+		return fmt.Errorf("the agent's data folder: %w", err)
+	}
+	if !os.SameFile(a, b) {
+		return fmt.Errorf("the agent's data folder is another one, %s", clones)
+	}
+	return nil
 }
 
 // listens proves that a process listens at the socket, as the server of the data folder.
@@ -100,7 +132,9 @@ func hold(folder string) (*postmaster, error) {
 	}
 	fd, err := unix.PidfdOpen(int(pid), 0) // Linux 5.3
 	if err == nil {
-		err = unix.SetNonblock(fd, true) // so that Go's poller waits for it
+		if err = unix.SetNonblock(fd, true); err != nil { // it is set so that Go's poller waits for it
+			err = errors.Join(err, unix.Close(fd))
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("pidfd_open of process %d: %w", pid, err), pidFile.Close())

@@ -132,8 +132,28 @@ func TestStrangersPostmaster(t *testing.T) {
 	} {
 		s := postgres.NewServer(config)
 		t.Cleanup(s.Close)
-		if held, err := s.Postmaster(t.Context()); err == nil {
+		if held, err := s.Postmaster(t.Context(), config.DataDir); err == nil {
 			t.Errorf("%s: process %d is held", name, held.PID())
+			held.Close()
+		}
+	}
+}
+
+// TestAnotherDataFolder: pgrex is led to a server that is not the clone's. Its end says nothing about the cluster. A folder
+// may have two names.
+func TestAnotherDataFolder(t *testing.T) {
+	t.Parallel()
+	server := pgserver.New(t)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(filepath.Join(server.Dir, "data"), link); err != nil {
+		t.Fatal(err)
+	}
+	for clones, same := range map[string]bool{link: true, t.TempDir(): false, link + "-none": false} {
+		held, err := adapter(t, server).Postmaster(t.Context(), clones)
+		if (err == nil) != same {
+			t.Errorf("%s: %v", clones, err)
+		}
+		if err == nil {
 			held.Close()
 		}
 	}
@@ -156,7 +176,7 @@ func replacePIDFile(t *testing.T, path string) {
 
 func holdPostmaster(t *testing.T, server *pgserver.Server) postgres.Postmaster {
 	t.Helper()
-	held, err := adapter(t, server).Postmaster(t.Context())
+	held, err := adapter(t, server).Postmaster(t.Context(), filepath.Join(server.Dir, "data"))
 	if err != nil {
 		t.Fatal(err)
 	}

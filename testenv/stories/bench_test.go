@@ -99,10 +99,11 @@ func (s *story) crashGap(hint bool) time.Duration {
 	began := time.Now().UnixMilli()
 	s.must(s.lab.Crash(s.ctx, old))
 	s.awaitOther(old)
+	back := time.Now().UnixMilli()
 	var at []int64
 	s.await(patience, "writes go on", func() (bool, string) {
 		at = s.ticked(began - 2000)
-		return len(at) > 1 && at[len(at)-1] > time.Now().UnixMilli()-2000, fmt.Sprint(len(at), " writes")
+		return len(at) > 1 && at[len(at)-1] > back, fmt.Sprint(len(at), " writes")
 	})
 	var gap int64
 	for i := range at[1:] {
