@@ -50,7 +50,11 @@ func (r *Rejoin) keepWAL(c *Case) []operation.Step {
 			Text: "keep the WAL that only this host has in " + g.Folder,
 			Run: func(ctx context.Context) (err error) {
 				err = during(r.show, "keeping WAL in "+g.Folder, nil, func() error {
-					g.Short, err = c.Place.KeepWAL(ctx, *g, c.Return.Local, datadir.MaxKeptWAL)
+					kept, err := c.Place.KeepWAL(ctx, *g, c.Return.Local, datadir.MaxKeptWAL)
+					g.Short = kept.Short
+					for _, folder := range kept.Removed {
+						r.Report("   warning: removed the oldest kept WAL: " + folder)
+					}
 					return err
 				})
 				if err == nil && g.Short != "" {
@@ -72,6 +76,31 @@ func (r *Rejoin) keepWAL(c *Case) []operation.Step {
 			return os.RemoveAll(g.Folder)
 		}}},
 	}}
+}
+
+// NotKept is why nothing of what the job gives up would be kept; "" if some of it is, or if nothing is given up. Job
+// has to be called before.
+func (c *Case) NotKept() (string, error) {
+	if c.givenUp == nil {
+		return "", nil
+	}
+	_, kept, err := c.Place.Keeps(*c.givenUp, c.Return.Local, datadir.MaxKeptWAL)
+	if err != nil || !kept.Nothing {
+		return "", err
+	}
+	return kept.Short, nil
+}
+
+// GaveUp is what a job has given up, however it has ended; nil for nothing. Undone, it has removed the folder.
+func GaveUp(job operation.Job) *model.GivenUp {
+	p, ok := job.Plan.(*Plan)
+	if !ok || p.GivenUp == nil {
+		return nil
+	}
+	if _, err := os.Stat(p.GivenUp.Folder); err != nil {
+		return nil
+	}
+	return p.GivenUp
 }
 
 // Unnamed is why nobody can say what only this host has; "" if it is named, or there is nothing.
