@@ -18,7 +18,7 @@ func TestPrintGivenUp(t *testing.T) {
 		"failed":   {Tries: 1, GivenUp: given},
 	} {
 		var text bytes.Buffer
-		printAutoRejoin(printer.New(&text), &controller.AutoRejoinStatus{Dearest: model.DearestCopy, AutoRejoin: remembered}, false)
+		printAutoRejoin(printer.To(&text), &controller.AutoRejoinStatus{Dearest: model.DearestCopy, AutoRejoin: remembered}, false)
 		said := strings.Join(strings.Fields(text.String()), " ")
 		if want := "not all of it is kept in /kept/here: " + given.Short; !strings.Contains(said, want) || strings.Contains(said, "; it is kept") {
 			t.Errorf("%s: %s", name, said)

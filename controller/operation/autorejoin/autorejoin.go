@@ -1,6 +1,7 @@
 package autorejoin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,16 @@ const (
 
 // refusedFor is how long a host is left alone after a close look has found no way that is allowed: such a look measures
 // the link and reads WAL.
-const refusedFor = 5 * time.Minute
+// Each further look waits twice as long, as long as nothing changes.
+const (
+	refusedFor, refusedMost = 5 * time.Minute, time.Hour
+	lookMost                = 5 * time.Minute  // after a host that could not be looked at
+	startMost               = 30 * time.Second // in an outage: a node that comes back may change everything
+)
+
+// fast is how long the cluster is looked at with each Tick after the server here has ended, or after the reason has
+// changed for which this host is left alone. A database may be stopped for weeks.
+const fast = 2 * time.Minute
 
 // AutoRejoin brings this host back without a person.
 type AutoRejoin struct {
@@ -38,13 +48,16 @@ type AutoRejoin struct {
 	Engine   *operation.Engine
 	Notify   controller.Notifier
 	Log      logr.Logger
-	// Tick is how often the local server is looked for, and the cluster while something is to be done. Idle is how often
+	// Tick is how often the local server is looked for, and for a while the cluster (fast). Idle is how often
 	// the cluster is looked at, at least. Wait is how long the first failed try has to be ago.
 	Tick, Idle, Wait time.Duration
 
-	said    string      // what was logged last
-	left    leftAlone   // after a close look; zero if the last one led to a try
-	running func() bool // reports whether a server runs here; nil before that is known
+	said    string         // what was logged last
+	hasty   time.Time      // until then the cluster is looked at with each Tick while no server runs here
+	ran     bool           // a server ran at the last Tick
+	gaveUp  *model.GivenUp // by the try that has ended last
+	left    leftAlone      // after a close look; zero if the last one led to a try
+	running func() bool    // reports whether a server runs here; nil before that is known
 	// tries is what act does; nil but in tests.
 	tries func(ctx context.Context, c reconcile.Comeback) (*model.Returned, error)
 }
@@ -54,6 +67,21 @@ type leftAlone struct {
 	why     string
 	dearest model.Dearest
 	primary string
+	kind    error         // errRefused, errLook, errStart or operation.ErrOther
+	wait    time.Duration // until the next close look
+}
+
+// again is how long to wait after one more close look that ended so: twice as long as before if that was the same.
+func (l leftAlone) again(before leftAlone, first, most time.Duration) time.Duration {
+	last := before.wait
+	before.wait = 0
+	if l.kind != errRefused { // such texts may differ each time
+		l.why, before.why = "", ""
+	}
+	if l == before && last > 0 {
+		return min(2*last, most)
+	}
+	return first
 }
 
 // errLook says that this host, or the primary, could not be looked at closely. It is no try: nothing was changed, and
@@ -65,6 +93,9 @@ const looksAgain = 12
 
 // errRefused says that there is no way back that may be taken without a person. It is no try.
 var errRefused = errors.New("left alone")
+
+// errStart says the same of a start as the primary.
+var errStart = errors.New("not started")
 
 func refused(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errRefused}, args...)...)
@@ -86,10 +117,20 @@ func (a *AutoRejoin) Run(ctx context.Context) {
 		case <-tick.C:
 		}
 		a.Notify.Alive()
-		if !time.Now().Before(next) || !a.serverRuns() {
+		if a.due(time.Now(), next) {
 			next = a.look(ctx)
 		}
 	}
+}
+
+// due reports whether the cluster is to be looked at now.
+func (a *AutoRejoin) due(now, next time.Time) bool {
+	runs := a.serverRuns()
+	if a.ran && !runs {
+		a.hasty = now.Add(fast)
+	}
+	a.ran = runs
+	return !now.Before(next) || !runs && now.Before(a.hasty)
 }
 
 // serverRuns reports whether a server runs here, without asking it. If that is not known, it does.
@@ -103,7 +144,7 @@ func (a *AutoRejoin) watchServer(who reconcile.Who) {
 	}
 }
 
-// look looks once, and does what is to be done. It returns when to look again though the server runs.
+// look looks once, and does what is to be done. It returns when to look again if nothing is hasty.
 func (a *AutoRejoin) look(ctx context.Context) (next time.Time) {
 	who, err := a.Observer.Full(ctx)
 	if ctx.Err() != nil {
@@ -122,35 +163,45 @@ func (a *AutoRejoin) look(ctx context.Context) (next time.Time) {
 	switch {
 	case !comeback.Again.IsZero(): // why was logged before
 		a.Notify.Status("left alone: " + comeback.Why)
-		return now.Add(a.Idle)
+		if idle := now.Add(a.Idle); idle.Before(comeback.Again) {
+			return idle
+		}
+		return comeback.Again
 	case comeback.Act == reconcile.ActNothing:
 		a.settled(who)
 		a.say("left alone", comeback.Why)
 		return now.Add(a.Idle)
 	}
-	a.say("to do: "+string(comeback.Act), comeback.Why)
-	a.act(ctx, comeback, who.Primary)
-	return time.Now()
+	return a.act(ctx, comeback, who.Primary)
 }
 
 // say logs what is done, or why nothing is, whenever that changes.
 func (a *AutoRejoin) say(what, why string) {
 	line := what + ": " + why
 	if line != a.said {
-		a.said = line
+		a.said, a.hasty = line, time.Now().Add(fast)
 		a.Log.Info(what, keyWhy, why)
 	}
 	a.Notify.Status(line)
 }
 
-// settled forgets failed tries once the host is back without them.
+// settled forgets failed tries once the host is back without them. That is a return, too: a host that always comes back
+// after a try that failed flaps as well.
 func (a *AutoRejoin) settled(who reconcile.Who) {
 	remembered, err := operation.Remembered(a.Engine.Folder)
 	back := who.Standing == model.Primary || who.Standing == model.Standby && who.Instance.Receiver.Streaming()
 	if err != nil || !back || remembered.Tries == 0 && remembered.Problem == "" {
 		return
 	}
-	remembered.Tries, remembered.Next, remembered.Problem = 0, time.Time{}, ""
+	if remembered.Tries > 0 {
+		returned := model.Returned{At: time.Now().UTC(), By: a.Engine.Who, Primary: who.Primary, GivenUp: remembered.GivenUp}
+		if last := remembered.Last; last != nil && returned.GivenUp == nil {
+			returned.GivenUp = last.GivenUp
+		}
+		a.remember(remembered.Succeeded(returned))
+		return
+	}
+	remembered.Next, remembered.Problem = time.Time{}, ""
 	a.remember(remembered)
 }
 
@@ -161,28 +212,46 @@ func (a *AutoRejoin) remember(r model.AutoRejoin) {
 }
 
 // act tries to bring this host back. That it tries is on disk before it begins: a host that dies of the try does not
-// try for ever.
-func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, primary string) {
+// try for ever. act returns when to look again.
+func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, primary string) time.Time {
 	before, err := operation.Remembered(a.Engine.Folder)
-	if err != nil {
-		a.Log.Error(nil, "left alone", keyProblem, err.Error())
-		return
-	}
 	tried := before.Tried(time.Now(), a.Wait)
 	tried.Problem = "it did not come to its end"
-	if err := operation.Remember(a.Engine.Folder, tried); err != nil { // then nothing would limit the tries
-		a.Log.Error(nil, "left alone", keyProblem, err.Error())
-		return
+	if err == nil {
+		err = operation.Remember(a.Engine.Folder, tried)
 	}
+	if err != nil { // then nothing would limit the tries
+		a.say("left alone", err.Error())
+		a.hasty = time.Time{}
+		return time.Now().Add(a.Idle)
+	}
+	a.say("to do: "+string(c.Act), c.Why)
+	a.gaveUp = nil
 	returned, err := a.try(ctx, c)
+	if a.gaveUp != nil { // whatever the end is
+		before.GivenUp, tried.GivenUp = a.gaveUp, a.gaveUp
+	}
+	left := leftAlone{primary: primary}
 	switch {
 	case err == nil:
 		a.remember(before.Succeeded(*returned))
 		a.Log.Info("back", keyWay, returned.Way, keyGivenUp, returned.GivenUp)
+	case errors.Is(err, errRefused) && c.Act == reconcile.ActStart:
+		left.why, left.kind, left.dearest = err.Error(), errStart, c.Dearest
+		a.leave(before, left, a.Wait/looksAgain, startMost)
+		return time.Now()
 	case errors.Is(err, errRefused):
-		a.leave(before, leftAlone{err.Error(), c.Dearest, primary}, refusedFor)
-	case errors.Is(err, errLook), errors.Is(err, operation.ErrOther): // which ends by itself
-		a.leave(before, leftAlone{why: err.Error()}, a.Wait/looksAgain)
+		left.why, left.kind, left.dearest = err.Error(), errRefused, c.Dearest
+		a.leave(before, left, refusedFor, refusedMost)
+		return time.Now()
+	case errors.Is(err, operation.ErrOther): // which ends by itself
+		left.why, left.kind = err.Error(), operation.ErrOther
+		a.leave(before, left, a.Wait/looksAgain, startMost)
+		return time.Now()
+	case errors.Is(err, errLook):
+		left.why, left.kind = err.Error(), errLook
+		a.leave(before, left, a.Wait/looksAgain, lookMost)
+		return time.Now()
 	case ctx.Err() != nil: // systemd stops this process: that is nobody's fault, and the next one goes on
 		before.Problem = err.Error()
 		a.remember(before)
@@ -191,15 +260,19 @@ func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, primary stri
 		a.remember(tried)
 		a.Log.Error(nil, "try failed", keyAct, c.Act, keyTries, tried.Tries, keyProblem, err.Error())
 	}
+	a.left = leftAlone{}
+	return time.Now()
 }
 
 // leave leaves this host alone for a while. That was no try.
-func (a *AutoRejoin) leave(before model.AutoRejoin, l leftAlone, wait time.Duration) {
+func (a *AutoRejoin) leave(before model.AutoRejoin, l leftAlone, first, most time.Duration) {
+	wait := l.again(a.left, first, most)
 	before.Problem, before.Next = l.why, time.Now().Add(wait)
 	a.remember(before)
 	if l.why != a.left.why {
 		a.Log.Info("left alone", keyWhy, l.why)
 	}
+	l.wait = wait
 	a.left = l
 }
 
@@ -271,9 +344,7 @@ func (a *AutoRejoin) rejoin(ctx context.Context, dearest model.Dearest) (*model.
 	if err := a.Engine.Ready(ctx, rejoin.Continues); err != nil {
 		return nil, err
 	}
-	r := &rejoin.Rejoin{
-		Observer: a.Observer, Left: left, Archive: true, Report: a.Engine.Report, StateDir: a.Engine.Folder,
-	}
+	r := a.way(left)
 	found, err := r.Look(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errLook, err)
@@ -292,6 +363,18 @@ func (a *AutoRejoin) rejoin(ctx context.Context, dearest model.Dearest) (*model.
 	return returned, err
 }
 
+// rewindOutlasts is how much longer pg_rewind may run once systemd stops this process: data that are half rewound need a
+// copy. TimeoutStopSec of pgrex-rejoin.service leaves time for it.
+const rewindOutlasts = 5 * time.Minute
+
+// way makes the rejoin. How far something is goes to the status only: a copy may take hours.
+func (a *AutoRejoin) way(left *operation.Journal) *rejoin.Rejoin {
+	return &rejoin.Rejoin{
+		Observer: a.Observer, Left: left, Archive: true, Report: a.Engine.Report, StateDir: a.Engine.Folder,
+		Redraw: func(line string) { a.Notify.Status(strings.TrimSpace(line)) }, Outlasts: rewindOutlasts,
+	}
+}
+
 // by takes one way back.
 func (a *AutoRejoin) by(ctx context.Context, r *rejoin.Rejoin, found *rejoin.Case, way rejoin.Method) (*model.Returned, error) {
 	var says []string
@@ -305,10 +388,15 @@ func (a *AutoRejoin) by(ctx context.Context, r *rejoin.Rejoin, found *rejoin.Cas
 	if err != nil {
 		return nil, err
 	}
+	if short, err := found.NotKept(); err != nil || short != "" {
+		return nil, refused("nothing of the WAL that only this host has would be kept: %s: type sudo pgrex rejoin", cmp.Or(short, fmt.Sprint(err)))
+	}
 	for _, line := range append(says, job.Says...) {
 		a.Engine.Report(line)
 	}
-	if err := a.Engine.Do(ctx, job); err != nil {
+	err = a.Engine.Do(ctx, job)
+	a.gaveUp = rejoin.GaveUp(job)
+	if err != nil {
 		return nil, err
 	}
 	returned := rejoin.ReturnedBy(job, found.Primary, a.Engine.Who)
