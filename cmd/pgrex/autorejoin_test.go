@@ -2,8 +2,15 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller"
@@ -23,5 +30,79 @@ func TestPrintGivenUp(t *testing.T) {
 		if want := "not all of it is kept in /kept/here: " + given.Short; !strings.Contains(said, want) || strings.Contains(said, "; it is kept") {
 			t.Errorf("%s: %s", name, said)
 		}
+	}
+}
+
+// told is a service manager that hands on each status.
+type told chan string
+
+func (told) Ready()               {}
+func (told) Alive()               {}
+func (t told) Status(line string) { t <- line }
+func (told) Stopping()            {}
+
+// The service waits for its state folder, and for the end of an earlier process, and does not end because of them.
+func TestWaitsToRun(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "state")
+	got := func(ctx context.Context, says told) chan io.Closer {
+		running := make(chan io.Closer, 1)
+		go func() { running <- waitsToRun(ctx, folder, says, time.Millisecond) }()
+		return running
+	}
+	says := make(told)
+	running := got(t.Context(), says)
+	if line := <-says; !strings.Contains(line, "systemctl start pgrex") {
+		t.Errorf("it says %q", line)
+	}
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	until := func(running chan io.Closer, says told) io.Closer {
+		for {
+			select {
+			case <-says:
+			case r := <-running:
+				return r
+			case <-time.After(20 * time.Second):
+				t.Fatal("it waits for ever")
+			}
+		}
+	}
+	first := until(running, says)
+	ctx, end := context.WithCancel(t.Context())
+	running = got(ctx, says)
+	if line := <-says; !strings.Contains(line, "already runs") {
+		t.Errorf("it says %q", line)
+	}
+	end()
+	if r := until(running, says); r != nil {
+		t.Error("two run on one state folder")
+	}
+	running = got(t.Context(), says)
+	<-says
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := until(running, says).Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Where root may not signal the owner's process, the owner does.
+func TestPassSignal(t *testing.T) {
+	child := exec.Command("/bin/sleep", "1000")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- child.Wait() }()
+	forbidden := func(os.Signal) error { return os.NewSyscallError("kill", syscall.EPERM) }
+	if err := passSignal(forbidden, child.Process.Pid, nil, syscall.SIGTERM); err != nil {
+		t.Error(err)
+		_ = child.Process.Kill()
+	}
+	<-ended
+	if status := child.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGTERM {
+		t.Errorf("it has ended with %v", child.ProcessState)
 	}
 }
