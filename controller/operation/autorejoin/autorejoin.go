@@ -1,7 +1,6 @@
 package autorejoin
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -388,8 +387,10 @@ func (a *AutoRejoin) by(ctx context.Context, r *rejoin.Rejoin, found *rejoin.Cas
 	if err != nil {
 		return nil, err
 	}
-	if short, err := found.NotKept(); err != nil || short != "" {
-		return nil, refused("nothing of the WAL that only this host has would be kept: %s: type sudo pgrex rejoin", cmp.Or(short, fmt.Sprint(err)))
+	if way == rejoin.MethodRewind || way == rejoin.MethodCopy {
+		if err := kept(found); err != nil {
+			return nil, err
+		}
 	}
 	for _, line := range append(says, job.Says...) {
 		a.Engine.Report(line)
@@ -401,6 +402,18 @@ func (a *AutoRejoin) by(ctx context.Context, r *rejoin.Rejoin, found *rejoin.Cas
 	}
 	returned := rejoin.ReturnedBy(job, found.Primary, a.Engine.Who)
 	return &returned, nil
+}
+
+// kept returns an error if nothing would be kept of the WAL that only this host has.
+func kept(found *rejoin.Case) error {
+	short, err := found.NotKept()
+	if err != nil {
+		return err
+	}
+	if short != "" {
+		return refused("nothing of the WAL that only this host has would be kept: %s: type sudo pgrex rejoin", short)
+	}
+	return nil
 }
 
 // chooseWay picks the cheapest way back, if it is allowed. Nobody gives up without a person what nobody can name.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -76,11 +75,7 @@ func (p Place) Keeps(g model.GivenUp, local reconcile.LocalData, most uint64) (f
 	if err != nil {
 		return nil, Kept{}, err
 	}
-	above := filepath.Dir(g.Folder)
-	if _, err := os.Stat(above); errors.Is(err, fs.ErrNotExist) {
-		above = filepath.Dir(above)
-	}
-	_, free, err := Disk(above)
+	_, free, err := Disk(filepath.Dir(g.Folder))
 	if err != nil {
 		return nil, Kept{}, err
 	}

@@ -33,6 +33,18 @@ func (r *Rejoin) givenUp(ctx context.Context, c *Case, begun time.Time) *model.G
 	}
 }
 
+// keeps is how much WAL is kept aside at most on the file system of the data, in bytes.
+func (r *Rejoin) keeps(c *Case) uint64 {
+	parted, local := c.Return.Parted(), c.Return.Local
+	if r.StateDir == "" || c.Return.Begun != "" || parted == 0 || parted >= local.End {
+		return 0
+	}
+	if fileSystem, _, err := datadir.Disk(r.StateDir); err != nil || fileSystem != local.FileSystem {
+		return 0 // without a state folder nothing is begun
+	}
+	return min(datadir.MaxKeptWAL, parted.BytesTo(local.End))
+}
+
 // givenUpText says what is given up.
 func givenUpText(g model.GivenUp) string {
 	return fmt.Sprintf("given up: the WAL that only this host has, %s, from %s to %s on timeline %d, last commit in it at %s; it is kept in %s",
@@ -81,7 +93,7 @@ func (r *Rejoin) keepWAL(c *Case) []operation.Step {
 // NotKept is why nothing of what the job gives up would be kept; "" if some of it is, or if nothing is given up. Job
 // has to be called before.
 func (c *Case) NotKept() (string, error) {
-	if c.givenUp == nil {
+	if c.givenUp == nil || c.Streams || c.Return.Begun != "" { // or else it was kept before that began
 		return "", nil
 	}
 	_, kept, err := c.Place.Keeps(*c.givenUp, c.Return.Local, datadir.MaxKeptWAL)
