@@ -106,3 +106,43 @@ func TestPassSignal(t *testing.T) {
 		t.Errorf("it has ended with %v", child.ProcessState)
 	}
 }
+
+// An upgrade leaves a way back that is under way alone, and restarts the rest.
+func TestUpgradeLeavesOperation(t *testing.T) {
+	script, err := os.ReadFile("../../hack/packaging/postinstall")
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	state, bin := filepath.Join(folder, "state"), filepath.Join(folder, "bin")
+	for _, name := range []string{filepath.Join(state, "one"), bin, filepath.Join(folder, "systemd")} {
+		if err := os.MkdirAll(name, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stub := "#!/bin/sh\necho \"systemctl $*\"\n"
+	if err := os.WriteFile(filepath.Join(bin, "systemctl"), []byte(stub), 0o700); err != nil { //nolint:gosec // it has to run
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer("/var/lib/pgrex", state, "/run/systemd/system", filepath.Join(folder, "systemd"),
+		"/etc/systemd/system", folder, "policy-rc.d", "no-such-policy").Replace(string(script))
+	says := func() string {
+		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", text, "postinstall", "configure")
+		cmd.Env = []string{"PATH=" + bin + ":/usr/bin:/bin"}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return string(out)
+	}
+	const all = "systemctl try-restart pgrex.service pgrex@*.service"
+	if out := says(); !strings.Contains(out, all+" pgrex-rejoin.service pgrex-rejoin@*.service\n") {
+		t.Errorf("without an operation: %s", out)
+	}
+	if err := os.WriteFile(filepath.Join(state, "one", "operation.json"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := says(); !strings.Contains(out, all+"\n") || !strings.Contains(out, "an operation is under way") {
+		t.Errorf("in an operation: %s", out)
+	}
+}

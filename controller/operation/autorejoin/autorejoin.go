@@ -72,15 +72,14 @@ type leftAlone struct {
 
 // again is how long to wait after one more close look that ended so: twice as long as before if that was the same.
 func (l leftAlone) again(before leftAlone, first, most time.Duration) time.Duration {
-	last := before.wait
-	before.wait = 0
-	if l.kind != errRefused { // such texts may differ each time
-		l.why, before.why = "", ""
+	same := l.kind == before.kind && l.primary == before.primary && l.dearest == before.dearest
+	if l.kind == errRefused { // the texts of other kinds may differ each time
+		same = same && l.why == before.why
 	}
-	if l == before && last > 0 {
-		return min(2*last, most)
+	if !same || before.wait == 0 {
+		return first
 	}
-	return first
+	return min(2*before.wait, most)
 }
 
 // errLook says that this host, or the primary, could not be looked at closely. It is no try: nothing was changed, and
@@ -230,26 +229,13 @@ func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, primary stri
 	if a.gaveUp != nil { // whatever the end is
 		before.GivenUp, tried.GivenUp = a.gaveUp, a.gaveUp
 	}
-	left := leftAlone{primary: primary}
+	kind, first, most := a.patience(c.Act, err)
 	switch {
 	case err == nil:
 		a.remember(before.Succeeded(*returned))
 		a.Log.Info("back", keyWay, returned.Way, keyGivenUp, returned.GivenUp)
-	case errors.Is(err, errRefused) && c.Act == reconcile.ActStart:
-		left.why, left.kind, left.dearest = err.Error(), errStart, c.Dearest
-		a.leave(before, left, a.Wait/looksAgain, startMost)
-		return time.Now()
-	case errors.Is(err, errRefused):
-		left.why, left.kind, left.dearest = err.Error(), errRefused, c.Dearest
-		a.leave(before, left, refusedFor, refusedMost)
-		return time.Now()
-	case errors.Is(err, operation.ErrOther): // which ends by itself
-		left.why, left.kind = err.Error(), operation.ErrOther
-		a.leave(before, left, a.Wait/looksAgain, startMost)
-		return time.Now()
-	case errors.Is(err, errLook):
-		left.why, left.kind = err.Error(), errLook
-		a.leave(before, left, a.Wait/looksAgain, lookMost)
+	case kind != nil:
+		a.leave(before, leftAlone{why: err.Error(), dearest: c.Dearest, primary: primary, kind: kind}, first, most)
 		return time.Now()
 	case ctx.Err() != nil: // systemd stops this process: that is nobody's fault, and the next one goes on
 		before.Problem = err.Error()
@@ -261,6 +247,23 @@ func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, primary stri
 	}
 	a.left = leftAlone{}
 	return time.Now()
+}
+
+// patience returns how long a host is left alone after an end that was no try: first and at most. kind is nil if it was
+// one.
+func (a *AutoRejoin) patience(act reconcile.Act, err error) (kind error, first, most time.Duration) {
+	soon := a.Wait / looksAgain
+	switch {
+	case errors.Is(err, errRefused) && act == reconcile.ActStart:
+		return errStart, soon, startMost
+	case errors.Is(err, errRefused):
+		return errRefused, refusedFor, refusedMost
+	case errors.Is(err, operation.ErrOther): // which ends by itself
+		return operation.ErrOther, soon, startMost
+	case errors.Is(err, errLook):
+		return errLook, soon, lookMost
+	}
+	return nil, 0, 0
 }
 
 // leave leaves this host alone for a while. That was no try.

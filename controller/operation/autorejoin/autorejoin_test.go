@@ -359,3 +359,21 @@ func TestProgressIsStatus(t *testing.T) {
 		t.Errorf("its status is %s", got)
 	}
 }
+
+// systemd leaves pg_rewind the time that it may take to its end, and signals only the first part.
+func TestUnitOutlastsRewind(t *testing.T) {
+	for _, name := range []string{"pgrex-rejoin.service", "pgrex-rejoin@.service"} {
+		unit, err := os.ReadFile("../../../hack/systemd/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var seconds int
+		_, stop, _ := strings.Cut(string(unit), "\nTimeoutStopSec=")
+		if _, err := fmt.Sscanf(stop, "%d\n", &seconds); err != nil || time.Duration(seconds)*time.Second < rewindOutlasts+3*time.Minute {
+			t.Errorf("%s leaves %d seconds, %v", name, seconds, err)
+		}
+		if !strings.Contains(string(unit), "\nKillMode=mixed\n") {
+			t.Errorf("%s signals pg_rewind", name)
+		}
+	}
+}
