@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,14 +67,45 @@ type leftAlone struct {
 	why     string
 	dearest model.Dearest
 	primary string
-	kind    error         // errRefused, errLook, errStart or operation.ErrOther
+	online  string // the nodes that were online
+	kind    kind
 	wait    time.Duration // until the next close look
+}
+
+// kind is why a close look led to no try.
+type kind string
+
+const (
+	kindTry     kind = "" // it did
+	kindRefused kind = "refused"
+	kindStart   kind = "start refused"
+	kindOther   kind = "another operation"
+	kindLook    kind = "not looked at"
+)
+
+// changed reports whether something has changed on which it depends that this host was left alone.
+func (l leftAlone) changed(now leftAlone) bool {
+	return l.dearest != now.dearest || l.primary != now.primary || l.online != now.online
+}
+
+// leftNow is on what it depends now whether this host is left alone.
+func leftNow(who reconcile.Who, c reconcile.Comeback) leftAlone {
+	var online []string
+	if who.Cluster != nil {
+		for _, n := range who.Cluster.Nodes {
+			if n.Online {
+				online = append(online, n.Name)
+			}
+		}
+	}
+	slices.Sort(online)
+	return leftAlone{dearest: c.Dearest, primary: who.Primary, online: strings.Join(online, " ")}
 }
 
 // again is how long to wait after one more close look that ended so: twice as long as before if that was the same.
 func (l leftAlone) again(before leftAlone, first, most time.Duration) time.Duration {
-	same := l.kind == before.kind && l.primary == before.primary && l.dearest == before.dearest
-	if l.kind == errRefused { // the texts of other kinds may differ each time
+	same := l.kind == before.kind && !l.changed(before)
+	if l.kind == kindRefused { // the texts of other kinds may differ each time
 		same = same && l.why == before.why
 	}
 	if !same || before.wait == 0 {
@@ -91,9 +123,6 @@ const looksAgain = 12
 
 // errRefused says that there is no way back that may be taken without a person. It is no try.
 var errRefused = errors.New("left alone")
-
-// errStart says the same of a start as the primary.
-var errStart = errors.New("not started")
 
 func refused(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errRefused}, args...)...)
@@ -155,7 +184,7 @@ func (a *AutoRejoin) look(ctx context.Context) (next time.Time) {
 	a.watchServer(who)
 	now := time.Now()
 	comeback := who.Comeback(now)
-	if !comeback.Again.IsZero() && a.left.dearest != "" && (a.left.dearest != comeback.Dearest || a.left.primary != who.Primary) {
+	if !comeback.Again.IsZero() && a.left.kind != kindTry && a.left.changed(leftNow(who, comeback)) {
 		comeback = who.Comeback(comeback.Again) // what it was left alone for has changed
 	}
 	switch {
@@ -170,7 +199,7 @@ func (a *AutoRejoin) look(ctx context.Context) (next time.Time) {
 		a.say("left alone", comeback.Why)
 		return now.Add(a.Idle)
 	}
-	return a.act(ctx, comeback, who.Primary)
+	return a.act(ctx, comeback, leftNow(who, comeback))
 }
 
 // say logs what is done, or why nothing is, whenever that changes.
@@ -211,7 +240,7 @@ func (a *AutoRejoin) remember(r model.AutoRejoin) {
 
 // act tries to bring this host back. That it tries is on disk before it begins: a host that dies of the try does not
 // try for ever. act returns when to look again.
-func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, primary string) time.Time {
+func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, now leftAlone) time.Time {
 	before, err := operation.Remembered(a.Engine.Folder)
 	tried := before.Tried(time.Now(), a.Wait)
 	tried.Problem = "it did not come to its end"
@@ -230,12 +259,13 @@ func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, primary stri
 		before.GivenUp, tried.GivenUp = a.gaveUp, a.gaveUp
 	}
 	kind, first, most := a.patience(c.Act, err)
+	now.why, now.kind = fmt.Sprint(err), kind
 	switch {
 	case err == nil:
 		a.remember(before.Succeeded(*returned))
 		a.Log.Info("back", keyWay, returned.Way, keyGivenUp, returned.GivenUp)
-	case kind != nil:
-		a.leave(before, leftAlone{why: err.Error(), dearest: c.Dearest, primary: primary, kind: kind}, first, most)
+	case kind != kindTry:
+		a.leave(before, now, first, most)
 		return time.Now()
 	case ctx.Err() != nil: // systemd stops this process: that is nobody's fault, and the next one goes on
 		before.Problem = err.Error()
@@ -249,21 +279,21 @@ func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, primary stri
 	return time.Now()
 }
 
-// patience returns how long a host is left alone after an end that was no try: first and at most. kind is nil if it was
-// one.
-func (a *AutoRejoin) patience(act reconcile.Act, err error) (kind error, first, most time.Duration) {
+// patience returns how long a host is left alone after an end that was no try: first and at most. It was one if kind is
+// kindTry.
+func (a *AutoRejoin) patience(act reconcile.Act, err error) (kind kind, first, most time.Duration) {
 	soon := a.Wait / looksAgain
 	switch {
 	case errors.Is(err, errRefused) && act == reconcile.ActStart:
-		return errStart, soon, startMost
+		return kindStart, soon, startMost
 	case errors.Is(err, errRefused):
-		return errRefused, refusedFor, refusedMost
+		return kindRefused, refusedFor, refusedMost
 	case errors.Is(err, operation.ErrOther): // which ends by itself
-		return operation.ErrOther, soon, startMost
+		return kindOther, soon, startMost
 	case errors.Is(err, errLook):
-		return errLook, soon, lookMost
+		return kindLook, soon, lookMost
 	}
-	return nil, 0, 0
+	return kindTry, 0, 0
 }
 
 // leave leaves this host alone for a while. That was no try.

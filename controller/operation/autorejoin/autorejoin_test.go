@@ -155,6 +155,11 @@ func TestMoreIsAllowed(t *testing.T) {
 	if *tries != 2 {
 		t.Errorf("it has looked closely %d times", *tries)
 	}
+	a.left.online = "pm01" // as if pm02 had come back since
+	a.look(t.Context())
+	if *tries != 3 {
+		t.Errorf("it has looked closely %d times", *tries)
+	}
 }
 
 // A journal is gone on with by its own operation only: a start is no end of a rejoin, and a rejoin none of a start.
@@ -234,18 +239,19 @@ func TestChooseWay(t *testing.T) {
 
 // A look that is refused waits longer each time, until something changes.
 func TestWaitsGrow(t *testing.T) {
-	same := func(kind error, why string) leftAlone { return leftAlone{why: why, primary: "pm02", kind: kind} }
+	same := func(kind kind, why string) leftAlone { return leftAlone{why: why, primary: "pm02", kind: kind} }
 	for _, test := range []struct {
 		before, now leftAlone
 		last, want  time.Duration
 	}{
-		{leftAlone{}, same(errRefused, "a"), 0, time.Second},
-		{same(errRefused, "a"), same(errRefused, "a"), 4 * time.Second, 8 * time.Second},
-		{same(errRefused, "a"), same(errRefused, "a"), 8 * time.Second, 10 * time.Second},
-		{same(errRefused, "a"), same(errRefused, "b"), 4 * time.Second, time.Second},
-		{same(errLook, "a"), same(errLook, "b"), 4 * time.Second, 8 * time.Second},
-		{same(errLook, "a"), same(errRefused, "a"), 4 * time.Second, time.Second},
-		{leftAlone{kind: errLook, primary: "pm03"}, same(errLook, "a"), 4 * time.Second, time.Second},
+		{leftAlone{}, same(kindRefused, "a"), 0, time.Second},
+		{same(kindRefused, "a"), same(kindRefused, "a"), 4 * time.Second, 8 * time.Second},
+		{same(kindRefused, "a"), same(kindRefused, "a"), 8 * time.Second, 10 * time.Second},
+		{same(kindRefused, "a"), same(kindRefused, "b"), 4 * time.Second, time.Second},
+		{same(kindLook, "a"), same(kindLook, "b"), 4 * time.Second, 8 * time.Second},
+		{same(kindLook, "a"), same(kindRefused, "a"), 4 * time.Second, time.Second},
+		{leftAlone{kind: kindLook, primary: "pm02", online: "pm01"}, same(kindLook, "a"), 4 * time.Second, time.Second},
+		{leftAlone{kind: kindLook, primary: "pm03"}, same(kindLook, "a"), 4 * time.Second, time.Second},
 	} {
 		test.before.wait = test.last
 		if got := test.now.again(test.before, time.Second, 10*time.Second); got != test.want {
@@ -270,7 +276,7 @@ func TestRefusedStart(t *testing.T) {
 	}
 	a.Wait = time.Minute
 	for range 5 {
-		a.act(t.Context(), reconcile.Comeback{Act: reconcile.ActStart}, "")
+		a.act(t.Context(), reconcile.Comeback{Act: reconcile.ActStart}, leftAlone{})
 	}
 	if r, err := operation.Remembered(a.Engine.Folder); err != nil || a.left.wait != startMost || time.Until(r.Next) > startMost {
 		t.Errorf("it waits %s: %+v, %v", a.left.wait, r, err)
@@ -343,7 +349,7 @@ func TestGivenUpStays(t *testing.T) {
 	if r, err := operation.Remembered(a.Engine.Folder); err != nil || r.Tries != 1 || r.GivenUp == nil || r.GivenUp.Folder != "/kept/here" {
 		t.Fatalf("it remembers %+v, %v", r, err)
 	}
-	a.act(t.Context(), reconcile.Comeback{Act: reconcile.ActRejoin, Dearest: model.DearestRewind}, "pm02")
+	a.act(t.Context(), reconcile.Comeback{Act: reconcile.ActRejoin, Dearest: model.DearestRewind}, leftAlone{primary: "pm02"})
 	r, err := operation.Remembered(a.Engine.Folder)
 	if err != nil || r.Last == nil || r.GivenUp != nil || r.Last.GivenUp == nil || r.Last.GivenUp.Folder != "/kept/here" {
 		t.Errorf("it remembers %+v, %v", r, err)
