@@ -51,6 +51,8 @@ type AutoRejoin struct {
 	Returns []time.Time `json:"returns,omitempty"`
 	// Last is how this host came back the last time, also with a person; nil if that is not known.
 	Last *Returned `json:"last,omitempty"`
+	// GivenUp is what a try has given up that did not end well; nil for nothing. The return after it names it.
+	GivenUp *GivenUp `json:"given_up,omitempty"`
 	// Running reports whether the service that comes back without a person runs here. It is not kept.
 	Running bool `json:"running,omitempty"`
 }
@@ -78,7 +80,7 @@ type GivenUp struct {
 
 // Nothing reports whether there is nothing to say: this host has never come back, and no service runs.
 func (a *AutoRejoin) Nothing() bool {
-	return a == nil || a.Tries == 0 && a.Problem == "" && len(a.Returns) == 0 && a.Last == nil && !a.Running
+	return a == nil || a.Tries == 0 && a.Problem == "" && len(a.Returns) == 0 && a.Last == nil && a.GivenUp == nil && !a.Running
 }
 
 // Failed reports whether the tries are used up.
@@ -118,8 +120,12 @@ const waitGrows = 5
 // usualWait is the first wait unless another one was asked for.
 const usualWait = time.Minute
 
-// Succeeded is what is remembered of a try that has ended well.
+// Succeeded is what is remembered of a try that has ended well. What an earlier try has given up was given up for this
+// return.
 func (a AutoRejoin) Succeeded(r Returned) AutoRejoin {
 	all := append(slices.Clone(a.Returns), r.At)
+	if r.GivenUp == nil {
+		r.GivenUp = a.GivenUp
+	}
 	return AutoRejoin{Returns: all[max(0, len(all)-MaxReturns):], Last: &r}
 }

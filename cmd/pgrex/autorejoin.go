@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -126,11 +128,30 @@ func toolsAsCluster() (end func(), err error) {
 	}, nil
 }
 
+// waitsToRun waits until this process is the one that comes back without a person: pgrex.service may make the state
+// folder later, and an earlier process may still be at its end. It returns nil if ctx ends before that.
+func waitsToRun(ctx context.Context, folder string, notify controller.Notifier, again time.Duration) io.Closer {
+	for {
+		running, err := operation.RunsAutoRejoin(folder)
+		if err == nil {
+			return running
+		}
+		notify.Status("waits: " + err.Error())
+		notify.Ready() // to wait is its work
+		notify.Alive()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(again):
+		}
+	}
+}
+
 // autoRejoin is the part with the rights of the data's owner.
 func autoRejoin(cmd *cobra.Command, s *settings, wait time.Duration) error {
-	running, err := operation.RunsAutoRejoin(s.StateDir)
-	if err != nil {
-		return err
+	running := waitsToRun(cmd.Context(), s.StateDir, &controller.Systemd{}, waitForCluster)
+	if running == nil {
+		return nil
 	}
 	defer func() { _ = running.Close() }() // nothing was written
 	level := slog.LevelInfo

@@ -134,8 +134,14 @@ func (s *settings) forgetTries(ask *asking, returned *model.Returned) error {
 	if ask.dryRun || err == nil && returned == nil && before.Tries == 0 && before.Problem == "" && len(before.Returns) == 0 {
 		return nil
 	}
-	if returned == nil { // an unreadable file is replaced, too
+	switch {
+	case returned == nil: // an unreadable file is replaced, too
 		returned = before.Last
+		if returned != nil && returned.GivenUp == nil {
+			returned.GivenUp = before.GivenUp
+		}
+	case returned.GivenUp == nil: // a try that failed has given it up
+		returned.GivenUp = before.GivenUp
 	}
 	return operation.Remember(s.StateDir, model.AutoRejoin{Last: returned})
 }

@@ -180,24 +180,36 @@ func printHere(out *printer.Printer, s controller.Status) {
 
 // printAutoRejoin writes how this host comes back without a person, if it may, and how it came back last.
 func printAutoRejoin(out *printer.Printer, a *controller.AutoRejoinStatus, wide bool) {
-	if a == nil || a.Dearest == model.DearestNone && (!wide || a.Last == nil) {
+	if a == nil || a.Dearest == model.DearestNone && (!wide || a.Last == nil && a.GivenUp == nil) {
 		return
 	}
 	does := "this host is left alone"
 	if a.Act != reconcile.ActNothing {
 		does = "to do: " + string(a.Act)
 	}
-	out.Wrapped(printer.Plain, "without a person (up to %s): %s, because %s; %d failed tries, %d returns kept", a.Dearest, does, a.Why,
+	out.Wrapped(printer.Plain, "without a person (up to %s): %s, because %s; failed tries: %d, recent returns: %d", a.Dearest, does, a.Why,
 		a.Tries, len(a.Returns))
+	if g := a.GivenUp; g != nil {
+		printGivenUp(out, "given up by a try that failed", *g)
+	}
 	l := a.Last
 	if l == nil {
 		return
 	}
 	out.Wrapped(printer.Plain, "came back last at %s by %s, to %s (%s)", l.At.Local().Format(time.DateTime), orDash(l.Way), l.Primary, l.By)
 	if g := l.GivenUp; g != nil {
-		out.Wrapped(printer.Plain, "given up then: %s of WAL from %s to %s, timeline %d, last commit at %s; it is kept in %s",
-			model.FormatBytes(g.Bytes), g.From, g.To, g.Timeline, orDash(g.Commit), g.Folder)
+		printGivenUp(out, "given up then", *g)
 	}
+}
+
+// printGivenUp writes which WAL was given up, and whether all of it is kept.
+func printGivenUp(out *printer.Printer, when string, g model.GivenUp) {
+	kept := "it is kept in " + g.Folder
+	if g.Short != "" {
+		kept = fmt.Sprintf("not all of it is kept in %s: %s", g.Folder, g.Short)
+	}
+	out.Wrapped(printer.Plain, "%s: %s of WAL from %s to %s, timeline %d, last commit at %s; %s",
+		when, model.FormatBytes(g.Bytes), g.From, g.To, g.Timeline, orDash(g.Commit), kept)
 }
 
 func budgetText(bytes int64) string {

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -35,6 +36,9 @@ const toolsVariable = "PGREX_TOOLS_FD"
 
 // begin is what the parent sends to let the child begin.
 var begin = []byte{1}
+
+// shellPatience is how long a shell may take to send a signal.
+const shellPatience = 5 * time.Second
 
 // firstExtra is the number that the first of exec.Cmd's ExtraFiles has in the child.
 const firstExtra = 3
@@ -81,7 +85,7 @@ func (o dataOwner) split(cmd *cobra.Command, starts starting, stateDir string) e
 		case s := <-signals:
 			// One from a terminal the child has got, too; a second one changes nothing there.
 			if !passed {
-				_ = child.Process.Signal(s) // it may have ended meanwhile
+				_ = passSignal(child.Process.Signal, child.Process.Pid, child.SysProcAttr.Credential, s) // it may have ended meanwhile
 			}
 			passed = true
 		case err := <-ended:
@@ -145,6 +149,21 @@ func (o dataOwner) child(tools *os.File) *exec.Cmd {
 		// In the same process group: it asks its questions at our terminal.
 		SysProcAttr: &syscall.SysProcAttr{Credential: o.credential()},
 	}
+}
+
+// passSignal sends a process a signal. Under pgrex-rejoin.service, root may not signal another user's processes: it has
+// no CAP_KILL. Then a shell of that user's does it.
+func passSignal(send func(os.Signal) error, pid int, as *syscall.Credential, s os.Signal) error {
+	err := send(s)
+	number, ok := s.(syscall.Signal)
+	if !ok || !errors.Is(err, syscall.EPERM) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), shellPatience)
+	defer cancel()
+	shell := exec.CommandContext(ctx, "/bin/sh", "-c", fmt.Sprintf("kill -%d %d", number, pid))
+	shell.SysProcAttr = &syscall.SysProcAttr{Credential: as}
+	return shell.Run()
 }
 
 // childStatus is how the child ended. What there is to say of it, it has said itself, unless it was killed.

@@ -28,9 +28,9 @@ const (
 	keyWhy     = "why"
 )
 
-// refusedFor is how long a host is left alone after a close look has found no way that is allowed: such a look measures
-// the link and reads WAL.
-const refusedFor = 5 * time.Minute
+// fast is how long the cluster is looked at with each Tick after the server here has ended, or after the reason has
+// changed for which this host is left alone. A database may be stopped for weeks.
+const fast = 2 * time.Minute
 
 // AutoRejoin brings this host back without a person.
 type AutoRejoin struct {
@@ -38,36 +38,18 @@ type AutoRejoin struct {
 	Engine   *operation.Engine
 	Notify   controller.Notifier
 	Log      logr.Logger
-	// Tick is how often the local server is looked for, and the cluster while something is to be done. Idle is how often
+	// Tick is how often the local server is looked for, and for a while the cluster (fast). Idle is how often
 	// the cluster is looked at, at least. Wait is how long the first failed try has to be ago.
 	Tick, Idle, Wait time.Duration
 
-	said    string      // what was logged last
-	left    leftAlone   // after a close look; zero if the last one led to a try
-	running func() bool // reports whether a server runs here; nil before that is known
+	said    string         // what was logged last
+	hasty   time.Time      // until then the cluster is looked at with each Tick while no server runs here
+	ran     bool           // a server ran at the last Tick
+	gaveUp  *model.GivenUp // by the try that has ended last
+	left    leftAlone      // after a close look; zero if the last one led to a try
+	running func() bool    // reports whether a server runs here; nil before that is known
 	// tries is what act does; nil but in tests.
 	tries func(ctx context.Context, c reconcile.Comeback) (*model.Returned, error)
-}
-
-// leftAlone is why a close look found no way back that is allowed, and on what that depends.
-type leftAlone struct {
-	why     string
-	dearest model.Dearest
-	primary string
-}
-
-// errLook says that this host, or the primary, could not be looked at closely. It is no try: nothing was changed, and
-// soon after a failover the primary's address may not answer yet.
-var errLook = errors.New("not looked at")
-
-// looksAgain is how many times sooner a host is looked at again than it is tried again.
-const looksAgain = 12
-
-// errRefused says that there is no way back that may be taken without a person. It is no try.
-var errRefused = errors.New("left alone")
-
-func refused(format string, args ...any) error {
-	return fmt.Errorf("%w: "+format, append([]any{errRefused}, args...)...)
 }
 
 // Run looks and acts until ctx ends.
@@ -86,10 +68,20 @@ func (a *AutoRejoin) Run(ctx context.Context) {
 		case <-tick.C:
 		}
 		a.Notify.Alive()
-		if !time.Now().Before(next) || !a.serverRuns() {
+		if a.due(time.Now(), next) {
 			next = a.look(ctx)
 		}
 	}
+}
+
+// due reports whether the cluster is to be looked at now.
+func (a *AutoRejoin) due(now, next time.Time) bool {
+	runs := a.serverRuns()
+	if a.ran && !runs {
+		a.hasty = now.Add(fast)
+	}
+	a.ran = runs
+	return !now.Before(next) || !runs && now.Before(a.hasty)
 }
 
 // serverRuns reports whether a server runs here, without asking it. If that is not known, it does.
@@ -103,7 +95,7 @@ func (a *AutoRejoin) watchServer(who reconcile.Who) {
 	}
 }
 
-// look looks once, and does what is to be done. It returns when to look again though the server runs.
+// look looks once, and does what is to be done. It returns when to look again if nothing is hasty.
 func (a *AutoRejoin) look(ctx context.Context) (next time.Time) {
 	who, err := a.Observer.Full(ctx)
 	if ctx.Err() != nil {
@@ -116,41 +108,51 @@ func (a *AutoRejoin) look(ctx context.Context) (next time.Time) {
 	a.watchServer(who)
 	now := time.Now()
 	comeback := who.Comeback(now)
-	if !comeback.Again.IsZero() && a.left.dearest != "" && (a.left.dearest != comeback.Dearest || a.left.primary != who.Primary) {
+	if !comeback.Again.IsZero() && a.left.kind != kindTry && a.left.changed(leftNow(who, comeback)) {
 		comeback = who.Comeback(comeback.Again) // what it was left alone for has changed
 	}
 	switch {
 	case !comeback.Again.IsZero(): // why was logged before
 		a.Notify.Status("left alone: " + comeback.Why)
-		return now.Add(a.Idle)
+		if idle := now.Add(a.Idle); idle.Before(comeback.Again) {
+			return idle
+		}
+		return comeback.Again
 	case comeback.Act == reconcile.ActNothing:
 		a.settled(who)
 		a.say("left alone", comeback.Why)
 		return now.Add(a.Idle)
 	}
-	a.say("to do: "+string(comeback.Act), comeback.Why)
-	a.act(ctx, comeback, who.Primary)
-	return time.Now()
+	return a.act(ctx, comeback, leftNow(who, comeback))
 }
 
 // say logs what is done, or why nothing is, whenever that changes.
 func (a *AutoRejoin) say(what, why string) {
 	line := what + ": " + why
 	if line != a.said {
-		a.said = line
+		a.said, a.hasty = line, time.Now().Add(fast)
 		a.Log.Info(what, keyWhy, why)
 	}
 	a.Notify.Status(line)
 }
 
-// settled forgets failed tries once the host is back without them.
+// settled forgets failed tries once the host is back without them. That is a return, too: a host that always comes back
+// after a try that failed flaps as well.
 func (a *AutoRejoin) settled(who reconcile.Who) {
 	remembered, err := operation.Remembered(a.Engine.Folder)
 	back := who.Standing == model.Primary || who.Standing == model.Standby && who.Instance.Receiver.Streaming()
 	if err != nil || !back || remembered.Tries == 0 && remembered.Problem == "" {
 		return
 	}
-	remembered.Tries, remembered.Next, remembered.Problem = 0, time.Time{}, ""
+	if remembered.Tries > 0 {
+		returned := model.Returned{At: time.Now().UTC(), By: a.Engine.Who, Primary: who.Primary, GivenUp: remembered.GivenUp}
+		if last := remembered.Last; last != nil && returned.GivenUp == nil {
+			returned.GivenUp = last.GivenUp
+		}
+		a.remember(remembered.Succeeded(returned))
+		return
+	}
+	remembered.Next, remembered.Problem = time.Time{}, ""
 	a.remember(remembered)
 }
 
@@ -161,29 +163,34 @@ func (a *AutoRejoin) remember(r model.AutoRejoin) {
 }
 
 // act tries to bring this host back. That it tries is on disk before it begins: a host that dies of the try does not
-// try for ever.
-func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, primary string) {
+// try for ever. act returns when to look again.
+func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, now leftAlone) time.Time {
 	before, err := operation.Remembered(a.Engine.Folder)
-	if err != nil {
-		a.Log.Error(nil, "left alone", keyProblem, err.Error())
-		return
-	}
 	tried := before.Tried(time.Now(), a.Wait)
 	tried.Problem = "it did not come to its end"
-	if err := operation.Remember(a.Engine.Folder, tried); err != nil { // then nothing would limit the tries
-		a.Log.Error(nil, "left alone", keyProblem, err.Error())
-		return
+	if err == nil {
+		err = operation.Remember(a.Engine.Folder, tried)
 	}
+	if err != nil { // then nothing would limit the tries
+		a.say("left alone", err.Error())
+		a.hasty = time.Time{}
+		return time.Now().Add(a.Idle)
+	}
+	a.say("to do: "+string(c.Act), c.Why)
+	a.gaveUp = nil
 	returned, err := a.try(ctx, c)
+	if a.gaveUp != nil { // whatever the end is
+		before.GivenUp, tried.GivenUp = a.gaveUp, a.gaveUp
+	}
+	kind, first, most := a.patience(c.Act, err)
+	now.why, now.kind = fmt.Sprint(err), kind
 	switch {
 	case err == nil:
 		a.remember(before.Succeeded(*returned))
 		a.Log.Info("back", keyWay, returned.Way, keyGivenUp, returned.GivenUp)
-	case errors.Is(err, errRefused):
-		a.leave(before, leftAlone{err.Error(), c.Dearest, primary}, refusedFor)
-	case errors.Is(err, errLook), errors.Is(err, operation.ErrOther), // which ends by itself
-		errors.Is(err, operation.ErrNotAllowed): // the next look says why
-		a.leave(before, leftAlone{why: err.Error()}, a.Wait/looksAgain)
+	case kind != kindTry:
+		a.leave(before, now, first, most)
+		return time.Now()
 	case ctx.Err() != nil: // systemd stops this process: that is nobody's fault, and the next one goes on
 		before.Problem = err.Error()
 		a.remember(before)
@@ -192,16 +199,8 @@ func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, primary stri
 		a.remember(tried)
 		a.Log.Error(nil, "try failed", keyAct, c.Act, keyTries, tried.Tries, keyProblem, err.Error())
 	}
-}
-
-// leave leaves this host alone for a while. That was no try.
-func (a *AutoRejoin) leave(before model.AutoRejoin, l leftAlone, wait time.Duration) {
-	before.Problem, before.Next = l.why, time.Now().Add(wait)
-	a.remember(before)
-	if l.why != a.left.why {
-		a.Log.Info("left alone", keyWhy, l.why)
-	}
-	a.left = l
+	a.left = leftAlone{}
+	return time.Now()
 }
 
 // try does one act. Meanwhile the watchdog is fed: each wait of an operation has a deadline of its own, but a copy may
@@ -276,9 +275,7 @@ func (a *AutoRejoin) rejoin(ctx context.Context, dearest model.Dearest) (*model.
 	if err := a.Engine.Ready(ctx, rejoin.Continues); err != nil {
 		return nil, err
 	}
-	r := &rejoin.Rejoin{
-		Observer: a.Observer, Left: left, Archive: true, Report: a.Engine.Report, StateDir: a.Engine.Folder,
-	}
+	r := a.way(left)
 	found, err := r.Look(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errLook, err)
@@ -297,6 +294,18 @@ func (a *AutoRejoin) rejoin(ctx context.Context, dearest model.Dearest) (*model.
 	return returned, err
 }
 
+// rewindOutlasts is how much longer pg_rewind may run once systemd stops this process: data that are half rewound need a
+// copy. TimeoutStopSec of pgrex-rejoin.service leaves time for it.
+const rewindOutlasts = 5 * time.Minute
+
+// way makes the rejoin. How far something is goes to the status only: a copy may take hours.
+func (a *AutoRejoin) way(left *operation.Journal) *rejoin.Rejoin {
+	return &rejoin.Rejoin{
+		Observer: a.Observer, Left: left, Archive: true, Report: a.Engine.Report, StateDir: a.Engine.Folder,
+		Redraw: func(line string) { a.Notify.Status(strings.TrimSpace(line)) }, Outlasts: rewindOutlasts,
+	}
+}
+
 // by takes one way back.
 func (a *AutoRejoin) by(ctx context.Context, r *rejoin.Rejoin, found *rejoin.Case, way rejoin.Method) (*model.Returned, error) {
 	var says []string
@@ -310,15 +319,34 @@ func (a *AutoRejoin) by(ctx context.Context, r *rejoin.Rejoin, found *rejoin.Cas
 	if err != nil {
 		return nil, err
 	}
+	if way == rejoin.MethodRewind || way == rejoin.MethodCopy {
+		if err := kept(found); err != nil {
+			return nil, err
+		}
+	}
 	job.Steps = operation.Alone(a.Observer, job.Steps, allowedAs(way))
 	for _, line := range append(says, job.Says...) {
 		a.Engine.Report(line)
 	}
-	if err := a.Engine.Do(ctx, job); err != nil {
+	err = a.Engine.Do(ctx, job)
+	a.gaveUp = rejoin.GaveUp(job)
+	if err != nil {
 		return nil, err
 	}
 	returned := rejoin.ReturnedBy(job, found.Primary, a.Engine.Who)
 	return &returned, nil
+}
+
+// kept returns an error if nothing would be kept of the WAL that only this host has.
+func kept(found *rejoin.Case) error {
+	short, err := found.NotKept()
+	if err != nil {
+		return err
+	}
+	if short != "" {
+		return refused("nothing of the WAL that only this host has would be kept: %s: type sudo pgrex rejoin", short)
+	}
+	return nil
 }
 
 // chooseWay picks the cheapest way back, if it is allowed. Nobody gives up without a person what nobody can name.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/controller/operation"
@@ -155,6 +156,11 @@ func TestMoreIsAllowed(t *testing.T) {
 	if *tries != 2 {
 		t.Errorf("it has looked closely %d times", *tries)
 	}
+	a.left.online = "pm01" // as if pm02 had come back since
+	a.look(t.Context())
+	if *tries != 3 {
+		t.Errorf("it has looked closely %d times", *tries)
+	}
 }
 
 // A journal is gone on with by its own operation only: a start is no end of a rejoin, and a rejoin none of a start.
@@ -261,6 +267,153 @@ func TestChooseWay(t *testing.T) {
 		way, err := chooseWay(&test.found, test.dearest)
 		if way != test.want || (way == "") != errors.Is(err, errRefused) {
 			t.Errorf("of %v up to %s: %q, %v", test.found.Ladder, test.dearest, way, err)
+		}
+	}
+}
+
+// A look that is refused waits longer each time, until something changes.
+func TestWaitsGrow(t *testing.T) {
+	same := func(kind kind, why string) leftAlone { return leftAlone{why: why, primary: "pm02", kind: kind} }
+	for _, test := range []struct {
+		before, now leftAlone
+		last, want  time.Duration
+	}{
+		{leftAlone{}, same(kindRefused, "a"), 0, time.Second},
+		{same(kindRefused, "a"), same(kindRefused, "a"), 4 * time.Second, 8 * time.Second},
+		{same(kindRefused, "a"), same(kindRefused, "a"), 8 * time.Second, 10 * time.Second},
+		{same(kindRefused, "a"), same(kindRefused, "b"), 4 * time.Second, time.Second},
+		{same(kindLook, "a"), same(kindLook, "b"), 4 * time.Second, 8 * time.Second},
+		{same(kindLook, "a"), same(kindRefused, "a"), 4 * time.Second, time.Second},
+		{leftAlone{kind: kindLook, primary: "pm02", online: "pm01"}, same(kindLook, "a"), 4 * time.Second, time.Second},
+		{leftAlone{kind: kindLook, primary: "pm03"}, same(kindLook, "a"), 4 * time.Second, time.Second},
+	} {
+		test.before.wait = test.last
+		if got := test.now.again(test.before, time.Second, 10*time.Second); got != test.want {
+			t.Errorf("%+v after %+v: %s", test.now, test.before, got)
+		}
+	}
+	a, _, tries := newAlone(t, func(int) error { return fmt.Errorf("%w: no answer", errLook) })
+	a.Wait = looksAgain * time.Millisecond
+	for *tries < 4 {
+		a.look(t.Context())
+	}
+	if a.left.wait != 8*time.Millisecond {
+		t.Errorf("after %d looks it waits %s", *tries, a.left.wait)
+	}
+}
+
+// In an outage a refused start is looked at again soon.
+func TestRefusedStart(t *testing.T) {
+	a, _, _ := newAlone(t, nil)
+	a.tries = func(context.Context, reconcile.Comeback) (*model.Returned, error) {
+		return nil, refused("pm02 is away")
+	}
+	a.Wait = time.Minute
+	for range 5 {
+		a.act(t.Context(), reconcile.Comeback{Act: reconcile.ActStart}, leftAlone{})
+	}
+	if r, err := operation.Remembered(a.Engine.Folder); err != nil || a.left.wait != startMost || time.Until(r.Next) > startMost {
+		t.Errorf("it waits %s: %+v, %v", a.left.wait, r, err)
+	}
+}
+
+// A database that is stopped for weeks is looked at with each tick only in the beginning.
+func TestFastOnlyAtFirst(t *testing.T) {
+	a, _, _ := newAlone(t, nil)
+	runs, now := true, time.Now()
+	a.running = func() bool { return runs }
+	next := now.Add(time.Hour)
+	if a.due(now, next) {
+		t.Error("it looks though the server runs")
+	}
+	runs = false
+	for after, want := range map[time.Duration]bool{0: true, fast / 2: true, fast + time.Second: false, time.Hour: true} {
+		a.ran, a.hasty = after == 0, now.Add(fast)
+		if got := a.due(now.Add(after), next); got != want {
+			t.Errorf("after %s: %t", after, got)
+		}
+	}
+	a.hasty = time.Time{}
+	a.say("left alone", "a new reason")
+	if !a.due(time.Now(), next) {
+		t.Error("it does not look again soon after a new reason")
+	}
+}
+
+// What cannot be remembered is said once, and not looked at with each tick.
+func TestNotRememberedOnce(t *testing.T) {
+	a, n, _ := newAlone(t, func(int) error { return nil })
+	var lines []string
+	a.Log = funcr.New(func(_, args string) { lines = append(lines, args) }, funcr.Options{})
+	a.Engine.Folder, a.Idle = "/not/there", time.Hour
+	for range 3 {
+		next := a.look(t.Context())
+		if time.Until(next) < time.Minute || a.due(time.Now(), next) {
+			t.Error("it looks again at once")
+		}
+	}
+	if len(lines) != 1 || !strings.Contains(n.status[len(n.status)-1], "left alone: keep what is remembered") {
+		t.Errorf("it logs %s, and says %s", lines, n.status)
+	}
+}
+
+// A host that is back after failed tries has returned, and what they have given up stays known.
+func TestSettledIsAReturn(t *testing.T) {
+	a, _, _ := newAlone(t, nil)
+	given := &model.GivenUp{Folder: "/kept/here"}
+	a.remember(model.AutoRejoin{Tries: 2, Problem: "it does not stream", Last: &model.Returned{Way: "copy", GivenUp: given}})
+	a.settled(reconcile.Who{Standing: model.Primary, Primary: "pm01"})
+	r, err := operation.Remembered(a.Engine.Folder)
+	if err != nil || r.Tries != 0 || len(r.Returns) != 1 || r.Last.GivenUp == nil || *r.Last.GivenUp != *given || r.Last.Primary != "pm01" {
+		t.Errorf("it remembers %+v, %v", r, err)
+	}
+}
+
+// What a try has given up is remembered, whatever its end is, and named by the return after it.
+func TestGivenUpStays(t *testing.T) {
+	var a *AutoRejoin
+	a, _, _ = newAlone(t, func(n int) error {
+		if n == 1 {
+			a.gaveUp = &model.GivenUp{Folder: "/kept/here"}
+			return errors.New("it does not stream")
+		}
+		return nil
+	})
+	a.look(t.Context())
+	if r, err := operation.Remembered(a.Engine.Folder); err != nil || r.Tries != 1 || r.GivenUp == nil || r.GivenUp.Folder != "/kept/here" {
+		t.Fatalf("it remembers %+v, %v", r, err)
+	}
+	a.act(t.Context(), reconcile.Comeback{Act: reconcile.ActRejoin, Dearest: model.DearestRewind}, leftAlone{primary: "pm02"})
+	r, err := operation.Remembered(a.Engine.Folder)
+	if err != nil || r.Last == nil || r.GivenUp != nil || r.Last.GivenUp == nil || r.Last.GivenUp.Folder != "/kept/here" {
+		t.Errorf("it remembers %+v, %v", r, err)
+	}
+}
+
+// How far something is goes to the status, not into the log.
+func TestProgressIsStatus(t *testing.T) {
+	a, n, _ := newAlone(t, nil)
+	a.Engine.Report = func(line string) { t.Errorf("it reports %s", line) }
+	a.way(nil).Redraw("   [###...] 50%")
+	if got := n.status; len(got) != 1 || got[0] != "[###...] 50%" {
+		t.Errorf("its status is %s", got)
+	}
+}
+
+// systemd leaves pg_rewind the time that it may take to its end, and signals only the first part.
+func TestUnitOutlastsRewind(t *testing.T) {
+	for _, name := range []string{"pgrex-rejoin.service", "pgrex-rejoin@.service"} {
+		unit, err := os.ReadFile("../../../hack/systemd/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var seconds int
+		_, stop, _ := strings.Cut(string(unit), "\nTimeoutStopSec=")
+		if _, err := fmt.Sscanf(stop, "%d\n", &seconds); err != nil || time.Duration(seconds)*time.Second < rewindOutlasts+3*time.Minute {
+			t.Errorf("%s leaves %d seconds, %v", name, seconds, err)
+		}
+		if !strings.Contains(string(unit), "\nKillMode=mixed\n") {
+			t.Errorf("%s signals pg_rewind", name)
 		}
 	}
 }

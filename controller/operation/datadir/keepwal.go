@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/reconcile"
@@ -20,52 +21,72 @@ const MaxKeptWAL = 1 << 30
 // keptReadme is a file beside WAL that is kept aside: how to read it.
 const keptReadme = "how-to-read.txt"
 
+// Kept is how much of some WAL is kept aside.
+type Kept struct {
+	// Short is why not all of it is kept; "" if all is. What is kept is then the oldest part.
+	Short string
+	// Nothing reports whether not even one file is kept.
+	Nothing bool
+	// Removed are the folders of earlier WAL that were removed for it.
+	Removed []string
+}
+
 // KeepWAL copies the WAL from a position to the end of the WAL here into a new folder, with the histories of the
 // timelines. That WAL is of the timeline with that number and of later ones. The folder above has earlier ones like it:
-// the oldest are removed until all of them take no more than most bytes. The WAL also takes no more than half of what
-// is free there. short is why not all of it is kept: then it is the oldest part. If the folder exists, it is complete,
-// and nothing is done.
-func (p Place) KeepWAL(ctx context.Context, g model.GivenUp, local reconcile.LocalData, most uint64) (short string, err error) {
-	if _, err := os.Stat(g.Folder); err == nil {
-		return "", nil
-	}
+// once the new one is whole, the oldest are removed until all of them take no more than most bytes. The WAL also takes
+// no more than half of what is free there. If the folder exists, it is complete, and nothing is done.
+func (p Place) KeepWAL(ctx context.Context, g model.GivenUp, local reconcile.LocalData, most uint64) (kept Kept, err error) {
 	above := filepath.Dir(g.Folder)
 	if err := os.MkdirAll(above, 0o700); err != nil {
-		return "", err
+		return Kept{}, err
 	}
-	files, err := p.walSince(g.Timeline, g.From, local)
-	if err != nil {
-		return "", err
-	}
-	_, free, err := Disk(above)
-	if err != nil {
-		return "", err
-	}
-	room := min(most, free/2)
-	segments := int(min(uint64(len(files)), room/local.Segment))
-	if segments < len(files) {
-		short = fmt.Sprintf("there is room for %d of %d files of WAL (%s free, and at most %s are kept)", segments, len(files),
-			model.FormatBytes(free), model.FormatBytes(most))
-	}
-	if err := removeOldest(ctx, above, most-uint64(segments)*local.Segment); err != nil {
-		return "", err
+	files, kept, err := p.Keeps(g, local, most)
+	if err != nil || files == nil {
+		return kept, err
 	}
 	temporary := g.Folder + temporarySuffix
 	if err := errors.Join(os.RemoveAll(temporary), os.Mkdir(temporary, 0o700)); err != nil {
-		return "", err
+		return Kept{}, err
 	}
-	for _, name := range append(files[:segments:segments], p.histories(g.Timeline, local)...) {
+	for _, name := range append(files, p.histories(g.Timeline, local)...) {
 		if err := ctx.Err(); err != nil {
-			return "", errors.Join(err, os.RemoveAll(temporary))
+			return Kept{}, errors.Join(err, os.RemoveAll(temporary))
 		}
 		if err := copySynced(filepath.Join(p.Data, "pg_wal", name), filepath.Join(temporary, name)); err != nil {
-			return "", errors.Join(fmt.Errorf("keep the WAL that only this host has: %w", err), os.RemoveAll(temporary))
+			return Kept{}, errors.Join(fmt.Errorf("keep the WAL that only this host has: %w", err), os.RemoveAll(temporary))
 		}
 	}
-	if err := writeWhole(filepath.Join(temporary, keptReadme), p.howToRead(g, local, short)); err != nil {
-		return "", err
+	if err := writeWhole(filepath.Join(temporary, keptReadme), p.howToRead(g, local, kept.Short)); err != nil {
+		return Kept{}, err
 	}
-	return short, errors.Join(os.Rename(temporary, g.Folder), SyncFolder(above))
+	if err := errors.Join(os.Rename(temporary, g.Folder), SyncFolder(above)); err != nil {
+		return Kept{}, err
+	}
+	kept.Removed, err = removeOldest(ctx, g.Folder, most)
+	return kept, err
+}
+
+// Keeps returns the files that KeepWAL would copy now; nil if the folder exists. It changes nothing.
+func (p Place) Keeps(g model.GivenUp, local reconcile.LocalData, most uint64) (files []string, kept Kept, err error) {
+	if _, err := os.Stat(g.Folder); err == nil {
+		return nil, Kept{Short: g.Short}, nil
+	}
+	files, kept.Short, err = p.walSince(g.Timeline, g.From, local)
+	if err != nil {
+		return nil, Kept{}, err
+	}
+	_, free, err := Disk(filepath.Dir(g.Folder))
+	if err != nil {
+		return nil, Kept{}, err
+	}
+	segments := int(min(uint64(len(files)), min(most, free/2)/local.Segment))
+	if segments < len(files) {
+		room := fmt.Sprintf("there is room for %d of %d files of WAL (%s free, and at most %s are kept)", segments, len(files),
+			model.FormatBytes(free), model.FormatBytes(most))
+		kept.Short = strings.TrimPrefix(kept.Short+"; "+room, "; ")
+	}
+	kept.Nothing = segments == 0 && kept.Short != ""
+	return append([]string{}, files[:segments]...), kept, nil
 }
 
 // howToRead is the text beside WAL that is kept aside.
@@ -80,25 +101,38 @@ func (p Place) howToRead(g model.GivenUp, local reconcile.LocalData, short strin
 	return text
 }
 
-// walSince returns the names of the files with the WAL from a position to the end, the oldest first.
-func (p Place) walSince(timeline uint32, from model.LSN, local reconcile.LocalData) (names []string, err error) {
+// walSince returns the names of the files with the WAL from a position to the end, the oldest first. missing names the
+// WAL between them that is in no file; "" if there is none.
+func (p Place) walSince(timeline uint32, from model.LSN, local reconcile.LocalData) (names []string, missing string, err error) {
 	entries, err := os.ReadDir(filepath.Join(p.Data, "pg_wal"))
 	if err != nil {
-		return nil, fmt.Errorf("keep the WAL that only this host has: %w", err)
+		return nil, "", fmt.Errorf("keep the WAL that only this host has: %w", err)
 	}
+	first, last := from.Segment(local.Segment), (local.End - 1).Segment(local.Segment)
+	there := map[uint64]bool{}
 	for _, e := range entries {
 		if !walFile.MatchString(e.Name()) {
 			continue
 		}
 		id, _ := strconv.ParseUint(e.Name()[:8], 16, 32) // the pattern allows nothing else
-		for n := from.Segment(local.Segment); n <= (local.End - 1).Segment(local.Segment); n++ {
+		for n := first; n <= last; n++ {
 			if uint32(id) >= timeline && e.Name() == SegmentName(uint32(id), n, local.Segment) {
-				names = append(names, e.Name())
+				names, there[n] = append(names, e.Name()), true
 			}
 		}
 	}
 	slices.Sort(names)
-	return names, nil
+	var gaps []string
+	for n := first; n <= last; n++ {
+		if begin := n; !there[n] {
+			for n < last && !there[n+1] {
+				n++
+			}
+			gaps = append(gaps, fmt.Sprintf("WAL from %s to %s is no longer here",
+				max(from, model.LSN(begin*local.Segment)), min(local.End, model.LSN((n+1)*local.Segment))))
+		}
+	}
+	return names, strings.Join(gaps, "; "), nil
 }
 
 // histories returns the names of the history files of a timeline and of later ones, as far as they are here.
@@ -112,12 +146,13 @@ func (p Place) histories(timeline uint32, local reconcile.LocalData) (names []st
 	return names
 }
 
-// removeOldest removes folders of WAL that was kept aside, those with the lowest names first, until the rest take no
-// more than most bytes.
-func removeOldest(ctx context.Context, above string, most uint64) error {
+// removeOldest removes folders of WAL that was kept aside, those with the lowest names first, until all take no more
+// than most bytes. It never removes newest, and returns what it has removed.
+func removeOldest(ctx context.Context, newest string, most uint64) (removed []string, err error) {
+	above := filepath.Dir(newest)
 	entries, err := os.ReadDir(above) // in order of name
 	if err != nil {
-		return err
+		return nil, err
 	}
 	sizes := make([]uint64, len(entries))
 	var total uint64
@@ -127,7 +162,7 @@ func removeOldest(ctx context.Context, above string, most uint64) error {
 			continue // it is no folder
 		}
 		for _, f := range files {
-			if info, err := f.Info(); err == nil {
+			if info, err := f.Info(); err == nil && walFile.MatchString(f.Name()) {
 				sizes[i] += uint64(info.Size())
 			}
 		}
@@ -137,12 +172,17 @@ func removeOldest(ctx context.Context, above string, most uint64) error {
 		if total <= most || ctx.Err() != nil {
 			break
 		}
-		if err := os.RemoveAll(filepath.Join(above, e.Name())); err != nil {
-			return err
+		folder := filepath.Join(above, e.Name())
+		if folder == newest || sizes[i] == 0 {
+			continue
 		}
+		if err := os.RemoveAll(folder); err != nil {
+			return removed, err
+		}
+		removed = append(removed, folder)
 		total -= sizes[i]
 	}
-	return ctx.Err()
+	return removed, ctx.Err()
 }
 
 // copySynced copies a file. The copy is on disk when copySynced returns.

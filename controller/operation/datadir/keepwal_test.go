@@ -56,8 +56,8 @@ func namesIn(t *testing.T, folder string) (names []string) {
 func TestKeepWAL(t *testing.T) {
 	p, local := walHere(t)
 	g := model.GivenUp{Timeline: 3, From: 6*keptSegment + 10, To: local.End, Folder: filepath.Join(t.TempDir(), "given-up", "one")}
-	if short, err := p.KeepWAL(t.Context(), g, local, 100*keptSegment); err != nil || short != "" {
-		t.Fatal(short, err)
+	if kept, err := p.KeepWAL(t.Context(), g, local, 100*keptSegment); err != nil || kept.Short != "" || kept.Nothing {
+		t.Fatal(kept, err)
 	}
 	want := []string{"00000003.history", SegmentName(3, 6, keptSegment), SegmentName(3, 7, keptSegment), SegmentName(3, 8, keptSegment), keptReadme}
 	if got := namesIn(t, g.Folder); !slices.Equal(got, want) {
@@ -82,14 +82,16 @@ func TestKeepWAL(t *testing.T) {
 func TestKeepWALBounded(t *testing.T) {
 	p, local := walHere(t)
 	above := filepath.Join(t.TempDir(), "given-up")
+	var removed []string
 	keep := func(name string, from model.LSN, most uint64) string {
 		t.Helper()
 		g := model.GivenUp{Timeline: 3, From: from, To: local.End, Folder: filepath.Join(above, name)}
-		short, err := p.KeepWAL(t.Context(), g, local, most)
+		kept, err := p.KeepWAL(t.Context(), g, local, most)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return short
+		removed = kept.Removed
+		return kept.Short
 	}
 	const room = 3*keptSegment + keptSegment/2 // histories and texts are beside the WAL
 	keep("1", 8*keptSegment, room)
@@ -97,6 +99,9 @@ func TestKeepWALBounded(t *testing.T) {
 	keep("3", 7*keptSegment, room)
 	if got := namesIn(t, above); !slices.Equal(got, []string{"2", "3"}) {
 		t.Errorf("it keeps %s", got)
+	}
+	if !slices.Equal(removed, []string{filepath.Join(above, "1")}) {
+		t.Errorf("it says that it has removed %s", removed)
 	}
 	short := keep("4", 4*keptSegment, 2*keptSegment)
 	if got := namesIn(t, above); !slices.Equal(got, []string{"4"}) || !strings.Contains(short, "2 of 5 files") {
@@ -108,5 +113,52 @@ func TestKeepWALBounded(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(above, "4", keptReadme))
 	if err != nil || !strings.Contains(string(text), short) {
 		t.Errorf("how to read it: %s %v", text, err)
+	}
+}
+
+// WAL that is no longer here is named: it is not kept.
+func TestKeepWALMissing(t *testing.T) {
+	p, local := walHere(t)
+	for _, n := range []uint64{5, 6} {
+		if err := os.Remove(filepath.Join(p.Data, "pg_wal", SegmentName(3, n, keptSegment))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := model.GivenUp{Timeline: 3, From: 4*keptSegment + 16, To: local.End, Folder: filepath.Join(t.TempDir(), "given-up", "one")}
+	kept, err := p.KeepWAL(t.Context(), g, local, 100*keptSegment)
+	if want := "WAL from 0/500000 to 0/700000 is no longer here"; err != nil || kept.Short != want || kept.Nothing {
+		t.Errorf("it says %+v, %v", kept, err)
+	}
+	g.Short = kept.Short
+	if kept, err := p.KeepWAL(t.Context(), g, local, 100*keptSegment); err != nil || kept.Short != g.Short {
+		t.Errorf("the second time it says %+v, %v", kept, err)
+	}
+	g.Folder += "2"
+	if _, kept, err := p.Keeps(g, local, 0); err != nil || !kept.Nothing || !strings.Contains(kept.Short, "room for 0 of 3 files") {
+		t.Errorf("without room it says %+v, %v", kept, err)
+	}
+}
+
+// Earlier WAL stays until the new one is whole.
+func TestKeepWALFails(t *testing.T) {
+	p, local := walHere(t)
+	above := filepath.Join(t.TempDir(), "given-up")
+	g := model.GivenUp{Timeline: 3, From: 8 * keptSegment, To: local.End, Folder: filepath.Join(above, "1")}
+	if _, err := p.KeepWAL(t.Context(), g, local, keptSegment); err != nil {
+		t.Fatal(err)
+	}
+	gone := filepath.Join(p.Data, "pg_wal", SegmentName(3, 8, keptSegment))
+	if err := os.Remove(gone); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/not/there", gone); err != nil {
+		t.Fatal(err)
+	}
+	g.Folder = filepath.Join(above, "2")
+	if _, err := p.KeepWAL(t.Context(), g, local, keptSegment); err == nil {
+		t.Fatal("it copies what is not there")
+	}
+	if got := namesIn(t, above); !slices.Equal(got, []string{"1"}) {
+		t.Errorf("it keeps %s", got)
 	}
 }

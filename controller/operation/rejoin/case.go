@@ -115,6 +115,7 @@ func (r *Rejoin) weigh(ctx context.Context, c *Case) (err error) {
 	if err := c.compare(ctx); err != nil {
 		return err
 	}
+	c.Return.Keeps = r.keeps(c)
 	if c.Return.Local.Unconfigured == "" && c.Return.Begun != MethodCopy { // or else there is nothing that could be read
 		if c.astray, err = c.Place.Unfollowing(ctx, c.restored()); err != nil {
 			return err

@@ -33,6 +33,18 @@ func (r *Rejoin) givenUp(ctx context.Context, c *Case, begun time.Time) *model.G
 	}
 }
 
+// keeps is how much WAL is kept aside at most on the file system of the data, in bytes.
+func (r *Rejoin) keeps(c *Case) uint64 {
+	parted, local := c.Return.Parted(), c.Return.Local
+	if r.StateDir == "" || c.Return.Begun != "" || parted == 0 || parted >= local.End {
+		return 0
+	}
+	if fileSystem, _, err := datadir.Disk(r.StateDir); err != nil || fileSystem != local.FileSystem {
+		return 0 // without a state folder nothing is begun
+	}
+	return min(datadir.MaxKeptWAL, parted.BytesTo(local.End))
+}
+
 // givenUpText says what is given up.
 func givenUpText(g model.GivenUp) string {
 	return fmt.Sprintf("given up: the WAL that only this host has, %s, from %s to %s on timeline %d, last commit in it at %s; it is kept in %s",
@@ -50,7 +62,11 @@ func (r *Rejoin) keepWAL(c *Case) []operation.Step {
 			Text: "keep the WAL that only this host has in " + g.Folder,
 			Run: func(ctx context.Context) (err error) {
 				err = during(r.show, "keeping WAL in "+g.Folder, nil, func() error {
-					g.Short, err = c.Place.KeepWAL(ctx, *g, c.Return.Local, datadir.MaxKeptWAL)
+					kept, err := c.Place.KeepWAL(ctx, *g, c.Return.Local, datadir.MaxKeptWAL)
+					g.Short = kept.Short
+					for _, folder := range kept.Removed {
+						r.Report("   warning: removed the oldest kept WAL: " + folder)
+					}
 					return err
 				})
 				if err == nil && g.Short != "" {
@@ -72,6 +88,31 @@ func (r *Rejoin) keepWAL(c *Case) []operation.Step {
 			return os.RemoveAll(g.Folder)
 		}}},
 	}}
+}
+
+// NotKept is why nothing of what the job gives up would be kept; "" if some of it is, or if nothing is given up. Job
+// has to be called before.
+func (c *Case) NotKept() (string, error) {
+	if c.givenUp == nil || c.Streams || c.Return.Begun != "" { // or else it was kept before that began
+		return "", nil
+	}
+	_, kept, err := c.Place.Keeps(*c.givenUp, c.Return.Local, datadir.MaxKeptWAL)
+	if err != nil || !kept.Nothing {
+		return "", err
+	}
+	return kept.Short, nil
+}
+
+// GaveUp is what a job has given up, however it has ended; nil for nothing. Undone, it has removed the folder.
+func GaveUp(job operation.Job) *model.GivenUp {
+	p, ok := job.Plan.(*Plan)
+	if !ok || p.GivenUp == nil {
+		return nil
+	}
+	if _, err := os.Stat(p.GivenUp.Folder); err != nil {
+		return nil
+	}
+	return p.GivenUp
 }
 
 // Unnamed is why nobody can say what only this host has; "" if it is named, or there is nothing.

@@ -30,6 +30,8 @@ type Return struct {
 	// Bytes is the size of the primary, without WAL; 0 if that is not known. Unseen then says why.
 	Bytes  uint64
 	Unseen string
+	// Keeps is how much WAL that only this host has is kept aside on the file system of the data, in bytes.
+	Keeps uint64
 	// Unmeasured is why Bytes is 0 although the primary's tablespaces are known.
 	Unmeasured string
 	// Spaces are the primary's tablespaces, as a copy has them. NoFolder is why the folder of such a tablespace cannot be
@@ -337,7 +339,7 @@ func (r Return) copied() Rung {
 	}
 	local, size := r.Local, model.FormatBytes
 	elsewhere, noRoom := r.elsewhere()
-	needs := rung.Bytes - min(rung.Bytes, elsewhere)
+	needs := rung.Bytes - min(rung.Bytes, elsewhere) + r.Keeps
 	if !local.WALApart {
 		needs += local.WAL
 	}

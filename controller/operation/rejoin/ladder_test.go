@@ -59,6 +59,7 @@ func TestLadder(t *testing.T) {
 			r.Begun, r.Local.Timelines, r.Local.End, r.Local.Unreadable = MethodRewind, nil, 0, "rubbish"
 		}, "copy", "not finished"},
 		"WAL that cannot be read": {func(r *Return) { r.Local.Timelines, r.Local.End, r.Local.Unreadable = nil, 0, "rubbish" }, "copy", "rubbish"},
+		"no room beside kept WAL": {func(r *Return) { r.Keeps = 3 << 30 }, "start", "needs about 4.0 GiB"},
 		"no room":                 {func(r *Return) { r.Local.Free = 1 << 20 }, "start", "make room"},
 		"no copy":                 {func(r *Return) { r.Local.NoCopy = "a mount point" }, "start", "a mount point"},
 		"no data":                 {func(r *Return) { r.Local = reconcile.LocalData{Gone: "it is empty", Free: 2 << 30} }, "copy", "see that every file system is mounted"},

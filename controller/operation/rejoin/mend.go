@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"time"
 
 	"github.com/pgrex/pgrex/controller/operation"
 	"github.com/pgrex/pgrex/controller/operation/datadir"
@@ -52,13 +53,34 @@ func (r *Rejoin) rewind(c *Case) []operation.Step {
 			if err := c.Place.Begin(ctx, own); err != nil {
 				return err
 			}
-			if err := r.run(ctx, t); err != nil {
+			longer, end := outlast(ctx, r.Outlasts)
+			defer end()
+			if err := r.run(longer, t); err != nil {
 				return err
 			}
 			return c.Place.Through()
 		}}},
 		c.putBack("files"),
 	}...)
+}
+
+// outlast is a context that ends a while after another one. Until then there is no way back but a copy.
+func outlast(ctx context.Context, while time.Duration) (longer context.Context, end func()) {
+	if while == 0 {
+		return ctx, func() {}
+	}
+	longer, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(while):
+			cancel(context.Cause(ctx))
+		case <-longer.Done():
+		}
+	})
+	return longer, func() {
+		stop()
+		cancel(context.Canceled)
+	}
 }
 
 // checkpoint has the primary's control file show its timeline, by which pg_rewind goes.

@@ -34,6 +34,8 @@ type Rejoin struct {
 	Report   operation.Reporter
 	StateDir string             // what only this host has is kept in it before a rewind or copy; "" to keep nothing
 	Redraw   operation.Reporter // draws a line over the one that it drew before; nil where there is no terminal
+	// Outlasts is how long pg_rewind may go on once the operation is to end.
+	Outlasts time.Duration
 }
 
 // Name is the operation's, in journals and tokens.
