@@ -14,6 +14,8 @@ import (
 
 	"github.com/pgrex/pgrex/cmd/printer"
 	"github.com/pgrex/pgrex/controller"
+	"github.com/pgrex/pgrex/controller/operation"
+	"github.com/pgrex/pgrex/controller/operation/rejoin"
 	"github.com/pgrex/pgrex/model"
 )
 
@@ -146,5 +148,35 @@ func TestUpgradeLeavesOperation(t *testing.T) {
 	}
 	if out := says(); !strings.Contains(out, all+"\n") || !strings.Contains(out, "an operation is under way") {
 		t.Errorf("in an operation: %s", out)
+	}
+}
+
+// What a rejoin that failed has given up stays known until a return names it.
+func TestRejoinRemembersGivenUp(t *testing.T) {
+	s := &settings{StateDir: t.TempDir()}
+	given := &model.GivenUp{Timeline: 3, Folder: filepath.Join(s.StateDir, "given-up")}
+	job := operation.Job{Plan: &rejoin.Plan{GivenUp: given}}
+	remembers := func(err error) model.AutoRejoin {
+		t.Helper()
+		r, e := operation.Remembered(s.StateDir)
+		if err != nil || e != nil {
+			t.Fatal(err, e)
+		}
+		return r
+	}
+	if r := remembers(s.rememberGivenUp(job)); r.GivenUp != nil {
+		t.Errorf("what was undone is given up: %+v", r)
+	}
+	if err := os.Mkdir(given.Folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if r := remembers(s.rememberGivenUp(job)); r.GivenUp == nil || *r.GivenUp != *given {
+		t.Errorf("after a failure: %+v", r)
+	}
+	if r := remembers(s.forgetTries(&asking{}, nil)); r.GivenUp == nil {
+		t.Errorf("after nothing was to do: %+v", r)
+	}
+	if r := remembers(s.forgetTries(&asking{}, &model.Returned{Way: "start"})); r.GivenUp != nil || r.Last.GivenUp == nil || *r.Last.GivenUp != *given {
+		t.Errorf("after a return: %+v", r)
 	}
 }

@@ -111,6 +111,9 @@ func rejoinHost(cmd *cobra.Command, s *settings, method string, maxRate uint64, 
 		}
 		job.Says = append(says, job.Says...)
 		if err := ask.perform(cmd, engine, job, s.Node+" is back"); err != nil {
+			if e := s.rememberGivenUp(job); e != nil {
+				engine.Report(printer.OneLine(e))
+			}
 			return err
 		}
 		returned := rejoin.ReturnedBy(job, found.Primary, engine.Who)
@@ -134,16 +137,27 @@ func (s *settings) forgetTries(ask *asking, returned *model.Returned) error {
 	if ask.dryRun || err == nil && returned == nil && before.Tries == 0 && before.Problem == "" && len(before.Returns) == 0 {
 		return nil
 	}
-	switch {
-	case returned == nil: // an unreadable file is replaced, too
-		returned = before.Last
-		if returned != nil && returned.GivenUp == nil {
-			returned.GivenUp = before.GivenUp
-		}
-	case returned.GivenUp == nil: // a try that failed has given it up
+	if returned == nil { // an unreadable file is replaced, too
+		return operation.Remember(s.StateDir, model.AutoRejoin{Last: before.Last, GivenUp: before.GivenUp})
+	}
+	if returned.GivenUp == nil { // a try that failed may have given it up
 		returned.GivenUp = before.GivenUp
 	}
 	return operation.Remember(s.StateDir, model.AutoRejoin{Last: returned})
+}
+
+// rememberGivenUp keeps what a job has given up that did not end well.
+func (s *settings) rememberGivenUp(job operation.Job) error {
+	given := rejoin.GaveUp(job)
+	if given == nil {
+		return nil
+	}
+	remembered, err := operation.Remembered(s.StateDir)
+	if err != nil {
+		return err
+	}
+	remembered.GivenUp = given
+	return operation.Remember(s.StateDir, remembered)
 }
 
 // rejoined is what is left to do on a host that streams.

@@ -348,6 +348,7 @@ func TestNotRememberedOnce(t *testing.T) {
 	a.Engine.Folder, a.Idle = "/not/there", time.Hour
 	for range 3 {
 		next := a.look(t.Context())
+		a.running = func() bool { return false }
 		if time.Until(next) < time.Minute || a.due(time.Now(), next) {
 			t.Error("it looks again at once")
 		}

@@ -15,8 +15,7 @@ import (
 // This file decides how long a host is left alone after a close look that was no try.
 
 // refusedFor is how long a host is left alone after a close look has found no way that is allowed: such a look measures
-// the link and reads WAL.
-// Each further look waits twice as long, as long as nothing changes.
+// the link and reads WAL. Each further look waits twice as long, as long as nothing changes.
 const (
 	refusedFor, refusedMost = 5 * time.Minute, time.Hour
 	lookMost                = 5 * time.Minute  // after a host that could not be looked at
