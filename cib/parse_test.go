@@ -125,11 +125,11 @@ func TestParseCycles(t *testing.T) {
 		t.Fatal(err)
 	}
 	// That crm_mon lists no clone whose template is not there is not known here.
-	none := map[string]model.Role{}
+	none, watched := map[string]model.Role{}, model.Watched{Unmonitored: true}
 	want := []model.Clone{
-		{ID: "ms1", Primitive: "a", Agent: "ocf:x", Managed: true, Roles: none},
-		{ID: "ms2", Primitive: "b", Agent: ":", Managed: true, Roles: none},
-		{ID: "ms3", Primitive: "c", Agent: ":", Managed: true, Roles: none},
+		{ID: "ms1", Primitive: "a", Agent: "ocf:x", Managed: true, Roles: none, Watched: watched},
+		{ID: "ms2", Primitive: "b", Agent: ":", Managed: true, Roles: none, Watched: watched},
+		{ID: "ms3", Primitive: "c", Agent: ":", Managed: true, Roles: none, Watched: watched},
 	}
 	if diff := cmp.Diff(want, c.Clones); diff != "" {
 		t.Errorf("want (-), got (+):\n%s", diff)
