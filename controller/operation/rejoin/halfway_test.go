@@ -154,7 +154,7 @@ func TestRewindKilled(t *testing.T) {
 		moved.Data = elsewhere + "/data"
 		p.shell(`mv "$0" "$1"`, place.Data, moved.Data)
 		half(moved)
-		p.shell(`mv "$0" "$1"`, place.Marker(), moved.Marker())
+		p.shell(`mv "$0" "$1"`, place.Marker(), moved.Data+".pgrex-rewind") // in tmpdir it would be found, too
 		half(moved)
 		if local, err := moved.Look(t.Context()); err != nil || local.NoCopy != "" {
 			t.Errorf("with its journal, a copy is refused: %q, %v", local.NoCopy, err)
