@@ -232,6 +232,7 @@ func (s *story) firstAlone(primary string) {
 // flaps: a host that fails again and again comes back three times.
 func (s *story) flaps(host string) {
 	for i := range model.MaxReturns {
+		s.awaitUnpromoted(host) // a start that is under way would try again for minutes
 		s.asOwner(host, "touch "+s.at.Lock)
 		s.must(s.lab.Crash(s.ctx, host))
 		s.backAlone(host, "start")
@@ -240,6 +241,7 @@ func (s *story) flaps(host string) {
 		}
 	}
 	s.awaitCondition(host, model.CodeFlapping)
+	s.awaitUnpromoted(host)
 	s.asOwner(host, "touch "+s.at.Lock)
 	s.must(s.lab.Crash(s.ctx, host))
 	s.awaitAlone(host, "it has come back 3 times within an hour")
