@@ -200,7 +200,7 @@ func (c *Case) compare(ctx context.Context) error {
 	if slot, _ := c.Return.Primary.Slot(c.Slot); slot.Logical {
 		return fmt.Errorf("%s on the primary %s: %w", c.Slot, c.Primary, postgres.ErrSquatted)
 	}
-	if c.Return.Local.Unconfigured == "" && c.Return.Begun == "" { // or else the settings here are not known
+	if c.Return.Local.WAL > 0 && c.Return.Begun == "" { // or else the settings here could not be read, or there are none
 		if c.Return.TooLow, err = c.Place.TooLow(ctx, source.Setting); err != nil {
 			return err
 		}
