@@ -139,7 +139,7 @@ func (s *story) supported(host string) {
 	s.awaitActive(host)
 	s.onRoot(host, "echo '# token: planted' >>/etc/pgrex/pgrex.yaml")
 	if out := s.onRoot(host, "cd /root; pgrex support --file whole.tar.gz; tar -xzf whole.tar.gz --one-top-level=whole --strip-components=1; "+
-		"ls whole | wc -l; cat whole/missing.txt"); !strings.HasSuffix(out, "\n11") {
+		"ls whole | wc -l; cat whole/missing.txt"); !strings.HasSuffix(out, "\n12") {
 		s.t.Errorf("something is missing: %s", out)
 	}
 	if out, err := s.lab.Exec(s.ctx, host, "grep", "-r", "planted", "/root/whole"); err == nil {
