@@ -69,15 +69,10 @@ type Entry struct {
 // LoadJournal reads the journal in a state folder. It returns nil if there is none.
 func LoadJournal(folder string) (*Journal, error) {
 	path := filepath.Join(folder, journalName)
-	data, err := readOwn(path)
+	var j Journal
+	err := decodeOwn(path, &j)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	}
-	var j Journal
-	if err == nil {
-		decoder := json.NewDecoder(bytes.NewReader(data))
-		decoder.DisallowUnknownFields()
-		err = decoder.Decode(&j)
 	}
 	if err == nil && j.Format != journalFormat {
 		err = fmt.Errorf("its format is %d, and this pgrex reads %d", j.Format, journalFormat)
@@ -160,6 +155,17 @@ func readOwn(path string) ([]byte, error) {
 		err = fmt.Errorf("%s is longer than %d bytes", path, maxJournal)
 	}
 	return data, err
+}
+
+// decodeOwn decodes a file of the state folder. An unknown field is an error.
+func decodeOwn(path string, into any) error {
+	data, err := readOwn(path)
+	if err != nil {
+		return err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	return decoder.Decode(into)
 }
 
 func syncFolder(path string) error {

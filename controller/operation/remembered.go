@@ -1,7 +1,6 @@
 package operation
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,15 +29,10 @@ type remembered struct {
 // Remembered reads what a host remembers of its ways back without a person. If there is no file, it has never tried.
 func Remembered(folder string) (model.AutoRejoin, error) {
 	path := filepath.Join(folder, rememberedName)
-	data, err := readOwn(path)
+	var r remembered
+	err := decodeOwn(path, &r)
 	if errors.Is(err, fs.ErrNotExist) {
 		return model.AutoRejoin{}, nil
-	}
-	var r remembered
-	if err == nil {
-		decoder := json.NewDecoder(bytes.NewReader(data))
-		decoder.DisallowUnknownFields()
-		err = decoder.Decode(&r)
 	}
 	if err == nil && r.Format != rememberedFormat {
 		err = fmt.Errorf("its format is %d, and this pgrex reads %d", r.Format, rememberedFormat)

@@ -126,6 +126,7 @@ func TestNoTry(t *testing.T) {
 	for name, outcome := range map[string]error{
 		"refused": refused("it needs a copy"), "not looked at": fmt.Errorf("%w: no answer", errLook),
 		"a person spoke": fmt.Errorf("look: %w: paused", operation.ErrNotAllowed), "another's": fmt.Errorf("token: %w", operation.ErrOther),
+		"a person's here": fmt.Errorf("%w: rejoin", operation.ErrUnderWay),
 	} {
 		a, _, tries := newAlone(t, func(int) error { return outcome })
 		a.look(t.Context())

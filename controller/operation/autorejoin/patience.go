@@ -97,7 +97,7 @@ func (a *AutoRejoin) patience(act reconcile.Act, err error) (kind kind, first, m
 		return kindStart, soon, startMost
 	case errors.Is(err, errRefused):
 		return kindRefused, refusedFor, refusedMost
-	case errors.Is(err, operation.ErrOther), // which ends by itself
+	case errors.Is(err, operation.ErrOther), errors.Is(err, operation.ErrUnderWay), // which ends by itself
 		errors.Is(err, operation.ErrNotAllowed): // the next look says why
 		return kindOther, soon, startMost
 	case errors.Is(err, errLook):
