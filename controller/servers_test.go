@@ -220,8 +220,12 @@ func TestFull(t *testing.T) {
 	r := newRex(t, 3, "max_replication_slots = 3")
 	h := r.host("pm01")
 	h.SQL("SELECT pg_create_physical_replication_slot('barman', true), pg_create_physical_replication_slot('copy', true)")
-	r.passUntil("pm02 streams through its slot", func() bool { return h.slotFor("pm02").Active })
-	if plan := h.plan(); len(plan.Steps) > 0 || finding(plan, model.CodeCapacityShort).Severity != model.Critical {
+	var plan model.Plan
+	r.passUntil("the full primary can do no more", func() bool {
+		plan = h.plan()
+		return h.slotFor("pm02").Active && len(plan.Steps) == 0
+	})
+	if finding(plan, model.CodeCapacityShort).Severity != model.Critical {
 		t.Errorf("the plan of a full primary:\n%s", plan)
 	}
 	h.SQL("SELECT pg_drop_replication_slot('copy')")
