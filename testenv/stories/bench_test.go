@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/testenv"
 )
 
@@ -18,42 +17,80 @@ import (
 const rexMonitor = 9 * time.Second
 
 // TestCrashFigures measures for how long nobody can write through the virtual IP after the primary's postmaster was
-// killed, at a random moment of PG-REX's monitor interval, with the crash hint and without. hack/bench tells it:
-// PGREX_BENCH is how often each is measured.
+// killed, at a random moment of PG-REX's monitor interval, with the crash hint and without; and how long it takes until
+// that host streams again without a person, after the crash, and after power came back. hack/bench tells it.
 func TestCrashFigures(t *testing.T) {
-	times, err := strconv.Atoi(os.Getenv("PGREX_BENCH"))
-	if err != nil || times < 1 {
-		t.Skip("PGREX_BENCH is not set: hack/bench tells this story")
-	}
+	times := benchTimes(t)
 	config := threeHosts()
 	config.Monitor = rexMonitor
 	on(t, releases, everywhere, config, func(s *story) {
 		s.settle(s.primary())
+		s.comesBackAlone("rewind")
 		s.startTicks()
-		table := []string{s.machine(), fmt.Sprintf("%-12s %4s %8s %8s %8s", "write gap", "n", "median", "min", "max")}
+		s.t.Log("\n" + s.machine())
 		for _, hint := range []string{"true", "false"} {
-			_, err := s.lab.Exec(s.ctx, s.primary(), "crm_resource", "--resource", "msPostgresql", "--meta",
-				"--set-parameter", model.MetaCrashHint, "--parameter-value", hint)
-			s.must(err)
-			var gaps []time.Duration
+			s.setCrashHint(hint)
+			what := map[string]string{"true": "with a hint", "false": "without a hint"}[hint]
+			var gaps, backs, received []float64
 			for range times {
-				gaps = append(gaps, s.crashGap(hint == "true"))
+				m := s.measureCrash(hint == "true")
+				gaps, backs, received = append(gaps, m.gap), append(backs, m.back), append(received, m.received)
 			}
-			slices.Sort(gaps)
-			seconds := func(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
-			table = append(table, fmt.Sprintf("%-12s %4d %8s %8s %8s", map[string]string{"true": "with a hint", "false": "without"}[hint], len(gaps),
-				seconds(median(gaps)), seconds(gaps[0]), seconds(gaps[len(gaps)-1])))
-			s.t.Logf("hint %s: %v", hint, gaps)
+			s.figures("write gap, "+what, "s", gaps)
+			s.figures("back after the crash, "+what, "s", backs)
+			s.figures("received for that", "MiB", received)
 		}
-		s.t.Log("\n" + strings.Join(table, "\n"))
+		var backs, received []float64
+		for range times {
+			m := s.measurePowerOn()
+			backs, received = append(backs, m.back), append(received, m.received)
+		}
+		s.figures("back after Pacemaker is up", "s", backs)
+		s.figures("received for that", "MiB", received)
 	})
 }
 
-// median is that of durations in order.
-func median(sorted []time.Duration) time.Duration {
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+// TestPlannedEnds does each thing that ends a server in a planned way, again and again, and wants no hint. hack/bench
+// tells it.
+func TestPlannedEnds(t *testing.T) {
+	times := benchTimes(t)
+	on(t, releases, everywhere, threeHosts(), func(s *story) {
+		s.settle(s.primary())
+		s.setCrashHint("true")
+		before := s.hints()
+		for range times {
+			for _, end := range plannedEnds {
+				s.chapter(end.what, func(s *story) { end.do(s) })
+			}
+		}
+		if n := s.hints() - before; n != 0 {
+			s.t.Errorf("%d hints were given", n)
+		}
+		s.t.Logf("\n%s: %d planned ends of a server, no hint", s.lab.Config().System, times*len(plannedEnds))
+	})
 }
+
+// benchTimes is how often hack/bench wants each thing measured: PGREX_BENCH.
+func benchTimes(t *testing.T) int {
+	t.Helper()
+	times, err := strconv.Atoi(os.Getenv("PGREX_BENCH"))
+	if err != nil || times < 1 {
+		t.Skip("PGREX_BENCH is not set: hack/bench tells this story")
+	}
+	return times
+}
+
+// figures logs what was measured of one thing.
+func (s *story) figures(what, unit string, values []float64) {
+	s.t.Helper()
+	slices.Sort(values)
+	n := len(values)
+	s.t.Logf("\n%-36s n=%d median %.1f %s, %.1f to %.1f\n  all: %.1f", what, n, (values[(n-1)/2]+values[n/2])/2, unit, values[0], values[n-1], values)
+}
+
+// measured is one failure: seconds without a write, seconds until the host streams again, and the MiB that it received
+// meanwhile.
+type measured struct{ gap, back, received float64 }
 
 // ticks writes a row each 0.1 s over a connection of its own, and notes when that was acknowledged, in milliseconds.
 const ticks = `#!/bin/sh
@@ -89,12 +126,11 @@ func (s *story) ticked(since int64) (at []int64) {
 	return at
 }
 
-// crashGap kills the primary's postmaster, and returns the longest time between two writes around that. Then the host
-// comes back.
-func (s *story) crashGap(hint bool) time.Duration {
+// measureCrash kills the primary's postmaster, and waits until that host is back.
+func (s *story) measureCrash(hint bool) (m measured) {
 	s.t.Helper()
 	old := s.awaitSteady(hint)
-	given := s.hints()
+	given, received := s.hints(), s.received(old)
 	time.Sleep(time.Duration(rand.Int64N(int64(rexMonitor)))) // a random moment of the interval
 	began := time.Now().UnixMilli()
 	s.must(s.lab.Crash(s.ctx, old))
@@ -109,19 +145,53 @@ func (s *story) crashGap(hint bool) time.Duration {
 	for i := range at[1:] {
 		gap = max(gap, at[i+1]-at[i])
 	}
+	m.gap, m.back = float64(gap)/1000, float64(s.streamsSince(old)-began)/1000
+	m.received = float64(s.received(old)-received) / (1 << 20)
 	if n := s.hints() - given; n != map[bool]int{true: 1}[hint] {
 		s.t.Errorf("%d hints were given", n)
 	}
-	s.back(old)
-	return time.Duration(gap) * time.Millisecond
+	s.t.Logf("%s crashed (hint: %t): %+v, %s", old, hint, m, s.remembered(old).Last.Way)
+	s.neverCopied(old)
+	return m
 }
 
-// awaitSteady waits until the cluster is as it was before the last crash, with or without a hint to come.
+// measurePowerOn cuts the primary's power, and gives it power again once another host is the primary.
+func (s *story) measurePowerOn() (m measured) {
+	s.t.Helper()
+	old := s.awaitSteady(false)
+	s.must(s.lab.Off(s.ctx, old))
+	s.awaitOther(old)
+	s.must(s.lab.On(s.ctx, old))
+	streams := s.streamsSince(old)
+	at, err := s.lab.Exec(s.ctx, old, "systemctl", "show", "--value", "--timestamp=us+utc", "--property", "ActiveEnterTimestamp", "pacemaker")
+	s.must(err)
+	up, err := time.Parse("Mon 2006-01-02 15:04:05.000000 MST", strings.TrimSpace(at))
+	s.must(err)
+	// Its network is a new one since the boot.
+	m = measured{back: float64(streams-up.UnixMilli()) / 1000, received: float64(s.received(old)) / (1 << 20)}
+	s.t.Logf("%s had no power: %+v, %s", old, m, s.remembered(old).Last.Way)
+	s.neverCopied(old)
+	return m
+}
+
+// streamsSince waits until a host streams, and returns since when the primary has its connection, in milliseconds. The
+// hosts have one clock.
+func (s *story) streamsSince(host string) int64 {
+	s.t.Helper()
+	s.awaitStreams(s.primary(), host)
+	return s.number(s.primary(), "SELECT (extract(epoch FROM backend_start) * 1000)::bigint FROM pg_stat_replication WHERE application_name = '"+
+		host+"'")
+}
+
+// awaitSteady waits until the cluster is as it was before the last failure, with or without a hint to come. Each failure
+// is the first of its hour.
 func (s *story) awaitSteady(hint bool) (primary string) {
 	s.t.Helper()
 	primary = s.primary()
 	s.awaitRight(patience, primary)
 	s.awaitSuccessor(s.others(primary)...)
+	s.onRoot(primary, "systemctl stop pgrex-rejoin; rm -f /var/lib/pgrex/auto-rejoin.json; systemctl start pgrex-rejoin")
+	s.awaitAlone(primary, "PostgreSQL here is up")
 	s.await(patience, primary+" is ready for a crash", func() (bool, string) {
 		status, err := s.status(primary)
 		return err == nil && status.CrashHint.Would == hint && status.CrashHint.Enabled == hint, fmt.Sprintf("%+v %v", status.CrashHint, err)

@@ -2,6 +2,7 @@ package stories
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,15 +16,17 @@ import (
 func TestCrashHint(t *testing.T) {
 	on(t, releases, everywhere, threeHosts(), func(s *story) {
 		s.settle(s.primary())
-		_, err := s.lab.Exec(s.ctx, s.primary(), "crm_resource", "--resource", "msPostgresql", "--meta",
-			"--set-parameter", model.MetaCrashHint, "--parameter-value", "true")
-		s.must(err)
+		s.setCrashHint("true")
 		s.startLoad()
-		s.chapter("a crash of the primary", func(s *story) { s.primaryCrashes() })
+		s.chapter("a crash of the primary", func(s *story) {
+			s.primaryCrashes(func(host string) { s.must(s.lab.Crash(s.ctx, host)) })
+		})
+		// PG-REX sets restart_after_crash to off: the postmaster ends, too.
+		s.chapter("a crash of a backend of the primary", func(s *story) { s.primaryCrashes(s.killBackend) })
 		s.chapter("a crash of a standby", func(s *story) { s.standbyCrashes() })
-		s.chapter("operations", func(s *story) { s.operationsGiveNoHint() })
-		s.chapter("Pacemaker stops", func(s *story) { s.pacemakerGivesNoHint() })
-		s.chapter("pg_ctl by hand", func(s *story) { s.pgCtlGivesNoHint() })
+		for _, end := range plannedEnds {
+			s.chapter(end.what, func(s *story) { end.do(s) })
+		}
 		s.endLoad()
 	})
 }
@@ -119,13 +122,15 @@ func (s *story) awaitOther(than string) {
 	s.awaitPrimary(s.primary())
 }
 
-func (s *story) primaryCrashes() {
+// primaryCrashes: the primary's server ends as it should not.
+func (s *story) primaryCrashes(crash func(host string)) {
+	before := s.hints()
 	old := s.awaitHintReady()
 	if out, _ := s.command(old, "doctor"); !strings.Contains(out, "is told to Pacemaker at once; now it would be") {
 		s.t.Errorf("pgrex doctor says:\n%s", out)
 	}
 	postmaster := s.hintStatus(old).Postmaster
-	s.must(s.lab.Crash(s.ctx, old))
+	crash(old)
 	if last := s.awaitEnd(old, postmaster); !last.Given {
 		s.t.Errorf("no hint was given: %+v", last)
 	}
@@ -136,7 +141,7 @@ func (s *story) primaryCrashes() {
 		codes := fmt.Sprint(s.conditions(old))
 		return codes == "[]", codes
 	})
-	if n := s.hints(); n != 1 {
+	if n := s.hints() - before; n != 1 {
 		s.t.Errorf("%d hints for one crash", n)
 	}
 }
@@ -147,35 +152,88 @@ func (s *story) standbyCrashes() {
 	s.back(standby)
 }
 
-func (s *story) operationsGiveNoHint() {
-	primary := s.awaitHintReady()
-	s.awaitSuccessor(s.others(primary)...)
-	s.noHint(primary, "the postmaster was told to stop", func() { s.says(primary, 0, "", "switchover", "--yes") })
+// plannedEnds are the ways in which a server ends, or seems to, that are no crash.
+var plannedEnds = []struct {
+	what string
+	do   func(s *story)
+}{
+	{"switchover", (*story).switchoverGivesNoHint},
+	{"stop of the primary", (*story).stopGivesNoHint},
+	{"stop of a standby", (*story).standbysStopGivesNoHint},
+	{"standby mode", (*story).standbyModeGivesNoHint},
+	{"Pacemaker ends", (*story).pacemakersEndGivesNoHint},
+	{"a demotion", (*story).demotionGivesNoHint},
+	{"crm_resource --restart", (*story).restartGivesNoHint},
+	{"pg_ctl stop -m fast", func(s *story) { s.pgCtlGivesNoHint("fast") }},
+	{"pg_ctl stop -m immediate", func(s *story) { s.pgCtlGivesNoHint("immediate") }},
+	{"a backend is killed", (*story).backendGivesNoHint},
+}
+
+// stopped is why there is no hint where a server was told to end.
+const stopped = "the postmaster was told to stop"
+
+// setCrashHint switches the hint on or off.
+func (s *story) setCrashHint(value string) {
+	s.t.Helper()
+	_, err := s.lab.Exec(s.ctx, s.primary(), "crm_resource", "--resource", "msPostgresql", "--meta",
+		"--set-parameter", model.MetaCrashHint, "--parameter-value", value)
+	s.must(err)
+}
+
+// awaitHintAndHeir is awaitHintReady, with a standby that may take over.
+func (s *story) awaitHintAndHeir() (primary string) {
+	s.t.Helper()
 	primary = s.awaitHintReady()
 	s.awaitSuccessor(s.others(primary)...)
-	s.noHint(primary, "the postmaster was told to stop", func() { s.says(primary, 0, "is stopped", "stop", "--force", "--yes") })
+	return primary
+}
+
+// rejoins brings a host back that waits for it, after a planned end.
+func (s *story) rejoins(host string) {
+	s.t.Helper()
+	s.says(host, 0, "", "rejoin", "--yes")
+	s.awaitStreams(s.primary(), host)
+}
+
+func (s *story) switchoverGivesNoHint() {
+	primary := s.awaitHintAndHeir()
+	s.noHint(primary, stopped, func() { s.says(primary, 0, "", "switchover", "--yes") })
+}
+
+func (s *story) stopGivesNoHint() {
+	primary := s.awaitHintAndHeir()
+	s.noHint(primary, stopped, func() { s.says(primary, 0, "is stopped", "stop", "--force", "--yes") })
 	s.awaitOther(primary)
-	s.says(primary, 0, "", "rejoin", "--yes")
-	s.awaitStreams(s.primary(), primary)
+	s.rejoins(primary)
+}
+
+func (s *story) standbysStopGivesNoHint() {
 	standby := s.others(s.awaitHintReady())[0]
 	s.awaitUnpromoted(standby)
-	s.noHint(standby, "the postmaster was told to stop", func() { s.says(standby, 0, "is stopped", "stop", "--yes") })
+	s.noHint(standby, stopped, func() { s.says(standby, 0, "is stopped", "stop", "--yes") })
 	s.says(standby, 0, "is started", "start", "--yes")
 	s.awaitStreams(s.primary(), standby)
 }
 
-// pacemakerGivesNoHint: a node in standby has its primary demoted and stopped; a demotion alone is what a ban of the
-// promoted role does.
-func (s *story) pacemakerGivesNoHint() {
-	primary := s.awaitHintReady()
-	s.awaitSuccessor(s.others(primary)...)
-	s.noHint(primary, "the postmaster was told to stop", func() { s.must(s.lab.Standby(s.ctx, primary)) })
+func (s *story) standbyModeGivesNoHint() {
+	primary := s.awaitHintAndHeir()
+	s.noHint(primary, stopped, func() { s.must(s.lab.Standby(s.ctx, primary)) })
 	s.awaitOther(primary)
-	s.says(primary, 0, "", "rejoin", "--yes")
-	s.awaitStreams(s.primary(), primary)
-	primary = s.awaitHintReady()
-	s.awaitSuccessor(s.others(primary)...)
-	s.noHint(primary, "the postmaster was told to stop", func() {
+	s.rejoins(primary)
+}
+
+func (s *story) pacemakersEndGivesNoHint() {
+	primary := s.awaitHintAndHeir()
+	s.noHint(primary, stopped, func() { s.onRoot(primary, "systemctl stop pacemaker") })
+	s.awaitOther(primary)
+	s.onRoot(primary, "systemctl start pacemaker")
+	s.back(primary)
+}
+
+// demotionGivesNoHint: a demotion alone is what a ban of the promoted role does.
+func (s *story) demotionGivesNoHint() {
+	primary := s.awaitHintAndHeir()
+	s.noHint(primary, stopped, func() {
 		_, err := s.lab.Exec(s.ctx, primary, "crm_resource", "--ban", "--resource", "msPostgresql", "--node", primary, "--promoted")
 		s.must(err)
 	})
@@ -186,15 +244,71 @@ func (s *story) pacemakerGivesNoHint() {
 	s.back(primary)
 }
 
-func (s *story) pgCtlGivesNoHint() {
-	for _, mode := range []string{"fast", "immediate"} {
-		primary := s.awaitHintReady()
-		s.awaitSuccessor(s.others(primary)...)
-		s.noHint(primary, "the postmaster was told to stop", func() {
-			_, err := s.lab.ExecAs(s.ctx, "postgres", "postgres", primary, s.at.Bin+"/pg_ctl", "stop", "-D", s.at.Data, "-m", mode)
-			s.must(err)
-		})
-		s.awaitOther(primary)
-		s.back(primary)
+// restartGivesNoHint: Pacemaker stops the database on every host, and starts it again. The agent's lock then keeps the
+// last primary from starting.
+func (s *story) restartGivesNoHint() {
+	primary := s.awaitHintAndHeir()
+	s.noHint(primary, stopped, func() {
+		_, err := s.lab.Exec(s.ctx, primary, "crm_resource", "--restart", "--resource", "msPostgresql", "--timeout", "120s")
+		s.must(err)
+	})
+	s.awaitOther(primary)
+	s.back(primary)
+}
+
+func (s *story) pgCtlGivesNoHint(mode string) {
+	primary := s.awaitHintAndHeir()
+	s.noHint(primary, stopped, func() {
+		_, err := s.lab.ExecAs(s.ctx, "postgres", "postgres", primary, s.at.Bin+"/pg_ctl", "stop", "-D", s.at.Data, "-m", mode)
+		s.must(err)
+	})
+	s.awaitOther(primary)
+	s.back(primary)
+}
+
+// backendGivesNoHint: with restart_after_crash the postmaster ends all backends and recovers, and goes on itself. If the
+// agent looks meanwhile, Pacemaker stops the database, and another host takes over.
+func (s *story) backendGivesNoHint() {
+	primary := s.awaitHintAndHeir()
+	s.sql(primary, "ALTER SYSTEM SET restart_after_crash = on")
+	s.sql(primary, "SELECT pg_reload_conf()")
+	s.await(patience, "restart_after_crash counts", func() (bool, string) {
+		out := s.ask(primary, "SHOW restart_after_crash")
+		return out == "on", out
+	})
+	hints, recoveries := s.hints(), s.recoveries(primary)
+	s.killBackend(primary)
+	s.await(patience, "it has recovered", func() (bool, string) {
+		n := s.recoveries(primary)
+		return n > recoveries, fmt.Sprint(n)
+	})
+	s.await(patience, "it goes on, or another host has taken over", func() (bool, string) {
+		now, err := s.lab.Primary(s.ctx)
+		if err == nil && now != primary && slices.Contains(s.conditions(primary), model.CodeRejoinNeeded) {
+			s.rejoins(primary)
+			return true, ""
+		}
+		_, err = s.lab.SQL(s.ctx, primary, "SELECT 1")
+		return now == primary && err == nil, fmt.Sprint(now, err)
+	})
+	if n := s.hints() - hints; n != 0 {
+		s.t.Errorf("%d hints were given", n)
 	}
+	s.sql(primary, "ALTER SYSTEM RESET restart_after_crash")
+	s.sql(primary, "SELECT pg_reload_conf()")
+}
+
+// killBackend kills one backend of a host's server.
+func (s *story) killBackend(host string) {
+	s.t.Helper()
+	s.asOwner(host, "psql -XAtqc 'SELECT pg_backend_pid()' -c 'SELECT pg_sleep(600)' postgres >/tmp/backend 2>/dev/null &\n"+
+		"until test -s /tmp/backend; do sleep 0.1; done; kill -9 $(cat /tmp/backend); rm /tmp/backend")
+}
+
+// recoveries are how often the postmaster of a host has ended all its backends.
+func (s *story) recoveries(host string) int {
+	s.t.Helper()
+	log, err := s.lab.Log(host, "postgresql")
+	s.must(err)
+	return strings.Count(log, "all server processes terminated; reinitializing")
 }
