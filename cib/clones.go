@@ -17,7 +17,7 @@ type resource struct {
 }
 
 // clones are the primitives of those clones that crm_mon lists as promotable.
-func (d *document) clones(r report, ran map[string]map[string]bool, locations map[string][]model.Location) []model.Clone {
+func (d *document) clones(r report, ran map[string]map[string]bool) []model.Clone {
 	clones := []model.Clone{}
 	for el := range children(child(d.configuration, "resources"), "clone", "master") {
 		reported, listed := r.clones[attr(el, "id")]
@@ -28,7 +28,7 @@ func (d *document) clones(r report, ran map[string]map[string]bool, locations ma
 			c := d.clone(attr(el, "id"), primitive)
 			c.Managed = c.Managed && reported.managed(primitive.id, r.nodes)
 			c.Roles, c.Unsettled = r.roles(c.ID, primitive.id, ran[primitive.id])
-			c.Locations = slices.Concat(locations[c.ID], locations[c.Primitive])
+			c.Locations = d.locations(c.ID, c.Primitive)
 			clones = append(clones, c)
 		}
 	}

@@ -77,9 +77,6 @@ func BanPromoted(clone, node string) Command {
 	return c
 }
 
-// Settle waits until the cluster has nothing to do. In maintenance-mode it has ended the monitors then.
-func Settle() Command { return Command{"crm_resource", []string{"--wait", "--timeout=25s"}} }
-
 // ClearBan removes the constraints by which a resource was banned from a node, or moved to it.
 func ClearBan(resource, node string) Command { return withNode("--clear", resource, node) }
 
@@ -184,6 +181,14 @@ func (c Command) constrains() bool {
 func (c Command) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
+	if c.settles() {
+		return c.wait(ctx)
+	}
+	return c.once(ctx)
+}
+
+// once is Run, for a command that does what it says.
+func (c Command) once(ctx context.Context) error {
 	begin := time.Now()
 	r, err := call{path: c.Path, args: c.Args, limit: MaxSize}.run(ctx)
 	err = explain(mayConnect, c.String(), r, err, begin)

@@ -1,6 +1,8 @@
 package cib
 
 import (
+	"cmp"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -82,7 +84,7 @@ func (d *document) cluster(r report) (model.Cluster, error) {
 		Properties:    d.properties.values,
 		MaintenanceAt: d.optionAt(maintenanceOption),
 		Nodes:         d.nodes(r),
-		Clones:        d.clones(r, d.histories(), d.locations()),
+		Clones:        d.clones(r, d.histories()),
 	}
 	if d.left < 0 {
 		return model.Cluster{}, unparseable("its parts refer to each other too often; " +
@@ -127,7 +129,7 @@ func (d *document) addTransient(a *attributes, owner *etree.Element) {
 // histories reports on which nodes, by primitive and folded name, an operation has ended: without one, nobody knows
 // what is there. What the operations did is crm_mon's to say.
 func (d *document) histories() map[string]map[string]bool {
-	const pending, unknown = "-1", "193" // op-status and rc-code of an operation under way
+	const pending = "-1" // op-status of an operation under way
 	all := map[string]map[string]bool{}
 	for state := range children(d.status, "node_state") {
 		for history := range children(child(child(state, "lrm"), "lrm_resources"), "lrm_resource") {
@@ -146,17 +148,45 @@ func (d *document) histories() map[string]map[string]bool {
 	return all
 }
 
-// locations are the location constraints, without their rules, by the resource that they name. Those whose rules only
-// prefer nodes are left out.
-func (d *document) locations() map[string][]model.Location {
-	all := map[string][]model.Location{}
+// locations are the location constraints of a resource that has one of these ids, without their rules. Those whose rules
+// only prefer nodes are left out.
+func (d *document) locations(ids ...string) (all []model.Location) {
 	for e := range children(child(d.configuration, "constraints"), "rsc_location") {
-		l := model.Location{ID: attr(e, "id"), Node: attr(e, "node"), Score: attr(e, "score"), Role: attr(e, "role")}
-		if l.Node != "" || l.ByTool() || mayBar(e) {
-			all[attr(e, "rsc")] = append(all[attr(e, "rsc")], l)
+		for _, role := range rolesConstrained(e, ids) {
+			l := model.Location{ID: attr(e, "id"), Node: attr(e, "node"), Score: attr(e, "score"), Role: role}
+			if l.Node != "" || l.ByTool() || mayBar(e) {
+				all = append(all, l)
+			}
 		}
 	}
 	return all
+}
+
+// rolesConstrained are the roles of the resource with one of these ids that a location constraint is about, "" for any
+// role; none if it is about other resources. A constraint names one resource (rsc), a pattern, or sets of resources.
+func rolesConstrained(location *etree.Element, ids []string) (roles []string) {
+	if slices.Contains(ids, attr(location, "rsc")) || matchesAny(attr(location, "rsc-pattern"), ids) {
+		roles = append(roles, attr(location, "role"))
+	}
+	for set := range children(location, "resource_set") {
+		for ref := range children(set, "resource_ref") {
+			if slices.Contains(ids, attr(ref, "id")) {
+				roles = append(roles, cmp.Or(attr(set, "role"), attr(location, "role")))
+			}
+		}
+	}
+	return roles
+}
+
+// matchesAny reports whether a pattern of Pacemaker's, an extended regular expression or ! and one that must not match,
+// matches one of these ids. One that cannot be read does.
+func matchesAny(pattern string, ids []string) bool {
+	if pattern == "" {
+		return false
+	}
+	expression, inverted := strings.CutPrefix(pattern, "!")
+	r, err := regexp.CompilePOSIX(expression)
+	return err != nil || slices.ContainsFunc(ids, func(id string) bool { return r.MatchString(id) != inverted })
 }
 
 // mayBar reports whether a rule of a location constraint may be somebody's order to keep the resource away from a node: its

@@ -183,6 +183,14 @@ func TestRulesThatMayKeepAway(t *testing.T) {
 			`<rule><expression attribute="default_ping_set" operation="lt" value="100"/></rule></rule></rsc_location>`, ""},
 		{`<rsc_location id="l" rsc="ms"><rule id="r" score="+INFINITY"/><rule id="s" score="100"/></rsc_location>`, ""},
 		{`<rsc_location id="l" rsc="other"><rule id="r" score="-INFINITY"/></rsc_location>`, ""},
+		{`<rsc_location id="l" rsc-pattern="^p" node="n" score="-INFINITY"/>`, "l"},
+		{`<rsc_location id="l" rsc-pattern="^x" node="n" score="-INFINITY"/>`, ""},
+		{`<rsc_location id="l" rsc-pattern="!^x" node="n" score="-INFINITY"/>`, "l"},
+		{`<rsc_location id="l" rsc-pattern="!^(ms|pg)$" node="n" score="-INFINITY"/>`, ""},
+		{`<rsc_location id="l" rsc-pattern="(" node="n" score="-INFINITY"/>`, "l"},
+		{`<rsc_location id="l" node="n" score="-INFINITY"><resource_set id="s"><resource_ref id="other"/></resource_set></rsc_location>`, ""},
+		{`<rsc_location id="l" node="n" score="-INFINITY"><resource_set id="s" role="Promoted"><resource_ref id="other"/><resource_ref id="ms"/>` +
+			`</resource_set></rsc_location>`, "lPromoted"},
 	} {
 		got, err := written([]byte(cibStart + `<crm_config><cluster_property_set id="a"><nvpair id="p" name="stop-all-resources" value="on"/></cluster_property_set>` +
 			`</crm_config><resources><master id="ms"><primitive id="pg"/></master></resources><constraints>` + c.location +
@@ -192,7 +200,7 @@ func TestRulesThatMayKeepAway(t *testing.T) {
 		}
 		ids := ""
 		for _, l := range got.Clones[0].Locations {
-			ids += l.ID
+			ids += l.ID + l.Role
 		}
 		if ids != c.ids || !got.StopAll {
 			t.Errorf("%s: %q, stop-all-resources %t", c.location, ids, got.StopAll)

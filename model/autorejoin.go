@@ -47,6 +47,8 @@ type AutoRejoin struct {
 	Wait time.Duration `json:"wait,omitempty"`
 	// Problem is why the last try failed, or why this host was left alone after a close look; "" after a success.
 	Problem string `json:"problem,omitempty"`
+	// Refused: after a close look, no way back may be taken without a person.
+	Refused bool `json:"refused,omitempty"`
 	// Returns are the times of the last successful tries, at most MaxReturns, the oldest first.
 	Returns []time.Time `json:"returns,omitempty"`
 	// Last is how this host came back the last time, also with a person; nil if that is not known.
@@ -89,14 +91,18 @@ func (a AutoRejoin) Failed() bool { return a.Tries >= MaxTries }
 // Flaps reports whether this host came back too often within a short time. That stays so until a person has looked.
 func (a AutoRejoin) Flaps() bool {
 	n := len(a.Returns)
-	return n >= MaxReturns && a.Returns[n-1].Sub(a.Returns[n-MaxReturns]) <= ReturnsWithin*time.Second
+	if n < MaxReturns {
+		return false
+	}
+	last := slices.SortedFunc(slices.Values(a.Returns[n-MaxReturns:]), time.Time.Compare) // the clock may have been put back
+	return last[MaxReturns-1].Sub(last[0]) <= ReturnsWithin*time.Second
 }
 
 // Tried is what is remembered once a try has begun: it has failed, unless it ends well. wait is how long the first try
 // has to be ago before the second one.
 func (a AutoRejoin) Tried(now time.Time, wait time.Duration) AutoRejoin {
 	a.Tries++
-	a.Wait = wait
+	a.Wait, a.Refused = wait, false
 	for range a.Tries - 1 {
 		wait *= waitGrows
 	}
@@ -111,8 +117,11 @@ func (a AutoRejoin) Due(now time.Time) bool {
 	for range MaxTries - 1 {
 		wait *= waitGrows
 	}
-	return !now.Before(a.Next) || a.Next.Sub(now) > wait
+	return !now.Before(a.Next) || a.Next.Sub(now) > max(wait, LongestLeft)
 }
+
+// LongestLeft is how long a host is left alone at most after a close look that was no try.
+const LongestLeft = time.Hour
 
 // waitGrows is how many times longer each wait is than the one before.
 const waitGrows = 5

@@ -104,8 +104,8 @@ func (w Who) bounded() string {
 }
 
 // StillAllowed is why an operation that was begun here without a person, by a way, must not go on; "" if it may: a person
-// may have spoken meanwhile.
-func (w Who) StillAllowed(way string) string {
+// may have spoken meanwhile. own: that operation itself may keep the database stopped.
+func (w Who) StillAllowed(way string, own bool) string {
 	switch why := w.notAllowed(); {
 	case why != "":
 		return why
@@ -114,7 +114,7 @@ func (w Who) StillAllowed(way string) string {
 	case !w.Policy.AutoRejoin.Allows(way):
 		return fmt.Sprintf("%s is %s now, which does not allow %s", model.MetaAutoRejoin, w.Policy.AutoRejoin, way)
 	}
-	return w.keptAwayHere(true)
+	return w.keptAwayHere(own)
 }
 
 func (w Who) keptAway() string { return w.keptAwayHere(w.isOwnLeft()) }
@@ -293,9 +293,17 @@ func (v *view) autoRejoin() {
 	case r.Flaps():
 		v.say(model.CodeFlapping, model.Critical, v.Self, "the database here has come back without a person %d times within an hour: something makes "+
 			"it fail again and again; see PostgreSQL's log and the hardware; "+until, model.MaxReturns, v.Self)
+	case r.Refused && v.isOwnLeft():
+		v.say(model.CodeAutoRejoinFailed, model.Critical, v.Self, "the %s that was begun on %s without a person is unfinished, and must not go on without one: %s; "+
+			"until it has ended, no other operation can begin, no other host comes back without a person, and no crash hint is given",
+			v.Operation.Operation, v.Self, r.Problem)
 	}
 	if !r.Running {
-		v.say(model.CodeAutoRejoinOff, model.Warning, v.Self, "%s is %s, but pgrex-rejoin.service does not run here: type: sudo systemctl enable --now "+
-			"pgrex-rejoin", model.MetaAutoRejoin, v.Policy.AutoRejoin)
+		unit := "pgrex-rejoin"
+		if len(databasesOf(*v.Cluster)) > 1 {
+			unit += "@" + v.Clone.Primitive
+		}
+		v.say(model.CodeAutoRejoinOff, model.Warning, v.Self, "%s is %s, but %s.service does not run here: type: sudo systemctl enable --now %[3]s",
+			model.MetaAutoRejoin, v.Policy.AutoRejoin, unit)
 	}
 }

@@ -246,12 +246,21 @@ func TestComebackAllowed(t *testing.T) {
 			in.Cluster.Clones[0].Locations = []model.Location{{ID: "cli-ban-ms-on-pm03"}, {ID: "cli-prefer-ms"}}
 		},
 		"the clock was years ahead": func(in *reconcile.Input) {
-			in.AutoRejoin.Tries, in.AutoRejoin.Next = 1, comebackTime.Add(26*time.Minute)
+			in.AutoRejoin.Tries, in.AutoRejoin.Next = 1, comebackTime.Add(61*time.Minute)
 		},
 		"two tries":          func(in *reconcile.Input) { in.AutoRejoin.Tries, in.AutoRejoin.Next = 2, comebackTime },
 		"nothing remembered": func(in *reconcile.Input) { in.AutoRejoin = nil },
 		"returns long ago": func(in *reconcile.Input) {
 			in.AutoRejoin.Returns = []time.Time{comebackTime.Add(-5 * time.Hour), comebackTime.Add(-4 * time.Hour), comebackTime}
+		},
+		"failures of two actions": func(in *reconcile.Input) {
+			in.Cluster.Clones[0].Meta["migration-threshold"] = "2"
+			failedThere(in, "start_0", "0")
+			failedThere(in, "monitor_9000", "1")
+			failedThere(in, "monitor_10000", "1")
+		},
+		"returns with a clock that was put back": func(in *reconcile.Input) {
+			in.AutoRejoin.Returns = []time.Time{comebackTime.AddDate(1, 0, 0), comebackTime.AddDate(0, -3, 0), comebackTime}
 		},
 		"its own was left": func(in *reconcile.Input) {
 			in.Operation = &model.LocalOperation{Operation: "rejoin", Who: model.AutoRejoinWho}
@@ -296,6 +305,45 @@ func TestComebackAlone(t *testing.T) {
 	node(&in, "pm01", func(n *model.Node) { n.Permanent["pgsql-data-status"] = "DISCONNECT" })
 	if c := comeback(t, in); c.Act != reconcile.ActStart {
 		t.Errorf("with nobody's data said to be the newest: %q: %s", c.Act, c.Why)
+	}
+}
+
+// An operation without a person that must not go on blocks all others: that is said, and only of one's own.
+func TestRefusedHalfWay(t *testing.T) {
+	for _, test := range []struct {
+		refused bool
+		who     string
+		want    bool
+	}{{true, model.AutoRejoinWho, true}, {false, model.AutoRejoinWho, false}, {true, "root", false}} {
+		in := crashed(t, false)
+		in.Operation = &model.LocalOperation{Operation: "rejoin", Who: test.who}
+		in.AutoRejoin.Refused, in.AutoRejoin.Problem = test.refused, "the cheapest way back is copy"
+		plan, err := reconcile.Plan(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := slices.ContainsFunc(plan.Findings, func(f model.Finding) bool {
+			return f.Code == model.CodeAutoRejoinFailed && f.Severity == model.Critical && strings.Contains(f.Text, in.AutoRejoin.Problem)
+		})
+		if said != test.want {
+			t.Errorf("%+v: %s", test, plan)
+		}
+	}
+}
+
+// With several databases, each has its own service, and the other one would stop theirs.
+func TestServiceOfEachDatabase(t *testing.T) {
+	in := crashed(t, false)
+	in.AutoRejoin.Running = false
+	other := in.Cluster.Clones[0]
+	other.ID, other.Primitive = "msOther", "other"
+	in.Cluster.Clones, in.Resource = append(in.Cluster.Clones, other), in.Cluster.Clones[0].Primitive
+	plan, err := reconcile.Plan(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(plan.String(), "sudo systemctl enable --now pgrex-rejoin@pgsql") {
+		t.Error(plan)
 	}
 }
 

@@ -227,16 +227,18 @@ func (w Who) givenUp(n model.Node) bool {
 	if err != nil || threshold <= 0 {
 		threshold = math.MaxInt
 	}
+	all := 0 // Pacemaker adds up those of all actions
 	for name, value := range n.Transient {
 		if !isFailCount(name, w.Clone.Primitive) {
 			continue
 		}
-		if count, err := strconv.Atoi(value); strings.EqualFold(value, "INFINITY") ||
-			err == nil && (count >= threshold || count >= model.Infinity) {
+		count, err := strconv.Atoi(value)
+		if strings.EqualFold(value, "INFINITY") || err == nil && count >= model.Infinity {
 			return true
 		}
+		all += count
 	}
-	return false
+	return all >= threshold
 }
 
 // isFailCount reports whether Pacemaker counts failures of a primitive in that attribute, of one operation or of all.

@@ -58,7 +58,7 @@ func TestAlone(t *testing.T) {
 			if at == "" {
 				speak()
 			}
-			for _, s := range operation.Alone(c.On("pm02", "pm02"), steps, way) {
+			for _, s := range operation.Alone(c.On("pm02", "pm02"), steps, way, true) {
 				if look, is := s.Action.(operation.Look); is {
 					err = look.Do(t.Context())
 				}
@@ -78,7 +78,31 @@ func TestAlone(t *testing.T) {
 			}
 		}
 	}
-	if none := operation.Alone(nil, nil, "start"); len(none) > 0 {
+	if none := operation.Alone(nil, nil, "start", false); len(none) > 0 {
 		t.Errorf("of nothing: %v", none)
+	}
+}
+
+// A person may type pgrex stop while something is planned without one. What an operation keeps stopped itself is known
+// by then.
+func TestStoppedWhileItWasPlanned(t *testing.T) {
+	c := fakes.NewTrio(t)
+	c.Clone.Meta = map[string]string{model.MetaAutoRejoin: "start"}
+	c.Clone.Locations = []model.Location{{ID: model.StopConstraint("pgsql", "pm02"), Node: "pm02", Score: "-INFINITY"}}
+	steps := append([]operation.Step{{ID: "first"}}, new(rejoin.Rejoin).LetBack(new(rejoin.Case))...)
+	for goesOn, want := range map[bool]string{true: "", false: "pgrex keeps the database here stopped"} {
+		for i, s := range operation.Alone(c.On("pm02", "pm02"), steps, "start", goesOn) {
+			look, is := s.Action.(operation.Look)
+			if !is {
+				continue
+			}
+			if err := look.Do(t.Context()); i == 0 && want != "" {
+				if !errors.Is(err, operation.ErrNotAllowed) || !strings.Contains(err.Error(), want) {
+					t.Errorf("%s: %v", s.ID, err)
+				}
+			} else if err != nil {
+				t.Errorf("goes on %t: %s: %v", goesOn, s.ID, err)
+			}
+		}
 	}
 }

@@ -77,7 +77,7 @@ func RunsAutoRejoin(folder string) (io.Closer, error) {
 	f, err := lock(folder, runningName)
 	switch {
 	case errors.Is(err, ErrUnderWay):
-		return nil, errors.New("pgrex auto-rejoin already runs on this host: see systemctl status pgrex-rejoin")
+		return nil, errors.New("pgrex auto-rejoin already runs on this host: see systemctl status 'pgrex-rejoin*'")
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%w; pgrex.service makes the folder: type: sudo systemctl start pgrex", err)
 	case err != nil:

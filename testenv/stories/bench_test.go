@@ -92,12 +92,12 @@ func (s *story) figures(what, unit string, values []float64) {
 // meanwhile.
 type measured struct{ gap, back, received float64 }
 
-// ticks writes a row each 0.1 s over a connection of its own, and notes when that was acknowledged, in milliseconds.
+// ticks begins a write each 0.1 s, over a connection of its own, and notes when that was acknowledged, in milliseconds. It
+// waits for none of them: one that waits for an address that nobody has would hide those after it.
 const ticks = `#!/bin/sh
-while :; do
-	psql -XAtq 'host=` + testenv.VIP + ` user=postgres dbname=postgres connect_timeout=1 tcp_user_timeout=1000' \
-		-c 'INSERT INTO tick VALUES (now())' >/dev/null 2>&1 && date +%s%3N >>~/ticks
-	sleep 0.1
+while sleep 0.1; do
+	timeout 3 psql -XAtq 'host=` + testenv.VIP + ` user=postgres dbname=postgres connect_timeout=2' \
+		-c 'INSERT INTO tick VALUES (now())' >/dev/null 2>&1 && date +%s%3N >>~/ticks &
 done
 `
 
@@ -123,6 +123,7 @@ func (s *story) ticked(since int64) (at []int64) {
 		s.must(err)
 		at = append(at, n)
 	}
+	slices.Sort(at)
 	return at
 }
 
@@ -150,7 +151,7 @@ func (s *story) measureCrash(hint bool) (m measured) {
 	if n := s.hints() - given; n != map[bool]int{true: 1}[hint] {
 		s.t.Errorf("%d hints were given", n)
 	}
-	s.t.Logf("%s crashed (hint: %t): %+v, %s", old, hint, m, s.remembered(old).Last.Way)
+	s.t.Logf("%s crashed (hint: %t): %+v, %s", old, hint, m, s.wayBack(old))
 	s.neverCopied(old)
 	return m
 }
@@ -169,9 +170,22 @@ func (s *story) measurePowerOn() (m measured) {
 	s.must(err)
 	// Its network is a new one since the boot.
 	m = measured{back: float64(streams-up.UnixMilli()) / 1000, received: float64(s.received(old)) / (1 << 20)}
-	s.t.Logf("%s had no power: %+v, %s", old, m, s.remembered(old).Last.Way)
+	s.t.Logf("%s had no power: %+v, %s", old, m, s.wayBack(old))
 	s.neverCopied(old)
 	return m
+}
+
+// wayBack waits until a host's way back without a person has ended, and returns which one it was.
+func (s *story) wayBack(host string) (way string) {
+	s.t.Helper()
+	s.await(patience, "its way back has ended", func() (bool, string) {
+		a := s.remembered(host)
+		if a.Last != nil {
+			way = a.Last.Way
+		}
+		return a.Last != nil, fmt.Sprintf("%+v", a)
+	})
+	return way
 }
 
 // streamsSince waits until a host streams, and returns since when the primary has its connection, in milliseconds. The
@@ -191,7 +205,7 @@ func (s *story) awaitSteady(hint bool) (primary string) {
 	s.awaitRight(patience, primary)
 	s.awaitSuccessor(s.others(primary)...)
 	s.onRoot(primary, "systemctl stop pgrex-rejoin; rm -f /var/lib/pgrex/auto-rejoin.json; systemctl start pgrex-rejoin")
-	s.awaitAlone(primary, "PostgreSQL here is up")
+	s.awaitAlone(primary, "this host is the primary")
 	s.await(patience, primary+" is ready for a crash", func() (bool, string) {
 		status, err := s.status(primary)
 		return err == nil && status.CrashHint.Would == hint && status.CrashHint.Enabled == hint, fmt.Sprintf("%+v %v", status.CrashHint, err)

@@ -59,8 +59,8 @@ func (a *AutoRejoin) Run(ctx context.Context) {
 	defer a.Notify.Stopping()
 	tick := time.NewTicker(a.Tick)
 	defer tick.Stop()
+	a.Notify.Ready() // now: the first look may be followed by a copy, which outlasts any start timeout of systemd's
 	next := a.look(ctx)
-	a.Notify.Ready()
 	for {
 		select {
 		case <-ctx.Done():
@@ -152,7 +152,7 @@ func (a *AutoRejoin) settled(who reconcile.Who) {
 		a.remember(remembered.Succeeded(returned))
 		return
 	}
-	remembered.Next, remembered.Problem = time.Time{}, ""
+	remembered.Next, remembered.Problem, remembered.Refused = time.Time{}, "", false
 	a.remember(remembered)
 }
 
@@ -250,7 +250,7 @@ func (a *AutoRejoin) start(ctx context.Context) (*model.Returned, error) {
 	for _, line := range job.Says {
 		a.Engine.Report(line)
 	}
-	job.Continues, job.Steps = goesOn, operation.Alone(a.Observer, job.Steps, string(model.DearestStart))
+	job.Continues, job.Steps = goesOn, operation.Alone(a.Observer, job.Steps, string(model.DearestStart), left != nil)
 	if len(job.Steps) == 0 {
 		err = a.Engine.EndLeft(ctx, goesOn)
 	} else {
@@ -324,7 +324,7 @@ func (a *AutoRejoin) by(ctx context.Context, r *rejoin.Rejoin, found *rejoin.Cas
 			return nil, err
 		}
 	}
-	job.Steps = operation.Alone(a.Observer, job.Steps, allowedAs(way))
+	job.Steps = operation.Alone(a.Observer, job.Steps, allowedAs(way), r.Left != nil)
 	for _, line := range append(says, job.Says...) {
 		a.Engine.Report(line)
 	}

@@ -164,6 +164,54 @@ func TestMoreIsAllowed(t *testing.T) {
 	}
 }
 
+// A host that is left alone again and again waits longer each time, up to an hour.
+func TestWaitsLonger(t *testing.T) {
+	a, _, tries := newAlone(t, func(int) error { return refused("the cheapest way back is copy") })
+	for i, want := range []time.Duration{5, 10, 20, 40, 60, 60} {
+		a.look(t.Context())
+		for range 3 { // it is not due yet
+			a.look(t.Context())
+		}
+		if got := a.left.wait; got != want*time.Minute || *tries != i+1 {
+			t.Errorf("after %d close looks it waits %s", *tries, got)
+		}
+		r, err := operation.Remembered(a.Engine.Folder)
+		if err != nil || !r.Refused {
+			t.Fatalf("it remembers %+v, %v", r, err)
+		}
+		r.Next = time.Now().Add(-time.Second) // as if it had waited
+		a.remember(r)
+	}
+}
+
+// readied notes that the service was reported as ready.
+type readied struct {
+	notified
+	ready bool
+}
+
+func (r *readied) Ready() { r.ready = true }
+
+// systemd ends a service that is not ready in time, and the first try may be a copy.
+func TestReadyBeforeTheFirstTry(t *testing.T) {
+	a, _, _ := newAlone(t, nil)
+	r := &readied{}
+	a.Notify = r
+	ctx, end := context.WithCancel(t.Context())
+	tried := false
+	a.tries = func(context.Context, reconcile.Comeback) (*model.Returned, error) {
+		if tried = true; !r.ready {
+			t.Error("it tries before it is ready")
+		}
+		end()
+		return nil, ctx.Err()
+	}
+	a.Run(ctx)
+	if !tried {
+		t.Error("it never tries")
+	}
+}
+
 // A journal is gone on with by its own operation only: a start is no end of a rejoin, and a rejoin none of a start.
 func TestOtherJournal(t *testing.T) {
 	for name, act := range map[string]func(a *AutoRejoin) (*model.Returned, error){

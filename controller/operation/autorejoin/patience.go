@@ -17,7 +17,7 @@ import (
 // refusedFor is how long a host is left alone after a close look has found no way that is allowed: such a look measures
 // the link and reads WAL. Each further look waits twice as long, as long as nothing changes.
 const (
-	refusedFor, refusedMost = 5 * time.Minute, time.Hour
+	refusedFor, refusedMost = 5 * time.Minute, model.LongestLeft
 	lookMost                = 5 * time.Minute  // after a host that could not be looked at
 	startMost               = 30 * time.Second // in an outage: a node that comes back may change everything
 )
@@ -110,6 +110,7 @@ func (a *AutoRejoin) patience(act reconcile.Act, err error) (kind kind, first, m
 func (a *AutoRejoin) leave(before model.AutoRejoin, l leftAlone, first, most time.Duration) {
 	wait := l.again(a.left, first, most)
 	before.Problem, before.Next = l.why, time.Now().Add(wait)
+	before.Refused = l.kind == kindRefused || l.kind == kindStart
 	a.remember(before)
 	if l.why != a.left.why {
 		a.Log.Info("left alone", keyWhy, l.why)

@@ -27,14 +27,12 @@ type Kept struct {
 	Short string
 	// Nothing reports whether not even one file is kept.
 	Nothing bool
-	// Removed are the folders of earlier WAL that were removed for it.
-	Removed []string
 }
 
 // KeepWAL copies the WAL from a position to the end of the WAL here into a new folder, with the histories of the
-// timelines. That WAL is of the timeline with that number and of later ones. The folder above has earlier ones like it:
-// once the new one is whole, the oldest are removed until all of them take no more than most bytes. The WAL also takes
-// no more than half of what is free there. If the folder exists, it is complete, and nothing is done.
+// timelines. That WAL is of the timeline with that number and of later ones. It takes no more than most bytes, and no
+// more than half of what is free there. If the folder exists, it is complete, and nothing is done. The folder above has
+// earlier ones like it: see ForgetOldest.
 func (p Place) KeepWAL(ctx context.Context, g model.GivenUp, local reconcile.LocalData, most uint64) (kept Kept, err error) {
 	above := filepath.Dir(g.Folder)
 	if err := os.MkdirAll(above, 0o700); err != nil {
@@ -59,11 +57,10 @@ func (p Place) KeepWAL(ctx context.Context, g model.GivenUp, local reconcile.Loc
 	if err := writeWhole(filepath.Join(temporary, keptReadme), p.howToRead(g, local, kept.Short)); err != nil {
 		return Kept{}, err
 	}
-	if err := errors.Join(os.Rename(temporary, g.Folder), SyncFolder(above)); err != nil {
+	if err := SyncFolder(temporary); err != nil {
 		return Kept{}, err
 	}
-	kept.Removed, err = removeOldest(ctx, g.Folder, most)
-	return kept, err
+	return kept, errors.Join(os.Rename(temporary, g.Folder), SyncFolder(above))
 }
 
 // Keeps returns the files that KeepWAL would copy now; nil if the folder exists. It changes nothing.
@@ -146,9 +143,9 @@ func (p Place) histories(timeline uint32, local reconcile.LocalData) (names []st
 	return names
 }
 
-// removeOldest removes folders of WAL that was kept aside, those with the lowest names first, until all take no more
+// ForgetOldest removes folders of WAL that was kept aside, those with the lowest names first, until all take no more
 // than most bytes. It never removes newest, and returns what it has removed.
-func removeOldest(ctx context.Context, newest string, most uint64) (removed []string, err error) {
+func ForgetOldest(ctx context.Context, newest string, most uint64) (removed []string, err error) {
 	above := filepath.Dir(newest)
 	entries, err := os.ReadDir(above) // in order of name
 	if err != nil {

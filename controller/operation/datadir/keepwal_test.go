@@ -83,6 +83,7 @@ func TestKeepWALBounded(t *testing.T) {
 	p, local := walHere(t)
 	above := filepath.Join(t.TempDir(), "given-up")
 	var removed []string
+	var err error
 	keep := func(name string, from model.LSN, most uint64) string {
 		t.Helper()
 		g := model.GivenUp{Timeline: 3, From: from, To: local.End, Folder: filepath.Join(above, name)}
@@ -90,13 +91,22 @@ func TestKeepWALBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		removed = kept.Removed
 		return kept.Short
+	}
+	forget := func(newest string, most uint64) {
+		t.Helper()
+		if removed, err = ForgetOldest(t.Context(), filepath.Join(above, newest), most); err != nil {
+			t.Fatal(err)
+		}
 	}
 	const room = 3*keptSegment + keptSegment/2 // histories and texts are beside the WAL
 	keep("1", 8*keptSegment, room)
 	keep("2", 8*keptSegment, room)
 	keep("3", 7*keptSegment, room)
+	if got := namesIn(t, above); !slices.Equal(got, []string{"1", "2", "3"}) {
+		t.Errorf("before this host is back, only %s are there", got)
+	}
+	forget("3", room)
 	if got := namesIn(t, above); !slices.Equal(got, []string{"2", "3"}) {
 		t.Errorf("it keeps %s", got)
 	}
@@ -104,6 +114,7 @@ func TestKeepWALBounded(t *testing.T) {
 		t.Errorf("it says that it has removed %s", removed)
 	}
 	short := keep("4", 4*keptSegment, 2*keptSegment)
+	forget("4", 2*keptSegment)
 	if got := namesIn(t, above); !slices.Equal(got, []string{"4"}) || !strings.Contains(short, "2 of 5 files") {
 		t.Errorf("it keeps %s, and says %q", got, short)
 	}

@@ -64,9 +64,6 @@ func (r *Rejoin) keepWAL(c *Case) []operation.Step {
 				err = during(r.show, "keeping WAL in "+g.Folder, nil, func() error {
 					kept, err := c.Place.KeepWAL(ctx, *g, c.Return.Local, datadir.MaxKeptWAL)
 					g.Short = kept.Short
-					for _, folder := range kept.Removed {
-						r.Report("   warning: removed the oldest kept WAL: " + folder)
-					}
 					return err
 				})
 				if err == nil && g.Short != "" {
@@ -81,13 +78,40 @@ func (r *Rejoin) keepWAL(c *Case) []operation.Step {
 				return operation.Done, nil
 			},
 		},
-		Back: []operation.Action{operation.Change{Text: "remove " + g.Folder + ": the data are as they were", Make: func() error {
-			if c.Place.Rewinding() != datadir.NotBegun || c.Place.HalfSwapped() || c.swapped != nil && *c.swapped {
+		Back: []operation.Action{operation.Change{Text: "remove " + g.Folder + ", unless the data may no longer be as they were", Make: func() error {
+			if c.Place.Rewinding() != datadir.NotBegun || c.Place.HalfSwapped() || isTrue(c.rewindBegun) || isTrue(c.swapped) {
 				return nil
 			}
 			return os.RemoveAll(g.Folder)
 		}}},
 	}}
+}
+
+// forgetOldest removes the oldest WAL that was kept aside on this host, if all of it takes too much room. That comes
+// last: a way back that fails costs nothing that was kept before.
+func (r *Rejoin) forgetOldest(ctx context.Context, c *Case) error {
+	if c.givenUp == nil {
+		return nil
+	}
+	removed, err := datadir.ForgetOldest(ctx, c.givenUp.Folder, datadir.MaxKeptWAL)
+	for _, folder := range removed {
+		r.Report("   warning: removed the oldest kept WAL: " + folder)
+	}
+	return err
+}
+
+func isTrue(b *bool) bool { return b != nil && *b }
+
+// keptGivenUp is what a plan that was left gives up, if that is kept already. Otherwise the next plan looks again: the
+// primary may be another host.
+func (p *Plan) keptGivenUp() *model.GivenUp {
+	if p.GivenUp == nil {
+		return nil
+	}
+	if _, err := os.Stat(p.GivenUp.Folder); os.IsNotExist(err) && !p.RewindBegun && !p.Swapped {
+		return nil
+	}
+	return p.GivenUp
 }
 
 // NotKept is why nothing of what the job gives up would be kept; "" if some of it is, or if nothing is given up. Job

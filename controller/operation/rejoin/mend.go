@@ -50,7 +50,7 @@ func (r *Rejoin) rewind(c *Case) []operation.Step {
 			if err != nil {
 				return err
 			}
-			if err := c.Place.Begin(ctx, own); err != nil {
+			if err := c.beginRewind(ctx, own); err != nil {
 				return err
 			}
 			longer, end := outlast(ctx, r.Outlasts)
@@ -62,6 +62,15 @@ func (r *Rejoin) rewind(c *Case) []operation.Step {
 		}}},
 		c.putBack("files"),
 	}...)
+}
+
+// beginRewind notes that pg_rewind is about to change the data. The plan still says so when the data are whole again.
+func (c *Case) beginRewind(ctx context.Context, own []string) error {
+	if err := c.Place.Begin(ctx, own); err != nil {
+		return err
+	}
+	*c.rewindBegun = true
+	return nil
 }
 
 // outlast is a context that ends a while after another one. Until then there is no way back but a copy.

@@ -60,6 +60,8 @@ type Plan struct {
 	GivenUp *model.GivenUp `json:"given_up,omitempty"`
 	// Swapped is what taking the swap back has found: the old data may be where the copy was.
 	Swapped bool `json:"swapped,omitempty"`
+	// RewindBegun: pg_rewind has begun to change the data. Only what was kept aside has the WAL that they had before.
+	RewindBegun bool `json:"rewind_begun,omitempty"`
 }
 
 // Job plans a way back. asked is what the operator asked for. Job fails if the plan of a rejoin that was left here cannot
@@ -74,8 +76,8 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) (op
 		return operation.Job{}, err
 	}
 	if before != nil {
-		c.Standby, c.Kept, c.locked, p.Swapped = before.Standby, before.Kept, before.Locked, before.Swapped
-		p.Folders, p.Fresh, p.GivenUp = before.Folders, before.Fresh, before.GivenUp
+		c.Standby, c.Kept, c.locked, p.Swapped, p.RewindBegun = before.Standby, before.Kept, before.Locked, before.Swapped, before.RewindBegun
+		p.Folders, p.Fresh, p.GivenUp = before.Folders, before.Fresh, before.keptGivenUp()
 	}
 	if p.GivenUp == nil && (way == MethodRewind || way == MethodCopy) {
 		p.GivenUp = r.givenUp(ctx, c, job.Token.Begun)
@@ -92,7 +94,7 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) (op
 		p.Folders = with(p.Folders, c.Folders...)
 	}
 	c.Folders, c.Place.FreshFolders = p.Folders, p.Fresh
-	p.Standby, p.Kept, p.Locked, c.swapped, job.Plan = c.Standby, c.Kept, c.locked, &p.Swapped, p
+	p.Standby, p.Kept, p.Locked, c.swapped, c.rewindBegun, job.Plan = c.Standby, c.Kept, c.locked, &p.Swapped, &p.RewindBegun, p
 	job.Steps, job.Continues = r.Steps(c, way), Continues
 	return job, nil
 }
@@ -133,7 +135,8 @@ func (r *Rejoin) Resume(ctx context.Context, j *operation.Journal) (operation.Jo
 		return operation.Job{}, err
 	}
 	c := newCase(who)
-	c.Primary, c.Standby, c.Kept, c.locked, c.swapped, c.astray = p.Primary, p.Standby, p.Kept, p.Locked, &p.Swapped, p.Astray
+	c.Primary, c.Standby, c.Kept, c.locked, c.astray = p.Primary, p.Standby, p.Kept, p.Locked, p.Astray
+	c.swapped, c.rewindBegun = &p.Swapped, &p.RewindBegun
 	if c.Place, err = datadir.Find(who.Clone); err != nil {
 		return operation.Job{}, err
 	}
@@ -215,6 +218,9 @@ func (r *Rejoin) removeLeft(c *Case) operation.Step {
 	return operation.Step{ID: "remove-left", Action: operation.Program{
 		Text: "remove what the operation has left", Run: func(ctx context.Context) error {
 			err := during(r.show, "removing "+c.Place.Beside(), c.Place.Count, func() error { return c.Place.Finish(ctx) })
+			if err == nil {
+				err = r.forgetOldest(ctx, c)
+			}
 			if err == nil || ctx.Err() == nil {
 				return err
 			}
