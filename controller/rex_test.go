@@ -208,12 +208,13 @@ func (r *rex) passUntil(what string, condition func() bool) {
 	})
 }
 
-// settle passes until no host has anything to do or to wait for.
+// settle passes until no host has anything to do or to wait for. The primary passes last, too: a standby that goes over to
+// its slot is away for a moment, and what the primary publishes changes once it is back.
 func (r *rex) settle() {
 	r.t.Helper()
 	r.host(r.primary).Await("nothing is left to do", func() bool {
 		quiet := true
-		for _, h := range r.running() {
+		for _, h := range append(r.running(), r.host(r.primary)) {
 			plan, _ := h.pass()
 			quiet = quiet && len(plan.Steps) == 0 && plan.RecheckAfter > time.Second
 		}
