@@ -31,7 +31,7 @@ type rex struct {
 	off       []string
 	orphans   string // pgrex-orphans
 	xminAge   string // pgrex-xmin-age
-	budget    string // pgrex-wal-budget
+	budget    string // pgrex-wal-budget; a share of the disk would change with what others write there
 }
 
 // host is one server and pgrex on it.
@@ -46,7 +46,7 @@ type host struct {
 // newRex starts pm01 and its standbys. They know of no slot yet.
 func newRex(t *testing.T, servers int, settings ...string) *rex {
 	t.Helper()
-	r := &rex{t: t, primary: "pm01", orphans: "report", xminAge: "0", budget: "50%"}
+	r := &rex{t: t, primary: "pm01", orphans: "report", xminAge: "0", budget: "1GB"}
 	primary := pgserver.New(t, append([]string{"cluster_name = pm01"}, settings...)...)
 	r.add("pm01", primary)
 	for i := range servers - 1 {

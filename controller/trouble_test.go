@@ -153,6 +153,14 @@ func TestCutInTheMiddle(t *testing.T) {
 func TestBudget(t *testing.T) {
 	t.Parallel()
 	r := newRex(t, 2)
+	r.budget = "50%"
+	r.passUntil("every host has a share of the disk for its slots", func() bool {
+		return !slices.ContainsFunc(r.hosts, func(h *host) bool {
+			b := h.instance().Budget
+			return b.MaxSlotWALKeepSize < b.MaxWALSize || !b.AutoConf
+		})
+	})
+	r.budget = "1GB"
 	r.settle()
 	for _, h := range r.hosts {
 		if b := h.instance().Budget; b.MaxSlotWALKeepSize < b.MaxWALSize || !b.AutoConf {
