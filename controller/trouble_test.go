@@ -305,6 +305,9 @@ func TestTrap42SynchronizedStandbySlots(t *testing.T) {
 	primary.Configure("synchronized_standby_slots = '\"pgrex_pm02\"'")
 	r.passUntil("the standby goes over to its own slot", func() bool { return streamsThrough("pgrex_pm02") })
 	decoded("handed over")
+	primary.Await("the operator's slot is let go", func() bool {
+		return primary.SQL("SELECT active FROM pg_replication_slots WHERE slot_name = 'sb_pm02'") == "f"
+	})
 	primary.SQL("SELECT pg_drop_replication_slot('sb_pm02')")
 	r.settle()
 	r.wantProtected()
