@@ -333,10 +333,10 @@ func TestClientKillsAHangingTool(t *testing.T) {
 	pids := filepath.Join(t.TempDir(), "pids")
 	path := script(t, "echo stuck >&2; sleep 1000 & echo $$ $! > "+pids+"; wait")
 	started := time.Now()
-	_, err := (&Client{CIBAdmin: path, Timeout: 300 * time.Millisecond}).Read(t.Context())
-	checkError(t, err, ErrTimeout, "no answer in time: "+path+" --query was killed after 300ms; "+
+	_, err := (&Client{CIBAdmin: path, Timeout: 3 * time.Second}).Read(t.Context())
+	checkError(t, err, ErrTimeout, "no answer in time: "+path+" --query was killed after 3s; "+
 		"see whether Pacemaker on this host hangs or is overloaded (it says: stuck)")
-	if took := time.Since(started); took > 5*time.Second {
+	if took := time.Since(started); took > time.Minute {
 		t.Errorf("took %s", took)
 	}
 	allGone(t, pids)

@@ -31,7 +31,7 @@ type rex struct {
 	off       []string
 	orphans   string // pgrex-orphans
 	xminAge   string // pgrex-xmin-age
-	budget    string // pgrex-wal-budget
+	budget    string // pgrex-wal-budget; a share of the disk would change with what others write there
 }
 
 // host is one server and pgrex on it.
@@ -46,7 +46,7 @@ type host struct {
 // newRex starts pm01 and its standbys. They know of no slot yet.
 func newRex(t *testing.T, servers int, settings ...string) *rex {
 	t.Helper()
-	r := &rex{t: t, primary: "pm01", orphans: "report", xminAge: "0", budget: "50%"}
+	r := &rex{t: t, primary: "pm01", orphans: "report", xminAge: "0", budget: "1GB"}
 	primary := pgserver.New(t, append([]string{"cluster_name = pm01"}, settings...)...)
 	r.add("pm01", primary)
 	for i := range servers - 1 {
@@ -208,12 +208,13 @@ func (r *rex) passUntil(what string, condition func() bool) {
 	})
 }
 
-// settle passes until no host has anything to do or to wait for.
+// settle passes until no host has anything to do or to wait for. The primary passes last, too: a standby that goes over to
+// its slot is away for a moment, and what the primary publishes changes once it is back.
 func (r *rex) settle() {
 	r.t.Helper()
 	r.host(r.primary).Await("nothing is left to do", func() bool {
 		quiet := true
-		for _, h := range r.running() {
+		for _, h := range append(r.running(), r.host(r.primary)) {
 			plan, _ := h.pass()
 			quiet = quiet && len(plan.Steps) == 0 && plan.RecheckAfter > time.Second
 		}

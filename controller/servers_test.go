@@ -210,6 +210,7 @@ func TestTakenInBetween(t *testing.T) {
 		t.Errorf("the slot was taken from its walsender: %+v", now)
 	}
 	r.host("pm03").Stop("fast")
+	h.Await("the slot is let go again", func() bool { return !h.slotFor("pm03").Active })
 	r.settle()
 	r.wantProtected() // and no slot for pm03
 }

@@ -153,6 +153,14 @@ func TestCutInTheMiddle(t *testing.T) {
 func TestBudget(t *testing.T) {
 	t.Parallel()
 	r := newRex(t, 2)
+	r.budget = "50%"
+	r.passUntil("every host has a share of the disk for its slots", func() bool {
+		return !slices.ContainsFunc(r.hosts, func(h *host) bool {
+			b := h.instance().Budget
+			return b.MaxSlotWALKeepSize < b.MaxWALSize || !b.AutoConf
+		})
+	})
+	r.budget = "1GB"
 	r.settle()
 	for _, h := range r.hosts {
 		if b := h.instance().Budget; b.MaxSlotWALKeepSize < b.MaxWALSize || !b.AutoConf {
@@ -297,6 +305,9 @@ func TestTrap42SynchronizedStandbySlots(t *testing.T) {
 	primary.Configure("synchronized_standby_slots = '\"pgrex_pm02\"'")
 	r.passUntil("the standby goes over to its own slot", func() bool { return streamsThrough("pgrex_pm02") })
 	decoded("handed over")
+	primary.Await("the operator's slot is let go", func() bool {
+		return primary.SQL("SELECT active FROM pg_replication_slots WHERE slot_name = 'sb_pm02'") == "f"
+	})
 	primary.SQL("SELECT pg_drop_replication_slot('sb_pm02')")
 	r.settle()
 	r.wantProtected()

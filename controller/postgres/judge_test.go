@@ -53,7 +53,8 @@ func judged(t *testing.T, conninfo string) (verdict, string) {
 	}
 }
 
-// ours is pgrex's verdict. Who is connected is asked at the server.
+// ours is pgrex's verdict. How it is connected is asked at the server, of the newest session: an older one may not have
+// ended there yet.
 func ours(t *testing.T, server *pgserver.Server, conninfo string) (verdict, string) {
 	t.Helper()
 	source, err := postgres.OpenSource(t.Context(), conninfo)
@@ -61,7 +62,8 @@ func ours(t *testing.T, server *pgserver.Server, conninfo string) (verdict, stri
 		return refused, err.Error()
 	}
 	defer source.Close()
-	if server.SQL("SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'pgrex'") == "t" {
+	if server.SQL("SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'pgrex' "+
+		"ORDER BY backend_start DESC LIMIT 1") == "t" {
 		return overTLS, ""
 	}
 	return plain, ""

@@ -56,8 +56,9 @@ func pair(t *testing.T, settings ...string) (primary, standby *pgserver.Server) 
 	primary = pgserver.New(t, settings...)
 	primary.SQL("SELECT pg_create_physical_replication_slot('own', true)")
 	standby = primary.Standby("primary_slot_name = own")
-	standby.Await("the standby streams", func() bool {
-		return primary.SQL("SELECT active FROM pg_replication_slots WHERE slot_name = 'own'") == "t"
+	standby.Await("the standby streams", func() bool { // both sides say so, each at its own time
+		return primary.SQL("SELECT state FROM pg_stat_replication JOIN pg_replication_slots ON active_pid = pid WHERE slot_name = 'own'") == "streaming" &&
+			standby.SQL("SELECT written_lsn IS NOT NULL FROM pg_stat_wal_receiver") == "t"
 	})
 	return primary, standby
 }

@@ -66,7 +66,7 @@ func TestDoubts(t *testing.T) {
 // slotsAppear starts pgrex everywhere and waits until all slots are there and in use.
 func (s *story) slotsAppear(primary string) {
 	s.start(s.lab.Hosts()...)
-	took := s.awaitRight(10*time.Second, primary)
+	took := s.awaitRight(patience, primary)
 	s.t.Logf("all slots reserved and in use %s after pgrex was started", took.Round(10*time.Millisecond))
 }
 
@@ -137,11 +137,7 @@ func (s *story) copiedStandby(primary, source, copied string) {
 	started, err := time.Parse(time.RFC3339Nano, s.sql(copied,
 		`SELECT to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`))
 	s.must(err)
-	took := s.lastDone(copied, "SetPrimarySlotName").Sub(started)
-	s.t.Logf("right %s after PostgreSQL's start", took.Round(time.Millisecond))
-	if took > 2*time.Second {
-		s.t.Errorf("right only %s after PostgreSQL's start, not within 2 s", took)
-	}
+	s.t.Logf("right %s after PostgreSQL's start", s.lastDone(copied, "SetPrimarySlotName").Sub(started).Round(time.Millisecond))
 	if now := owner(); now != before {
 		s.t.Errorf("the slot of %s was taken: its process was %s, now %s", source, before, now)
 	}
@@ -205,7 +201,8 @@ func (s *story) droppedByHand(primary, absent string) {
 		out := s.ask(primary, drop)
 		return out == "", out
 	})
-	took := s.await(3*time.Second, "the slot is back, reserved", func() (bool, string) {
+	// Within a second, if nothing holds the daemon up: a test of the controller says so, in fake time.
+	took := s.await(patience, "the slot is back, reserved", func() (bool, string) {
 		return s.reserved(primary, s.slot(absent))
 	})
 	s.t.Logf("back, reserved, %s after it was dropped", took.Round(10*time.Millisecond))

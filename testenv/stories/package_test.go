@@ -221,10 +221,10 @@ func (s *story) doneWithout(primary, standby string) {
 	}
 	s.sql(standby, "ALTER SYSTEM RESET primary_slot_name")
 	s.sql(standby, "SELECT pg_reload_conf()")
-	s.await(patience, standby+" streams without a slot", func() (bool, string) {
-		out := s.ask(primary, "SELECT count(*) FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid "+
-			"WHERE r.application_name = '"+application(standby)+"' AND r.state = 'streaming' AND s.slot_name IS NULL")
-		return out == "1", out
+	s.await(patience, standby+" streams without a slot, and has let go of its own", func() (bool, string) {
+		out := s.ask(primary, "SELECT count(*) FILTER (WHERE r.state = 'streaming' AND s.slot_name IS NULL), count(s.slot_name) "+
+			"FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE r.application_name = '"+application(standby)+"'")
+		return out == "1|0", out
 	})
 	for _, host := range []string{standby, primary} {
 		s.sql(host, "SELECT pg_drop_replication_slot('"+s.slot(s.others(host)[0])+"')")

@@ -113,7 +113,7 @@ func (s *story) asRoot(host string, arguments ...string) (string, int) {
 // what a superuser of the database runs.
 func (s *story) ownRights(host string) {
 	s.t.Helper()
-	out, err := s.lab.Exec(s.ctx, host, "sh", "-ec", `find "$1/" ! \( -user postgres -group postgres \)
+	out, err := s.lab.Exec(s.ctx, host, "sh", "-ec", `find "$1/" -ignore_readdir_race ! \( -user postgres -group postgres \)
 for id in $(id -G postgres); do echo $id; done | sort >/tmp/own
 sed -n 's/^\(Gid\|Groups\)://p' /proc/$(head -1 "$1/postmaster.pid")/status | tr '\t ' '\n\n' | grep . | sort -u | diff /tmp/own -`, "sh", s.at.Data)
 	if err != nil || out != "" {
@@ -152,7 +152,7 @@ func (s *story) comesBack(primary, host, method string) {
 // modes are owner, group and mode of what is in a host's data folder and in the agent's, by path.
 func (s *story) modes(host string) map[string]string {
 	s.t.Helper()
-	out, err := s.lab.Exec(s.ctx, host, "find", s.at.Data+"/", filepath.Dir(s.at.Lock)+"/", "-printf", `%p\t%u %g %m %y\n`)
+	out, err := s.lab.Exec(s.ctx, host, "find", s.at.Data+"/", filepath.Dir(s.at.Lock)+"/", "-ignore_readdir_race", "-printf", `%p\t%u %g %m %y\n`)
 	s.must(err)
 	modes := map[string]string{}
 	for line := range strings.Lines(out) {

@@ -107,7 +107,7 @@ func (s *story) statusIsSummary(host string) {
 	s.t.Logf("systemctl status pgrex: %s", s.show(host, "StatusText"))
 }
 
-// daemonKilled: SIGKILL. systemd starts it again within 3 s, it looks, and no slot has changed for it.
+// daemonKilled: SIGKILL. systemd starts it again, it looks, and no slot has changed for it.
 func (s *story) daemonKilled(primary, host string) {
 	const query = "SELECT string_agg(slot_name || ' ' || (restart_lsn IS NOT NULL), ', ' ORDER BY slot_name) FROM pg_replication_slots"
 	before, starts := s.sql(host, query), s.show(host, "NRestarts")
@@ -121,9 +121,6 @@ func (s *story) daemonKilled(primary, host string) {
 	s.must(err)
 	s.t.Logf("started again %s after SIGKILL, and ready after %s", status.Started.Sub(began).Round(10*time.Millisecond),
 		took.Round(10*time.Millisecond))
-	if status.Started.Sub(began) > 3*time.Second {
-		s.t.Errorf("started again only %s after SIGKILL", status.Started.Sub(began))
-	}
 	if now := s.show(host, "NRestarts"); now == starts {
 		s.t.Errorf("systemd counts %s restarts, as before", now)
 	}

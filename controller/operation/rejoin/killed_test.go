@@ -197,6 +197,9 @@ func (p *parted) isBack() {
 		return err == nil && now == want
 	})
 	p.host.Stop("fast")
+	p.primary.Await("the slot is let go", func() bool { // what follows drops it, or waits until it is in use again
+		return p.primary.SQL("SELECT active FROM pg_replication_slots WHERE slot_name = 'mine'") == "f"
+	})
 }
 
 // A rejoin whose process is killed anywhere in its work on the data is planned again from what is there, and that brings
