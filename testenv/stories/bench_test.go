@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgrex/pgrex/model"
 	"github.com/pgrex/pgrex/testenv"
 )
 
@@ -22,7 +23,7 @@ const rexMonitor = 9 * time.Second
 func TestCrashFigures(t *testing.T) {
 	times := benchTimes(t)
 	config := threeHosts()
-	config.Monitor = rexMonitor
+	config.Monitor, config.DataBytes = rexMonitor, 300<<20
 	on(t, releases, everywhere, config, func(s *story) {
 		s.settle(s.primary())
 		s.comesBackAlone("rewind")
@@ -220,6 +221,6 @@ func (s *story) machine() string {
 	s.must(err)
 	out, err := s.lab.Exec(s.ctx, s.primary(), "sh", "-c", `echo "$(nproc) x $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), Linux $(uname -r)"`)
 	s.must(err)
-	return fmt.Sprintf("%s; %s; Pacemaker %s, resource-agents %s, PostgreSQL %s; sync, a write each 0.1 s, monitor %s", s.lab.Config().System,
-		strings.TrimSpace(out), status.Versions.Pacemaker, status.Versions.ResourceAgents, status.Versions.PostgreSQL, rexMonitor)
+	return fmt.Sprintf("%s; %s; Pacemaker %s, resource-agents %s, PostgreSQL %s; sync, %s of data, a write each 0.1 s, monitor %s", s.lab.Config().System,
+		strings.TrimSpace(out), status.Versions.Pacemaker, status.Versions.ResourceAgents, status.Versions.PostgreSQL, model.FormatBytes(uint64(s.lab.Config().DataBytes)), rexMonitor)
 }
