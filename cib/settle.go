@@ -26,9 +26,10 @@ const (
 	looksFor  = time.Second
 )
 
-// wait runs the command of Settle. The first failure of a recurring monitor leaves an entry in the CIB by which that
-// monitor is still under way. Pacemaker 2.1.7 to 3.0.1 also waits for such a monitor (pending_actions_in_cib in
-// crm_resource_runtime.c of later releases), and that never ends. So wait ends once nothing else is left.
+// wait runs the command of Settle, and looks meanwhile whether the cluster is idle, for two reasons. The tool itself looks
+// every two seconds only. And the first failure of a recurring monitor leaves an entry in the CIB by which that monitor is
+// still under way: Pacemaker 2.1.7 to 3.0.1 also waits for such a monitor, which never ends (pending_actions_in_cib in
+// crm_resource_runtime.c of later releases).
 func (c Command) wait(ctx context.Context) error {
 	waiting, end := context.WithCancel(ctx)
 	defer end()
@@ -42,7 +43,7 @@ func (c Command) wait(ctx context.Context) error {
 				return
 			case <-time.After(lookAgain):
 			}
-			if idleButForStale(waiting) {
+			if isIdle(waiting) {
 				idle.Store(true)
 				end()
 			}
@@ -57,26 +58,24 @@ func (c Command) wait(ctx context.Context) error {
 	return err
 }
 
-// idleButForStale reports whether the cluster would have nothing to do if it forgot the monitors that are under way for
-// ever. It is false where there are none.
-func idleButForStale(ctx context.Context) bool {
-	client := &Client{}
+// isIdle reports whether the cluster would have nothing to do now if it forgot the monitors that are under way for ever.
+func isIdle(ctx context.Context) bool {
+	client := &Client{Timeout: looksFor}
 	data, err := client.query(ctx)
 	if err != nil {
 		return false
 	}
 	d, err := parse(data)
-	if err != nil || !d.forgetStale() {
+	if err != nil {
 		return false
 	}
-	client.Timeout = looksFor
+	d.forgetStale()
 	_, err = client.askAbout(ctx, []byte(text(d.root)), maxName, Settle().Path, waitOption, "--timeout=1s")
 	return err == nil
 }
 
-// forgetStale removes the recurring monitors that are said to be under way though they have failed. It reports whether
-// there were any.
-func (d *document) forgetStale() (were bool) {
+// forgetStale removes the recurring monitors that are said to be under way though they have failed.
+func (d *document) forgetStale() {
 	for state := range children(d.status, "node_state") {
 		for history := range children(child(child(state, "lrm"), "lrm_resources"), "lrm_resource") {
 			failed := map[string]bool{}
@@ -92,10 +91,8 @@ func (d *document) forgetStale() (were bool) {
 			for _, op := range pending {
 				if failed[attr(op, "operation_key")] {
 					history.RemoveChild(op)
-					were = true
 				}
 			}
 		}
 	}
-	return were
 }
