@@ -165,13 +165,17 @@ func (d *document) locations(ids ...string) (all []model.Location) {
 // rolesConstrained are the roles of the resource with one of these ids that a location constraint is about, "" for any
 // role; none if it is about other resources. A constraint names one resource (rsc), a pattern, or sets of resources.
 func rolesConstrained(location *etree.Element, ids []string) (roles []string) {
+	role := attr(location, "role")
+	for rule := range children(location, "rule") { // a rule may have it instead
+		role = cmp.Or(role, attr(rule, "role"))
+	}
 	if slices.Contains(ids, attr(location, "rsc")) || matchesAny(attr(location, "rsc-pattern"), ids) {
-		roles = append(roles, attr(location, "role"))
+		roles = append(roles, role)
 	}
 	for set := range children(location, "resource_set") {
 		for ref := range children(set, "resource_ref") {
 			if slices.Contains(ids, attr(ref, "id")) {
-				roles = append(roles, cmp.Or(attr(set, "role"), attr(location, "role")))
+				roles = append(roles, cmp.Or(attr(set, "role"), role))
 			}
 		}
 	}

@@ -183,6 +183,7 @@ func TestRulesThatMayKeepAway(t *testing.T) {
 			`<rule><expression attribute="default_ping_set" operation="lt" value="100"/></rule></rule></rsc_location>`, ""},
 		{`<rsc_location id="l" rsc="ms"><rule id="r" score="+INFINITY"/><rule id="s" score="100"/></rsc_location>`, ""},
 		{`<rsc_location id="l" rsc="other"><rule id="r" score="-INFINITY"/></rsc_location>`, ""},
+		{`<rsc_location id="l" rsc="ms"><rule id="r" score="-INFINITY" role="Promoted"><expression attribute="#uname" operation="eq" value="pm02"/></rule></rsc_location>`, "lPromoted"},
 		{`<rsc_location id="l" rsc-pattern="^p" node="n" score="-INFINITY"/>`, "l"},
 		{`<rsc_location id="l" rsc-pattern="^x" node="n" score="-INFINITY"/>`, ""},
 		{`<rsc_location id="l" rsc-pattern="!^x" node="n" score="-INFINITY"/>`, "l"},

@@ -90,22 +90,40 @@ func (a scheduled) String() string {
 
 // simulate returns what the scheduler would do with a CIB.
 func (c *Client) simulate(ctx context.Context, data []byte) ([]scheduled, error) {
+	answer, err := c.simulation(ctx, data, "--run")
+	return answer.Actions, err
+}
+
+// simulation is what the simulator answers.
+type simulation struct {
+	XMLName xml.Name    `xml:"pacemaker-result"`
+	API     string      `xml:"api-version,attr"`
+	Actions []scheduled `xml:"actions>rsc_action"`
+	// Transition has every action, recurring monitors too. Only --simulate prints it.
+	Transition struct {
+		Actions []executed `xml:",any"`
+	} `xml:"transition"`
+	Status *struct {
+		Code string `xml:"code,attr"`
+	} `xml:"status"`
+}
+
+// executed is one action of a transition.
+type executed struct {
+	XMLName xml.Name
+	Op      string `xml:"op,attr"`
+}
+
+// simulation asks the simulator about a CIB.
+func (c *Client) simulation(ctx context.Context, data []byte, how string) (answer simulation, err error) {
 	path := orElse(c.CrmSimulate, simulator)
-	out, err := c.askAbout(ctx, data, maxReport, path, "--run", "--xml-pipe", "--output-as=xml")
+	out, err := c.askAbout(ctx, data, maxReport, path, how, "--xml-pipe", "--output-as=xml")
 	if err != nil {
-		return nil, err
-	}
-	var answer struct {
-		XMLName xml.Name    `xml:"pacemaker-result"`
-		API     string      `xml:"api-version,attr"`
-		Actions []scheduled `xml:"actions>rsc_action"`
-		Status  *struct {
-			Code string `xml:"code,attr"`
-		} `xml:"status"`
+		return simulation{}, err
 	}
 	err = xml.Unmarshal(out, &answer)
 	if err != nil || !apiVersion.MatchString(answer.API) || answer.Status == nil || answer.Status.Code != "0" {
-		return nil, unparseable("the answer of %s is not understood (api-version %q): %v", path, answer.API, err)
+		return simulation{}, unparseable("the answer of %s is not understood (api-version %q): %v", path, answer.API, err)
 	}
-	return answer.Actions, nil
+	return answer, nil
 }

@@ -35,6 +35,8 @@ func TestWithoutAPerson(t *testing.T) {
 			s.givenUpIsKept(old, returned)
 		})
 		s.chapter("power is cut in the middle", func(s *story) { s.cutInTheMiddle(s.primary()) })
+		s.chapter("the service is stopped in the middle", func(s *story) { s.stoppedInTheMiddle(s.primary()) })
+		s.chapter("a copy", func(s *story) { s.copiedAlone(s.others(s.primary())[1]) })
 		s.chapter("three tries fail", func(s *story) { s.threeTries(s.primary()) })
 		s.chapter("no host is the primary", func(s *story) { s.firstAlone(s.primary()) })
 		s.chapter("three returns within an hour", func(s *story) { s.flaps(s.others(s.primary())[0]) })
@@ -188,6 +190,45 @@ func (s *story) cutInTheMiddle(old string) {
 	s.must(s.lab.On(s.ctx, old))
 	s.backAlone(old, "")
 	s.nothingOfRejoinLeft(old)
+}
+
+// stoppedInTheMiddle: systemd leaves pg_rewind time to end, and the service goes on once it is started again.
+func (s *story) stoppedInTheMiddle(old string) {
+	s.allowAlone("rewind")
+	tool := s.at.Bin + "/pg_rewind"
+	s.onRoot(old, "mv "+tool+" "+tool+".away; printf '#!/bin/sh\ncase \"$*\" in *--dry-run*) ;; *) touch /tmp/rewinds; sleep 5 ;; esac\n"+
+		"exec "+tool+".away \"$@\"\n' >"+tool+"; chmod 755 "+tool)
+	s.part(old, 1)
+	s.await(2*patience, "pg_rewind is at work", func() (bool, string) {
+		_, err := s.lab.Exec(s.ctx, old, "test", "-e", "/tmp/rewinds")
+		return err == nil, fmt.Sprint(err)
+	})
+	s.onRoot(old, "systemctl stop pgrex-rejoin")
+	s.asOwner(old, "test -e "+s.at.Data+".pgrex-rewind/rewound") // pg_rewind came to its end
+	if result := s.showRejoin(old, "Result"); result != "success" {
+		s.t.Errorf("the service ended with %s", result)
+	}
+	s.onRoot(old, "mv "+tool+".away "+tool+"; rm /tmp/rewinds; systemctl start pgrex-rejoin")
+	returned := s.backAlone(old, "")
+	s.givenUpIsKept(old, returned)
+	s.neverCopied(old)
+	s.nothingOfRejoinLeft(old)
+}
+
+// copiedAlone: the WAL that a host needs is gone. A copy is made if it is allowed, and not before.
+func (s *story) copiedAlone(host string) {
+	primary := s.primary()
+	s.loseSlot(primary, host)
+	s.asOwner(host, "touch "+s.at.Lock)
+	s.must(s.lab.Unstandby(s.ctx, host))
+	s.awaitAlone(host, "the cheapest way back is copy, and pgrex-auto-rejoin is rewind")
+	s.allowAlone("copy")
+	s.backAlone(host, "copy")
+	if mark := s.asOwner(host, "cat "+s.at.Data+"/copied_never"); mark != primary { // the primary's own
+		s.t.Errorf("the data folder is marked %q", mark)
+	}
+	s.nothingOfRejoinLeft(host)
+	s.mark(host)
 }
 
 // threeTries: a way back that fails is tried three times, and then a person has to look. What that person types clears
