@@ -148,12 +148,11 @@ func (d *document) histories() map[string]map[string]bool {
 	return all
 }
 
-// locations are the location constraints of a resource that has one of these ids, without their rules. Those whose rules
-// only prefer nodes are left out.
-func (d *document) locations(ids ...string) (all []model.Location) {
+// locations are the location constraints of a clone, or of its primitive, without their rules. Those whose rules only
+// prefer nodes are left out. Tags are not looked into.
+func (d *document) locations(clone, primitive string) (all []model.Location) {
 	for e := range children(child(d.configuration, "constraints"), "rsc_location") {
-		for _, role := range rolesConstrained(e, ids) {
-			l := model.Location{ID: attr(e, "id"), Node: attr(e, "node"), Score: attr(e, "score"), Role: role}
+		for _, l := range d.constrained(e, clone, primitive) {
 			if l.Node != "" || l.ByTool() || mayBar(e) {
 				all = append(all, l)
 			}
@@ -162,35 +161,37 @@ func (d *document) locations(ids ...string) (all []model.Location) {
 	return all
 }
 
-// rolesConstrained are the roles of the resource with one of these ids that a location constraint is about, "" for any
-// role; none if it is about other resources. A constraint names one resource (rsc), a pattern, or sets of resources.
-func rolesConstrained(location *etree.Element, ids []string) (roles []string) {
-	role := attr(location, "role")
-	for rule := range children(location, "rule") { // a rule may have it instead
-		role = cmp.Or(role, attr(rule, "role"))
+// constrained is what a location constraint says about a clone or its primitive; empty if it is about other resources. A
+// constraint names one resource (rsc), a pattern of ids, or sets of resources.
+func (d *document) constrained(location *etree.Element, clone, primitive string) (all []model.Location) {
+	l := model.Location{ID: attr(location, "id"), Node: attr(location, "node"), Score: attr(location, "score"), Role: attr(location, "role")}
+	for rule := range children(location, "rule") { // a rule may have the role instead
+		l.Role = cmp.Or(l.Role, attr(rule, "role"))
 	}
-	if slices.Contains(ids, attr(location, "rsc")) || matchesAny(attr(location, "rsc-pattern"), ids) {
-		roles = append(roles, role)
+	if rsc := attr(location, "rsc"); rsc == clone || rsc == primitive || matches(attr(location, "rsc-pattern"), clone) {
+		all = append(all, l)
 	}
 	for set := range children(location, "resource_set") {
 		for ref := range children(set, "resource_ref") {
-			if slices.Contains(ids, attr(ref, "id")) {
-				roles = append(roles, cmp.Or(attr(set, "role"), role))
+			if id := attr(ref, "id"); id == clone || id == primitive {
+				one := l
+				one.Role, one.Score = cmp.Or(attr(set, "role"), l.Role), cmp.Or(attr(set, "score"), l.Score)
+				all = append(all, one)
 			}
 		}
 	}
-	return roles
+	return all
 }
 
-// matchesAny reports whether a pattern of Pacemaker's, an extended regular expression or ! and one that must not match,
-// matches one of these ids. One that cannot be read does.
-func matchesAny(pattern string, ids []string) bool {
+// matches reports whether a pattern of Pacemaker's, an extended regular expression or ! and one that must not match,
+// matches the id of a resource that is in no other one. Pacemaker ignores a pattern that it cannot read.
+func matches(pattern, id string) bool {
 	if pattern == "" {
 		return false
 	}
 	expression, inverted := strings.CutPrefix(pattern, "!")
 	r, err := regexp.CompilePOSIX(expression)
-	return err != nil || slices.ContainsFunc(ids, func(id string) bool { return r.MatchString(id) != inverted })
+	return err == nil && r.MatchString(id) != inverted
 }
 
 // mayBar reports whether a rule of a location constraint may be somebody's order to keep the resource away from a node: its

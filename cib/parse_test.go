@@ -184,13 +184,14 @@ func TestRulesThatMayKeepAway(t *testing.T) {
 		{`<rsc_location id="l" rsc="ms"><rule id="r" score="+INFINITY"/><rule id="s" score="100"/></rsc_location>`, ""},
 		{`<rsc_location id="l" rsc="other"><rule id="r" score="-INFINITY"/></rsc_location>`, ""},
 		{`<rsc_location id="l" rsc="ms"><rule id="r" score="-INFINITY" role="Promoted"><expression attribute="#uname" operation="eq" value="pm02"/></rule></rsc_location>`, "lPromoted"},
-		{`<rsc_location id="l" rsc-pattern="^p" node="n" score="-INFINITY"/>`, "l"},
+		{`<rsc_location id="l" rsc-pattern="^m" node="n" score="-INFINITY"/>`, "l"},
 		{`<rsc_location id="l" rsc-pattern="^x" node="n" score="-INFINITY"/>`, ""},
 		{`<rsc_location id="l" rsc-pattern="!^x" node="n" score="-INFINITY"/>`, "l"},
-		{`<rsc_location id="l" rsc-pattern="!^(ms|pg)$" node="n" score="-INFINITY"/>`, ""},
-		{`<rsc_location id="l" rsc-pattern="(" node="n" score="-INFINITY"/>`, "l"},
+		{`<rsc_location id="l" rsc-pattern="^pg" node="n" score="-INFINITY"/>`, ""},
+		{`<rsc_location id="l" rsc-pattern="!^(ms|other)$" node="n" score="-INFINITY"/>`, ""},
+		{`<rsc_location id="l" rsc-pattern="(" node="n" score="-INFINITY"/>`, ""},
 		{`<rsc_location id="l" node="n" score="-INFINITY"><resource_set id="s"><resource_ref id="other"/></resource_set></rsc_location>`, ""},
-		{`<rsc_location id="l" node="n" score="-INFINITY"><resource_set id="s" role="Promoted"><resource_ref id="other"/><resource_ref id="ms"/>` +
+		{`<rsc_location id="l" node="n" score="0"><resource_set id="s" role="Promoted" score="-INFINITY"><resource_ref id="other"/><resource_ref id="ms"/>` +
 			`</resource_set></rsc_location>`, "lPromoted"},
 	} {
 		got, err := written([]byte(cibStart + `<crm_config><cluster_property_set id="a"><nvpair id="p" name="stop-all-resources" value="on"/></cluster_property_set>` +
@@ -202,6 +203,9 @@ func TestRulesThatMayKeepAway(t *testing.T) {
 		ids := ""
 		for _, l := range got.Clones[0].Locations {
 			ids += l.ID + l.Role
+			if l.Node != "" && l.Score != "-INFINITY" {
+				t.Errorf("%s: %+v", c.location, l)
+			}
 		}
 		if ids != c.ids || !got.StopAll {
 			t.Errorf("%s: %q, stop-all-resources %t", c.location, ids, got.StopAll)

@@ -294,7 +294,7 @@ func (v *view) autoRejoin() {
 		v.say(model.CodeFlapping, model.Critical, v.Self, "the database here has come back without a person %d times within an hour: something makes "+
 			"it fail again and again; see PostgreSQL's log and the hardware; "+until, model.MaxReturns, v.Self)
 	case r.Refused && v.isOwnLeft():
-		v.say(model.CodeAutoRejoinFailed, model.Critical, v.Self, "the %s that was begun on %s without a person is unfinished, and must not go on without one: %s; "+
+		v.say(model.CodeAutoRejoinFailed, model.Critical, v.Self, "the %s that was begun on %s without a person is unfinished, and cannot go on without a person: %s; "+
 			"until it has ended, no other operation can begin, no other host comes back without a person, and no crash hint is given",
 			v.Operation.Operation, v.Self, r.Problem)
 	}

@@ -294,7 +294,7 @@ func (v *view) sayKeptAway(member string) {
 				"sudo pgrex rejoin, which removes it", l.ID, member)
 			return
 		default:
-			v.say(model.CodeStopped, model.Info, member, "the constraint %s keeps the database on %s stopped; remove it when the database is "+
+			v.say(model.CodeStopped, model.Info, member, "the constraint %s keeps the database on %s stopped; change it when the database is "+
 				"to run there", l.ID, member)
 			return
 		}

@@ -184,6 +184,9 @@ func (j *Journal) entry(id string) *Entry {
 	return nil
 }
 
+// HasBegun reports whether a step was begun, whatever became of it.
+func (j *Journal) HasBegun(id string) bool { return j.entry(id) != nil }
+
 // isDone reports whether a step was done, and not undone since.
 func (j *Journal) isDone(id string) bool {
 	e := j.entry(id)

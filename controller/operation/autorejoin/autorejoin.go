@@ -192,7 +192,7 @@ func (a *AutoRejoin) act(ctx context.Context, c reconcile.Comeback, now leftAlon
 		a.leave(before, now, first, most)
 		return time.Now()
 	case ctx.Err() != nil: // systemd stops this process: that is nobody's fault, and the next one goes on
-		before.Problem = err.Error()
+		before.Problem, before.Refused = err.Error(), false
 		a.remember(before)
 	default:
 		tried.Problem = err.Error()

@@ -110,7 +110,7 @@ func (a *AutoRejoin) patience(act reconcile.Act, err error) (kind kind, first, m
 func (a *AutoRejoin) leave(before model.AutoRejoin, l leftAlone, first, most time.Duration) {
 	wait := l.again(a.left, first, most)
 	before.Problem, before.Next = l.why, time.Now().Add(wait)
-	before.Refused = l.kind == kindRefused || l.kind == kindStart
+	before.Refused = l.kind == kindRefused
 	a.remember(before)
 	if l.why != a.left.why {
 		a.Log.Info("left alone", keyWhy, l.why)

@@ -43,7 +43,11 @@ func (p Place) KeepWAL(ctx context.Context, g model.GivenUp, local reconcile.Loc
 		return kept, err
 	}
 	temporary := g.Folder + temporarySuffix
-	if err := errors.Join(os.RemoveAll(temporary), os.Mkdir(temporary, 0o700)); err != nil {
+	cutOff, err := filepath.Glob(filepath.Join(above, "*"+temporarySuffix))
+	for _, folder := range cutOff {
+		err = errors.Join(err, os.RemoveAll(folder))
+	}
+	if err := errors.Join(err, os.Mkdir(temporary, 0o700)); err != nil {
 		return Kept{}, err
 	}
 	for _, name := range append(files, p.histories(g.Timeline, local)...) {
@@ -148,7 +152,7 @@ func (p Place) histories(timeline uint32, local reconcile.LocalData) (names []st
 func ForgetOldest(ctx context.Context, newest string, most uint64) (removed []string, err error) {
 	above := filepath.Dir(newest)
 	entries, err := os.ReadDir(above) // in order of name
-	if err != nil {
+	if err != nil && !os.IsNotExist(err) {
 		return nil, err
 	}
 	sizes := make([]uint64, len(entries))

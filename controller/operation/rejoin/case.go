@@ -27,25 +27,25 @@ type Case struct {
 	// Folders are to be made here for tablespaces that the primary has and this host lacks.
 	Folders []string
 
-	Place       datadir.Place
-	Primitive   string
-	Clone       string // its id
-	Primary     string
-	Slot        string // this host's
-	Conninfo    string
-	Node        string                // as Pacemaker spells it
-	Standby     bool                  // Pacemaker's standby mode was on
-	Kept        bool                  // pgrex kept the database stopped
-	locked      bool                  // the agent's lock was there
-	astray      []string              // what a restore has left and what keeps PostgreSQL from following the primary
-	unsure      []string              // why it is not known whether the primary can read all of its files
-	givenUp     *model.GivenUp        // the WAL that only this host has; in the plan
-	swapped     *bool                 // the swap was begun: the old data may be where the copy was; in the plan
-	rewindBegun *bool                 // pg_rewind has begun to change the data; in the plan
-	spaces      []postgres.Tablespace // the primary's tablespaces
-	fresh       []datadir.Tablespace  // the same, as a copy has them
-	who         reconcile.Who
-	show        func(line string) // shows what takes long; may be nil
+	Place     datadir.Place
+	Primitive string
+	Clone     string // its id
+	Primary   string
+	Slot      string // this host's
+	Conninfo  string
+	Node      string                // as Pacemaker spells it
+	Standby   bool                  // Pacemaker's standby mode was on
+	Kept      bool                  // pgrex kept the database stopped
+	locked    bool                  // the agent's lock was there
+	astray    []string              // what a restore has left and what keeps PostgreSQL from following the primary
+	unsure    []string              // why it is not known whether the primary can read all of its files
+	givenUp   *model.GivenUp        // the WAL that only this host has; in the plan
+	swapped   *bool                 // the swap was begun: the old data may be where the copy was; in the plan
+	changed   *bool                 // the data may not be what they were; in the plan
+	spaces    []postgres.Tablespace // the primary's tablespaces
+	fresh     []datadir.Tablespace  // the same, as a copy has them
+	who       reconcile.Who
+	show      func(line string) // shows what takes long; may be nil
 }
 
 // Look finds the ways back. It changes nothing.

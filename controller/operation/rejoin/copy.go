@@ -19,7 +19,7 @@ import (
 func (r *Rejoin) copy(c *Case) []operation.Step {
 	p := c.Place
 	if c.swapped == nil {
-		c.swapped = new(bool)
+		c.swapped, c.changed = new(bool), new(bool)
 	}
 	text := "pg_basebackup from " + c.Primary + " into " + p.Beside()
 	if wal, err := p.WALFolder(); err == nil && wal != "" {
@@ -28,13 +28,14 @@ func (r *Rejoin) copy(c *Case) []operation.Step {
 	for _, s := range c.fresh {
 		text += fmt.Sprintf(", the tablespace %s into %s", s.Name, s.Folder)
 	}
-	swap := operation.Step{ID: "swap", Action: operation.Change{Text: p.SwapText(), Make: func() error {
+	swap := operation.Step{ID: stepSwap, Action: operation.Change{Text: p.SwapText(), Make: func() error {
 		if p.Runs() {
 			return errors.Join(errors.New("PostgreSQL was started here meanwhile, on the old data"), r.clear(context.Background(), c))
 		}
+		*c.changed = true
 		return p.Swap()
 	}}, Back: []operation.Action{operation.Change{Text: "leave what is beside the data: it may be the old data", Make: func() error {
-		*c.swapped = true
+		*c.swapped, *c.changed = true, true
 		if p.HalfSwapped() { // neither is whole
 			return p.Swap()
 		}

@@ -78,8 +78,8 @@ func (r *Rejoin) keepWAL(c *Case) []operation.Step {
 				return operation.Done, nil
 			},
 		},
-		Back: []operation.Action{operation.Change{Text: "remove " + g.Folder + ", unless the data may no longer be as they were", Make: func() error {
-			if c.Place.Rewinding() != datadir.NotBegun || c.Place.HalfSwapped() || isTrue(c.rewindBegun) || isTrue(c.swapped) {
+		Back: []operation.Action{operation.Change{Text: "remove " + g.Folder + " if the data here were not changed", Make: func() error {
+			if c.Place.Rewinding() != datadir.NotBegun || c.Place.HalfSwapped() || *c.changed {
 				return nil
 			}
 			return os.RemoveAll(g.Folder)
@@ -88,30 +88,37 @@ func (r *Rejoin) keepWAL(c *Case) []operation.Step {
 }
 
 // forgetOldest removes the oldest WAL that was kept aside on this host, if all of it takes too much room. That comes
-// last: a way back that fails costs nothing that was kept before.
-func (r *Rejoin) forgetOldest(ctx context.Context, c *Case) error {
+// last: a way back that fails costs nothing that was kept before. This host is back by then, so that a failure is only
+// reported.
+func (r *Rejoin) forgetOldest(ctx context.Context, c *Case) {
 	if c.givenUp == nil {
-		return nil
+		return
 	}
 	removed, err := datadir.ForgetOldest(ctx, c.givenUp.Folder, datadir.MaxKeptWAL)
 	for _, folder := range removed {
 		r.Report("   warning: removed the oldest kept WAL: " + folder)
 	}
-	return err
+	if err != nil {
+		r.Report("   warning: kept WAL takes more room than it should: " + err.Error())
+	}
 }
 
-func isTrue(b *bool) bool { return b != nil && *b }
+// changedBy reports whether an operation that was left, with that plan, may have changed the data here.
+func (c *Case) changedBy(j *operation.Journal, p *Plan) bool {
+	return p.Changed || p.Swapped || j.HasBegun(stepRewind) || j.HasBegun(stepSwap) || c.Place.Rewinding() != datadir.NotBegun || c.Place.HalfSwapped()
+}
 
-// keptGivenUp is what a plan that was left gives up, if that is kept already. Otherwise the next plan looks again: the
-// primary may be another host.
-func (p *Plan) keptGivenUp() *model.GivenUp {
-	if p.GivenUp == nil {
-		return nil
+// takeOver takes over what the plan before has given up: if the data were changed, that is on no other host, and if not,
+// it need not be kept twice. A primary that is another host now may have parted from these data earlier.
+func (p *Plan) takeOver(before *Plan) {
+	if before == nil || before.GivenUp == nil {
+		return
 	}
-	if _, err := os.Stat(p.GivenUp.Folder); os.IsNotExist(err) && !p.RewindBegun && !p.Swapped {
-		return nil
+	old, now := before.GivenUp, p.GivenUp
+	same := now != nil && now.Timeline == old.Timeline && now.From == old.From && now.To == old.To
+	if same || now == nil && p.Changed {
+		p.GivenUp = old
 	}
-	return p.GivenUp
 }
 
 // NotKept is why nothing of what the job gives up would be kept; "" if some of it is, or if nothing is given up. Job

@@ -1,6 +1,7 @@
 package rejoin
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,65 +49,102 @@ func TestNothingIsKept(t *testing.T) {
 	}
 }
 
-// What was given up is kept once pg_rewind has begun to change the data, however the operation ends; and removed if it
-// has not.
-func TestKeptAfterARewind(t *testing.T) {
+// What was given up is kept once the data here may have changed, however the operation ends and goes on; and removed if
+// they have not.
+func TestKeptOnceChanged(t *testing.T) {
 	const segment = 1 << 20
-	for _, begun := range []bool{true, false} {
-		data := filepath.Join(t.TempDir(), "data")
-		if err := os.MkdirAll(filepath.Join(data, "pg_wal"), 0o700); err != nil {
+	rewound := func(t *testing.T, c *Case) { // as the step does it, and the one after it, which closes pg_rewind's journal
+		if err := errors.Join(c.beginRewind(t.Context(), nil), c.Place.PutBack(t.Context(), "pgrex_pm01")); err != nil {
 			t.Fatal(err)
 		}
-		for name, size := range map[string]int{"PG_VERSION": 3, "postgresql.auto.conf": 0, "pg_wal/" + datadir.SegmentName(1, 5, segment): segment} {
-			if err := os.WriteFile(filepath.Join(data, name), make([]byte, size), 0o600); err != nil {
+	}
+	for name, test := range map[string]struct {
+		do   func(t *testing.T, c *Case)
+		kept bool
+	}{
+		"nothing was done": {func(*testing.T, *Case) {}, false},
+		"it was rewound":   {rewound, true},
+		"a copy was swapped in, and the next one failed": {func(t *testing.T, c *Case) {
+			swap := new(Rejoin).copy(c)[2]
+			if err := swap.Back[0].Do(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-		}
-		g := &model.GivenUp{Timeline: 1, From: 5 * segment, To: 5*segment + 100, Folder: filepath.Join(t.TempDir(), "given-up", "one")}
-		p := &Plan{GivenUp: g}
-		c := &Case{Place: datadir.Place{Data: data}, givenUp: g, rewindBegun: &p.RewindBegun, Return: Return{Local: reconcile.LocalData{
-			Timelines: []model.Timeline{{ID: 1}}, End: 5*segment + 100, Segment: segment,
-		}}}
-		r := &Rejoin{Report: func(line string) { t.Log(line) }}
-		keep := r.keepWAL(c)[0]
-		if err := keep.Do(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if begun { // as the step "rewind" does it, and the one after it, which closes the journal of pg_rewind
-			if err := c.beginRewind(t.Context(), nil); err != nil {
+			*c.swapped = false // as the next copy begins
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			data := filepath.Join(t.TempDir(), "data")
+			if err := os.MkdirAll(filepath.Join(data, "pg_wal"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.Place.PutBack(t.Context(), "pgrex_pm01"); err != nil {
+			for name, size := range map[string]int{"PG_VERSION": 3, "postgresql.auto.conf": 0, "pg_wal/" + datadir.SegmentName(1, 5, segment): segment} {
+				if err := os.WriteFile(filepath.Join(data, name), make([]byte, size), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			g := &model.GivenUp{Timeline: 1, From: 5 * segment, To: 5*segment + 100, Folder: filepath.Join(t.TempDir(), "given-up", "one")}
+			p := &Plan{GivenUp: g}
+			c := &Case{Place: datadir.Place{Data: data}, givenUp: g, swapped: &p.Swapped, changed: &p.Changed, Return: Return{
+				Local: reconcile.LocalData{Timelines: []model.Timeline{{ID: 1}}, End: 5*segment + 100, Segment: segment},
+			}}
+			keep := (&Rejoin{Report: func(line string) { t.Log(line) }}).keepWAL(c)[0]
+			if err := keep.Do(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-		}
-		if err := keep.Back[0].Do(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if gave := GaveUp(operation.Job{Plan: p}); (gave != nil) != begun {
-			t.Errorf("pg_rewind begun: %t; given up: %+v", begun, gave)
+			test.do(t, c)
+			if err := keep.Back[0].Do(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if gave := GaveUp(operation.Job{Plan: p}); (gave != nil) != test.kept {
+				t.Errorf("given up: %+v", gave)
+			}
+		})
+	}
+}
+
+// What an operation that was left may have changed is known from its plan, its steps, or the data.
+func TestChangedBefore(t *testing.T) {
+	c := &Case{Place: datadir.Place{Data: filepath.Join(t.TempDir(), "data")}}
+	begun := func(id string) *operation.Journal {
+		return &operation.Journal{Steps: []operation.Entry{{ID: id, Undone: true}}}
+	}
+	for name, test := range map[string]struct {
+		journal *operation.Journal
+		plan    Plan
+		want    bool
+	}{
+		"nothing": {begun("keep-wal"), Plan{}, false}, "said": {begun("keep-wal"), Plan{Changed: true}, true},
+		"swapped": {begun("keep-wal"), Plan{Swapped: true}, true}, "a swap": {begun(stepSwap), Plan{}, true}, "a rewind": {begun(stepRewind), Plan{}, true},
+	} {
+		if got := c.changedBy(test.journal, &test.plan); got != test.want {
+			t.Errorf("%s: %t", name, got)
 		}
 	}
 }
 
-// The next plan gives up what was kept for the one before. If nothing was, it looks again: the primary may be another.
+// The next plan takes over what the one before has given up, unless it gives up something else: the primary may be another
+// host now. What was not given up is not taken over.
 func TestGivenUpByThePlanBefore(t *testing.T) {
-	g := &model.GivenUp{Folder: filepath.Join(t.TempDir(), "one")}
-	for _, test := range []struct {
-		plan Plan
-		kept bool
+	old := &model.GivenUp{Timeline: 1, From: 100, To: 200, Folder: "/old"}
+	same := &model.GivenUp{Timeline: 1, From: 100, To: 200, Folder: "/same"}
+	earlier := &model.GivenUp{Timeline: 1, From: 50, To: 200, Folder: "/earlier"}
+	for name, test := range map[string]struct {
+		before    *Plan
+		now, want *model.GivenUp
+		changed   bool
 	}{
-		{Plan{}, false}, {Plan{GivenUp: g}, false}, {Plan{GivenUp: g, RewindBegun: true}, true}, {Plan{GivenUp: g, Swapped: true}, true},
+		"none before":            {nil, same, same, false},
+		"nothing given up":       {&Plan{}, same, same, false},
+		"the same":               {&Plan{GivenUp: old}, same, old, false},
+		"more":                   {&Plan{GivenUp: old}, earlier, earlier, false},
+		"nothing any more":       {&Plan{GivenUp: old}, nil, nil, false},
+		"the data are the other": {&Plan{GivenUp: old}, nil, old, true},
+		"more, since":            {&Plan{GivenUp: old}, earlier, earlier, true},
 	} {
-		if got := test.plan.keptGivenUp(); (got != nil) != test.kept {
-			t.Errorf("%+v: %v", test.plan, got)
+		p := &Plan{GivenUp: test.now, Changed: test.changed}
+		if p.takeOver(test.before); p.GivenUp != test.want {
+			t.Errorf("%s: %+v", name, p.GivenUp)
 		}
-	}
-	if err := os.Mkdir(g.Folder, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if got := (&Plan{GivenUp: g}).keptGivenUp(); got != g {
-		t.Errorf("once it is kept: %v", got)
 	}
 }
 

@@ -41,7 +41,7 @@ func (r *Rejoin) rewind(c *Case) []operation.Step {
 		}}},
 	}
 	return append(append(steps, r.keepWAL(c)...), []operation.Step{
-		{ID: "rewind", Action: operation.Program{Text: "pg_rewind from " + c.Primary, Run: func(ctx context.Context) error {
+		{ID: stepRewind, Action: operation.Program{Text: "pg_rewind from " + c.Primary, Run: func(ctx context.Context) error {
 			own, err := c.Place.Own(ctx, postgres.Files(c.Conninfo)...)
 			if err != nil {
 				return err
@@ -69,7 +69,7 @@ func (c *Case) beginRewind(ctx context.Context, own []string) error {
 	if err := c.Place.Begin(ctx, own); err != nil {
 		return err
 	}
-	*c.rewindBegun = true
+	*c.changed = true
 	return nil
 }
 

@@ -41,6 +41,12 @@ type Rejoin struct {
 // Name is the operation's, in journals and tokens.
 const Name = "rejoin"
 
+// The steps that change the data, in journals.
+const (
+	stepRewind = "rewind"
+	stepSwap   = "swap"
+)
+
 // Plan is what the journal keeps: what the operator asked for, and how this host was before.
 type Plan struct {
 	Asked   string `json:"method"`   // auto, or a Method
@@ -60,8 +66,9 @@ type Plan struct {
 	GivenUp *model.GivenUp `json:"given_up,omitempty"`
 	// Swapped is what taking the swap back has found: the old data may be where the copy was.
 	Swapped bool `json:"swapped,omitempty"`
-	// RewindBegun: pg_rewind has begun to change the data. Only what was kept aside has the WAL that they had before.
-	RewindBegun bool `json:"rewind_begun,omitempty"`
+	// Changed: the data here are not what they were, or may not be. Only what was kept aside has the WAL that they had
+	// before. It stays true.
+	Changed bool `json:"changed,omitempty"`
 }
 
 // Job plans a way back. asked is what the operator asked for. Job fails if the plan of a rejoin that was left here cannot
@@ -76,12 +83,13 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) (op
 		return operation.Job{}, err
 	}
 	if before != nil {
-		c.Standby, c.Kept, c.locked, p.Swapped, p.RewindBegun = before.Standby, before.Kept, before.Locked, before.Swapped, before.RewindBegun
-		p.Folders, p.Fresh, p.GivenUp = before.Folders, before.Fresh, before.keptGivenUp()
+		c.Standby, c.Kept, c.locked, p.Swapped = before.Standby, before.Kept, before.Locked, before.Swapped
+		p.Folders, p.Fresh, p.Changed = before.Folders, before.Fresh, c.changedBy(r.Left, before)
 	}
-	if p.GivenUp == nil && (way == MethodRewind || way == MethodCopy) {
+	if way == MethodRewind || way == MethodCopy {
 		p.GivenUp = r.givenUp(ctx, c, job.Token.Begun)
 	}
+	p.takeOver(before)
 	if p.GivenUp != nil {
 		job.Says = []string{givenUpText(*p.GivenUp)}
 	}
@@ -94,7 +102,7 @@ func (r *Rejoin) Job(ctx context.Context, c *Case, way Method, asked string) (op
 		p.Folders = with(p.Folders, c.Folders...)
 	}
 	c.Folders, c.Place.FreshFolders = p.Folders, p.Fresh
-	p.Standby, p.Kept, p.Locked, c.swapped, c.rewindBegun, job.Plan = c.Standby, c.Kept, c.locked, &p.Swapped, &p.RewindBegun, p
+	p.Standby, p.Kept, p.Locked, c.swapped, c.changed, job.Plan = c.Standby, c.Kept, c.locked, &p.Swapped, &p.Changed, p
 	job.Steps, job.Continues = r.Steps(c, way), Continues
 	return job, nil
 }
@@ -136,10 +144,11 @@ func (r *Rejoin) Resume(ctx context.Context, j *operation.Journal) (operation.Jo
 	}
 	c := newCase(who)
 	c.Primary, c.Standby, c.Kept, c.locked, c.astray = p.Primary, p.Standby, p.Kept, p.Locked, p.Astray
-	c.swapped, c.rewindBegun = &p.Swapped, &p.RewindBegun
 	if c.Place, err = datadir.Find(who.Clone); err != nil {
 		return operation.Job{}, err
 	}
+	p.Changed = c.changedBy(j, &p)
+	c.swapped, c.changed = &p.Swapped, &p.Changed
 	c.Place.Count = new(atomic.Int64)
 	c.Folders, c.Place.FreshFolders, c.givenUp = p.Folders, p.Fresh, p.GivenUp
 	job := operation.NewJob(Name, who, operation.On(c.Place.Identity(ctx)))
@@ -219,7 +228,7 @@ func (r *Rejoin) removeLeft(c *Case) operation.Step {
 		Text: "remove what the operation has left", Run: func(ctx context.Context) error {
 			err := during(r.show, "removing "+c.Place.Beside(), c.Place.Count, func() error { return c.Place.Finish(ctx) })
 			if err == nil {
-				err = r.forgetOldest(ctx, c)
+				r.forgetOldest(ctx, c)
 			}
 			if err == nil || ctx.Err() == nil {
 				return err
