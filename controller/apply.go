@@ -25,6 +25,7 @@ type Failure struct {
 	Step  string         `json:"step"`
 	Class postgres.Class `json:"class"`
 	Text  string         `json:"text"`
+	kind  string         // the step's
 }
 
 // Result is what became of a plan's steps.
@@ -82,7 +83,7 @@ func or(a, b func(model.Step) bool) func(model.Step) bool {
 }
 
 func (r *Result) fail(step model.Step, err error) {
-	r.Failures = append(r.Failures, Failure{Step: step.Kind() + " " + step.Text(), Class: postgres.ClassOf(err), Text: cause(err)})
+	r.Failures = append(r.Failures, Failure{Step: step.Kind() + " " + step.Text(), Class: postgres.ClassOf(err), Text: cause(err), kind: step.Kind()})
 }
 
 // forecasts reports whether a step publishes a forecast, or removes one. Other attributes say nothing about slots.

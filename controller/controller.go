@@ -70,6 +70,7 @@ type Controller struct {
 	heldUntil time.Time // the same steps are not tried again before
 	holdOff   *backoff.ExponentialBackOff
 	stepsDone uint64
+	steps     stepCounts
 	lastStep  *StepDone
 	failures  []Failure
 }
@@ -78,6 +79,7 @@ type Controller struct {
 func New(o Options) *Controller {
 	return &Controller{
 		Options:    o,
+		steps:      newStepCounts(),
 		conditions: conditions{log: o.Log}, members: newMembers(), sentinel: newSentinel(), keeper: keeper{folder: o.StateDir},
 		holdOff: backoff.NewExponentialBackOff(
 			backoff.WithInitialInterval(firstHoldOff),
@@ -219,6 +221,7 @@ func (c *Controller) act(ctx context.Context, plan model.Plan) (pending []model.
 // account keeps what became of the steps. Steps that fail again are tried less and less often, until the plan changes.
 func (c *Controller) account(r Result, same bool) {
 	now := time.Now()
+	c.steps.add(r)
 	for _, step := range r.Done {
 		c.stepsDone++
 		c.lastStep = &StepDone{At: now, Kind: step.Kind(), Text: step.Text()}
@@ -244,6 +247,7 @@ func (c *Controller) publish(ctx context.Context, who reconcile.Who, plan model.
 	c.watch(ctx, who)
 	s := statusOf(who, plan, c.members.all(), c.conditions.held, c.failures, c.DryRun)
 	s.Version, s.Started, s.Looked, s.Read = c.Version, c.started, time.Now(), c.readAt
+	s.Looks, s.Steps = c.Observer.looks.status(), append([]StepCount{}, c.steps...)
 	s.StepsDone, s.LastStep, s.CrashHint = c.stepsDone, c.lastStep, c.sentinel.status(who, c.DryRun)
 	c.Publish(s)
 	c.Notify.Status(s.Summary)

@@ -26,6 +26,8 @@ type Member struct {
 	LSN           model.LSN `json:"lsn"`         // the end of its WAL
 	LagBytes      *uint64   `json:"lag_bytes"`   // from there to the end of the primary's
 	LagSeconds    *float64  `json:"lag_seconds"` // pg_stat_replication.replay_lag; known on the primary only
+	// Streaming reports whether WAL is sent to it, caught up or not; null for the primary. A standby knows it of itself only.
+	Streaming *bool `json:"streaming"`
 	// Slot is the host's slot on the primary, Slots are those on the host itself that are of members.
 	Slot  *MemberSlot          `json:"slot"`
 	Slots []model.UpstreamSlot `json:"slots"`
@@ -64,6 +66,7 @@ func (h hosts) members() []Member {
 		}
 		h.server(&m)
 		h.lag(&m)
+		m.Streaming = h.streaming(m)
 		m.Slot = h.slot(m)
 		members = append(members, m)
 	}
@@ -118,6 +121,28 @@ func (h hosts) lag(m *Member) {
 		behind := m.LSN.BytesTo(end)
 		m.LagBytes = &behind
 	}
+}
+
+// streaming reports whether WAL is sent to a standby; nil where this host does not know.
+func (h hosts) streaming(m Member) *bool {
+	var is bool
+	switch {
+	case m.Role == model.RolePromoted:
+		return nil
+	case h.Standing == model.Primary:
+		var slot model.Slot
+		for _, s := range h.Instance.Slots {
+			if s.Name == h.Names[m.Host] {
+				slot = s
+			}
+		}
+		is = h.Attached(m.Host, slot)
+	case h.Standing == model.Standby && h.Is(m.Host):
+		is = h.Instance.Receiver.Streaming()
+	default:
+		return nil
+	}
+	return &is
 }
 
 // slot is the host's slot on the primary.

@@ -45,6 +45,7 @@ type Observer struct {
 	dated    time.Time // when the versions were last asked for
 	target   Target
 	server   Server
+	looks    looks
 	silent   bool // a call of the last look had no answer: the rest of the pass asks nobody else
 }
 
@@ -125,8 +126,9 @@ func (o *Observer) read(ctx context.Context) (reconcile.Input, error) {
 	in := reconcile.Input{
 		Node: o.Node, Resource: o.Resource, Newest: o.last.Newest, Operation: o.operation(), AutoRejoin: o.autoRejoin(),
 	}
+	began := time.Now()
 	cluster, err := o.Clusters.Read(ctx)
-	o.ended()
+	o.looked(SourceCIB, began, err == nil)
 	in.Operation = since(in.Operation, o.operation())
 	if in.Operation.None() && !cluster.HasTokens() {
 		in.Operation = nil // no operation anywhere: nothing to report
@@ -172,6 +174,15 @@ func (o *Observer) ended() {
 	if o.Ended != nil {
 		o.Ended()
 	}
+}
+
+// looked ends a look at one source.
+func (o *Observer) looked(source Source, began time.Time, answered bool) {
+	if o.looks == nil {
+		o.looks = looks{}
+	}
+	o.looks.ended(source, began, answered)
+	o.ended()
 }
 
 // askName asks Pacemaker what it calls this host, once after each outage. It does not ask where a variable leads the
@@ -324,8 +335,9 @@ func (o *Observer) instance(ctx context.Context, clone model.Clone) (model.Insta
 		o.Close()
 		o.server, o.target = o.Connect(target), target
 	}
+	began := time.Now()
 	instance, err := o.server.Observe(ctx)
-	o.ended()
+	o.looked(SourcePostgreSQL, began, err == nil && instance.State != model.ServerUnreachable)
 	if err != nil {
 		return instance, fmt.Errorf("observe PostgreSQL at %s:%d: %w", target.SocketDir, target.Port, err)
 	}
@@ -342,8 +354,9 @@ func (o *Observer) upstream(ctx context.Context, who *reconcile.Who) {
 		who.UpstreamProblem = "not asked: Pacemaker, or the host's package manager, has not answered in time"
 		return
 	}
+	began := time.Now()
 	upstream, err := o.server.ObserveUpstream(ctx, who.SlotNames())
-	o.ended()
+	o.looked(SourcePrimary, began, err == nil)
 	if err == nil {
 		who.Upstream = &upstream
 		return

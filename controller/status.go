@@ -37,6 +37,9 @@ type Status struct {
 	Failures   []Failure   `json:"failures"`
 	StepsDone  uint64      `json:"steps_done"` // since the daemon's start
 	LastStep   *StepDone   `json:"last_step"`  // null before the first
+	// Looks has an entry for each source, and Steps one for each kind of step.
+	Looks []LookStatus `json:"looks"`
+	Steps []StepCount  `json:"steps"`
 	// CrashHint is about a crash of the local PostgreSQL.
 	CrashHint CrashHintStatus `json:"crash_hint"`
 }
@@ -81,7 +84,9 @@ type ServerStatus struct {
 type SlotStatus struct {
 	Name       string    `json:"name"`
 	Member     string    `json:"member"` // whose it is; "" for one that is no member's
+	Temporary  bool      `json:"temporary"`
 	Active     bool      `json:"active"`
+	XMinAge    *uint32   `json:"xmin_age"` // how many transactions old its xmin is; null where it has none
 	RestartLSN model.LSN `json:"restart_lsn"`
 	Retained   uint64    `json:"retained_bytes"` // WAL from restart_lsn to the end of WAL
 	WALStatus  string    `json:"wal_status"`
@@ -150,8 +155,11 @@ func (s *Status) addCluster(who reconcile.Who, plan model.Plan, answers map[stri
 		if slot.Type != model.SlotPhysical {
 			continue
 		}
-		status := SlotStatus{Name: slot.Name, Member: owners[slot.Name], Active: slot.Active,
-			RestartLSN: slot.RestartLSN, WALStatus: slot.WALStatus}
+		status := SlotStatus{Name: slot.Name, Member: owners[slot.Name], Temporary: slot.Temporary,
+			Active: slot.Active, RestartLSN: slot.RestartLSN, WALStatus: slot.WALStatus}
+		if slot.XMin != 0 {
+			status.XMinAge = &slot.XMinAge
+		}
 		if slot.Reserved() {
 			status.Retained = who.Instance.Held(slot)
 			status.addOutlook(who.Input, slot)

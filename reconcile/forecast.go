@@ -75,7 +75,7 @@ func (w Who) oneDatabase() bool { return len(databasesOf(*w.Cluster)) == 1 }
 func (v *view) backToPrimary(member string) (model.Way, string) {
 	s, ok := v.slot(v.Names[member])
 	said := v.published(v.Self, member)
-	switch attached := v.attached(member, s); {
+	switch attached := v.Attached(member, s); {
 	case attached && ok && s.Lost() && s.Active && !v.Policy.AgentSlots:
 		return model.WayUnheld, "it streams from here, but through its slot, which PostgreSQL has given up: nothing is held for it"
 	case attached:
@@ -94,12 +94,12 @@ func (v *view) backToPrimary(member string) (model.Way, string) {
 	return model.WayUnknown, fmt.Sprintf("its slot holds WAL from %s on, but it has not streamed from here yet", s.RestartLSN)
 }
 
-// attached tells whether the member's database receives WAL from this host. While it does not run, what is attached is
-// pg_basebackup: the data that are there now get nothing from that.
-func (v *view) attached(member string, s model.Slot) bool {
+// Attached tells whether a member's database receives WAL from this host; s is its slot. While it does not run, what is
+// attached is pg_basebackup: the data that are there now get nothing from that.
+func (w Who) Attached(member string, s model.Slot) bool {
 	application := ApplicationName(member)
-	return v.RoleOf(member) == model.RoleUnpromoted && slices.ContainsFunc(v.Instance.Senders, func(w model.WALSender) bool {
-		return w.Replicates() && (w.ApplicationName == application || s.Active && w.PID == s.ActivePID)
+	return w.RoleOf(member) == model.RoleUnpromoted && slices.ContainsFunc(w.Instance.Senders, func(sender model.WALSender) bool {
+		return sender.Replicates() && (sender.ApplicationName == application || s.Active && sender.PID == s.ActivePID)
 	})
 }
 

@@ -17,7 +17,7 @@ var manualOf = manual.Manual{
 attributes of the database's clone: /usr/share/doc/pgrex/README.md.
 
 **/run/pgrex/pgrex.sock**
-: The daemon's socket, which **pgrex status** and **pgrex what-if** ask.
+: The daemon's socket, which **pgrex status**, **pgrex metrics** and **pgrex what-if** ask.
 
 **/var/lib/pgrex**
 : What the daemon keeps across a restart: the version of the newest CIB seen, and how fast WAL has come. An
