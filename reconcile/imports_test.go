@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"controller":           {"model", "cib", "reconcile", "controller/postgres"},
 	"controller/postgres":  {"model"},
 	"controller/metrics":   {"model", "controller"},
+	"controller/web":       {"model", "controller", "controller/metrics"},
 	"controller/operation": {"model", "cib", "reconcile", "controller", "controller/postgres"},
 	// The rooms. A data folder knows of no operation, and only rejoin's way back is another operation's, too; autorejoin
 	// begins the others without a person.
@@ -46,7 +47,7 @@ var mayImport = map[string][]string{
 	rooms + "autorejoin":     append(inRoom, rooms+"datadir", rooms+"rejoin", rooms+"service"),
 	rooms + "internal/fakes": append(inRoom, "controller/operation", "testenv/pgserver"), // imported by tests only
 	"cmd/pgrex": append(inRoom, rooms+"rejoin", rooms+"switchover", rooms+"handover", rooms+"service", rooms+"prune", rooms+"autorejoin",
-		"controller/metrics", "cmd/manual", "cmd/printer"),
+		"controller/metrics", "controller/web", "cmd/manual", "cmd/printer"),
 	"cmd/rexlab":       {"testenv", "cmd/manual", "cmd/printer"},
 	"cmd/manual":       {},
 	"cmd/printer":      {"model"},

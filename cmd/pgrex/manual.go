@@ -17,7 +17,7 @@ var manualOf = manual.Manual{
 attributes of the database's clone: /usr/share/doc/pgrex/README.md.
 
 **/run/pgrex/pgrex.sock**
-: The daemon's socket, which **pgrex status**, **pgrex metrics** and **pgrex what-if** ask.
+: The daemon's socket, which **pgrex status**, **pgrex metrics**, **pgrex web** and **pgrex what-if** ask.
 
 **/var/lib/pgrex**
 : What the daemon keeps across a restart: the version of the newest CIB seen, and how fast WAL has come. An
@@ -41,10 +41,12 @@ pgrex.yaml \- settings of pgrex on this host
 
 # DESCRIPTION
 **/etc/pgrex/pgrex.yaml** has what differs from host to host. Every key has a default, and the file may be missing. Each key is
-also a flag of **pgrex run**; the flag overrides the file. Other commands with a flag of that name use the key, too. An unknown
-key or a wrong value is an error that names its line, and pgrex does not start. Restart the daemon after a change:
+also a flag of **pgrex run**, or, with **web** in its name, of **pgrex web**; the flag overrides the file. Other commands with a flag of that name use the key, too. An unknown
+key or a wrong value is an error that names its line, and pgrex does not start. Restart the daemon after a change, or for a key with
+**web** in its name that unit:
 
     systemctl restart pgrex
+    systemctl restart pgrex-web
 
 **--config** names another file. pgrex's user must be able to read the file. The file holds no secret: pgrex logs in to
 PostgreSQL as the agent does, and to other hosts with what primary\_conninfo says.
@@ -71,6 +73,7 @@ func settingsFlags() (flags []*pflag.Flag) {
 	s := newSettings()
 	s.observeFlags(set)
 	s.daemonFlags(set)
+	s.webFlags(set)
 	set.VisitAll(func(f *pflag.Flag) {
 		if f.Name != "config" && f.Name != "instance" {
 			flags = append(flags, f)

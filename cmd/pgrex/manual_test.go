@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -116,7 +117,7 @@ func TestPackagedSettings(t *testing.T) {
 		}
 		s, want := newSettings(), newSettings()
 		s.Config, want.Config = file, file
-		if err := s.readFile(true); err != nil || *s != *want {
+		if err := s.readFile(true); err != nil || !reflect.DeepEqual(s, want) {
 			t.Errorf("%s it says %+v, %v, not %+v", name, s, err, want)
 		}
 	}

@@ -25,7 +25,7 @@ with the group haclient (pgrex.service does so).`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(), autoRejoinCommand(), planCommand(), applyCommand(), snapshotCommand(), inspectCommand(), statusCommand(), metricsCommand(), whatIfCommand(),
+	root.AddCommand(runCommand(), autoRejoinCommand(), planCommand(), applyCommand(), snapshotCommand(), inspectCommand(), statusCommand(), metricsCommand(), webCommand(), whatIfCommand(),
 		rejoinCommand(), switchoverCommand(), startCommand(), stopCommand(), operationCommand(), archiveCommand(), pauseCommand(), resumeCommand(),
 		doctorCommand(), adoptCommand(), releaseCommand(),
 		versionCommand(), supportCommand(), manualOf.Command())

@@ -46,6 +46,8 @@ type settings struct {
 	LookInterval time.Duration `yaml:"look-interval"`
 	ReadInterval time.Duration `yaml:"read-interval"`
 	LogLevel     string        `yaml:"log-level"`
+	WebListen    []string      `yaml:"web-listen"`
+	WebConfig    string        `yaml:"web-config"`
 }
 
 func newSettings() *settings {
@@ -53,6 +55,7 @@ func newSettings() *settings {
 		Config: filepath.Join(configDir, configName), Socket: filepath.Join(runDir, socketName), StateDir: stateDir,
 		CIBDir:       defaultCIBDir,
 		LookInterval: time.Second, ReadInterval: 10 * time.Second, LogLevel: "info",
+		WebListen: []string{},
 	}
 }
 
@@ -95,22 +98,33 @@ func (s *settings) daemonFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.LogLevel, "log-level", s.LogLevel, "info or debug")
 }
 
+// webFlags are the settings of what answers over HTTP.
+func (s *settings) webFlags(f *pflag.FlagSet) {
+	f.StringSliceVar(&s.WebListen, "web-listen", s.WebListen, "address and port that 'pgrex web' listens on; may be given several times")
+	f.StringVar(&s.WebConfig, "web-config", "", "file with TLS and passwords for 'pgrex web' (default: neither)")
+}
+
 // load adds what the file says. A flag on the command line wins over the file.
 func (s *settings) load(cmd *cobra.Command) error {
-	given := map[string]string{}
+	var given []func() error // sets a flag that was given again
 	cmd.Flags().Visit(func(f *pflag.Flag) {
-		if _, list := f.Value.(pflag.SliceValue); !list { // no list is in the file
-			given[f.Name] = f.Value.String()
+		value := f.Value.String()
+		again := func() error { return f.Value.Set(value) }
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			values := slices.Clone(list.GetSlice())
+			again = func() error { return list.Replace(values) } // Set would add to what the file says
 		}
+		given = append(given, again)
 	})
-	if err := s.forInstance(given["config"] != ""); err != nil {
+	configGiven := cmd.Flags().Changed("config") && s.Config != ""
+	if err := s.forInstance(configGiven); err != nil {
 		return err
 	}
-	if err := s.readFile(given["config"] != ""); err != nil {
+	if err := s.readFile(configGiven); err != nil {
 		return err
 	}
-	for name, value := range given {
-		if err := cmd.Flags().Set(name, value); err != nil {
+	for _, again := range given {
+		if err := again(); err != nil {
 			return err
 		}
 	}

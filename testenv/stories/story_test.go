@@ -173,7 +173,8 @@ func tell(t *testing.T, config testenv.Config) *story {
 func (s *story) install(host string) {
 	s.t.Helper()
 	s.must(s.lab.CopyIn(s.ctx, host, built, pgrex, 0o755))
-	for _, unit := range []string{"pgrex.service", "pgrex@.service", "pgrex-rejoin.service", "pgrex-rejoin@.service"} {
+	for _, unit := range []string{"pgrex.service", "pgrex@.service", "pgrex-rejoin.service", "pgrex-rejoin@.service",
+		"pgrex-web.service", "pgrex-web@.service"} {
 		s.must(s.lab.CopyIn(s.ctx, host, "../../hack/systemd/"+unit, unitFolder+unit, 0o644))
 	}
 }
