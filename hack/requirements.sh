@@ -2,7 +2,7 @@
 # the lab's hosts need is in their systems' roots.
 
 lab_packages="debootstrap debian-archive-keyring util-linux systemd"
-test_packages="$lab_packages pacemaker pacemaker-cli-utils resource-agents postgresql-15 gcc libc6-dev git"
+test_packages="$lab_packages pacemaker pacemaker-cli-utils resource-agents postgresql-15 gcc libc6-dev git prometheus"
 package_packages="lintian rpmlint rpm rpm2cpio cpio" # to check pgrex's own with
 
 # missing_packages PACKAGE...: prints those that are not installed.
