@@ -41,8 +41,14 @@ func TestFindings(t *testing.T) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "| `"); ok {
-			code, _, _ := strings.Cut(rest, "`")
+		if strings.HasPrefix(line, "| `") {
+			t.Errorf("a row without an anchor, to which the alerts link: %s", line)
+		}
+		if rest, ok := strings.CutPrefix(line, `| <a id="`); ok {
+			code, rest, _ := strings.Cut(rest, `"></a>`)
+			if !strings.HasPrefix(rest, "`"+code+"` |") {
+				t.Errorf("the anchor %s is that of another code: %s", code, line)
+			}
 			if !codes[code] {
 				t.Errorf("findings.md explains %s, which is no code, or twice", code)
 			}

@@ -74,7 +74,7 @@ func TestAlerts(t *testing.T) {
 		}
 		page, anchor, _ := strings.Cut(strings.TrimPrefix(r.Annotations["runbook_url"], repository), "#")
 		switch {
-		case page == "findings.md" && (strings.Contains(string(findings), "\n| `"+anchor+"` |") || anchor == "{{ $labels.code }}" && ofCondition):
+		case page == "findings.md" && (strings.Contains(string(findings), `<a id="`+anchor+`"></a>`) || anchor == "{{ $labels.code }}" && ofCondition):
 		case page == "monitoring.md" && anchor == "what-if-it-goes-wrong" && strings.Contains(string(document), "\n## What if it goes wrong\n"):
 		default:
 			t.Errorf("%s links to %s", r.Alert, r.Annotations["runbook_url"])
