@@ -86,7 +86,7 @@ func settles(t *testing.T, s system, text string, idle bool) {
 		"cibadmin":     fmt.Sprintf("#!/bin/sh\necho look >>%s\nexec cat %s\n", looks, filepath.Join(folder, "cib.xml")),
 		"crm_simulate": fmt.Sprintf("#!/bin/sh\nexec %s \"$@\"\n", simulate),
 	} {
-		if err := os.WriteFile(filepath.Join(folder, name), []byte(script), 0o700); err != nil { //nolint:gosec // it is a program
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(script), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
