@@ -139,7 +139,7 @@ func TestUpgradeLeavesOperation(t *testing.T) {
 		}
 		return string(out)
 	}
-	const all = "systemctl try-restart pgrex.service pgrex@*.service"
+	const all = "systemctl try-restart pgrex.service pgrex@*.service pgrex-web.service pgrex-web@*.service"
 	if out := says(); !strings.Contains(out, all+" pgrex-rejoin.service pgrex-rejoin@*.service\n") {
 		t.Errorf("without an operation: %s", out)
 	}
