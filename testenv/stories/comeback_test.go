@@ -210,14 +210,18 @@ func (s *story) stoppedInTheMiddle(old string) {
 	}
 	s.onRoot(old, "mv "+tool+".away "+tool+"; rm /tmp/rewinds; systemctl start pgrex-rejoin")
 	returned := s.backAlone(old, "")
+	if returned.Way == "copy" {
+		s.t.Error("a rewind that came to its end needs no copy")
+	}
 	s.givenUpIsKept(old, returned)
-	s.neverCopied(old)
 	s.nothingOfRejoinLeft(old)
 }
 
 // copiedAlone: the WAL that a host needs is gone. A copy is made if it is allowed, and not before.
 func (s *story) copiedAlone(host string) {
 	primary := s.primary()
+	s.mark(primary) // pg_rewind has copied the marks of others
+	s.mark(host)
 	s.loseSlot(primary, host)
 	s.asOwner(host, "touch "+s.at.Lock)
 	s.must(s.lab.Unstandby(s.ctx, host))
