@@ -205,7 +205,7 @@ func (s *story) awaitSteady(hint bool) (primary string) {
 	primary = s.primary()
 	s.awaitRight(patience, primary)
 	s.awaitSuccessor(s.others(primary)...)
-	s.onRoot(primary, "systemctl stop pgrex-rejoin; rm -f /var/lib/pgrex/auto-rejoin.json; systemctl start pgrex-rejoin")
+	s.forgetReturns(primary)
 	s.awaitAlone(primary, "this host is the primary")
 	s.await(patience, primary+" is ready for a crash", func() (bool, string) {
 		status, err := s.status(primary)

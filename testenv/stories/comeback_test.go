@@ -69,6 +69,12 @@ func (s *story) remembered(host string) (a model.AutoRejoin) {
 	return a
 }
 
+// forgetReturns has a host forget how it came back, so that the next return is the first.
+func (s *story) forgetReturns(host string) {
+	s.t.Helper()
+	s.onRoot(host, "systemctl stop pgrex-rejoin; rm -f /var/lib/pgrex/auto-rejoin.json; systemctl start pgrex-rejoin")
+}
+
 // backAlone waits until a host has come back without a person, and streams. It returns how.
 func (s *story) backAlone(host, way string) model.Returned {
 	s.t.Helper()
@@ -282,6 +288,7 @@ func (s *story) firstAlone(primary string) {
 
 // flaps: a host that fails again and again comes back three times.
 func (s *story) flaps(host string) {
+	s.forgetReturns(host)
 	for i := range model.MaxReturns {
 		s.awaitUnpromoted(host) // a start that is under way would try again for minutes
 		s.asOwner(host, "touch "+s.at.Lock)
