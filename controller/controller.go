@@ -238,7 +238,7 @@ func (c *Controller) account(r Result, same bool) {
 	c.nextRead, c.heldUntil = now, now
 	if len(r.Failures) > 0 && !r.Changed {
 		wait := c.holdOff.NextBackOff()
-		c.nextRead, c.heldUntil = now.Add(wait), now.Add(wait)
+		c.nextRead, c.heldUntil = now.Add(min(wait, c.ReadEvery)), now.Add(wait)
 	}
 }
 

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -25,14 +27,21 @@ func TestWeb(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = daemon.Close() })
-	daemon.Publish(controller.Status{Looked: time.Now(), Role: model.Primary, Server: controller.ServerStatus{State: model.ServerUp}})
+	looks := func() { // or a check on a busy machine would find the last look too old
+		daemon.Publish(controller.Status{
+			Looked: time.Now(), Read: time.Now(), Role: model.Primary, Server: controller.ServerStatus{State: model.ServerUp},
+		})
+	}
+	looks()
 
 	notified, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(folder, "notify"), Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = notified.Close() })
-	passed, own := listenTCP(t), listenTCP(t)
+	passed := listenTCP(t, "127.0.0.1:0")
+	// The system gives no port below 32768 to anybody else meanwhile, and the tests' servers have those from 12000 on.
+	own := listenTCP(t, fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(2000)))
 	socket, err := passed.File()
 	if err != nil {
 		t.Fatal(err)
@@ -54,6 +63,7 @@ func TestWeb(t *testing.T) {
 	}
 	for _, at := range []string{passed.Addr().String(), address} {
 		for path, want := range map[string]int{"/primary": 200, "/replica": 503, "/metrics": 200} {
+			looks()
 			response, err := http.Get("http://" + at + path)
 			if err != nil {
 				t.Fatal(err)
@@ -75,9 +85,9 @@ func TestWeb(t *testing.T) {
 	}
 }
 
-func listenTCP(t *testing.T) *net.TCPListener {
+func listenTCP(t *testing.T, address string) *net.TCPListener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}

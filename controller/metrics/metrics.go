@@ -2,7 +2,10 @@ package metrics
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,11 +49,24 @@ func Text(status *controller.Status, database string) ([]byte, error) {
 	return text.Bytes(), nil
 }
 
-// WriteFile replaces a file of node_exporter's textfile collector by the same text, in one step, readable for everybody. The
-// collector does not read the file that it is written to first.
+// WriteFile replaces a file of node_exporter's textfile collector by what Text returns, in one step, readable for everybody.
+// The collector does not read the file that it is written to first. Root may call it in a folder of another user's.
 func WriteFile(path string, status *controller.Status, database string) error {
-	if err := prometheus.WriteToTextfile(path, gatherer(status, database)); err != nil {
-		return fmt.Errorf("write the metrics to %s: %w", path, err)
+	text, err := Text(status, database)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("write the metrics: %w", err)
+	}
+	_, err = f.Write(text)
+	err = errors.Join(err, f.Chmod(0o644), f.Close()) // by the open file: its name may lead elsewhere by now
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write the metrics to %s: %w", path, err), os.Remove(f.Name()))
 	}
 	return nil
 }

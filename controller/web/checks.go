@@ -31,6 +31,10 @@ var checks = []Check{Primary, Replica, Health, Liveness, Readiness}
 // freshness is how old a look may be that a check counts on. The daemon looks every second.
 const freshness = 3 * time.Second
 
+// readFreshness is how old a look at the cluster may be on which a check counts that says which host is what. The daemon
+// looks at it every 10 seconds, and at each change of its configuration; steps that fail may take 10 seconds more.
+const readFreshness = 25 * time.Second
+
 // doubts are conditions under which nobody is told that this host is what it seems to be.
 var doubts = []model.Code{model.CodeNoQuorum, model.CodeSplitBrain, model.CodeCIBStale, model.CodeOtherSystem}
 
@@ -61,6 +65,8 @@ func verdict(check Check, lag *uint64, status *controller.Status, now time.Time)
 		return "PostgreSQL is " + string(status.Server.State)
 	case check == Health:
 		return ""
+	case now.Sub(status.Read).Abs() > readFreshness:
+		return fmt.Sprintf("the last look at the cluster is %.0f s old", now.Sub(status.Read).Seconds())
 	}
 	for _, c := range status.Conditions {
 		if slices.Contains(doubts, c.Code) {

@@ -18,7 +18,7 @@ func of[T any](value T) *T { return &value }
 // primary is the status of one, just looked at; change makes it another one.
 func primary(change ...func(s *controller.Status)) *controller.Status {
 	s := &controller.Status{
-		Node: "pm01", Looked: now, Role: model.Primary, Server: controller.ServerStatus{State: model.ServerUp},
+		Node: "pm01", Looked: now, Read: now, Role: model.Primary, Server: controller.ServerStatus{State: model.ServerUp},
 		Members: []controller.Member{{Host: "pm01"}, {Host: "pm02", LagBytes: of(uint64(5))}},
 	}
 	for _, c := range change {
@@ -37,6 +37,10 @@ func standby(change ...func(s *controller.Status)) *controller.Status {
 
 func looked(at time.Time) func(s *controller.Status) {
 	return func(s *controller.Status) { s.Looked = at }
+}
+
+func read(at time.Time) func(s *controller.Status) {
+	return func(s *controller.Status) { s.Read = at }
 }
 
 func inTransition(s *controller.Status) { s.Role = model.InTransition }
@@ -69,6 +73,9 @@ func TestDecide(t *testing.T) {
 		"an unknown role":              {primary(func(s *controller.Status) { s.Role = "" }), "liveness"},
 		"just young enough":            {primary(looked(now.Add(-3 * time.Second))), "primary health liveness readiness"},
 		"too old":                      {primary(looked(now.Add(-3001 * time.Millisecond))), ""},
+		"a cluster just young enough":  {primary(read(now.Add(-25 * time.Second))), "primary health liveness readiness"},
+		"an old cluster":               {primary(read(now.Add(-26 * time.Second))), "health liveness"},
+		"a standby of an old cluster":  {standby(read(now.Add(-26 * time.Second))), "health liveness"},
 		"too old a standby":            {standby(looked(now.Add(-time.Hour))), ""},
 		"of a clock that ran fast":     {primary(looked(now.Add(3001 * time.Millisecond))), ""},
 		"server down":                  {primary(server(model.ServerDown)), "liveness"},

@@ -62,6 +62,9 @@ func (l limited) Accept() (net.Conn, error) {
 
 func hostOf(address net.Addr) string {
 	if tcp, ok := address.(*net.TCPAddr); ok {
+		if tcp.IP.To4() == nil { // whoever has one address of a network has them all
+			return tcp.IP.Mask(net.CIDRMask(64, 128)).String()
+		}
 		return tcp.IP.String()
 	}
 	return "" // of a unix socket

@@ -26,7 +26,7 @@ const (
 	headerTimeout  = 3 * time.Second
 	readTimeout    = 5 * time.Second
 	writeTimeout   = 10 * time.Second
-	idleTimeout    = time.Minute
+	idleTimeout    = 20 * time.Second
 	endTimeout     = 2 * time.Second
 	maxHeaderBytes = 4 << 10
 	maxStreams     = 8 // of HTTP/2, over one connection
@@ -57,6 +57,7 @@ type Server struct {
 	mu     sync.Mutex
 	asked  time.Time
 	status *controller.Status // nil if the daemon did not answer
+	known  *controller.Status // the last one; nil before the first
 }
 
 // New makes a server. It reads the file for TLS and passwords, and fails if that is wrong.
@@ -118,15 +119,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", methods)
 		answer(w, r, http.StatusMethodNotAllowed, "only "+methods)
 	case path == "metrics":
-		s.metrics(w, r)
+		status, _ := s.last(r.Context())
+		s.metrics(w, r, status)
 	default:
-		code, why := Decide(check, r.URL.RawQuery, s.last(r.Context()), time.Now())
+		_, known := s.last(r.Context()) // while the daemon restarts, what it knew is true as long as it is young
+		code, why := Decide(check, r.URL.RawQuery, known, time.Now())
 		answer(w, r, code, why)
 	}
 }
 
-func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
-	text, err := metrics.Text(s.last(r.Context()), s.Database)
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request, status *controller.Status) {
+	text, err := metrics.Text(status, s.Database)
 	if err != nil {
 		answer(w, r, http.StatusInternalServerError, err.Error())
 		return
@@ -147,19 +150,20 @@ func answer(w http.ResponseWriter, r *http.Request, code int, line string) {
 	}
 }
 
-// last is what the daemon says; nil if it does not answer. Whoever asks meanwhile waits for the same answer.
-func (s *Server) last(ctx context.Context) *controller.Status {
+// last returns what the daemon says, nil if it does not answer, and what it has said last. Whoever asks meanwhile waits for
+// the same answer.
+func (s *Server) last(ctx context.Context) (status, known *controller.Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.asked.IsZero() && time.Since(s.asked) < askEvery {
-		return s.status
+		return s.status, s.known
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout) // a client that is gone is no daemon that does not answer
 	defer cancel()
-	status, err := s.ask(ctx)
+	answer, err := s.ask(ctx)
 	s.asked, s.status = time.Now(), nil
 	if err == nil {
-		s.status = &status
+		s.status, s.known = &answer, &answer
 	}
-	return s.status
+	return s.status, s.known
 }
