@@ -89,6 +89,16 @@ func (r *Rejoin) find(ctx context.Context) (*Case, error) {
 	return c, err
 }
 
+// flags are there also where no plan has them.
+func (c *Case) flags() {
+	if c.swapped == nil {
+		c.swapped = new(bool)
+	}
+	if c.changed == nil {
+		c.changed = new(bool)
+	}
+}
+
 // newCase is a case in which only the cluster is known.
 func newCase(who reconcile.Who) *Case {
 	return &Case{who: who, Primitive: who.Clone.Primitive, Clone: who.Clone.ID, Node: who.Here.Name,

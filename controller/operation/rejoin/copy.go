@@ -18,9 +18,7 @@ import (
 // links to its own.
 func (r *Rejoin) copy(c *Case) []operation.Step {
 	p := c.Place
-	if c.swapped == nil {
-		c.swapped, c.changed = new(bool), new(bool)
-	}
+	c.flags()
 	text := "pg_basebackup from " + c.Primary + " into " + p.Beside()
 	if wal, err := p.WALFolder(); err == nil && wal != "" {
 		text += ", its WAL into " + datadir.Other(wal)

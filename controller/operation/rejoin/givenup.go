@@ -57,6 +57,7 @@ func (r *Rejoin) keepWAL(c *Case) []operation.Step {
 	if g == nil {
 		return nil
 	}
+	c.flags()
 	return []operation.Step{{
 		ID: "keep-wal", Action: operation.Program{
 			Text: "keep the WAL that only this host has in " + g.Folder,

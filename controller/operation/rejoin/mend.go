@@ -20,6 +20,7 @@ var ErrNoRewind = errors.New("pg_rewind cannot rewind this data directory; nothi
 // rewind rewinds the data to where they parted from the primary's. While the journal of pg_rewind is open, nobody may
 // start the server. The agent's own lock ensures that, even if this process dies.
 func (r *Rejoin) rewind(c *Case) []operation.Step {
+	c.flags()
 	steps := []operation.Step{
 		c.makeLock(),
 		{ID: "recover", Action: operation.Program{
