@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgrex/pgrex/controller"
 	"github.com/pgrex/pgrex/model"
@@ -282,14 +283,18 @@ func (s *story) backendGivesNoHint() {
 		n := s.recoveries(primary)
 		return n > recoveries, fmt.Sprint(n)
 	})
-	s.await(patience, "it goes on, or another host has taken over", func() (bool, string) {
+	since := time.Now()
+	s.await(patience, "it goes on for some monitors, or another host has taken over", func() (bool, string) {
 		now, err := s.lab.Primary(s.ctx)
 		if err == nil && now != primary && slices.Contains(s.conditions(primary), model.CodeRejoinNeeded) {
 			s.rejoins(primary)
 			return true, ""
 		}
-		_, err = s.lab.SQL(s.ctx, primary, "SELECT 1")
-		return now == primary && err == nil, fmt.Sprint(now, err)
+		out, err := s.lab.SQL(s.ctx, primary, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'")
+		if now != primary || err != nil || strings.TrimSpace(out) != "1" { // the agent may not have looked yet, or have just done so
+			since = time.Now()
+		}
+		return time.Since(since) > 3*s.lab.Config().Monitor, fmt.Sprint(now, out, err)
 	})
 	if n := s.hints() - hints; n != 0 {
 		s.t.Errorf("%d hints were given", n)
