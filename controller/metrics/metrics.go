@@ -58,7 +58,7 @@ func WriteFile(path string, status *controller.Status, database string) error {
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
-		return fmt.Errorf("write the metrics: %w", err)
+		return fmt.Errorf("write the metrics to %s: %w", path, err)
 	}
 	_, err = f.Write(text)
 	err = errors.Join(err, f.Chmod(0o644), f.Close()) // by the open file: its name may lead elsewhere by now
