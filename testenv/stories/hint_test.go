@@ -25,10 +25,10 @@ func TestCrashHint(t *testing.T) {
 		// PG-REX sets restart_after_crash to off: the postmaster ends, too.
 		s.chapter("a crash of a backend of the primary", func(s *story) { s.primaryCrashes(s.killBackend) })
 		s.chapter("a crash of a standby", func(s *story) { s.standbyCrashes() })
+		s.endLoad() // crm_resource --restart stops the standbys first: then the agent lets the primary commit alone
 		for _, end := range plannedEnds {
 			s.chapter(end.what, func(s *story) { end.do(s) })
 		}
-		s.endLoad()
 	})
 }
 
