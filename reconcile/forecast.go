@@ -94,7 +94,7 @@ func (v *view) backToPrimary(member string) (model.Way, string) {
 	return model.WayUnknown, fmt.Sprintf("its slot holds WAL from %s on, but it has not streamed from here yet", s.RestartLSN)
 }
 
-// Attached tells whether a member's database receives WAL from this host; s is its slot. While it does not run, what is
+// Attached reports whether a member's database receives WAL from this host; s is its slot. While it does not run, what is
 // attached is pg_basebackup: the data that are there now get nothing from that.
 func (w Who) Attached(member string, s model.Slot) bool {
 	application := ApplicationName(member)
